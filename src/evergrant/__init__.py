@@ -1,0 +1,3 @@
+"""evergrant: a self-hosted outbound-apps broker."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,224 @@
+"""Everything evergrant raises on purpose.
+
+EvergrantError                           status  code
+├── InvalidRequest
+│   ├── MalformedRequest                 400     E011001
+│   ├── MissingArgument                  400     E011002
+│   └── InvalidValue                     400     E011003
+├── AuthenticationFailed                 401     E011005
+├── PermissionDenied                     403     E011006
+├── NotFound                             404     E011004
+│   ├── AppNotFound                      404     E111503
+│   └── TokenNotFound                    404     E111504
+│       └── ReauthorizationRequired      404     E111504
+├── AlreadyExists                        409     E111507
+├── RequestTooLarge                      413     E011008
+├── UpstreamError
+│   ├── UpstreamUnavailable              503     E111505
+│   └── UpstreamRejected                 502     E111506
+│       └── EgressRefused                502     E111506
+├── ConnectFailed                        400     E111509   (a browser's trip ended without a grant)
+├── Unavailable                          503     E011009   (ourselves: the database is away)
+└── OperatorError                        500     E011000
+    ├── ConfigurationError
+    ├── MigrationsPending
+    └── CannotOpenSealed
+
+A class's docstring is its default message, so it is written once and for whoever reads the answer. What only the
+operator may know goes to the log, never into a message.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+
+class EvergrantError(Exception):
+    """Something went wrong inside evergrant."""
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "E011000"
+    retry_after: int | None = None
+    """Seconds after which the same call is worth another try, if that is known."""
+
+    def __init__(self, message: str | None = None, *, details: Mapping[str, Any] | None = None) -> None:
+        self.message = message or (type(self).__doc__ or "").strip().splitlines()[0]
+        self.details: dict[str, Any] = dict(details or {})
+        super().__init__(self.message)
+
+
+class InvalidRequest(EvergrantError):
+    """The request is invalid."""
+
+    status = 400
+    code = "E011001"
+
+    @classmethod
+    def of(cls, *problems: tuple[str, str]) -> "InvalidRequest":
+        """Build the error for `(field, problem)` pairs; the message names each field and what to do about it."""
+        text = "; ".join(f"{field}: {problem}" for field, problem in problems)
+        return cls(text, details={"fields": [{"field": field, "problem": problem} for field, problem in problems]})
+
+
+class MalformedRequest(InvalidRequest):
+    """The request body is not what this call takes."""
+
+
+class MissingArgument(InvalidRequest):
+    """A required argument is missing."""
+
+    code = "E011002"
+
+
+class InvalidValue(InvalidRequest):
+    """An argument has a value that cannot be used."""
+
+    code = "E011003"
+
+
+class AuthenticationFailed(EvergrantError):
+    """Send 'Authorization: Bearer <PROJECT_ID>:<MANAGEMENT_KEY>' with a key that is valid for the project."""
+
+    status = 401
+    code = "E011005"
+
+
+class PermissionDenied(EvergrantError):
+    """This credential is valid but may not do that."""
+
+    status = 403
+    code = "E011006"
+
+
+class NotFound(EvergrantError):
+    """There is nothing at this address."""
+
+    status = 404
+    code = "E011004"
+
+
+class AppNotFound(NotFound):
+    """There is no outbound app with this id in the project."""
+
+    code = "E111503"
+
+
+class TokenNotFound(NotFound):
+    """Nobody has connected this app for this owner with these scopes: send the user through app/connect."""
+
+    code = "E111504"
+
+
+class ReauthorizationRequired(TokenNotFound):
+    """This connection no longer works: the user must connect again."""
+
+    def __init__(self, message: str | None = None, *, last_refresh_error: str = "") -> None:
+        super().__init__(
+            message,
+            details={"reason": "reauthorization_required", "lastRefreshError": last_refresh_error},
+        )
+
+
+class AlreadyExists(EvergrantError):
+    """This id or name is already taken."""
+
+    status = 409
+    code = "E111507"
+
+
+class RequestTooLarge(EvergrantError):
+    """The request body is larger than this call accepts."""
+
+    status = 413
+    code = "E011008"
+
+
+class UpstreamError(EvergrantError):
+    """The provider did not do what was asked of it."""
+
+    status = 502
+
+    def __init__(
+        self,
+        message: str | None = None,
+        *,
+        provider_error: str = "",
+        provider_description: str = "",
+    ) -> None:
+        """`provider_error` is the provider's own code (RFC 6749 section 5.2), `provider_description` its own words."""
+        details = {"providerError": provider_error} if provider_error else {}
+        super().__init__(message, details=details)
+        self.provider_error = provider_error
+        self.provider_description = provider_description
+
+
+class UpstreamUnavailable(UpstreamError):
+    """The provider is not answering as it should right now: nothing is wrong with the grant, try again later."""
+
+    status = 503
+    code = "E111505"
+    retry_after = 5
+
+    def __init__(
+        self,
+        message: str | None = None,
+        *,
+        retry_after: int | None = None,
+        provider_error: str = "",
+        provider_description: str = "",
+    ) -> None:
+        """`retry_after` is in seconds, from the provider's own `Retry-After` where it sent one."""
+        super().__init__(message, provider_error=provider_error, provider_description=provider_description)
+        self.provider_retry_after = retry_after
+        if retry_after is not None:
+            self.retry_after = retry_after
+
+
+class UpstreamRejected(UpstreamError):
+    """The provider refuses this app's registration: the operator must correct the app, users need not reconnect."""
+
+    code = "E111506"
+
+
+class EgressRefused(UpstreamRejected):
+    """This address may not be called: it is not public, and EVERGRANT_EGRESS_ALLOW does not open it."""
+
+
+class ConnectFailed(EvergrantError):
+    """This connection could not be made."""
+
+    status = 400
+    code = "E111509"
+
+    def __init__(self, error: str, description: str) -> None:
+        """`error` is an OAuth error code (RFC 6749 section 4.1.2.1) or one of ours; `description` is for a person."""
+        super().__init__(description, details={"error": error})
+        self.error = error
+
+
+class Unavailable(EvergrantError):
+    """evergrant cannot reach its database right now: try again shortly."""
+
+    status = 503
+    code = "E011009"
+    retry_after = 2
+
+
+class OperatorError(EvergrantError):
+    """evergrant is not set up correctly: its operator finds the reason in the log."""
+
+
+class ConfigurationError(OperatorError):
+    """A setting is missing or wrong."""
+
+
+class MigrationsPending(OperatorError):
+    """The database schema is not the one this version needs: run 'evergrant db upgrade'."""
+
+
+class CannotOpenSealed(OperatorError):
+    """A sealed value does not open: its master key is not configured, or it was moved or altered."""
+
+
+def fields_of(error: InvalidRequest) -> Sequence[str]:
+    """Return the names of the fields that `error` complains about."""
+    return [str(entry["field"]) for entry in error.details.get("fields", [])]

@@ -1,0 +1,147 @@
+"""Settings: the only reader of the environment.
+
+Every setting is an environment variable `EVERGRANT_<NAME>`; secrets may also be given as `EVERGRANT_<NAME>_FILE`,
+the path of a file that holds the value, as container platforms mount them.
+"""
+
+import ipaddress
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from evergrant.errors import ConfigurationError
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+PREFIX = "EVERGRANT_"
+SECRETS = ("database_url", "master_keys", "bootstrap_management_key")
+
+
+class Settings(BaseSettings):
+    """What an operator can set. Nothing here changes while a process runs."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True)
+
+    data_dir: Path = Field(
+        default=Path("evergrant-data"),
+        description="Folder for what one machine keeps: the SQLite database and a generated master key.",
+    )
+    database_url: SecretStr | None = Field(
+        default=None,
+        description="postgresql://user:password@host/database. Without it, SQLite in the data folder.",
+    )
+    master_keys: SecretStr | None = Field(
+        default=None,
+        description="Base64 keys of 32 bytes, separated by commas. The first seals, all of them open.",
+    )
+    public_url: str = Field(
+        default="http://127.0.0.1:8420",
+        description="Where browsers reach evergrant. https, except on loopback.",
+    )
+    egress_allow: Annotated[tuple[Network, ...], NoDecode] = Field(
+        default=(),
+        description="Networks that providers may be in although they are not public, e.g. 127.0.0.0/8 for trials.",
+    )
+    trusted_proxies: str = Field(
+        default="127.0.0.1",
+        description="Addresses of reverse proxies whose X-Forwarded-For is believed, separated by commas.",
+    )
+    refresher: bool = Field(
+        default=True,
+        description="Whether 'evergrant serve' also refreshes in the background.",
+    )
+    bootstrap_project_id: str | None = Field(
+        default=None, description="A project to create at start if it does not exist."
+    )
+    bootstrap_management_key: SecretStr | None = Field(
+        default=None, description="The management key of the bootstrap project: 32 characters or more."
+    )
+    bootstrap_redirect_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Origins that the bootstrap project may send browsers back to, separated by commas.",
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["json", "text"] = "json"
+
+    @field_validator("egress_allow", mode="before")
+    @classmethod
+    def _networks(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        try:
+            return tuple(ipaddress.ip_network(part.strip()) for part in value.split(",") if part.strip())
+        except ValueError as error:
+            raise ValueError(f"{error}; write networks like 10.0.0.0/8, separated by commas") from None
+
+    @field_validator("bootstrap_redirect_origins", mode="before")
+    @classmethod
+    def _origins(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+
+    @field_validator("public_url")
+    @classmethod
+    def _public_url(cls, value: str) -> str:
+        url = urlsplit(value)
+        if url.scheme not in ("http", "https") or not url.hostname:
+            raise ValueError("must be a URL like https://evergrant.example.com")
+        if url.path not in ("", "/") or url.query or url.fragment or url.username:
+            raise ValueError("must be an origin only, without path, query or user")
+        if url.scheme == "http" and not is_loopback_host(url.hostname):
+            raise ValueError("must be https: plain http is for loopback trials only")
+        return value.rstrip("/")
+
+    @model_validator(mode="after")
+    def _bootstrap_is_whole(self) -> "Settings":
+        if (self.bootstrap_project_id is None) != (self.bootstrap_management_key is None):
+            raise ValueError("bootstrap_project_id and bootstrap_management_key are set together or not at all")
+        return self
+
+    @property
+    def uses_sqlite(self) -> bool:
+        """Whether the store is the embedded default."""
+        return self.database_url is None or self.database_url.get_secret_value().startswith("sqlite")
+
+    @property
+    def is_loopback_trial(self) -> bool:
+        """Whether browsers reach this instance over plain http, which only loopback may."""
+        return self.public_url.startswith("http://")
+
+
+def is_loopback_host(host: str) -> bool:
+    """Tell whether `host`, as it stands in a URL, is this machine by name or by literal address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def load_settings() -> Settings:
+    """Read the environment.
+
+    Raises:
+        ConfigurationError: a variable is wrong; the message names each one and what it should be.
+    """
+    from_files: dict[str, object] = {}
+    for name in SECRETS:
+        path = os.environ.get(f"{PREFIX}{name.upper()}_FILE")
+        if path:
+            try:
+                from_files[name] = Path(path).read_text(encoding="utf-8").strip()
+            except OSError as error:
+                raise ConfigurationError(f"{PREFIX}{name.upper()}_FILE: cannot read it: {error.strerror}") from None
+    try:
+        return Settings(**from_files)  # type: ignore[arg-type]  # checked by pydantic, which is the point
+    except ValidationError as error:
+        problems = [
+            f"{PREFIX}{str(e['loc'][0]).upper() if e['loc'] else '*'}: {e['msg'].removeprefix('Value error, ')}"
+            for e in error.errors(include_url=False, include_input=False)
+        ]
+        raise ConfigurationError("; ".join(problems)) from None
