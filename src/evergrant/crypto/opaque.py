@@ -1,0 +1,55 @@
+"""Strings that we issue and recognise again: management keys, connect tickets, states.
+
+Each is 256 random bits, so a plain SHA-256 digest is all that has to be stored; slow password hashing protects
+guessable secrets, and these are not.
+"""
+
+import hashlib
+import hmac
+import secrets
+import zlib
+
+_BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+
+
+def new_opaque() -> str:
+    """Return 256 random bits as URL-safe text."""
+    return secrets.token_urlsafe(32)
+
+
+def new_id(length: int = 22) -> str:
+    """Return a random identifier of letters and digits; 22 of them carry 131 bits."""
+    return "".join(secrets.choice(_BASE62) for _ in range(length))
+
+
+def digest(text: str) -> bytes:
+    """Return what is stored of an opaque string."""
+    return hashlib.sha256(text.encode()).digest()
+
+
+def equal(left: bytes, right: bytes) -> bool:
+    """Compare two digests in constant time."""
+    return hmac.compare_digest(left, right)
+
+
+def new_management_key(key_id: str) -> str:
+    """Make a management key: `evg_<key id>_<43 random letters><6 of checksum>`.
+
+    The fixed prefix and the checksum let secret scanners find a leaked key without false alarms.
+    """
+    body = f"evg_{key_id}_{new_id(43)}"
+    return body + _checksum(body)
+
+
+def is_management_key(text: str) -> bool:
+    """Tell whether `text` has the form of a management key of ours and its checksum is right."""
+    return text.startswith("evg_") and len(text) > 10 and text[-6:] == _checksum(text[:-6])
+
+
+def _checksum(body: str) -> str:
+    value = zlib.crc32(body.encode())
+    letters = []
+    for _ in range(6):
+        value, index = divmod(value, 62)
+        letters.append(_BASE62[index])
+    return "".join(reversed(letters))

@@ -1,0 +1,29 @@
+"""A ciphertext as a value that tells nothing about itself."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """An opaque ciphertext, as it stands in the database. Only `broker.vault` opens one."""
+
+    ciphertext: bytes = field(repr=False)
+
+    def __repr__(self) -> str:
+        """Never show the bytes: not even a ciphertext belongs in a log."""
+        return "<sealed>"
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """The place a secret belongs to. A ciphertext that is moved to another place does not open there."""
+
+    project_id: str
+    table: str
+    column: str
+    row_id: str
+
+    def associated_data(self) -> bytes:
+        """Encode the place unambiguously: no part can run over into its neighbour."""
+        parts = (self.project_id, self.table, self.column, self.row_id)
+        return b"".join(len(raw).to_bytes(4, "big") + raw for raw in (part.encode() for part in parts))

@@ -1,0 +1,56 @@
+"""Authorization requests: one browser's trip to a provider and back. Each is used once."""
+
+from datetime import datetime
+
+from sqlalchemy import JSON, ForeignKeyConstraint, Index, LargeBinary, String
+from sqlalchemy.orm import Mapped, mapped_column
+
+from evergrant.crypto.sealed import Sealed
+from evergrant.db.base import Base
+from evergrant.db.types import SealedBytes, UtcDateTime
+
+
+class AuthorizationRequest(Base):
+    """What was asked for when the trip began, and what must match when it ends.
+
+    The ticket (in the connect link), the state (at the provider) and the browser's cookie are stored as digests only.
+    """
+
+    __tablename__ = "authorization_requests"
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["project_id", "app_id"], ["outbound_apps.project_id", "outbound_apps.id"], ondelete="CASCADE"
+        ),
+        Index("ix_authorization_requests_ticket_digest", "ticket_digest", unique=True),
+        Index("ix_authorization_requests_state_digest", "state_digest", unique=True),
+        Index("ix_authorization_requests_expires_at", "expires_at"),
+    )
+
+    project_id: Mapped[str] = mapped_column(String(31), primary_key=True)
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    app_id: Mapped[str] = mapped_column(String(64))
+    user_id: Mapped[str] = mapped_column(String(255), default="")
+    tenant_id: Mapped[str] = mapped_column(String(255), default="")
+    granted_by: Mapped[str] = mapped_column(String(255), default="")
+    external_identifier: Mapped[str] = mapped_column(String(255), default="")
+    scopes: Mapped[list[str]] = mapped_column(JSON)
+    redirect_url: Mapped[str] = mapped_column(default="")
+    prompt: Mapped[list[str]] = mapped_column(JSON, default=list)
+    login_hint: Mapped[str] = mapped_column(default="")
+    resources: Mapped[list[str]] = mapped_column(JSON, default=list)
+
+    ticket_digest: Mapped[bytes] = mapped_column(LargeBinary(32))
+    state_digest: Mapped[bytes | None] = mapped_column(LargeBinary(32))
+    """Set when the browser leaves for the provider, which uses the ticket up."""
+    browser_digest: Mapped[bytes | None] = mapped_column(LargeBinary(32))
+    code_verifier: Mapped[Sealed | None] = mapped_column(SealedBytes)
+    nonce: Mapped[str] = mapped_column(default="")
+    redirect_uri: Mapped[str] = mapped_column(default="")
+    """The callback address that was sent to the provider; the token request must repeat it (RFC 6749 4.1.3)."""
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    expires_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """When the answer came back, which uses the state up."""
+    confirmation_digest: Mapped[bytes | None] = mapped_column(LargeBinary(32))
+    grant_id: Mapped[str] = mapped_column(String(32), default="")
+    """The pending grant that a confirmation makes usable."""

@@ -1,0 +1,102 @@
+"""Grants: a recorded consent with its tokens. Everything in evergrant revolves around these rows."""
+
+import hashlib
+from collections.abc import Iterable
+from datetime import datetime
+from enum import StrEnum
+
+from sqlalchemy import JSON, CheckConstraint, ForeignKeyConstraint, Index, String, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from evergrant.crypto.sealed import Sealed
+from evergrant.db.base import Base
+from evergrant.db.types import SealedBytes, UtcDateTime
+
+
+class GrantStatus(StrEnum):
+    """Whether a grant can be used."""
+
+    ACTIVE = "active"
+    PENDING = "pending"
+    """Connected, but the application has not yet confirmed that the right person did it: unusable and invisible."""
+    REAUTHORIZATION_REQUIRED = "reauthorization_required"
+    """Dead: only the user can mend it, by connecting again."""
+
+
+class Grant(Base):
+    """One owner's consent for one app and one set of scopes.
+
+    The owner is a user, a user in a tenant, or a tenant; an empty `user_id` or `tenant_id` means "none". The three
+    levels never substitute for each other.
+    """
+
+    __tablename__ = "grants"
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["project_id", "app_id"], ["outbound_apps.project_id", "outbound_apps.id"], ondelete="CASCADE"
+        ),
+        CheckConstraint("user_id <> '' OR tenant_id <> ''", name="has_owner"),
+        CheckConstraint("status IN ('active', 'pending', 'reauthorization_required')", name="status"),
+        # The fetch call's index: an owner's grants for an app, by scope set. Not unique: a provider may narrow two
+        # grants to the same scopes, and refusing to store what it answered would lose a rotated token.
+        Index(
+            "ix_grants_owner",
+            "project_id",
+            "app_id",
+            "user_id",
+            "tenant_id",
+            "external_identifier",
+            "scope_key",
+        ),
+        # The sweep's index: only what will ever be due is in it.
+        Index(
+            "ix_grants_due",
+            "next_refresh_at",
+            postgresql_where=text("next_refresh_at IS NOT NULL"),
+            sqlite_where=text("next_refresh_at IS NOT NULL"),
+        ),
+    )
+
+    project_id: Mapped[str] = mapped_column(String(31), primary_key=True)
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    app_id: Mapped[str] = mapped_column(String(64))
+    user_id: Mapped[str] = mapped_column(String(255), default="")
+    tenant_id: Mapped[str] = mapped_column(String(255), default="")
+    external_identifier: Mapped[str] = mapped_column(String(255), default="")
+    scope_key: Mapped[str] = mapped_column(String(32))
+    """`scope_key(scopes)`: one short comparable value for the whole set."""
+    scopes: Mapped[list[str]] = mapped_column(JSON)
+    """What the provider granted, as it answered last."""
+    status: Mapped[str] = mapped_column(String(32), default=GrantStatus.ACTIVE)
+    token_sub: Mapped[str] = mapped_column(default="")
+    granted_by: Mapped[str] = mapped_column(String(255), default="")
+    """The user who consented, where that is not the owner: a tenant's grant."""
+    consented_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+    access_token: Mapped[Sealed] = mapped_column(SealedBytes)
+    access_token_type: Mapped[str] = mapped_column(default="Bearer")
+    refresh_token: Mapped[Sealed | None] = mapped_column(SealedBytes)
+    id_token: Mapped[Sealed | None] = mapped_column(SealedBytes)
+    expires_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """When the access token ends; none where the provider gave no end."""
+    fresh_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """`expires_at` less the margin: from here on a fetch refreshes first."""
+
+    last_refresh_time: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    last_refresh_error: Mapped[str] = mapped_column(default="")
+    refresh_failures: Mapped[int] = mapped_column(default=0)
+    """Failed refreshes since the last that worked."""
+    refresh_not_before: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """No call to the provider before this instant, not even for a waiting caller."""
+    next_refresh_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """When the background refresher takes the grant up; none for never."""
+    token_version: Mapped[int] = mapped_column(default=1)
+    """Counts every storing of tokens, so that a change is seen without opening anything."""
+    lease_owner: Mapped[str | None] = mapped_column(String(32))
+    lease_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """Until then, by the database's clock, only `lease_owner` may refresh."""
+
+
+def scope_key(scopes: Iterable[str]) -> str:
+    """Return the value under which a set of scopes is stored and found; order and repetition do not matter."""
+    return hashlib.sha256(" ".join(sorted(set(scopes))).encode()).hexdigest()[:32]

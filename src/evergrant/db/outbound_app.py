@@ -1,0 +1,54 @@
+"""Outbound apps: an OAuth client registration at one provider (RFC 7591), with what its provider needs."""
+
+from datetime import datetime
+
+from sqlalchemy import JSON, ForeignKey, String, UniqueConstraint
+from sqlalchemy.orm import Mapped, mapped_column
+
+from evergrant.crypto.sealed import Sealed
+from evergrant.db.base import Base
+from evergrant.db.types import SealedBytes, UtcDateTime
+
+
+class OutboundApp(Base):
+    """A provider that a project's users can connect."""
+
+    __tablename__ = "outbound_apps"
+    __table_args__ = (UniqueConstraint("project_id", "name"),)
+
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id", ondelete="CASCADE"), primary_key=True)
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    name: Mapped[str] = mapped_column(String(200))
+    description: Mapped[str] = mapped_column(default="")
+    logo: Mapped[str] = mapped_column(default="")
+
+    client_id: Mapped[str] = mapped_column(default="")
+    client_secret: Mapped[Sealed | None] = mapped_column(SealedBytes)
+    token_endpoint_auth_method: Mapped[str] = mapped_column(String(32), default="client_secret_post")
+    discovery_url: Mapped[str] = mapped_column(default="")
+    issuer: Mapped[str] = mapped_column(default="")
+    authorization_url: Mapped[str] = mapped_column(default="")
+    authorization_url_params: Mapped[list[list[str]]] = mapped_column(JSON, default=list)
+    token_url: Mapped[str] = mapped_column(default="")
+    token_url_params: Mapped[list[list[str]]] = mapped_column(JSON, default=list)
+    revocation_url: Mapped[str] = mapped_column(default="")
+    userinfo_url: Mapped[str] = mapped_column(default="")
+    jwks_url: Mapped[str] = mapped_column(default="")
+    iss_required: Mapped[bool] = mapped_column(default=False)
+    """The server's metadata promises `iss` in every authorization response (RFC 9207 section 3)."""
+
+    default_scopes: Mapped[list[str]] = mapped_column(JSON, default=list)
+    scope_descriptions: Mapped[dict[str, str]] = mapped_column(JSON, default=dict)
+    default_redirect_url: Mapped[str] = mapped_column(default="")
+    callback_domain: Mapped[str] = mapped_column(default="")
+    pkce: Mapped[bool] = mapped_column(default=True)
+    access_type: Mapped[str] = mapped_column(String(16), default="")
+    prompt: Mapped[list[str]] = mapped_column(JSON, default=list)
+    skip_consent_page: Mapped[bool] = mapped_column(default=False)
+    require_confirmation: Mapped[bool] = mapped_column(default=False)
+
+    unhealthy_since: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    unhealthy_reason: Mapped[str] = mapped_column(default="")
+    """Why the provider refuses this registration; empty while it does not."""
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    updated_at: Mapped[datetime] = mapped_column(UtcDateTime)

@@ -1,0 +1,25 @@
+"""Projects: the unit of isolation. Every other row belongs to exactly one."""
+
+from datetime import datetime
+
+from sqlalchemy import JSON, CheckConstraint, String
+from sqlalchemy.orm import Mapped, mapped_column
+
+from evergrant.db.base import Base
+from evergrant.db.types import UtcDateTime
+
+MAX_PROJECT_ID = 31
+"""SDKs derive a region's host name from project ids of 32 characters and more."""
+
+
+class Project(Base):
+    """A customer of this installation: an application, or one environment of it."""
+
+    __tablename__ = "projects"
+    __table_args__ = (CheckConstraint("length(id) BETWEEN 1 AND 31", name="id_length"),)
+
+    id: Mapped[str] = mapped_column(String(MAX_PROJECT_ID), primary_key=True)
+    name: Mapped[str] = mapped_column(String(200))
+    redirect_origins: Mapped[list[str]] = mapped_column(JSON, default=list)
+    """Origins (scheme, host, port) that a connect trip may send the browser back to."""
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
