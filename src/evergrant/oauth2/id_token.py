@@ -1,0 +1,186 @@
+"""Who connected: the subject of a validated id_token, or of the userinfo call (OpenID Connect Core 1.0)."""
+
+import warnings
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from joserfc import jws, jwt
+from joserfc.errors import JoseError, SecurityWarning
+from pydantic import SecretStr
+
+from evergrant.errors import ConnectFailed, UpstreamUnavailable
+from evergrant.oauth2.jwks import PublicKey
+from evergrant.oauth2.provider_text import provider_text
+from evergrant.oauth2.registration import ClientRegistration, ServerMetadata
+from evergrant.oauth2.token_response import parse_body
+from evergrant.oauth2.transport import Http
+
+# Asymmetric only. A symmetric one would be signed with the client secret, which is no proof towards anybody
+# who holds it, and invites mistaking a public key for a secret; "none" proves nothing.
+ALGORITHMS = (
+    "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519",
+)  # fmt: skip
+_KEY_TYPES = {"RS": "RSA", "PS": "RSA", "ES": "EC", "Ed": "OKP"}
+LEEWAY = timedelta(minutes=2)
+_MAX_SUBJECT_LENGTH = 255
+
+
+class InvalidToken(ValueError):
+    """A signed token that must not be believed; the message says why and holds nothing of the token."""
+
+
+async def verified_claims(http: Http, jwks_uri: str, token: str, *, now: datetime) -> Mapping[str, Any]:
+    """Return the claims of a JWT signed by a key at `jwks_uri` and valid at `now`, give or take 2 minutes.
+
+    Issuer, audience and what else the claims should say are the caller's to check.
+
+    Raises:
+        InvalidToken: wrong form, algorithm, key, signature or time.
+        UpstreamUnavailable: the keys cannot be fetched.
+        EgressRefused: the address of the keys may not be called.
+    """
+    try:
+        unverified_header = jws.extract_compact(token.encode("ascii")).headers()
+    except (JoseError, ValueError):
+        raise InvalidToken("it is not a signed token") from None
+    algorithm, kid = unverified_header.get("alg"), unverified_header.get("kid")
+    if algorithm not in ALGORITHMS:
+        raise InvalidToken("its signature algorithm is not accepted")
+    if kid is not None and not isinstance(kid, str):
+        raise InvalidToken("its key id is not text")
+
+    async def load() -> Mapping[str, Any]:
+        answer = await http.get_json(jwks_uri)
+        document = parse_body(answer.body, "application/json") if answer.status == 200 else None
+        if document is None or not isinstance(document.get("keys"), list):
+            raise UpstreamUnavailable("The provider's signing keys cannot be read right now.")
+        return document
+
+    key = _choose(await http.jwks.keys(jwks_uri, kid=kid, now=now, load=load), algorithm, kid)
+    try:
+        registry = jws.JWSRegistry(algorithms=ALGORITHMS, strict_check_header=False)
+        with warnings.catch_warnings():
+            # RFC 9864 renames EdDSA to Ed25519, and joserfc warns of the old name, which providers still use
+            warnings.simplefilter("ignore", SecurityWarning)
+            claims = jwt.decode(token, key, registry=registry).claims
+    except (JoseError, ValueError, TypeError):
+        raise InvalidToken("its signature is wrong") from None
+    _check_times(claims, now)
+    return claims
+
+
+def _choose(keys: list[PublicKey], algorithm: str, kid: str | None) -> PublicKey:
+    key_type = _KEY_TYPES[algorithm[:2]]
+    fitting = [key for key in keys if key.key_type == key_type and key.get("alg", algorithm) == algorithm]
+    if kid is not None:
+        fitting = [key for key in fitting if key.kid == kid]
+    # OpenID Connect Core 10.1: without a kid, there must be no choice
+    if len(fitting) != 1:
+        raise InvalidToken("the provider has no key that it names")
+    return fitting[0]
+
+
+def _check_times(claims: Mapping[str, Any], now: datetime) -> None:
+    at, leeway = now.timestamp(), LEEWAY.total_seconds()
+    times: dict[str, float] = {}
+    for name in ("exp", "iat", "nbf"):
+        value = claims.get(name)
+        if value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise InvalidToken(f"its {name} is not a time")
+        times[name] = value
+    if not times.get("exp", 0) > at - leeway:
+        raise InvalidToken("it has expired, or does not say when it does")
+    if max(times.get("iat", at), times.get("nbf", at)) > at + leeway:
+        raise InvalidToken("it is from the future; is the clock right?")
+
+
+async def validate_id_token(
+    http: Http,
+    server: ServerMetadata,
+    client: ClientRegistration,
+    id_token: SecretStr,
+    *,
+    nonce: str | None,
+    now: datetime,
+) -> str:
+    """Validate an id_token (OpenID Connect Core 3.1.3.7) and return its `sub`. `nonce` is the request's.
+
+    Raises:
+        ConnectFailed: `invalid_id_token`, and why.
+        UpstreamUnavailable: the provider's keys cannot be fetched right now.
+    """
+    try:
+        claims = await verified_claims(http, _jwks_uri(server), id_token.get_secret_value(), now=now)
+        _check_claims(claims, server, client, nonce)
+        return _subject(claims.get("sub"))
+    except InvalidToken as error:
+        who = client.name or "The provider"
+        raise ConnectFailed("invalid_id_token", f"{who} sent an id_token that is refused: {error}.") from None
+
+
+def _jwks_uri(server: ServerMetadata) -> str:
+    if not server.issuer or not server.jwks_uri:
+        raise InvalidToken("the app has no issuer or no jwks_uri to check it against")
+    return server.jwks_uri
+
+
+def _check_claims(
+    claims: Mapping[str, Any], server: ServerMetadata, client: ClientRegistration, nonce: str | None
+) -> None:
+    if claims.get("iss") != _expected_issuer(server.issuer, claims):
+        raise InvalidToken("it is from another issuer")
+    audience = claims.get("aud")
+    audiences = audience if isinstance(audience, list) else [audience]
+    if client.client_id not in audiences:
+        raise InvalidToken("it is for another client")
+    if len(audiences) > 1 and claims.get("azp") != client.client_id:
+        raise InvalidToken("it is for several clients and was not issued to this one")
+    if "iat" not in claims:
+        raise InvalidToken("it does not say when it was issued")
+    if nonce is not None and claims.get("nonce") != nonce:
+        raise InvalidToken("it belongs to another trip (nonce)")
+
+
+def _expected_issuer(issuer: str, claims: Mapping[str, Any]) -> str:
+    """Fill the tenant into the issuer template that Microsoft's shared endpoints publish."""
+    tenant = claims.get("tid")
+    if isinstance(tenant, str) and "/" not in tenant:
+        return issuer.replace("{tenantid}", tenant)
+    return issuer
+
+
+def _subject(value: object) -> str:
+    if not isinstance(value, str) or not value or len(value) > _MAX_SUBJECT_LENGTH or not value.isprintable():
+        raise InvalidToken("it names no subject")
+    return value
+
+
+async def fetch_userinfo_subject(http: Http, server: ServerMetadata, access_token: SecretStr) -> str:
+    """Ask the userinfo endpoint who connected (OpenID Connect Core 5.3); `id` and `user_id` do for `sub`.
+
+    Raises:
+        ConnectFailed: `invalid_userinfo`: the provider refuses the call or names nobody.
+        UpstreamUnavailable: it is away.
+    """
+    token = access_token.get_secret_value()
+    answer = await http.get_json(server.userinfo_endpoint, {"authorization": f"Bearer {token}"})
+    if answer.status == 429 or not (200 <= answer.status < 300 or 400 <= answer.status < 500):
+        raise UpstreamUnavailable(f"The provider's userinfo call answered {answer.status}.")
+    members = parse_body(answer.body, answer.headers.get("content-type", ""))
+    if answer.status >= 400:
+        said = provider_text((members or {}).get("error_description"), secrets=(token,))
+        raise ConnectFailed(
+            "invalid_userinfo",
+            f"The provider's userinfo call answered {answer.status}{f': {said}' if said else ''}.",
+        )
+    if members is None:
+        raise UpstreamUnavailable("The provider's userinfo call answered something that is not JSON.")
+    for name in ("sub", "id", "user_id"):
+        value = members.get(name)
+        text = str(value) if isinstance(value, (str, int)) and not isinstance(value, bool) else ""
+        if text and len(text) <= _MAX_SUBJECT_LENGTH and text.isprintable():
+            return text
+    raise ConnectFailed("invalid_userinfo", "The provider's userinfo call does not say who the user is.")

@@ -1,0 +1,41 @@
+"""Who we talk to (RFC 8414) and who we are there (RFC 7591): two frozen values."""
+
+from dataclasses import dataclass
+
+from pydantic import SecretStr
+
+
+@dataclass(frozen=True, slots=True)
+class ServerMetadata:
+    """An authorization server, in the words of RFC 8414 section 2. An empty string means: it has none."""
+
+    issuer: str = ""
+    authorization_endpoint: str = ""
+    token_endpoint: str = ""
+    revocation_endpoint: str = ""
+    userinfo_endpoint: str = ""
+    jwks_uri: str = ""
+    registration_endpoint: str = ""
+    scopes_supported: tuple[str, ...] = ()
+    code_challenge_methods_supported: tuple[str, ...] = ()
+    token_endpoint_auth_methods_supported: tuple[str, ...] = ()
+    authorization_response_iss_parameter_supported: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ClientRegistration:
+    """A client registered at an authorization server.
+
+    `auth_method` is `client_secret_post`, `client_secret_basic` or `none` (RFC 7591 section 2).
+    `authorization_params` and `token_params` are the app's own additions to the requests; they never replace
+    what the protocol sets. `name` is what a person calls the app: error messages begin with it.
+    """
+
+    client_id: str
+    client_secret: SecretStr | None
+    auth_method: str
+    authorization_params: tuple[tuple[str, str], ...] = ()
+    token_params: tuple[tuple[str, str], ...] = ()
+    pkce: bool = True
+    access_type: str = ""
+    name: str = ""

@@ -1,0 +1,110 @@
+"""What every test may ask for: a real, migrated database, settings for it, and the clock."""
+
+import base64
+import os
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import hypothesis
+import pytest
+from pydantic import SecretStr
+
+from evergrant import clock as wall_clock
+from evergrant.settings import Settings
+from tests.infra.databases import TEMPLATE, fresh_postgres_database, fresh_sqlite_database, migrate
+from tests.infra.postgres import PostgresServer
+from tests.infra.serving import free_port
+
+# An example that waits for a database, on a machine that other workers share, says nothing by taking long.
+hypothesis.settings.register_profile("house", deadline=None)
+hypothesis.settings.load_profile("house")
+
+
+class Clock:
+    """The time as `evergrant.clock.utcnow` tells it; it stands still until a test moves it."""
+
+    def __init__(self, now: datetime) -> None:
+        self.now = now
+
+    def advance(self, seconds: float) -> datetime:
+        """Move on by `seconds`, or back by a negative number, and return the new time."""
+        self.now += timedelta(seconds=seconds)
+        return self.now
+
+    def utcnow(self) -> datetime:
+        return self.now
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("EVERGRANT_")]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The clock, stopped now, at a whole second."""
+    stopped = Clock(datetime.now(UTC).replace(microsecond=0))
+    monkeypatch.setattr(wall_clock, "utcnow", stopped.utcnow)
+    return stopped
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """A PostgreSQL of this test process, with a migrated template database."""
+    server = PostgresServer()
+    try:
+        server.start()
+        migrate(server.create_database(TEMPLATE))
+        yield server
+    finally:
+        server.remove()
+
+
+@pytest.fixture(scope="session")
+def migrated_sqlite_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated SQLite database that nobody is connected to."""
+    path = tmp_path_factory.mktemp("sqlite") / "template.db"
+    migrate(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path) -> Path:
+    """The data folder of `settings`."""
+    path = tmp_path / "data"
+    path.mkdir()
+    return path
+
+
+@pytest.fixture
+def postgresql_url(postgres_server: PostgresServer) -> Iterator[str]:
+    """A fresh, migrated PostgreSQL database."""
+    with fresh_postgres_database(postgres_server) as url:
+        yield url
+
+
+@pytest.fixture
+def sqlite_url(migrated_sqlite_file: Path, data_dir: Path) -> str:
+    """A fresh, migrated SQLite database."""
+    return fresh_sqlite_database(migrated_sqlite_file, data_dir)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest) -> str:
+    """A fresh, migrated database; the test runs once on each kind."""
+    url: str = request.getfixturevalue(f"{request.param}_url")
+    return url
+
+
+@pytest.fixture
+def settings(database_url: str, data_dir: Path) -> Settings:
+    """Settings of a loopback trial on `database_url`; `model_copy(update=...)` changes some."""
+    return Settings(
+        data_dir=data_dir,
+        database_url=SecretStr(database_url),
+        master_keys=SecretStr(base64.b64encode(os.urandom(32)).decode()),
+        public_url=f"http://127.0.0.1:{free_port()}",
+        egress_allow="127.0.0.0/8",  # as in the environment; the validator parses it
+    )

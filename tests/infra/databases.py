@@ -1,0 +1,54 @@
+"""A fresh, migrated database per test: migrated once, then copied."""
+
+import asyncio
+import threading
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from evergrant.db.engine import database_url, make_engine, upgrade_database
+from tests.infra.postgres import PostgresServer
+
+TEMPLATE = "evergrant_template"
+
+
+def migrate(url: str) -> None:
+    """Bring the database at `url` to the newest schema, with the migrations that operators run."""
+
+    async def upgrade() -> None:
+        engine = make_engine(database_url(url, Path()))
+        try:
+            await upgrade_database(engine)
+        finally:
+            await engine.dispose()
+
+    failures: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            asyncio.run(upgrade())
+        except BaseException as error:  # noqa: BLE001  # raised again in the caller's thread
+            failures.append(error)
+
+    # In a thread of its own: this thread's event loop belongs to the test.
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    if failures:
+        raise failures[0]
+
+
+@contextmanager
+def fresh_postgres_database(server: PostgresServer, *, template: str = TEMPLATE) -> Iterator[str]:
+    """Copy the migrated template; the copy is dropped at the end."""
+    name = f"t_{uuid.uuid4().hex}"
+    yield server.create_database(name, template=template)
+    server.drop_database(name)
+
+
+def fresh_sqlite_database(migrated: Path, folder: Path) -> str:
+    """Copy the migrated file to where `Settings` without a database URL looks for it in `folder`."""
+    target = folder / "evergrant.db"
+    target.write_bytes(migrated.read_bytes())
+    return f"sqlite:///{target}"

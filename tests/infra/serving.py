@@ -1,0 +1,197 @@
+"""Servers on free loopback ports: evergrant as its operator starts it, and ASGI apps that play providers."""
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import uvicorn
+from pydantic import SecretStr
+
+from evergrant.settings import PREFIX, Settings
+
+
+def environment_of(settings: Settings) -> dict[str, str]:
+    """Return the variables that make another process read these settings.
+
+    The public URL is left out: each `ServerProcess` has its own.
+    """
+    return {
+        f"{PREFIX}{name.upper()}": _as_text(getattr(settings, name))
+        for name in settings.model_fields_set - {"public_url"}
+        if getattr(settings, name) is not None
+    }
+
+
+def _as_text(value: object) -> str:
+    match value:
+        case SecretStr():
+            return value.get_secret_value()
+        case tuple():
+            return ",".join(str(part) for part in value)
+        case _:
+            return str(value)
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on right now."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+class ServerProcess:
+    """`evergrant serve` as a process of its own, ready when the `with` block begins, gone when it ends.
+
+    The environment is `environment` and nothing else of `EVERGRANT_*`. What it writes is in `output()`.
+    """
+
+    def __init__(self, environment: Mapping[str, str], *arguments: str, port: int | None = None, log: Path) -> None:
+        self.port = port or free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._log = log
+        self._arguments = arguments
+        self._environment = {k: v for k, v in os.environ.items() if not k.startswith("EVERGRANT_")}
+        self._environment |= {"EVERGRANT_PUBLIC_URL": self.url, **environment}
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        """The process id, for signals."""
+        if self._process is None:
+            raise RuntimeError("the server is not running")
+        return self._process.pid
+
+    def start(self, *, ready_within: float = 30.0) -> None:
+        """Start it and wait, at most `ready_within` seconds, until /healthz answers."""
+        command = [
+            sys.executable,
+            "-m",
+            "evergrant",
+            "serve",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(self.port),
+        ]
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [*command, *self._arguments],
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self._log.parent,
+            )
+        deadline = time.monotonic() + ready_within
+        while not _answers(f"{self.url}/healthz"):
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                self.kill()
+                raise RuntimeError(f"evergrant did not start:\n{self.output()}")
+            time.sleep(0.05)
+
+    def stop(self, *, within: float = 30.0) -> int:
+        """Send SIGTERM, wait for the end and return the exit code; killed after `within` seconds."""
+        self.send(signal.SIGTERM)
+        return self.wait(within=within)
+
+    def kill(self) -> None:
+        """Send SIGKILL, as the kernel does when memory runs out."""
+        if self._process and self._process.poll() is None:
+            self._process.kill()
+        self.wait()
+
+    def send(self, signal_number: signal.Signals) -> None:
+        """Send a signal, SIGSTOP and SIGCONT for example."""
+        if self._process and self._process.poll() is None:
+            self._process.send_signal(signal_number)
+
+    def wait(self, *, within: float = 30.0) -> int:
+        """Wait for the process to end and return its exit code."""
+        if self._process is None:
+            return 0
+        try:
+            return self._process.wait(timeout=within)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+            raise
+
+    def output(self) -> str:
+        """Return everything it wrote to standard output and standard error so far."""
+        return self._log.read_text(encoding="utf-8", errors="replace") if self._log.exists() else ""
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.send(signal.SIGCONT)
+        self.stop()
+
+
+class LiveApp:
+    """An ASGI app under uvicorn in a thread, at `url`, while the `with` block runs.
+
+    Give a `port` where a provider is to come back at the same address; otherwise a free one is taken.
+    """
+
+    def __init__(self, app: Any, *, port: int = 0) -> None:
+        # Bound here, so that no other process can take the port in between.
+        self._socket = socket.socket()
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._socket.bind(("127.0.0.1", port))
+        self.port: int = self._socket.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._server = uvicorn.Server(
+            uvicorn.Config(app, log_level="error", access_log=False, timeout_graceful_shutdown=1)
+        )
+        self._thread = threading.Thread(target=self._run, name=f"live-app-{self.port}", daemon=True)
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        self._thread.start()
+        deadline = time.monotonic() + 10
+        while not self._server.started:
+            if not self._thread.is_alive() or time.monotonic() > deadline:
+                raise RuntimeError("the app did not start")
+            time.sleep(0.01)
+
+    def stop(self) -> None:
+        """Stop it; requests in flight have a second to end."""
+        self._server.should_exit = True
+        self._thread.join(timeout=10)
+        self._socket.close()
+
+    def _run(self) -> None:
+        asyncio.run(self._server.serve(sockets=[self._socket]))
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=2) as response:
+            return int(response.status) == 200
+    except (urllib.error.URLError, ConnectionError, TimeoutError):
+        return False

@@ -1,0 +1,196 @@
+"""The authorization request, PKCE, and the callback's parameters."""
+
+from dataclasses import replace
+from urllib.parse import parse_qsl, urlsplit
+
+import pytest
+
+from evergrant.errors import ConnectFailed
+from evergrant.oauth2.authorization import (
+    AuthorizationResponse,
+    CodeVerifier,
+    authorization_url,
+    check_issuer,
+)
+from evergrant.oauth2.registration import ClientRegistration, ServerMetadata
+
+SERVER = ServerMetadata(issuer="https://provider.example", authorization_endpoint="https://provider.example/authorize")
+CLIENT = ClientRegistration(client_id="client-1", client_secret=None, auth_method="none")
+VERIFIER = CodeVerifier.from_secret("dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk")
+
+
+def url_for(
+    server: ServerMetadata = SERVER,
+    client: ClientRegistration = CLIENT,
+    *,
+    scopes: tuple[str, ...] = ("read", "write"),
+    code_verifier: CodeVerifier | None = VERIFIER,
+    nonce: str | None = None,
+    prompt: tuple[str, ...] = (),
+    login_hint: str = "",
+    resources: tuple[str, ...] = (),
+) -> str:
+    return authorization_url(
+        server,
+        client,
+        redirect_uri="https://broker.example/callback",
+        state="state-1",
+        scopes=scopes,
+        code_verifier=code_verifier,
+        nonce=nonce,
+        prompt=prompt,
+        login_hint=login_hint,
+        resources=resources,
+    )
+
+
+def parameters(url: str) -> list[tuple[str, str]]:
+    return parse_qsl(urlsplit(url).query, keep_blank_values=True)
+
+
+def test_the_request_has_what_the_rfc_asks_for_once_each() -> None:
+    url = url_for()
+    assert url.startswith("https://provider.example/authorize?")
+    assert dict(parameters(url)) == {
+        "response_type": "code",
+        "client_id": "client-1",
+        "redirect_uri": "https://broker.example/callback",
+        "scope": "read write",
+        "state": "state-1",
+        # the verifier and challenge of RFC 7636 appendix B
+        "code_challenge": "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM",
+        "code_challenge_method": "S256",
+    }
+    assert len(parameters(url)) == 7
+
+
+def test_what_is_empty_is_left_out() -> None:
+    names = {name for name, _ in parameters(url_for(scopes=(), code_verifier=None))}
+    assert names == {"response_type", "client_id", "redirect_uri", "state"}
+
+
+def test_openid_login_and_resource_parameters_are_sent() -> None:
+    client = replace(CLIENT, access_type="offline")
+    sent = parameters(
+        url_for(
+            client=client,
+            nonce="nonce-1",
+            prompt=("login", "consent"),
+            login_hint="ann@example.com",
+            resources=("https://a.example", "https://b.example"),
+        )
+    )
+    assert ("access_type", "offline") in sent
+    assert ("nonce", "nonce-1") in sent
+    assert ("prompt", "login consent") in sent
+    assert ("login_hint", "ann@example.com") in sent
+    assert [value for name, value in sent if name == "resource"] == ["https://a.example", "https://b.example"]
+
+
+def test_the_apps_own_parameters_are_added_and_the_endpoints_query_is_kept() -> None:
+    server = replace(SERVER, authorization_endpoint="https://provider.example/authorize?tenant=t1")
+    client = replace(CLIENT, authorization_params=(("audience", "api"), ("uri", "x"), ("audience", "b")))
+    sent = parameters(url_for(server, client))
+    assert ("tenant", "t1") in sent
+    assert ("uri", "x") in sent
+    assert [value for name, value in sent if name == "audience"] == ["api", "b"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "state",
+        "redirect_uri",
+        "response_type",
+        "client_id",
+        "code_challenge",
+        "code_challenge_method",
+        "nonce",
+        "scope",
+        "prompt",
+        "access_type",
+        "request",
+        "request_uri",
+    ],
+)
+def test_neither_an_apps_parameter_nor_the_endpoints_query_replaces_what_the_request_sets(name: str) -> None:
+    server = replace(SERVER, authorization_endpoint=f"https://provider.example/authorize?{name}=evil")
+    client = replace(CLIENT, access_type="offline", authorization_params=((name, "evil"),))
+    sent = parameters(url_for(server, client, nonce="nonce-1", prompt=("login",)))
+    assert "evil" not in [value for _, value in sent]
+    assert [n for n, _ in sent].count(name) == (0 if name.startswith("request") else 1)
+
+
+def test_an_app_may_set_what_the_request_leaves_open() -> None:
+    client = replace(CLIENT, authorization_params=(("prompt", "consent"), ("scope", "fixed")))
+    sent = parameters(url_for(client=client, scopes=()))
+    assert ("prompt", "consent") in sent
+    assert ("scope", "fixed") in sent
+
+
+def test_a_code_verifier_is_new_each_time_long_enough_and_does_not_print_itself() -> None:
+    first, second = CodeVerifier.new(), CodeVerifier.new()
+    assert first.secret() != second.secret()
+    assert 43 <= len(first.secret()) <= 128
+    assert first.secret() not in f"{first!r} {first}"
+    assert CodeVerifier.from_secret(first.secret()) == first
+
+
+@pytest.mark.parametrize("text", ["", "short", "x" * 129, "x" * 42 + "é", "x" * 42 + " ", "x" * 42 + "/"])
+def test_what_is_no_code_verifier_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="43 to 128"):
+        CodeVerifier.from_secret(text)
+
+
+def test_a_code_comes_back() -> None:
+    response = AuthorizationResponse.parse({"code": "c-1", "state": "s-1", "iss": "https://provider.example"})
+    assert (response.code, response.state, response.iss, response.error) == (
+        "c-1",
+        "s-1",
+        "https://provider.example",
+        "",
+    )
+    assert "c-1" not in repr(response)
+    assert "s-1" not in repr(response)
+
+
+def test_an_error_comes_back_cleaned_and_cut_and_wins_over_a_code() -> None:
+    response = AuthorizationResponse.parse(
+        {"error": "access_denied\r\n", "error_description": "no\x00" + "x" * 1000, "code": "c", "state": "s"}
+    )
+    assert response.error == "access_denied"
+    assert response.code == ""
+    assert response.error_description.startswith("nox")
+    assert len(response.error_description) == 300
+
+
+def test_neither_code_nor_error_is_an_invalid_response() -> None:
+    assert AuthorizationResponse.parse({"state": "s"}).error == "invalid_response"
+    assert AuthorizationResponse.parse({"code": ""}).error == "invalid_response"
+
+
+@pytest.mark.parametrize(
+    ("iss", "issuer", "promised", "accepted"),
+    [
+        ("https://provider.example", "https://provider.example", True, True),
+        ("https://provider.example", "https://provider.example", False, True),
+        ("", "https://provider.example", False, True),
+        ("https://other.example", "", False, True),
+        ("", "", True, True),
+        ("", "https://provider.example", True, False),
+        ("https://other.example", "https://provider.example", False, False),
+        ("https://provider.example/", "https://provider.example", False, False),
+        ("HTTPS://provider.example", "https://provider.example", False, False),
+    ],
+)
+def test_an_answer_is_taken_only_from_the_server_that_was_asked(
+    iss: str, issuer: str, promised: bool, accepted: bool
+) -> None:
+    response = AuthorizationResponse.parse({"code": "c", "state": "s", "iss": iss})
+    server = ServerMetadata(issuer=issuer, authorization_response_iss_parameter_supported=promised)
+    if accepted:
+        check_issuer(response, server)
+    else:
+        with pytest.raises(ConnectFailed) as failed:
+            check_issuer(response, server)
+        assert failed.value.error == "issuer_mismatch"

@@ -1,0 +1,135 @@
+"""Metadata discovery: where it looks, what it believes, and what it tells the operator."""
+
+from typing import Any
+
+import pytest
+
+from evergrant.errors import InvalidValue, fields_of
+from evergrant.oauth2.discovery import discover
+from evergrant.oauth2.transport import Http, open_http
+from tests.oauth2.provider import Provider, answer, json_answer
+
+OIDC = "/.well-known/openid-configuration"
+RFC8414 = "/.well-known/oauth-authorization-server"
+
+
+def document(provider: Provider, issuer: str, **members: Any) -> bytes:
+    return json_answer(
+        200,
+        {
+            "issuer": issuer,
+            "authorization_endpoint": f"{provider.url}/authorize",
+            "token_endpoint": f"{provider.url}/token",
+            **members,
+        },
+    )
+
+
+async def test_everything_that_is_used_is_read(http: Http, provider: Provider) -> None:
+    provider.routes[OIDC] = document(
+        provider,
+        provider.url,
+        revocation_endpoint=f"{provider.url}/revoke",
+        userinfo_endpoint=f"{provider.url}/userinfo",
+        jwks_uri=f"{provider.url}/jwks",
+        registration_endpoint=f"{provider.url}/register",
+        scopes_supported=["openid", 5],
+        code_challenge_methods_supported=["S256"],
+        token_endpoint_auth_methods_supported="odd",
+        authorization_response_iss_parameter_supported=True,
+    )
+    found = await discover(http, provider.url)
+    assert found.issuer == provider.url
+    assert found.token_endpoint == f"{provider.url}/token"
+    assert found.revocation_endpoint == f"{provider.url}/revoke"
+    assert found.jwks_uri == f"{provider.url}/jwks"
+    assert found.scopes_supported == ("openid",)
+    assert found.code_challenge_methods_supported == ("S256",)
+    assert found.token_endpoint_auth_methods_supported == ()
+    assert found.authorization_response_iss_parameter_supported
+
+
+@pytest.mark.parametrize(
+    ("given", "served", "issuer"),
+    [
+        ("", OIDC, ""),
+        ("/", OIDC, "/"),
+        ("", RFC8414, ""),
+        ("/realms/a", f"/realms/a{OIDC}", "/realms/a"),
+        ("/realms/a/", f"/realms/a{OIDC}", "/realms/a"),
+        ("/realms/a", f"{RFC8414}/realms/a", "/realms/a"),
+        ("/realms/a", f"{OIDC}/realms/a", "/realms/a"),
+        (OIDC, OIDC, ""),
+        (OIDC, OIDC, "/"),
+        (f"/realms/a{OIDC}", f"/realms/a{OIDC}", "/realms/a"),
+        (f"{RFC8414}/realms/a", f"{RFC8414}/realms/a", "/realms/a"),
+        (f"/realms/a{RFC8414}", f"/realms/a{RFC8414}", "/realms/a"),
+        (f"/common/v2.0{OIDC}", f"/common/v2.0{OIDC}", "/{tenantid}/v2.0"),
+    ],
+)
+async def test_an_issuer_or_a_document_url_leads_to_the_document(
+    http: Http, provider: Provider, given: str, served: str, issuer: str
+) -> None:
+    provider.routes[served] = document(provider, provider.url + issuer)
+    assert (await discover(http, provider.url + given)).issuer == provider.url + issuer
+
+
+@pytest.mark.parametrize(
+    "issuer", ["https://accounts.other.example", "{}.evil.example", "{}/realms/b", "{}/{{tenantid}}/v2.0", ""]
+)
+async def test_a_document_of_another_issuer_is_not_believed(http: Http, provider: Provider, issuer: str) -> None:
+    provider.routes[OIDC] = document(provider, issuer.format(provider.url))
+    with pytest.raises(InvalidValue, match="for another issuer than its address says") as invalid:
+        await discover(http, provider.url)
+    assert fields_of(invalid.value) == ["discoveryUrl"]
+
+
+@pytest.mark.parametrize(
+    ("members", "problem"),
+    [
+        ({"token_endpoint": None}, "has no token_endpoint"),
+        ({"authorization_endpoint": 5}, "has no authorization_endpoint"),
+        ({"token_endpoint": "http://provider.example/token"}, "its token_endpoint must start with https://"),
+        (
+            {"jwks_uri": "https://169.254.169.254/keys"},
+            "its jwks_uri points to an address that is not public",
+        ),
+        (
+            {"revocation_endpoint": "https://u:p@provider.example/"},
+            "its revocation_endpoint must not contain",
+        ),
+    ],
+)
+async def test_an_endpoint_that_could_not_be_called_is_named(
+    http: Http, provider: Provider, members: dict[str, object], problem: str
+) -> None:
+    provider.routes[OIDC] = document(provider, provider.url, **members)
+    with pytest.raises(InvalidValue, match=problem):
+        await discover(http, provider.url)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        answer(404),
+        answer(302, Location="/"),
+        answer(500),
+        answer(200, b"<html>", "text/html"),
+        answer(200, b'{"issuer":', "application/json"),
+        json_answer(200, ["issuer"]),
+    ],
+)
+async def test_an_address_without_metadata_is_the_operators_to_mend(
+    http: Http, provider: Provider, reply: bytes
+) -> None:
+    provider.answers(reply)
+    with pytest.raises(InvalidValue, match=r"discoveryUrl: there is no metadata at .*; check the address"):
+        await discover(http, provider.url)
+
+
+async def test_an_unreachable_or_refused_address_is_the_operators_to_mend(provider: Provider) -> None:
+    async with open_http(()) as http:
+        with pytest.raises(InvalidValue, match="must start with https"):
+            await discover(http, provider.url)
+        with pytest.raises(InvalidValue, match=r"nowhere\.invalid cannot be reached"):
+            await discover(http, "https://nowhere.invalid")

@@ -1,0 +1,326 @@
+"""The way out: where it refuses to go, and what it does with late, large, broken or hostile answers."""
+
+import asyncio
+import gzip
+import ipaddress
+import logging
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from evergrant.errors import EgressRefused, UpstreamUnavailable
+from evergrant.oauth2.transport import Http, open_http
+from tests.oauth2.provider import LOOPBACK, TLS, Names, Provider, answer, json_answer, serving
+from tests.oauth2.test_egress import NOT_PUBLIC
+
+
+@asynccontextmanager
+async def way_out(names: Names, *, opened: bool = True) -> AsyncIterator[Http]:
+    async with open_http(LOOPBACK if opened else (), resolve=names, tls=TLS) as http:
+        yield http
+
+
+# where it goes
+
+
+async def test_a_form_is_posted_and_the_answer_comes_back_whole(http: Http, provider: Provider) -> None:
+    provider.answers(json_answer(201, {"a": 1}, X_Note="yes"))
+    got = await http.post_form(f"{provider.url}/token?x=1", [("a", "1 &"), ("a", "ü")], {"Accept": "application/json"})
+    assert (got.status, got.headers["x-note"], got.body) == (201, "yes", b'{"a": 1}')
+    request = provider.requests[0]
+    assert (request.method, request.path) == ("POST", "/token?x=1")
+    assert request.form == [("a", "1 &"), ("a", "ü")]
+    assert request.headers["host"] == f"127.0.0.1:{provider.port}"
+    assert request.headers["accept"] == "application/json"
+
+
+@pytest.mark.parametrize("address", NOT_PUBLIC)
+async def test_a_name_that_resolves_to_an_address_that_is_not_public_is_refused(address: str) -> None:
+    async with way_out(Names(evil_example=[[address]]), opened=False) as http:
+        with pytest.raises(EgressRefused, match=r"^evil\.example may not be called"):
+            await http.get_json("https://evil.example/")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://127.0.0.1/",
+        "https://2130706433/",
+        "https://0x7f.1/",
+        "https://0177.0.0.1/",
+        "https://[::1]/",
+        "https://[::ffff:7f00:1]/",
+        "https://[64:ff9b::7f00:1]/",
+        "https://169.254.169.254/latest/meta-data/",
+    ],
+)
+async def test_a_literal_address_that_is_not_public_is_refused_in_every_spelling(url: str) -> None:
+    async with way_out(Names(), opened=False) as http:
+        with pytest.raises(EgressRefused):
+            await http.get_json(url)
+
+
+async def test_a_decimal_spelling_is_connected_to_as_the_address_that_it_is(http: Http, provider: Provider) -> None:
+    provider.answers(answer(200))
+    assert (await http.get_json(f"http://2130706433:{provider.port}/")).status == 200
+    assert provider.requests[0].local_address == "127.0.0.1"
+
+
+async def test_a_name_server_that_changes_its_answer_gains_nothing() -> None:
+    only_the_first = (ipaddress.ip_network("127.0.0.2/32"),)
+    names = Names(rebind_example=[["127.0.0.2"], ["127.0.0.1"]])
+    async with serving("127.0.0.2") as good, serving("127.0.0.1", port=good.port) as inside:
+        good.answers(answer(200))
+        inside.answers(answer(200))
+        async with open_http(only_the_first, resolve=names) as http:
+            await http.get_json(f"http://rebind.example:{good.port}/")
+    assert names.lookups == ["rebind.example"]
+    assert [request.local_address for request in good.requests] == ["127.0.0.2"]
+    assert inside.connections == 0
+
+
+async def test_a_name_with_mixed_addresses_is_called_only_at_those_that_may_be(provider: Provider) -> None:
+    provider.answers(answer(200))
+    async with way_out(Names(mixed_example=[["10.0.0.1", "169.254.169.254", "127.0.0.1"]])) as http:
+        assert (await http.get_json(f"http://mixed.example:{provider.port}/")).status == 200
+
+
+async def test_the_next_address_is_tried_when_one_takes_no_connection(provider: Provider) -> None:
+    provider.answers(answer(200))
+    async with way_out(Names(two_example=[["127.0.0.9", "127.0.0.1"]])) as http:
+        assert (await http.get_json(f"http://two.example:{provider.port}/")).status == 200
+
+
+async def test_plain_http_to_a_public_address_is_refused() -> None:
+    async with way_out(Names(public_example=[["8.8.8.8"]])) as http:
+        with pytest.raises(EgressRefused, match="use https"):
+            await http.get_json("http://public.example/")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "ftp://127.0.0.1/",
+        "file:///etc/passwd",
+        "https://user:hunter2@127.0.0.1/",
+        "https://provider.example\\@127.0.0.1/",
+        "https://@127.0.0.1/",
+        "nonsense",
+    ],
+)
+async def test_a_url_of_another_form_is_refused_without_being_quoted(http: Http, url: str) -> None:
+    with pytest.raises(EgressRefused) as refused:
+        await http.get_json(url)
+    assert "hunter2" not in refused.value.message
+
+
+async def test_a_redirect_is_not_followed(http: Http, provider: Provider) -> None:
+    provider.answers(answer(302, Location=f"{provider.url}/elsewhere"))
+    assert (await http.get_json(f"{provider.url}/")).status == 302
+    assert len(provider.requests) == 1
+
+
+async def test_proxies_of_the_environment_are_ignored(provider: Provider, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    provider.answers(answer(200))
+    async with open_http(LOOPBACK) as http:
+        assert (await http.get_json(f"{provider.url}/")).status == 200
+
+
+async def test_a_cookie_of_one_answer_is_not_sent_with_the_next_request(http: Http, provider: Provider) -> None:
+    provider.answers(answer(200, Set_Cookie="session=of-another-user"))
+    for _ in range(2):
+        await http.get_json(f"{provider.url}/")
+    assert "cookie" not in provider.requests[1].headers
+
+
+async def test_tls_verifies_the_name_and_not_the_address(tmp_path: Path) -> None:
+    server_tls, client_tls = _certificate_for("good.example", tmp_path)
+    names = Names(good_example=[["127.0.0.1"]], other_example=[["127.0.0.1"]])
+    async with serving(tls=server_tls) as provider:
+        provider.answers(answer(200))
+        async with open_http(LOOPBACK, resolve=names, tls=client_tls) as http:
+            assert (await http.get_json(f"https://good.example:{provider.port}/")).status == 200
+            with pytest.raises(UpstreamUnavailable, match=r"other\.example .* certificate is not accepted"):
+                await http.get_json(f"https://other.example:{provider.port}/")
+    assert len(provider.requests) == 1
+
+
+# what it does with the answer
+
+
+async def test_a_body_of_more_than_a_mebibyte_is_not_read(http: Http, provider: Provider) -> None:
+    provider.answers(answer(200, b"x" * (1024 * 1024 + 1)))
+    with pytest.raises(UpstreamUnavailable, match="more than 1 MiB"):
+        await http.get_json(f"{provider.url}/")
+
+
+async def test_a_body_of_exactly_a_mebibyte_is_read(http: Http, provider: Provider) -> None:
+    provider.answers(answer(200, gzip.compress(b"x" * 1024 * 1024), Content_Encoding="gzip"))
+    assert len((await http.get_json(f"{provider.url}/")).body) == 1024 * 1024
+
+
+async def test_a_small_body_that_unfolds_to_a_large_one_is_not_unfolded(http: Http, provider: Provider) -> None:
+    bomb = gzip.compress(b"\0" * 64 * 1024 * 1024)
+    assert len(bomb) < 100_000
+    provider.answers(answer(200, bomb, Content_Encoding="gzip"))
+    with pytest.raises(UpstreamUnavailable, match="more than 1 MiB"):
+        await http.get_json(f"{provider.url}/")
+
+
+@pytest.mark.parametrize("encoding", ["br", "gzip, gzip", "zstd"])
+async def test_an_encoding_that_was_not_asked_for_is_refused(http: Http, provider: Provider, encoding: str) -> None:
+    provider.answers(answer(200, b"\x00\x01", Content_Encoding=encoding))
+    with pytest.raises(UpstreamUnavailable, match="not asked for"):
+        await http.get_json(f"{provider.url}/")
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        b'HTTP/1.1 200 X\r\ncontent-length: 100\r\nconnection: close\r\n\r\n{"half":',
+        b'HTTP/1.1 200 X\r\ntransfer-encoding: chunked\r\n\r\n5\r\n{"hal',
+        b"HTTP/1.1 200 X\r\nconte",
+        b"220 mail.example ESMTP\r\n\r\n",
+        b"",
+        answer(200, b"not gzip at all", Content_Encoding="gzip"),
+        answer(200, gzip.compress(b"{}" * 500)[:-12], Content_Encoding="gzip"),
+    ],
+)
+async def test_half_an_answer_or_garbage_is_no_answer(http: Http, provider: Provider, broken: bytes) -> None:
+    async def break_off(writer: asyncio.StreamWriter) -> None:
+        writer.write(broken)
+        await writer.drain()
+        writer.close()
+
+    provider.answers(break_off)
+    with pytest.raises(UpstreamUnavailable, match=r"^127\.0\.0\.1 "):
+        await http.get_json(f"{provider.url}/")
+
+
+async def test_a_provider_that_never_answers_is_given_up(provider: Provider) -> None:
+    provider.answers(_hang)
+    async with open_http(LOOPBACK, read_seconds=0.1) as http:
+        with pytest.raises(UpstreamUnavailable, match="did not answer in time"):
+            await http.get_json(f"{provider.url}/")
+
+
+async def test_a_provider_that_drips_is_given_up_after_the_total_time(provider: Provider) -> None:
+    async def drip(writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 X\r\ncontent-length: 100000\r\n\r\n")
+        while True:
+            writer.write(b"x")
+            await writer.drain()
+            await asyncio.sleep(0.02)
+
+    provider.answers(drip)
+    async with open_http(LOOPBACK, read_seconds=5, total_seconds=0.3) as http:
+        with pytest.raises(UpstreamUnavailable, match="did not answer in time"):
+            await http.get_json(f"{provider.url}/")
+
+
+async def test_a_name_server_that_never_answers_is_given_up(provider: Provider) -> None:
+    async def never(host: str, port: int) -> list[ipaddress.IPv4Address]:
+        await asyncio.sleep(60)
+        return []
+
+    async with open_http(LOOPBACK, resolve=never, total_seconds=0.1) as http:
+        with pytest.raises(UpstreamUnavailable, match="did not answer in time"):
+            await http.get_json("https://slow.example/")
+
+
+async def test_a_name_that_does_not_exist_is_unavailable_and_named() -> None:
+    async with way_out(Names()) as http:
+        with pytest.raises(UpstreamUnavailable, match=r"^gone\.example cannot be reached: the name"):
+            await http.get_json("https://gone.example/")
+
+
+async def test_a_closed_port_is_unavailable(http: Http) -> None:
+    async with serving() as provider:
+        url = f"{provider.url}/"
+    with pytest.raises(UpstreamUnavailable, match="takes no connection"):
+        await http.get_json(url)
+
+
+# exactly once
+
+
+async def test_a_post_is_not_repeated_when_the_connection_breaks(http: Http, provider: Provider) -> None:
+    async def reset(writer: asyncio.StreamWriter) -> None:
+        writer.transport.abort()
+
+    provider.answers(reset)
+    with pytest.raises(UpstreamUnavailable):
+        await http.post_form(f"{provider.url}/token", [("refresh_token", "single-use")])
+    assert len(provider.requests) == 1
+
+
+async def test_a_post_on_a_kept_connection_that_the_provider_closes_is_not_repeated(
+    http: Http, provider: Provider
+) -> None:
+    async def close(writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    provider.answers(answer(200), close, answer(200))
+    await http.post_form(f"{provider.url}/token", [("n", "1")])
+    with pytest.raises(UpstreamUnavailable):
+        await http.post_form(f"{provider.url}/token", [("n", "2")])
+    assert [request.form for request in provider.requests] == [[("n", "1")], [("n", "2")]]
+    assert provider.connections == 1
+
+
+async def test_connections_are_kept_and_shared(http: Http, provider: Provider) -> None:
+    provider.answers(answer(200))
+    for _ in range(5):
+        await http.post_form(f"{provider.url}/token", [])
+    assert provider.connections == 1
+
+
+async def test_nothing_of_a_request_is_logged(http: Http, provider: Provider, caplog: pytest.LogCaptureFixture) -> None:
+    provider.answers(json_answer(200, {"access_token": "planted-answer"}))
+    with caplog.at_level(logging.INFO):
+        got = await http.post_form(
+            f"{provider.url}/token?k=planted-query",
+            [("s", "planted-form")],
+            {"Authorization": "planted-header"},
+        )
+    assert "planted" not in caplog.text
+    assert "planted" not in repr(got)
+
+
+async def _hang(writer: asyncio.StreamWriter) -> None:
+    await asyncio.sleep(60)
+
+
+def _certificate_for(name: str, folder: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(hours=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    pem = certificate.public_bytes(serialization.Encoding.PEM)
+    file = folder / "server.pem"
+    file.write_bytes(
+        pem
+        + key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    server.load_cert_chain(file)
+    return server, ssl.create_default_context(cadata=pem.decode())
