@@ -1,0 +1,1 @@
+"""What evergrant does: connect, keep, refresh and hand out. No HTTP framework and no command line in here."""

@@ -1,0 +1,383 @@
+"""The one critical section: `refresh_grant`, which the fetch call, the sweep and everybody else go through.
+
+Refresh tokens rotate. One that is sent twice, or whose answer is dropped, can cost the user's consent. So:
+
+1. One task per grant in this process; callers share it, and one that hangs up cancels only its own wait.
+2. A lease on the row, by the database's clock, keeps processes apart. Who does not get it waits for the row to change.
+3. Under the lease the row is read again: somebody may have been faster.
+4. The provider is called with no database connection held, and the call ends before the lease does.
+5. The answer is landed at once, on the condition that the lease is still ours, and again while the database is away.
+"""
+
+import asyncio
+import logging
+import random
+import secrets
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeVar
+
+from sqlalchemy import Update, or_, update
+
+from evergrant import clock
+from evergrant.broker.apps import load_app, provider_client
+from evergrant.broker.grants import load_grant, seal_answer, token_slot
+from evergrant.broker.runtime import Broker
+from evergrant.db import Grant, GrantStatus, OutboundApp
+from evergrant.db.grant import scope_key
+from evergrant.db.types import database_now
+from evergrant.errors import (
+    EvergrantError,
+    ReauthorizationRequired,
+    TokenNotFound,
+    Unavailable,
+    UpstreamRejected,
+    UpstreamUnavailable,
+)
+from evergrant.oauth2 import token_endpoint
+from evergrant.oauth2.token_response import TokenResponse
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+LEASE_SECONDS = 60.0
+"""Longer than the longest provider call (25 s in all) and the write that follows it."""
+CALL_SECONDS = 30.0
+"""The holder gives up here, whatever the transport does: well before its lease ends."""
+POLL_SECONDS = (0.05, 0.25)
+"""How often who waits for another process looks at the row: at first, and later."""
+ON_DEMAND_PAUSE = (1.0, 5.0)
+"""Seconds between two tries for waiting callers while the provider fails: at first, and at most."""
+BACKGROUND_PAUSE = (5.0, 600.0)
+"""The same for the background refresher."""
+REJECTED_PAUSE = 1800.0
+"""Seconds between background tries while the app's registration is refused: only the operator can mend that."""
+NO_WAY_TO_REFRESH = "The access token has expired and the provider gave no refresh token: the user must connect again."
+LANDING_PAUSE = (0.1, 2.0)
+LANDING_SECONDS = 300.0
+"""How long a landing is tried again while the database is away."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to refresh one grant, under a name that nobody else uses."""
+
+    owner: str
+
+    @classmethod
+    def new(cls) -> "Lease":
+        """Make a name for a lease that is about to be taken."""
+        return cls(secrets.token_hex(16))
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A grant whose lease is ours, as it was when we took it."""
+
+    lease: Lease
+    grant: Grant
+    wait_seconds: float
+    """How long the provider must be left alone; 0 when it may be called."""
+
+
+async def refresh_grant(
+    broker: Broker, project_id: str, grant_id: str, *, seen_version: int, claimed: Lease | None = None
+) -> Grant:
+    """Return the grant with tokens newer than `seen_version`, refreshing it unless somebody else just did.
+
+    `claimed` is a lease that the caller already holds on the row: the sweep takes them in batches.
+
+    Raises:
+        ReauthorizationRequired: the consent is dead; it is recorded as such.
+        UpstreamRejected: the provider refuses the app's registration; the grant is as before.
+        UpstreamUnavailable: the provider failed; the grant is as before.
+        TokenNotFound: the grant is gone.
+    """
+    if claimed is not None and broker.refreshes.is_running((project_id, grant_id)):
+        # Somebody in this process is already waiting for the very lease that we hold: let them have it.
+        await _give_back(broker, project_id, grant_id, claimed)
+        claimed = None
+    while True:
+        flight = broker.refreshes.start(
+            (project_id, grant_id),
+            lambda: _refresh(broker, project_id, grant_id, seen_version=seen_version, claimed=claimed),
+        )
+        grant = await asyncio.shield(flight)
+        # A flight that set out for somebody who had seen an older version may have brought only what we have seen.
+        if grant.token_version > seen_version:
+            return grant
+
+
+async def _refresh(
+    broker: Broker, project_id: str, grant_id: str, *, seen_version: int, claimed: Lease | None
+) -> Grant:
+    held = await _hold(broker, project_id, grant_id, claimed or Lease.new(), claimed=claimed is not None)
+    pause = POLL_SECONDS[0]
+    while held is None:
+        grant = _alive(await load_grant(broker, project_id, grant_id))
+        if grant.token_version > seen_version:
+            return grant
+        await asyncio.sleep(pause)
+        pause = min(pause * 1.5, POLL_SECONDS[1])
+        held = await _hold(broker, project_id, grant_id, Lease.new(), claimed=False)
+    grant = held.grant
+    if grant.token_version > seen_version or grant.status != GrantStatus.ACTIVE:
+        await _let_go(broker, held)
+        return _alive(grant)
+    if grant.refresh_token is None:
+        await _write(broker, _dead(held, NO_WAY_TO_REFRESH))
+        raise ReauthorizationRequired(NO_WAY_TO_REFRESH, last_refresh_error=NO_WAY_TO_REFRESH)
+    if held.wait_seconds > 0:
+        await _let_go(broker, held)
+        raise UpstreamUnavailable(grant.last_refresh_error or None, retry_after=max(1, round(held.wait_seconds + 0.5)))
+    return await _call_and_land(broker, held)
+
+
+async def _call_and_land(broker: Broker, held: Held) -> Grant:
+    grant = held.grant
+    app = await load_app(broker, grant.project_id, grant.app_id)
+    try:
+        answer = await _call(broker, app, grant)
+    except ReauthorizationRequired as error:
+        return await _believe_or_not(broker, held, error)
+    except UpstreamRejected as error:
+        await _rejected(broker, held, app, error)
+        raise
+    except UpstreamUnavailable as error:
+        await _failed_for_now(broker, held, error)
+        raise
+    except EvergrantError:
+        await _let_go(broker, held)
+        raise
+    landed = await _land(broker, held, answer)
+    if app.unhealthy_since is not None:
+        await _recovered(broker, app)
+    return landed
+
+
+async def _call(broker: Broker, app: OutboundApp, grant: Grant) -> TokenResponse:
+    """Call the provider. No database connection is held meanwhile."""
+    assert grant.refresh_token is not None  # noqa: S101 - _refresh has looked; this tells the type checker
+    provider = await provider_client(broker, app)
+    slot = token_slot(grant.project_id, grant.id, "refresh_token")
+    refresh_token = await broker.vault.open(slot, grant.refresh_token)
+    try:
+        async with asyncio.timeout(CALL_SECONDS):
+            return await token_endpoint.refresh(
+                broker.http, provider.server, provider.client, refresh_token=refresh_token
+            )
+    except TimeoutError:
+        raise UpstreamUnavailable(f"{app.name} did not answer within {CALL_SECONDS:.0f} s.") from None
+
+
+async def _hold(broker: Broker, project_id: str, grant_id: str, lease: Lease, *, claimed: bool) -> Held | None:
+    """Take the lease, or make sure of one already claimed; None while somebody else holds it."""
+    free = or_(Grant.lease_owner.is_(None), Grant.lease_until < database_now())
+    statement = (
+        update(Grant)
+        .where(
+            Grant.project_id == project_id,
+            Grant.id == grant_id,
+            Grant.lease_owner == lease.owner if claimed else free,
+        )
+        .values(lease_owner=lease.owner, lease_until=database_now(LEASE_SECONDS))
+        .returning(Grant, database_now().label("at"))
+        .execution_options(synchronize_session=False)
+    )
+    async with broker.database.write() as session:
+        row = (await session.execute(statement)).one_or_none()
+    if row is None:
+        return None
+    grant, at = row
+    wait = (grant.refresh_not_before - at).total_seconds() if grant.refresh_not_before else 0.0
+    return Held(lease, grant, max(0.0, wait))
+
+
+def _mine(held: Held) -> Update:
+    """Begin an update of the held row that lets the lease go and does nothing if it is no longer ours."""
+    return _leased(held.grant.project_id, held.grant.id, held.lease)
+
+
+def _leased(project_id: str, grant_id: str, lease: Lease) -> Update:
+    return (
+        update(Grant)
+        .where(Grant.project_id == project_id, Grant.id == grant_id, Grant.lease_owner == lease.owner)
+        .values(lease_owner=None, lease_until=None)
+        .execution_options(synchronize_session=False)
+    )
+
+
+def _dead(held: Held, reason: str) -> Update:
+    return _mine(held).values(
+        status=GrantStatus.REAUTHORIZATION_REQUIRED,
+        last_refresh_error=reason,
+        refresh_failures=Grant.refresh_failures + 1,
+        next_refresh_at=None,
+    )
+
+
+async def _write(broker: Broker, statement: Update) -> Grant | None:
+    async with broker.database.write() as session:
+        return (await session.execute(statement.returning(Grant))).scalar_one_or_none()
+
+
+async def _let_go(broker: Broker, held: Held) -> None:
+    await _write(broker, _mine(held))
+
+
+async def _give_back(broker: Broker, project_id: str, grant_id: str, lease: Lease) -> None:
+    await _write(broker, _leased(project_id, grant_id, lease))
+
+
+async def _land(broker: Broker, held: Held, answer: TokenResponse) -> Grant:
+    """Store the provider's answer. From here on it exists nowhere else, so nothing may stop this but success."""
+    grant, now = held.grant, clock.utcnow()
+    tokens = await _until_it_works(
+        lambda: seal_answer(
+            broker,
+            grant.project_id,
+            grant.id,
+            answer,
+            has_refresh_token=True,
+            fallback_expires_in=_previous_lifetime(grant),
+            now=now,
+        )
+    )
+    values: dict[str, object] = {
+        "access_token": tokens.access_token,
+        "access_token_type": tokens.access_token_type,
+        "expires_at": tokens.lifetime.expires_at,
+        "fresh_until": tokens.lifetime.fresh_until,
+        "next_refresh_at": tokens.lifetime.next_refresh_at,
+        "last_refresh_time": now,
+        "last_refresh_error": "",
+        "refresh_failures": 0,
+        "refresh_not_before": None,
+        "token_version": grant.token_version + 1,
+    }
+    if tokens.refresh_token is not None:  # none returned keeps the old one (RFC 6749 section 6)
+        values["refresh_token"] = tokens.refresh_token
+    if tokens.id_token is not None:
+        values["id_token"] = tokens.id_token
+    if tokens.scopes is not None:
+        values |= {"scopes": list(tokens.scopes), "scope_key": scope_key(tokens.scopes)}
+    landed = await _until_it_works(lambda: _write(broker, _mine(held).values(**values)))
+    if landed is not None:
+        return landed
+    # The lease was taken over while we were away (a stopped process, a paused machine), or the user reconnected. What
+    # is there now is newer than what we asked with, so ours must not overwrite it.
+    log.warning("a refresh came back after its lease was lost", extra={"grant": grant.id, "app": grant.app_id})
+    current = _alive(await load_grant(broker, grant.project_id, grant.id))
+    if current.token_version > grant.token_version:
+        return current
+    raise UpstreamUnavailable("Another process is refreshing this connection.", retry_after=1)
+
+
+async def _believe_or_not(broker: Broker, held: Held, error: ReauthorizationRequired) -> Grant:
+    """Handle `invalid_grant`: if the stored token has moved meanwhile, it was only our copy that was spent."""
+    grant = held.grant
+    text = str(error.details.get("lastRefreshError") or error.message)
+    dead = await _write(broker, _dead(held, text).where(Grant.token_version == grant.token_version))
+    if dead is not None:
+        log.warning("a consent is dead", extra={"grant": grant.id, "app": grant.app_id, "project": grant.project_id})
+        raise ReauthorizationRequired(text, last_refresh_error=text) from error
+    return _alive(await load_grant(broker, grant.project_id, grant.id))
+
+
+async def _failed_for_now(broker: Broker, held: Held, error: UpstreamUnavailable) -> None:
+    failures = held.grant.refresh_failures + 1
+    on_demand = _backoff(ON_DEMAND_PAUSE, failures)
+    background = _backoff(BACKGROUND_PAUSE, failures)
+    if error.provider_retry_after is not None:
+        on_demand = max(on_demand, error.provider_retry_after)
+        background = max(background, error.provider_retry_after)
+    await _record_failure(
+        broker,
+        _mine(held).values(
+            last_refresh_error=error.message,
+            refresh_failures=failures,
+            refresh_not_before=database_now(on_demand),
+            next_refresh_at=clock.utcnow() + timedelta(seconds=background),
+        ),
+    )
+    error.retry_after = max(1, round(on_demand + 0.5))
+
+
+async def _rejected(broker: Broker, held: Held, app: OutboundApp, error: UpstreamRejected) -> None:
+    now = clock.utcnow()
+    slow = REJECTED_PAUSE * random.uniform(0.75, 1.25)  # noqa: S311 - jitter, not a secret
+    await _record_failure(
+        broker,
+        _mine(held).values(
+            last_refresh_error=error.message,
+            refresh_failures=held.grant.refresh_failures + 1,
+            refresh_not_before=database_now(ON_DEMAND_PAUSE[1]),
+            next_refresh_at=now + timedelta(seconds=slow),
+        ),
+    )
+    await _record_failure(
+        broker,
+        update(OutboundApp)
+        .where(OutboundApp.project_id == app.project_id, OutboundApp.id == app.id)
+        .values(unhealthy_since=app.unhealthy_since or now, unhealthy_reason=error.message)
+        .execution_options(synchronize_session=False),
+    )
+    log.error("a provider refuses an app's registration", extra={"app": app.id, "project": app.project_id})
+
+
+async def _recovered(broker: Broker, app: OutboundApp) -> None:
+    await _record_failure(
+        broker,
+        update(OutboundApp)
+        .where(OutboundApp.project_id == app.project_id, OutboundApp.id == app.id)
+        .values(unhealthy_since=None, unhealthy_reason="")
+        .execution_options(synchronize_session=False),
+    )
+
+
+async def _record_failure(broker: Broker, statement: Update) -> None:
+    """Write a note that may be lost: if the database is away, the lease runs out by itself and nothing is wrong."""
+    try:
+        async with broker.database.write() as session:
+            await session.execute(statement)
+    except Unavailable:
+        log.exception("could not record a refresh's outcome")
+
+
+async def _until_it_works(attempt: Callable[[], Awaitable[T]]) -> T:
+    """Try a write again while the database is away."""
+    pause, loop = LANDING_PAUSE[0], asyncio.get_running_loop()
+    deadline = loop.time() + LANDING_SECONDS
+    while True:
+        try:
+            return await attempt()
+        except Unavailable:
+            if loop.time() > deadline:
+                log.critical("gave up storing a provider's answer")
+                raise
+            log.warning("cannot store a provider's answer yet", exc_info=True)
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, LANDING_PAUSE[1])
+
+
+def _alive(grant: Grant | None) -> Grant:
+    if grant is None:
+        raise TokenNotFound("This connection was deleted or replaced.")
+    if grant.status == GrantStatus.REAUTHORIZATION_REQUIRED:
+        raise ReauthorizationRequired(grant.last_refresh_error or None, last_refresh_error=grant.last_refresh_error)
+    return grant
+
+
+def _previous_lifetime(grant: Grant) -> int | None:
+    """Return how many seconds the last access token lived: providers that omit it once mean the same again."""
+    if grant.expires_at is None:
+        return None
+    return round((grant.expires_at - (grant.last_refresh_time or grant.consented_at)).total_seconds())
+
+
+def _backoff(bounds: tuple[float, float], failures: int) -> float:
+    """Return seconds to wait: doubling from the first bound to the second, with jitter."""
+    first, most = bounds
+    return min(most, first * 2.0 ** min(failures - 1, 16)) * random.uniform(0.75, 1.25)  # noqa: S311 - jitter

@@ -1,0 +1,446 @@
+"""Refreshing when a fetch needs it: who calls the provider, what is believed, what is kept."""
+
+import asyncio
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from typing import Any
+
+import httpx2
+import pytest
+from sqlalchemy import select, update
+
+from evergrant.broker import refresh
+from evergrant.broker.refresh import Lease, refresh_grant
+from evergrant.broker.runtime import Broker, open_broker
+from evergrant.db import Grant
+from evergrant.db.types import database_now
+from evergrant.errors import ReauthorizationRequired, UpstreamUnavailable
+from evergrant.oauth2 import transport
+from evergrant.practice.faults import Fault, dropped, edited, half_a_body, html, instead, slow
+from evergrant.settings import Settings
+from tests.conftest import Clock
+from tests.infra.installation import APP_ID, SCOPES, Installation, installation
+
+LIFETIME = 3600
+EXPIRED = LIFETIME + 1
+STALE = LIFETIME - 200
+"""Within the margin of five minutes, but still valid."""
+
+
+@pytest.fixture
+def here(settings: Settings, clock: Clock) -> Iterator[Installation]:
+    """alice is connected; time stands still until a test moves it."""
+    settings = settings.model_copy(update={"refresher": False})
+    with installation(settings, access_token_seconds=LIFETIME) as running:
+        running.connected("alice")
+        yield running
+
+
+def refreshes(here: Installation) -> int:
+    return here.provider.state.token_calls["refresh_token"]
+
+
+def works(here: Installation, token: dict[str, Any]) -> bool:
+    headers = {"Authorization": f"Bearer {token['accessToken']}"}
+    return httpx2.get(f"{here.provider.url}/api/contacts", headers=headers, trust_env=False).status_code == 200
+
+
+def nothing_was_lost(here: Installation) -> bool:
+    state = here.provider.state
+    return state.reuse_detections == 0 and not state.revoked_families
+
+
+def test_a_fresh_token_is_handed_out_without_asking_the_provider(here: Installation) -> None:
+    assert here.backend.token() == here.backend.token()
+    assert refreshes(here) == 0
+
+
+@pytest.mark.parametrize("age", [STALE, EXPIRED])
+def test_a_token_at_its_end_is_refreshed_first(here: Installation, clock: Clock, age: int) -> None:
+    first = here.backend.token()
+    clock.advance(age)
+    second = here.backend.token()
+    assert second["accessToken"] != first["accessToken"]
+    assert second["id"] == first["id"]
+    assert second["lastRefreshTime"] == str(int(clock.now.timestamp()))
+    assert works(here, second)
+
+
+def test_many_callers_at_once_cost_one_call(here: Installation, clock: Clock) -> None:
+    clock.advance(EXPIRED)
+    here.provider.state.token_latency = 0.3
+    with ThreadPoolExecutor(40) as pool:
+        tokens = list(pool.map(lambda _: here.backend.token(), range(40)))
+    assert len({token["accessToken"] for token in tokens}) == 1
+    assert refreshes(here) == 1
+    assert nothing_was_lost(here)
+
+
+def test_a_caller_that_hangs_up_does_not_cancel_the_refresh(here: Installation, clock: Clock) -> None:
+    clock.advance(EXPIRED)
+    here.provider.state.token_latency = 0.8
+    with pytest.raises(httpx2.ReadTimeout):
+        here.backend.http.post(
+            "/v1/mgmt/outbound/app/user/token",
+            json={"appId": APP_ID, "userId": "alice", "scopes": SCOPES},
+            timeout=0.2,
+        )
+    assert works(here, here.backend.token())
+    assert refreshes(here) == 1
+    assert nothing_was_lost(here)
+
+
+TRANSIENT = {
+    "500": instead(500, "oops", media_type="text/plain"),
+    "503 with JSON": instead(503, {"error": "temporarily_unavailable"}),
+    "429 with a JSON body": instead(429, {"error": "slow_down"}),
+    "a web page": html(),
+    "an empty object": instead(200, {}),
+    "text that is not JSON": instead(200, "access_token", media_type="application/json"),
+    "half a body": half_a_body(lands=False),
+    "a reset": dropped(lands=False),
+    "a redirect": instead(302, "", headers={"Location": "http://169.254.169.254/"}),
+}
+
+
+@pytest.mark.parametrize("fault", TRANSIENT.values(), ids=TRANSIENT)
+def test_while_the_provider_fails_a_valid_token_is_still_handed_out(
+    here: Installation, clock: Clock, fault: Fault
+) -> None:
+    first = here.backend.token()
+    clock.advance(STALE)
+    here.provider.state.next_token_answers.append(fault)
+    again = here.backend.token()
+    assert again["accessToken"] == first["accessToken"]
+    assert again["lastRefreshError"] == ""  # as it was when the token was read; the row has the error now
+    assert here.backend.token()["lastRefreshError"] != ""
+
+
+@pytest.mark.parametrize("fault", TRANSIENT.values(), ids=TRANSIENT)
+def test_while_the_provider_fails_an_expired_token_is_never_handed_out(
+    here: Installation, clock: Clock, fault: Fault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(refresh, "ON_DEMAND_PAUSE", (0.05, 0.05))
+    clock.advance(EXPIRED)
+    here.provider.state.next_token_answers.append(fault)
+    answer = here.backend.fetch()
+    assert (answer.status_code, answer.json()["errorCode"]) == (503, "E111505")
+    assert int(answer.headers["retry-after"]) >= 1
+    # and nothing is wrong with the grant: it recovers by itself
+    assert _eventually_works(here)
+    assert nothing_was_lost(here)
+
+
+def _eventually_works(here: Installation) -> bool:
+    for _ in range(20):
+        answer = here.backend.fetch()
+        if answer.status_code == 200:
+            return works(here, answer.json()["token"])
+    return False
+
+
+def test_a_provider_that_hangs_is_given_up_on(
+    here: Installation, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(refresh, "CALL_SECONDS", 0.3)
+    clock.advance(EXPIRED)
+    here.provider.state.next_token_answers.append(Fault(lands=False, delay=1.5))
+    answer = here.backend.fetch()
+    assert (answer.status_code, answer.json()["errorCode"]) == (503, "E111505")
+
+
+def test_the_call_always_ends_before_the_lease_does() -> None:
+    assert transport.TOTAL_SECONDS < refresh.CALL_SECONDS < refresh.LEASE_SECONDS
+
+
+def test_retry_after_is_obeyed_even_for_waiting_callers(here: Installation, clock: Clock) -> None:
+    clock.advance(EXPIRED)
+    here.provider.state.next_token_answers.append(instead(429, "", headers={"Retry-After": "120"}))
+    first, second = here.backend.fetch(), here.backend.fetch()
+    assert (first.status_code, second.status_code) == (503, 503)
+    assert int(first.headers["retry-after"]) in range(115, 125)
+    assert int(second.headers["retry-after"]) in range(115, 125)
+    assert refreshes(here) == 1
+
+
+def test_a_failing_provider_is_not_hammered_by_many_callers(here: Installation, clock: Clock) -> None:
+    clock.advance(EXPIRED)
+    here.provider.state.next_token_answers.extend([instead(500, "")] * 50)
+    for _ in range(10):
+        assert here.backend.fetch().status_code == 503
+    assert refreshes(here) <= 2
+
+
+def test_invalid_grant_ends_the_consent_and_says_what_to_do(here: Installation, clock: Clock) -> None:
+    for family in here.provider.state.families:
+        family.revoked_because = "the user's own wish"
+    clock.advance(STALE)
+    for _ in range(3):
+        answer = here.backend.fetch()
+        assert (answer.status_code, answer.json()["errorCode"]) == (404, "E111504")
+        details = answer.json()["details"]
+        assert details["reason"] == "reauthorization_required"
+        assert "Practice contacts" in details["lastRefreshError"]
+        assert "invalid_grant" in details["lastRefreshError"]
+    assert refreshes(here) == 1  # a dead consent is not tried again
+    here.connected("alice")
+    assert works(here, here.backend.token())
+
+
+def test_a_refused_registration_is_the_operators_to_mend_and_the_consent_stays(
+    here: Installation, clock: Clock
+) -> None:
+    here.backend.post("app/update", {"app": {**here.provider.registration, "clientSecret": "wrong"}})
+    clock.advance(EXPIRED)
+    answer = here.backend.fetch()
+    assert (answer.status_code, answer.json()["errorCode"]) == (502, "E111506")
+    assert answer.json()["details"]["providerError"] == "invalid_client"
+    app = here.backend.get(f"app/{APP_ID}").json()["app"]
+    assert app["health"]["status"] == "unhealthy"
+    assert "invalid_client" in app["health"]["reason"]
+
+    here.backend.post("app/update", {"app": here.provider.registration})
+    assert works(here, here.backend.token())
+    assert here.backend.get(f"app/{APP_ID}").json()["app"]["health"]["status"] == "ok"
+
+
+def test_no_new_refresh_token_keeps_the_old_one(here: Installation, clock: Clock) -> None:
+    before = here.backend.token(options={"withRefreshToken": True})
+    # a provider that does not rotate: the old token is still good there, and no other is known to us
+    here.provider.state.next_token_answers.append(
+        instead(200, {"access_token": "another", "token_type": "Bearer", "expires_in": 3600})
+    )
+    clock.advance(EXPIRED)
+    after = here.backend.token(options={"withRefreshToken": True})
+    assert (after["accessToken"], after["refreshToken"]) == ("another", before["refreshToken"])
+    clock.advance(EXPIRED)
+    assert works(here, here.backend.token())
+
+
+def test_an_answer_without_a_lifetime_means_the_lifetime_it_had_before(here: Installation, clock: Clock) -> None:
+    here.provider.state.next_token_answers.append(edited(expires_in=None))
+    clock.advance(EXPIRED)
+    assert here.backend.token()["accessTokenExpiry"] == str(int(clock.now.timestamp()) + LIFETIME)
+    clock.advance(EXPIRED)
+    assert works(here, here.backend.token())
+
+
+@pytest.mark.parametrize("scope", ["", None])
+def test_an_answer_without_scopes_leaves_them_as_they_were(here: Installation, clock: Clock, scope: str | None) -> None:
+    here.provider.state.next_token_answers.append(edited(scope=scope))
+    clock.advance(EXPIRED)
+    assert sorted(here.backend.token()["scopes"]) == sorted(SCOPES)
+
+
+def test_scopes_that_the_provider_took_away_are_gone(here: Installation, clock: Clock) -> None:
+    here.provider.state.next_token_answers.append(edited(scope="openid"))
+    clock.advance(EXPIRED)
+    here.backend.token(scopes=["openid"])
+    answer = here.backend.fetch()
+    assert answer.json()["details"]["missingScopes"] == ["contacts.readonly"]
+
+
+def test_a_forced_refresh_brings_a_new_token(here: Installation) -> None:
+    first = here.backend.token()
+    second = here.backend.token(options={"forceRefresh": True})
+    assert second["accessToken"] != first["accessToken"]
+    assert works(here, second)
+
+
+def test_forced_refreshes_within_a_few_seconds_share_one(here: Installation, clock: Clock) -> None:
+    first = here.backend.token(options={"forceRefresh": True})
+    assert here.backend.token(options={"forceRefresh": True}) == first
+    clock.advance(10)
+    assert here.backend.token(options={"forceRefresh": True})["accessToken"] != first["accessToken"]
+    assert refreshes(here) == 2
+
+
+def test_a_forced_refresh_never_answers_with_the_old_token(here: Installation) -> None:
+    here.provider.state.next_token_answers.append(instead(500, ""))
+    answer = here.backend.fetch(options={"forceRefresh": True})
+    assert answer.status_code == 503
+    assert here.backend.fetch().status_code == 200  # who does not force still gets the valid one
+
+
+def test_a_token_lives_at_least_as_long_as_asked_or_is_refreshed(here: Installation, clock: Clock) -> None:
+    first = here.backend.token(options={"minimumSeconds": 1800})
+    clock.advance(1000)
+    assert here.backend.token(options={"minimumSeconds": 1800}) == first
+    clock.advance(1000)
+    second = here.backend.token(options={"minimumSeconds": 1800})
+    assert second["accessToken"] != first["accessToken"]
+
+
+def test_a_token_that_cannot_be_refreshed_is_handed_out_to_its_end_and_then_needs_the_user(
+    here: Installation, clock: Clock
+) -> None:
+    app = {**here.provider.registration, "accessType": "online"}
+    assert here.backend.post("app/update", {"app": app}).status_code == 200
+    here.connected("bob")
+    token = here.backend.token("bob")
+    assert token["hasRefreshToken"] is False
+    clock.advance(LIFETIME - 1)
+    assert here.backend.token("bob", options={"forceRefresh": True}) == token
+    clock.advance(2)
+    answer = here.backend.fetch("bob")
+    assert answer.json()["details"]["reason"] == "reauthorization_required"
+    assert refreshes(here) == 0
+
+
+async def _grant(broker: Broker) -> Grant:
+    async with broker.database.read() as session:
+        return (await session.scalars(select(Grant))).one()
+
+
+async def _take_over(broker: Broker, **values: Any) -> None:
+    async with broker.database.write() as session:
+        await session.execute(update(Grant).values(**values).execution_options(synchronize_session=False))
+
+
+async def test_two_processes_refresh_a_grant_once(here: Installation, clock: Clock) -> None:
+    clock.advance(EXPIRED)
+    here.provider.state.token_latency = 0.5
+    async with open_broker(here.settings) as one, open_broker(here.settings) as other:
+        grant = await _grant(one)
+        results = await asyncio.gather(
+            *(
+                refresh_grant(broker, grant.project_id, grant.id, seen_version=grant.token_version)
+                for broker in (one, other) * 10
+            )
+        )
+    assert {result.token_version for result in results} == {grant.token_version + 1}
+    assert refreshes(here) == 1
+
+
+async def test_the_lease_of_a_holder_that_died_is_taken_over_when_it_ends(here: Installation) -> None:
+    async with open_broker(here.settings) as broker:
+        await _take_over(broker, lease_owner="dead", lease_until=database_now(0.6))
+        grant = await _grant(broker)
+        waiting = asyncio.create_task(
+            refresh_grant(broker, grant.project_id, grant.id, seen_version=grant.token_version)
+        )
+        await asyncio.sleep(0.3)
+        assert refreshes(here) == 0
+        assert (await waiting).token_version == grant.token_version + 1
+    assert refreshes(here) == 1
+
+
+async def test_a_holder_that_lost_its_lease_does_not_overwrite_newer_tokens(here: Installation) -> None:
+    here.provider.state.next_token_answers.append(slow(0.5))
+    async with open_broker(here.settings) as broker:
+        grant = await _grant(broker)
+        paused = asyncio.create_task(
+            refresh_grant(broker, grant.project_id, grant.id, seen_version=grant.token_version)
+        )
+        await asyncio.sleep(0.2)
+        # meanwhile another process took the lease over and landed newer tokens
+        await _take_over(
+            broker,
+            lease_owner=None,
+            lease_until=None,
+            token_version=grant.token_version + 5,
+            last_refresh_error="the newer state",
+        )
+        assert (await paused).token_version == grant.token_version + 5
+        now = await _grant(broker)
+    assert (now.access_token, now.last_refresh_error) == (grant.access_token, "the newer state")
+
+
+async def test_invalid_grant_is_not_believed_when_another_holder_has_rotated_the_token(here: Installation) -> None:
+    here.provider.state.next_token_answers.append(instead(400, {"error": "invalid_grant"}, delay=0.5))
+    async with open_broker(here.settings) as broker:
+        grant = await _grant(broker)
+        refused = asyncio.create_task(
+            refresh_grant(broker, grant.project_id, grant.id, seen_version=grant.token_version)
+        )
+        await asyncio.sleep(0.2)
+        await _take_over(broker, lease_owner=None, lease_until=None, token_version=grant.token_version + 1)
+        assert (await refused).token_version == grant.token_version + 1
+    assert here.backend.fetch().status_code == 200
+
+
+async def test_a_reconnect_during_a_refresh_wins(here: Installation) -> None:
+    here.provider.state.next_token_answers.append(slow(0.7))
+    async with open_broker(here.settings) as broker:
+        old = await _grant(broker)
+        late = asyncio.create_task(refresh_grant(broker, old.project_id, old.id, seen_version=old.token_version))
+        await asyncio.sleep(0.2)
+        await asyncio.to_thread(here.connected, "alice")
+        with pytest.raises(Exception, match="deleted or replaced"):
+            await late
+        new = await _grant(broker)
+    assert new.id != old.id
+    assert works(here, here.backend.token())
+
+
+async def test_an_answer_is_landed_even_if_the_database_was_away_when_it_came(
+    here: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from evergrant.errors import Unavailable
+
+    async with open_broker(here.settings) as broker:
+        grant = await _grant(broker)
+        write, outages = refresh._write, iter([True, True, False])
+
+        async def flaky(*arguments: Any) -> Grant | None:
+            if next(outages, False):
+                raise Unavailable
+            return await write(*arguments)
+
+        monkeypatch.setattr(refresh, "_write", flaky)
+        landed = await refresh_grant(broker, grant.project_id, grant.id, seen_version=grant.token_version)
+    assert landed.token_version == grant.token_version + 1
+    assert works(here, here.backend.token())
+    assert nothing_was_lost(here)
+
+
+async def test_a_claimed_lease_is_handed_to_the_caller_who_waits_for_it(here: Installation) -> None:
+    """The sweep and a fetch in one process must not wait for each other."""
+    async with open_broker(here.settings) as broker:
+        lease = Lease.new()
+        await _take_over(broker, lease_owner=lease.owner, lease_until=database_now(30))
+        grant = await _grant(broker)
+        arguments = (broker, grant.project_id, grant.id)
+        fetch = asyncio.create_task(refresh_grant(*arguments, seen_version=grant.token_version))
+        await asyncio.sleep(0.1)
+        async with asyncio.timeout(5):
+            sweep = await refresh_grant(*arguments, seen_version=grant.token_version, claimed=lease)
+            assert (await fetch).token_version == sweep.token_version == grant.token_version + 1
+    assert refreshes(here) == 1
+
+
+async def test_a_failed_refresh_lets_the_lease_go(here: Installation) -> None:
+    here.provider.state.next_token_answers.append(instead(500, ""))
+    async with open_broker(here.settings) as broker:
+        grant = await _grant(broker)
+        with pytest.raises(UpstreamUnavailable):
+            await refresh_grant(broker, grant.project_id, grant.id, seen_version=grant.token_version)
+        after = await _grant(broker)
+    assert (after.lease_owner, after.refresh_failures) == (None, 1)
+    assert (after.access_token, after.refresh_token) == (grant.access_token, grant.refresh_token)
+
+
+async def test_the_background_waits_longer_the_more_often_a_provider_fails(here: Installation, clock: Clock) -> None:
+    pauses: list[timedelta] = []
+    async with open_broker(here.settings) as broker:
+        for _ in range(4):
+            await _take_over(broker, refresh_not_before=None)
+            grant = await _grant(broker)
+            here.provider.state.next_token_answers.append(instead(500, ""))
+            with pytest.raises(UpstreamUnavailable):
+                await refresh_grant(broker, grant.project_id, grant.id, seen_version=grant.token_version)
+            due = (await _grant(broker)).next_refresh_at
+            assert due is not None
+            pauses.append(due - clock.now)
+    assert pauses == sorted(pauses)
+    assert pauses[-1] > pauses[0] * 3
+
+
+async def test_a_dead_consent_leaves_the_background_alone(here: Installation) -> None:
+    here.provider.state.next_token_answers.append(instead(400, {"error": "invalid_grant"}))
+    async with open_broker(here.settings) as broker:
+        grant = await _grant(broker)
+        with pytest.raises(ReauthorizationRequired):
+            await refresh_grant(broker, grant.project_id, grant.id, seen_version=grant.token_version)
+        assert (await _grant(broker)).next_refresh_at is None
