@@ -1,0 +1,39 @@
+"""The command line: one file per verb group. Prints one line and an exit code when something is wrong."""
+
+import sys
+
+import click
+
+from evergrant import __version__
+from evergrant.cli import apps, db, demo, doctor, init, keyring, keys, projects, serve
+from evergrant.errors import EvergrantError
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="evergrant")
+def cli() -> None:
+    """evergrant: users consent once, your backends and agents always get a working token."""
+
+
+for command in (
+    init.init,
+    serve.serve,
+    serve.refresher,
+    projects.projects,
+    keys.keys,
+    apps.apps,
+    keyring.keyring,
+    db.db,
+    doctor.doctor,
+    demo.demo,
+):
+    cli.add_command(command)
+
+
+def main() -> None:
+    """Run the command line; our own errors become one line on standard error and exit code 1."""
+    try:
+        cli()
+    except EvergrantError as error:
+        click.echo(f"evergrant: {error.message}", err=True)
+        sys.exit(1)

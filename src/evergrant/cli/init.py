@@ -1,0 +1,43 @@
+"""The command `evergrant init`."""
+
+import asyncio
+import json
+
+import click
+
+from evergrant.broker.setup import initialise
+from evergrant.cli.running import settings_for_commands
+
+
+@click.command()
+@click.option(
+    "--name", default="default", show_default=True, help="The project's name; users see it when they connect."
+)
+@click.option(
+    "--redirect-origin",
+    "origins",
+    multiple=True,
+    help="Where connect trips may return to, e.g. https://app.example.com. May be repeated.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+def init(name: str, origins: tuple[str, ...], as_json: bool) -> None:
+    """Make a project and a management key that may do everything.
+
+    The key is printed here and never again.
+    """
+    result = asyncio.run(initialise(settings_for_commands(), project_name=name, redirect_origins=origins))
+    if as_json:
+        click.echo(
+            json.dumps(
+                {
+                    "projectId": result.project_id,
+                    "managementKey": result.management_key,
+                    "publicUrl": result.public_url,
+                }
+            )
+        )
+        return
+    click.echo(f"project id      {result.project_id}")
+    click.echo(f"management key  {result.management_key}")
+    click.echo(f"public URL      {result.public_url}")
+    click.echo("Keep the key: it is not shown again. Start the server with 'evergrant serve'.")

@@ -1,0 +1,199 @@
+"""What the practice provider remembers, and the rules of its tokens. All in memory, until it ends."""
+
+import secrets
+from collections import Counter, deque
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from joserfc import jwt
+from joserfc.jwk import ECKey
+
+from evergrant import clock
+from evergrant.practice.faults import Fault
+from evergrant.practice.world import Person
+
+CODE_SECONDS = 60
+ID_TOKEN_SECONDS = 300
+
+
+@dataclass(slots=True)
+class Family:
+    """One consent and every token that descends from it."""
+
+    id: str
+    client_id: str
+    person: Person
+    scopes: frozenset[str]
+    revoked_because: str | None = None
+
+    @property
+    def revoked(self) -> bool:
+        """Whether none of its tokens works any more."""
+        return self.revoked_because is not None
+
+
+@dataclass(slots=True)
+class AccessToken:
+    """An access token that was issued."""
+
+    family: Family
+    scopes: frozenset[str]
+    expires_at: datetime
+    revoked: bool = False
+
+    @property
+    def works(self) -> bool:
+        """Whether a protected resource lets it in, now."""
+        return not (self.revoked or self.family.revoked) and clock.utcnow() < self.expires_at
+
+
+@dataclass(slots=True)
+class RefreshToken:
+    """A refresh token that was issued; spent when it has been exchanged for the next one."""
+
+    family: Family
+    spent: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AuthorizationRequest:
+    """A valid request to /authorize, waiting for somebody's decision."""
+
+    client_id: str
+    redirect_uri: str
+    scopes: frozenset[str]
+    code_challenge: str
+    state: str | None
+    nonce: str | None
+    offline: bool
+    login_hint: str
+
+
+@dataclass(slots=True)
+class Code:
+    """An authorization code, bound to the request it answers (RFC 6749 section 4.1.2)."""
+
+    request: AuthorizationRequest
+    person: Person
+    scopes: frozenset[str]
+    expires_at: datetime
+    redeemed: bool = False
+    family: Family | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """What one successful call of the token endpoint issues."""
+
+    access_token: str
+    refresh_token: str | None
+    id_token: str | None
+    scopes: frozenset[str]
+
+
+@dataclass(slots=True)
+class ProviderState:
+    """Everything the provider knows and counts. Tests read it, and may change its settings while it runs."""
+
+    issuer: str
+    clients: dict[str, str]
+    redirect_uris: set[str]
+    access_token_seconds: int
+    signing_key: ECKey
+
+    token_calls: Counter[str] = field(default_factory=Counter)
+    """Requests that reached /token, by `grant_type`, whatever became of them."""
+    token_errors: Counter[str] = field(default_factory=Counter)
+    """Refusals of /token, by error code (RFC 6749 section 5.2). Scripted answers don't count."""
+    rotations: int = 0
+    """Refresh tokens that were exchanged for the next one."""
+    reuse_detections: int = 0
+    """Spent refresh tokens that came back; each revoked its family."""
+    code_replays: int = 0
+    """Spent authorization codes that came back; each revoked the family it had started."""
+
+    token_latency: float = 0.0
+    """Seconds that every call of /token takes, after its work is done."""
+    next_token_answers: deque[Fault] = field(default_factory=deque)
+    """Faults for the next calls of /token, first come, first served."""
+
+    families: list[Family] = field(default_factory=list)
+    waiting: dict[str, AuthorizationRequest] = field(default_factory=dict)
+    codes: dict[str, Code] = field(default_factory=dict)
+    access_tokens: dict[str, AccessToken] = field(default_factory=dict)
+    refresh_tokens: dict[str, RefreshToken] = field(default_factory=dict)
+
+    @classmethod
+    def new(
+        cls,
+        *,
+        issuer: str,
+        clients: Mapping[str, str],
+        redirect_uris: Collection[str],
+        access_token_seconds: int,
+    ) -> "ProviderState":
+        """Start with no tokens and a new signing key."""
+        key = ECKey.generate_key("P-256", {"use": "sig", "alg": "ES256", "kid": secrets.token_hex(8)})
+        return cls(issuer.rstrip("/"), dict(clients), set(redirect_uris), access_token_seconds, key)
+
+    @property
+    def revoked_families(self) -> list[Family]:
+        """The consents that are over; for a broker under test this list stays empty."""
+        return [family for family in self.families if family.revoked]
+
+    def start_family(self, *, client_id: str, person: Person, scopes: Collection[str]) -> Family:
+        """Record a consent. Tests start one here when they need a grant without a browser."""
+        family = Family(secrets.token_hex(8), client_id, person, frozenset(scopes))
+        self.families.append(family)
+        return family
+
+    def issue(
+        self,
+        family: Family,
+        *,
+        scopes: frozenset[str] | None = None,
+        with_refresh_token: bool = True,
+        nonce: str | None = None,
+    ) -> Tokens:
+        """Issue tokens of `family`, an id_token among them when it has the scope `openid`."""
+        scopes = family.scopes if scopes is None else scopes
+        access_token = f"practice_at_{secrets.token_urlsafe(24)}"
+        expires_at = clock.utcnow() + timedelta(seconds=self.access_token_seconds)
+        self.access_tokens[access_token] = AccessToken(family, scopes, expires_at)
+        refresh_token = None
+        if with_refresh_token:
+            refresh_token = f"practice_rt_{secrets.token_urlsafe(24)}"
+            self.refresh_tokens[refresh_token] = RefreshToken(family)
+        id_token = self._id_token(family, nonce) if "openid" in scopes else None
+        return Tokens(access_token, refresh_token, id_token, scopes)
+
+    def new_code(self, request: AuthorizationRequest, *, person: Person, scopes: frozenset[str]) -> str:
+        """Issue the authorization code of a decision."""
+        code = secrets.token_urlsafe(24)
+        self.codes[code] = Code(request, person, scopes, clock.utcnow() + timedelta(seconds=CODE_SECONDS))
+        return code
+
+    def _id_token(self, family: Family, nonce: str | None) -> str:
+        now = int(clock.utcnow().timestamp())
+        claims: dict[str, object] = {
+            "iss": self.issuer,
+            "sub": family.person.id,
+            "aud": family.client_id,
+            "iat": now,
+            "exp": now + ID_TOKEN_SECONDS,
+            **claims_about(family.person, family.scopes),
+        }
+        if nonce is not None:
+            claims["nonce"] = nonce
+        return jwt.encode({"alg": "ES256", "kid": self.signing_key.kid}, claims, self.signing_key)
+
+
+def claims_about(person: Person, scopes: Collection[str]) -> dict[str, object]:
+    """Return what `scopes` let a client know about `person` (OpenID Connect Core section 5.4)."""
+    claims: dict[str, object] = {}
+    if "profile" in scopes:
+        claims["name"] = person.name
+    if "email" in scopes:
+        claims |= {"email": person.email, "email_verified": True}
+    return claims

@@ -1,0 +1,302 @@
+"""Outbound apps: create, update, delete, load."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Path
+from pydantic import Field, SecretStr
+
+from evergrant import clock
+from evergrant.broker import apps
+from evergrant.broker.apps import AppDefinition
+from evergrant.broker.runtime import Broker
+from evergrant.db import OutboundApp
+from evergrant.errors import InvalidValue
+from evergrant.web.api.wire import AppId, Flag, StrictWireModel, Text, WireModel, errors
+from evergrant.web.deps import AppsReader, AppsWriter, BrokerDep
+
+router = APIRouter(prefix="/v1/mgmt/outbound", tags=["apps"])
+
+ShortText = Annotated[Text, Field(max_length=2_000)]
+
+
+class UrlParam(StrictWireModel):
+    """One extra parameter of a request to the provider."""
+
+    key: ShortText
+    value: ShortText = ""
+
+
+class ScopeDescription(StrictWireModel):
+    """What a scope means, in words for the consent page."""
+
+    value: ShortText
+    description: ShortText = ""
+
+
+class AppFields(StrictWireModel):
+    """What an operator says about an app. Every field but the name may be left out."""
+
+    name: Text = Field(min_length=1, description="Shown to users; unique in the project.")
+    description: ShortText = ""
+    logo: Text = Field(default="", description="https URL or data:image URL.")
+    client_id: ShortText = Field(default="", description="From the provider.")
+    client_secret: SecretStr | None = Field(
+        default=None,
+        description="From the provider. Write-only; left out of an update, the stored one stays.",
+    )
+    discovery_url: ShortText = Field(
+        default="",
+        description="The provider's issuer or metadata URL (RFC 8414, OpenID): fills what is left out.",
+    )
+    authorization_url: ShortText = ""
+    authorization_url_params: list[UrlParam] = Field(default_factory=list, max_length=50)
+    token_url: ShortText = ""
+    token_url_params: list[UrlParam] = Field(default_factory=list, max_length=50)
+    revocation_url: ShortText = ""
+    default_scopes: list[ShortText] = Field(default_factory=list, max_length=500)
+    default_redirect_url: ShortText = Field(default="", description="Where the browser goes after the trip.")
+    callback_domain: ShortText = Field(default="", description="Host for the callback instead of the public URL's.")
+    pkce: Flag = Field(default=True, description="Off only where the provider refuses PKCE.")
+    access_type: Text = Field(default="", description="offline or online, where the provider knows `access_type`.")
+    prompt: list[ShortText] = Field(default_factory=list, description="none, login, consent, select_account")
+    app_type: Literal["oauth", "apikey"] = "oauth"
+    use_dcr: Flag = False
+    dcr_url: ShortText = ""
+    tenant_id: ShortText = ""
+    template_id: ShortText = ""
+
+    # ours: an update that leaves them out keeps what is stored, so that SDKs which do not know them change nothing
+    issuer: ShortText | None = Field(default=None, description="The provider's issuer, for `iss` and id_tokens.")
+    userinfo_url: ShortText | None = Field(default=None, description="Asked for the user's id where no id_token comes.")
+    jwks_url: ShortText | None = Field(default=None, description="The keys that id_tokens are signed with.")
+    token_endpoint_auth_method: ShortText | None = Field(
+        default=None, description="client_secret_post, client_secret_basic or none (RFC 7591)."
+    )
+    scopes: list[ScopeDescription] | None = Field(default=None, max_length=500, description="For the consent page.")
+    skip_consent_page: Flag | None = Field(default=None, description="Go to the provider without evergrant's page.")
+    require_confirmation: Flag | None = Field(
+        default=None, description="A connection counts only after your backend confirmed who came back."
+    )
+
+
+class CreateApp(AppFields):
+    """An app to create."""
+
+    id: Text = Field(default="", description="Yours, or left out for a generated one. Cannot be changed later.")
+
+
+class UpdatedApp(AppFields):
+    """The whole new definition: a field that is left out is emptied. What a load returns can be sent back."""
+
+    id: AppId
+    # returned by a load, decided by evergrant: accepted and ignored
+    callback_url: Any = None
+    has_client_secret: Any = None
+    created_time: Any = None
+    updated_time: Any = None
+    health: Any = None
+
+
+class UpdateApp(StrictWireModel):
+    """An app to update."""
+
+    app: UpdatedApp
+
+
+class DeleteApp(WireModel):
+    """An app to delete, with everything connected through it."""
+
+    id: AppId
+
+
+class AppHealth(WireModel):
+    """Whether the provider accepts this registration."""
+
+    status: Literal["ok", "unhealthy"]
+    reason: str = Field(description="The provider's refusal; empty while it is ok.")
+    since: str = Field(description="Epoch seconds as text; empty while it is ok.")
+
+
+class AppBody(WireModel):
+    """An app as it is stored. The client secret is never returned."""
+
+    id: str
+    name: str
+    description: str
+    logo: str
+    client_id: str
+    has_client_secret: bool
+    discovery_url: str
+    authorization_url: str
+    authorization_url_params: list[UrlParam]
+    token_url: str
+    token_url_params: list[UrlParam]
+    revocation_url: str
+    default_scopes: list[str]
+    default_redirect_url: str
+    callback_domain: str
+    callback_url: str = Field(description="The redirect URI to register with the provider.")
+    pkce: bool
+    access_type: str
+    prompt: list[str]
+    app_type: str
+    issuer: str
+    userinfo_url: str
+    jwks_url: str
+    token_endpoint_auth_method: str
+    scopes: list[ScopeDescription]
+    skip_consent_page: bool
+    require_confirmation: bool
+    health: AppHealth
+    created_time: str
+    updated_time: str
+
+
+class AppAnswer(WireModel):
+    """One app."""
+
+    app: AppBody
+
+
+class AppsAnswer(WireModel):
+    """Apps by name."""
+
+    apps: list[AppBody]
+
+
+class Nothing(WireModel):
+    """An empty answer: it is done."""
+
+
+def app_body(broker: Broker, app: OutboundApp) -> AppBody:
+    """Write an app for the wire."""
+    return AppBody(
+        id=app.id,
+        name=app.name,
+        description=app.description,
+        logo=app.logo,
+        client_id=app.client_id,
+        has_client_secret=app.client_secret is not None,
+        discovery_url=app.discovery_url,
+        authorization_url=app.authorization_url,
+        authorization_url_params=[UrlParam(key=k, value=v) for k, v in app.authorization_url_params],
+        token_url=app.token_url,
+        token_url_params=[UrlParam(key=k, value=v) for k, v in app.token_url_params],
+        revocation_url=app.revocation_url,
+        default_scopes=app.default_scopes,
+        default_redirect_url=app.default_redirect_url,
+        callback_domain=app.callback_domain,
+        callback_url=apps.callback_url(broker, app),
+        pkce=app.pkce,
+        access_type=app.access_type,
+        prompt=app.prompt,
+        app_type="oauth",
+        issuer=app.issuer,
+        userinfo_url=app.userinfo_url,
+        jwks_url=app.jwks_url,
+        token_endpoint_auth_method=app.token_endpoint_auth_method,
+        scopes=[ScopeDescription(value=k, description=v) for k, v in app.scope_descriptions.items()],
+        skip_consent_page=app.skip_consent_page,
+        require_confirmation=app.require_confirmation,
+        health=AppHealth(
+            status="unhealthy" if app.unhealthy_since else "ok",
+            reason=app.unhealthy_reason,
+            since=_epoch(app.unhealthy_since),
+        ),
+        created_time=_epoch(app.created_at),
+        updated_time=_epoch(app.updated_at),
+    )
+
+
+def _epoch(at: datetime | None) -> str:
+    return str(int(at.timestamp())) if at is not None else ""
+
+
+def definition(body: AppFields, app_id: str, *, prefix: str = "") -> AppDefinition:
+    """Take a wire model's fields.
+
+    Raises:
+        InvalidValue: it asks for something that this version does not do.
+    """
+    later = [
+        (prefix + field, "is not available in this version: leave it out")
+        for field, value in (
+            ("appType", body.app_type == "apikey"),
+            ("useDcr", body.use_dcr),
+            ("dcrUrl", body.dcr_url),
+            ("tenantId", body.tenant_id),
+            ("templateId", body.template_id),
+        )
+        if value
+    ]
+    if later:
+        raise InvalidValue.of(*later)
+    return AppDefinition(
+        id=app_id,
+        name=body.name,
+        description=body.description,
+        logo=body.logo,
+        client_id=body.client_id,
+        client_secret=body.client_secret,
+        discovery_url=body.discovery_url,
+        authorization_url=body.authorization_url,
+        authorization_url_params=tuple((param.key, param.value) for param in body.authorization_url_params),
+        token_url=body.token_url,
+        token_url_params=tuple((param.key, param.value) for param in body.token_url_params),
+        revocation_url=body.revocation_url,
+        default_scopes=tuple(body.default_scopes),
+        default_redirect_url=body.default_redirect_url,
+        callback_domain=body.callback_domain,
+        pkce=body.pkce,
+        access_type=body.access_type,
+        prompt=tuple(body.prompt),
+        issuer=body.issuer,
+        userinfo_url=body.userinfo_url,
+        jwks_url=body.jwks_url,
+        token_endpoint_auth_method=body.token_endpoint_auth_method,
+        scope_descriptions=(None if body.scopes is None else {scope.value: scope.description for scope in body.scopes}),
+        skip_consent_page=body.skip_consent_page,
+        require_confirmation=body.require_confirmation,
+    )
+
+
+@router.post("/app/create", summary="Create an outbound app", responses=errors(400, 409, 413))
+async def create_app(body: CreateApp, broker: BrokerDep, principal: AppsWriter) -> AppAnswer:
+    """Configure a provider. `discoveryUrl` fills the endpoints that are left out."""
+    principal.require_every_app()
+    app = await apps.create_app(broker, principal.project_id, definition(body, body.id), now=clock.utcnow())
+    return AppAnswer(app=app_body(broker, app))
+
+
+@router.post("/app/update", summary="Replace an outbound app's definition", responses=errors(400, 404, 409, 413))
+async def update_app(body: UpdateApp, broker: BrokerDep, principal: AppsWriter) -> AppAnswer:
+    """Replace everything but the client secret and fields of ours that are left out."""
+    principal.require_app(body.app.id)
+    new = definition(body.app, body.app.id, prefix="app.")
+    app = await apps.update_app(broker, principal.project_id, new, now=clock.utcnow())
+    return AppAnswer(app=app_body(broker, app))
+
+
+@router.post("/app/delete", summary="Delete an outbound app", responses=errors(400, 404, 413))
+async def delete_app(body: DeleteApp, broker: BrokerDep, principal: AppsWriter) -> Nothing:
+    """Delete an app and everything that was connected through it."""
+    principal.require_app(body.id)
+    await apps.delete_app(broker, principal.project_id, body.id)
+    return Nothing()
+
+
+@router.get("/app/{id}", summary="Load an outbound app", responses=errors(404))
+async def load_app(
+    app_id: Annotated[str, Path(alias="id", max_length=64)], broker: BrokerDep, principal: AppsReader
+) -> AppAnswer:
+    """Return one app."""
+    principal.require_app(app_id)
+    return AppAnswer(app=app_body(broker, await apps.load_app(broker, principal.project_id, app_id)))
+
+
+@router.get("/apps", summary="Load all outbound apps", responses=errors())
+async def load_all_apps(broker: BrokerDep, principal: AppsReader) -> AppsAnswer:
+    """Return the project's apps by name; with a key that is limited to some apps, those."""
+    found = await apps.list_apps(broker, principal.project_id, only=sorted(principal.app_ids))
+    return AppsAnswer(apps=[app_body(broker, app) for app in found])

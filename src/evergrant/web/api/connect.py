@@ -1,0 +1,97 @@
+"""Starting a connect trip, and confirming who came back from it."""
+
+from fastapi import APIRouter
+from pydantic import AliasChoices, Field
+
+from evergrant import clock
+from evergrant.broker import connect
+from evergrant.broker.connect import ConnectWish
+from evergrant.broker.grants import ResourceOwner
+from evergrant.errors import InvalidValue, MissingArgument
+from evergrant.web.api.apps import Nothing, ShortText
+from evergrant.web.api.wire import AppId, Flag, OptionalId, OwnerId, WireModel, errors
+from evergrant.web.deps import BrokerDep, Connector
+
+router = APIRouter(prefix="/v1/mgmt/outbound/app", tags=["connect"])
+
+
+class ConnectOptions(WireModel):
+    """How the trip shall go."""
+
+    redirect_url: ShortText = Field(
+        default="",
+        validation_alias=AliasChoices("redirectUrl", "redirectURL"),
+        description="Where the browser goes afterwards. Its origin must be on the project's list.",
+    )
+    scopes: list[ShortText] = Field(
+        default_factory=list, max_length=500, description="Instead of the app's default scopes."
+    )
+    prompt: list[ShortText] = Field(default_factory=list, description="none, login, consent, select_account")
+    login_hint: ShortText = ""
+    resources: list[ShortText] = Field(
+        default_factory=list, max_length=20, description="Resource indicators (RFC 8707)."
+    )
+    external_identifier: OptionalId = Field(
+        default="", description="Tells several accounts of one owner at one provider apart."
+    )
+
+
+class Connect(WireModel):
+    """Who shall connect what."""
+
+    app_id: AppId
+    user_id: OwnerId = Field(description="The user who will consent, by your own id for them.")
+    tenant_id: OptionalId = ""
+    tenant_level: Flag = Field(
+        default=False, description="The consent is the tenant's, not the user's. Needs `tenantId`."
+    )
+    options: ConnectOptions = Field(default_factory=ConnectOptions)
+
+
+class ConnectAnswer(WireModel):
+    """Where to send the user's browser."""
+
+    url: str = Field(description="Works once, for 10 minutes.")
+
+
+class Confirm(WireModel):
+    """Who came back from a trip of an app with `requireConfirmation`."""
+
+    confirmation: ShortText = Field(min_length=1, description="From the redirect; works once.")
+    user_id: OwnerId = Field(description="The user who is logged in to your application in that browser.")
+
+
+@router.post("/connect", summary="Start a connect trip", responses=errors(400, 404, 413))
+async def create_connect(body: Connect, broker: BrokerDep, principal: Connector) -> ConnectAnswer:
+    """Return the link that takes the user through consent and back."""
+    principal.require_app(body.app_id)
+    if body.tenant_level and not body.tenant_id:
+        raise MissingArgument.of(("tenantId", "is required with tenantLevel"))
+    if body.options.prompt and any(not value for value in body.options.prompt):
+        raise InvalidValue.of(("options.prompt", "leave out empty values"))
+    wish = ConnectWish(
+        app_id=body.app_id,
+        owner=ResourceOwner("" if body.tenant_level else body.user_id, body.tenant_id),
+        granted_by=body.user_id if body.tenant_level else "",
+        external_identifier=body.options.external_identifier,
+        scopes=tuple(body.options.scopes),
+        redirect_url=body.options.redirect_url,
+        prompt=tuple(body.options.prompt),
+        login_hint=body.options.login_hint,
+        resources=tuple(body.options.resources),
+    )
+    url = await connect.begin(broker, principal.project_id, wish, now=clock.utcnow())
+    return ConnectAnswer(url=url)
+
+
+@router.post("/connect/confirm", summary="Confirm who connected", responses=errors(400, 404, 413))
+async def confirm_connect(body: Confirm, broker: BrokerDep, principal: Connector) -> Nothing:
+    """Make a pending connection usable. A confirmation for another user than was meant deletes it instead."""
+    await connect.confirm(
+        broker,
+        principal.project_id,
+        confirmation=body.confirmation,
+        user_id=body.user_id,
+        now=clock.utcnow(),
+    )
+    return Nothing()

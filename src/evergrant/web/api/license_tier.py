@@ -1,0 +1,21 @@
+"""The license call: SDKs make it when they are constructed."""
+
+from fastapi import APIRouter, Depends
+from pydantic import Field
+
+from evergrant.web.api.wire import WireModel, errors
+from evergrant.web.deps import principal_of
+
+router = APIRouter(prefix="/v1/mgmt", tags=["license"])
+
+
+class LicenseAnswer(WireModel):
+    """What the vendor's cloud would sell."""
+
+    rate_limit_tier: str = Field(description="Always the highest: evergrant has no tiers.")
+
+
+@router.get("/license", summary="The rate limit tier", responses=errors(), dependencies=[Depends(principal_of)])
+async def tier() -> LicenseAnswer:
+    """Answer the handshake, and tell whether the key is good."""
+    return LicenseAnswer(rate_limit_tier="tier4")

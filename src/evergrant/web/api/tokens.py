@@ -1,0 +1,227 @@
+"""Fetching tokens: the hot path. The handlers read the body and write the answer themselves; everything else is conventional."""
+
+import json
+from datetime import datetime
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from pydantic import Field
+
+from evergrant import clock
+from evergrant.broker.grants import ResourceOwner
+from evergrant.broker.principal import Permission, Principal
+from evergrant.broker.tokens import Token, Wanted, fetch_token, parse_scopes
+from evergrant.web.api.wire import AppId, Flag, OptionalId, OwnerId, Text, WireModel, errors, read_body
+from evergrant.web.deps import get_broker, principal_of
+
+router = APIRouter(prefix="/v1/mgmt/outbound/app", tags=["tokens"])
+
+
+class FetchOptions(WireModel):
+    """How to fetch."""
+
+    with_refresh_token: Flag = Field(
+        default=False, description="Return the refresh token too. The key needs `tokens:fetch:refresh_token`."
+    )
+    force_refresh: Flag = Field(default=False, description="Refresh first, even if the token is still good.")
+    minimum_seconds: int = Field(
+        default=0,
+        ge=0,
+        le=86_400,
+        description="The token returned lives at least this many seconds, or is refreshed.",
+    )
+
+
+class FetchBody(WireModel):
+    """What every fetch call takes."""
+
+    app_id: AppId
+    external_identifier: OptionalId = Field(
+        default="", description="Which of several accounts of the owner at the provider."
+    )
+    options: FetchOptions = Field(default_factory=FetchOptions)
+
+
+class FetchUserTokenLatest(FetchBody):
+    """A user's most recently consented token."""
+
+    user_id: OwnerId
+    tenant_id: OptionalId = Field(default="", description="The user's consent within this tenant.")
+
+
+class FetchUserToken(FetchUserTokenLatest):
+    """A user's token with these scopes."""
+
+    scopes: list[Text] = Field(max_length=500, description="All of these, whatever their order.")
+
+
+class FetchTenantTokenLatest(FetchBody):
+    """A tenant's most recently consented token."""
+
+    tenant_id: OwnerId
+
+
+class FetchTenantToken(FetchTenantTokenLatest):
+    """A tenant's token with these scopes."""
+
+    scopes: list[Text] = Field(max_length=500, description="All of these, whatever their order.")
+
+
+class TokenBody(WireModel):
+    """A token that works now."""
+
+    id: str = Field(description="The connection's id.")
+    app_id: str
+    user_id: str = Field(description="Empty for a tenant's token.")
+    token_sub: str = Field(description="The user's id at the provider; empty when unknown.")
+    access_token: str
+    access_token_type: str
+    access_token_expiry: str = Field(description="Epoch seconds as text; empty when the provider gave no end.")
+    has_refresh_token: bool
+    refresh_token: str | None = Field(default=None, description="Only with `withRefreshToken`.")
+    last_refresh_time: str = Field(description="Epoch seconds as text; empty before the first refresh.")
+    last_refresh_error: str
+    scopes: list[str]
+    tenant_id: str | None = None
+    granted_by: str | None = None
+    external_identifier: str | None = None
+
+
+class TokenAnswer(WireModel):
+    """The answer of every fetch call."""
+
+    token: TokenBody
+
+
+def token_body(token: Token) -> dict[str, Any]:
+    """Write a token as the SDKs read it: what a plain user's token does not have is left out, not empty."""
+    view = token.grant
+    body: dict[str, Any] = {
+        "id": view.id,
+        "appId": view.app_id,
+        "userId": view.user_id,
+        "tokenSub": view.token_sub,
+        "accessToken": token.access_token.get_secret_value(),
+        "accessTokenType": view.access_token_type,
+        "accessTokenExpiry": _epoch(view.expires_at),
+        "hasRefreshToken": view.refresh_token is not None,
+    }
+    if token.refresh_token is not None:
+        body["refreshToken"] = token.refresh_token.get_secret_value()
+    body |= {
+        "lastRefreshTime": _epoch(view.last_refresh_time),
+        "lastRefreshError": view.last_refresh_error,
+        "scopes": view.scopes,
+    }
+    if view.tenant_id:
+        body["tenantId"] = view.tenant_id
+    if view.granted_by:
+        body["grantedBy"] = view.granted_by
+    if view.external_identifier:
+        body["externalIdentifier"] = view.external_identifier
+    return body
+
+
+def _epoch(at: datetime | None) -> str:
+    return str(int(at.timestamp())) if at is not None else ""
+
+
+async def _fetcher(request: Request) -> Principal:
+    principal = await principal_of(request)
+    principal.require(Permission.TOKENS_FETCH)
+    return principal
+
+
+async def _answer(
+    request: Request, principal: Principal, body: FetchBody, owner: ResourceOwner, scopes: list[str] | None
+) -> Response:
+    wanted = Wanted(
+        app_id=body.app_id,
+        owner=owner,
+        external_identifier=body.external_identifier,
+        scopes=None if scopes is None else parse_scopes(scopes),
+        with_refresh_token=body.options.with_refresh_token,
+        force_refresh=body.options.force_refresh,
+        minimum_seconds=body.options.minimum_seconds,
+    )
+    token = await fetch_token(get_broker(request), principal, wanted, now=clock.utcnow())
+    return Response(
+        json.dumps({"token": token_body(token)}).encode(),
+        media_type="application/json",
+        headers={"Cache-Control": "no-store"},
+    )
+
+
+def _documented(model: type[WireModel], example: dict[str, Any]) -> dict[str, Any]:
+    schema = {"$ref": f"#/components/schemas/{model.__name__}"}
+    return {
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": schema, "example": example}},
+        }
+    }
+
+
+_SCOPES = ["https://www.googleapis.com/auth/contacts.readonly"]
+_USER = {"appId": "google-contacts", "userId": "alice"}
+_TENANT = {"appId": "google-contacts", "tenantId": "acme"}
+
+
+@router.post(
+    "/user/token",
+    summary="Fetch a user's token by scopes",
+    response_model=TokenAnswer,
+    responses=errors(400, 404, 413, 502),
+    openapi_extra=_documented(FetchUserToken, {**_USER, "scopes": _SCOPES, "options": {"forceRefresh": False}}),
+)
+async def fetch_user_token(request: Request) -> Response:
+    """Return the grant whose scopes equal the request, else the smallest one that covers it, refreshed if needed."""
+    principal = await _fetcher(request)
+    body = await read_body(request, FetchUserToken)
+    return await _answer(request, principal, body, ResourceOwner(body.user_id, body.tenant_id), body.scopes)
+
+
+@router.post(
+    "/user/token/latest",
+    summary="Fetch a user's most recent token",
+    response_model=TokenAnswer,
+    responses=errors(400, 404, 413, 502),
+    openapi_extra=_documented(FetchUserTokenLatest, _USER),
+)
+async def fetch_latest_user_token(request: Request) -> Response:
+    """Return the most recently consented grant that works, whatever its scopes."""
+    principal = await _fetcher(request)
+    body = await read_body(request, FetchUserTokenLatest)
+    return await _answer(request, principal, body, ResourceOwner(body.user_id, body.tenant_id), None)
+
+
+@router.post(
+    "/tenant/token",
+    summary="Fetch a tenant's token by scopes",
+    response_model=TokenAnswer,
+    responses=errors(400, 404, 413, 502),
+    openapi_extra=_documented(FetchTenantToken, {**_TENANT, "scopes": _SCOPES}),
+)
+async def fetch_tenant_token(request: Request) -> Response:
+    """The same for a tenant's own grant. A user's grant never answers for a tenant, nor the other way round."""
+    principal = await _fetcher(request)
+    body = await read_body(request, FetchTenantToken)
+    return await _answer(request, principal, body, ResourceOwner("", body.tenant_id), body.scopes)
+
+
+@router.post(
+    "/tenant/token/latest",
+    summary="Fetch a tenant's most recent token",
+    response_model=TokenAnswer,
+    responses=errors(400, 404, 413, 502),
+    openapi_extra=_documented(FetchTenantTokenLatest, _TENANT),
+)
+async def fetch_latest_tenant_token(request: Request) -> Response:
+    """Return the tenant's most recently consented grant that works, whatever its scopes."""
+    principal = await _fetcher(request)
+    body = await read_body(request, FetchTenantTokenLatest)
+    return await _answer(request, principal, body, ResourceOwner("", body.tenant_id), None)
+
+
+REQUEST_MODELS = (FetchUserToken, FetchUserTokenLatest, FetchTenantToken, FetchTenantTokenLatest)
+"""Models that FastAPI does not see, because the handlers read them; the OpenAPI document needs their schemas."""

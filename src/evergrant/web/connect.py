@@ -1,0 +1,142 @@
+"""The browser's part of the connect trip: consent page, departure, callback, result."""
+
+import secrets
+from urllib.parse import urlencode
+
+from fastapi import APIRouter, Form, Request
+from fastapi.responses import RedirectResponse, Response
+
+from evergrant import clock
+from evergrant.broker import connect
+from evergrant.broker.apps import CALLBACK_PATH
+from evergrant.broker.connect import Trip
+from evergrant.broker.runtime import Broker
+from evergrant.errors import AppNotFound, ConnectFailed, EvergrantError
+from evergrant.web.deps import BrokerDep
+from evergrant.web.templating import PAGE_HEADERS, message_page, page
+
+router = APIRouter(include_in_schema=False)
+
+COOKIE_SECONDS = 1800
+RESULT_PATH = "/connect-result"
+
+# What our own result page says. Only these codes are shown, so that nobody can make it say something with a link.
+FAILURES = {
+    "access_denied": "The connection was not allowed. Nothing was stored.",
+    "expired": "The connection took too long. Go back to the application and start again.",
+    "issuer_mismatch": "The answer did not come from the provider that was asked. Nothing was stored.",
+    "temporarily_unavailable": "The provider does not answer right now. Try again later.",
+}
+FAILED = "The connection could not be made. Go back to the application and start again."
+NO_COOKIE = "Your browser did not send evergrant's cookie. Allow cookies and start again."
+
+
+@router.get("/connect/{ticket}")
+async def show(ticket: str, request: Request, broker: BrokerDep) -> Response:
+    """Show who asks for what. Looking uses nothing up, so a link preview cannot spoil the link."""
+    trip = await _find(broker, ticket)
+    known = _browser(request, broker)
+    browser = known or secrets.token_urlsafe(32)
+    if trip.app.skip_consent_page:
+        if known:
+            return _bind(await _leave(broker, trip, browser), broker, browser)
+        if "again" in request.query_params:
+            raise ConnectFailed("no_cookie", NO_COOKIE)
+        # Robots that fetch links for a preview keep no cookies: only who brings one back uses the link up.
+        return _bind(_send(f"/connect/{ticket}?again=1"), broker, browser)
+    answer = page(
+        "consent.html",
+        app=trip.app,
+        project=trip.project,
+        owner_user=trip.request.user_id or trip.request.granted_by,
+        tenant=trip.request.tenant_id,
+        for_tenant=not trip.request.user_id,
+        scopes=connect.described_scopes(trip),
+    )
+    return _bind(answer, broker, browser)
+
+
+@router.post("/connect/{ticket}")
+async def decide(ticket: str, request: Request, broker: BrokerDep, decision: str = Form("")) -> Response:
+    """Go on to the provider, or cancel. This uses the link up."""
+    if request.headers.get("sec-fetch-site", "same-origin") != "same-origin":
+        raise ConnectFailed("cross_site", "This form can only be sent from evergrant's own page.")
+    browser = _browser(request, broker)
+    if not browser:
+        raise ConnectFailed("no_cookie", NO_COOKIE)
+    trip = await _find(broker, ticket)
+    if decision == "connect":
+        return await _leave(broker, trip, browser)
+    return _send(await connect.cancel(broker, trip, now=clock.utcnow()) or f"{RESULT_PATH}?err=access_denied")
+
+
+@router.get(CALLBACK_PATH)
+async def callback(request: Request, broker: BrokerDep) -> Response:
+    """Take the provider's answer."""
+    params = dict(request.query_params)
+    now = clock.utcnow()
+    trip = await connect.find_by_state(broker, params.get("state", ""), browser=_browser(request, broker), now=now)
+    try:
+        return _send(await connect.complete(broker, trip, params, now=now) or RESULT_PATH)
+    except ConnectFailed as error:
+        return _send(connect.failure_url(trip, error) or f"{RESULT_PATH}?err={error.error}")
+    except EvergrantError:
+        # Ours to mend, and in the log; the application still gets its user back.
+        own = ConnectFailed("server_error", "evergrant could not finish the connection.")
+        location = connect.failure_url(trip, own)
+        if not location:
+            raise
+        return _send(location)
+
+
+@router.post(CALLBACK_PATH)
+async def form_post_callback(request: Request) -> Response:
+    """Turn a form_post answer into the ordinary one: browsers send our cookie on that GET, not on a foreign POST."""
+    form = await request.form(max_files=0, max_fields=20)
+    answer = [(key, value) for key, value in form.items() if isinstance(value, str)]
+    return _send(f"{CALLBACK_PATH}?{urlencode(answer)}")
+
+
+@router.get(RESULT_PATH)
+async def result(err: str = "") -> Response:
+    """Say how it ended, where the application gave no address to return to."""
+    if not err:
+        return message_page("Connected", "You can close this window and go back to the application.", good=True)
+    return message_page("Not connected", FAILURES.get(err, FAILED), good=False)
+
+
+async def _find(broker: Broker, ticket: str) -> Trip:
+    try:
+        return await connect.find_by_ticket(broker, ticket, now=clock.utcnow())
+    except AppNotFound:
+        raise ConnectFailed("invalid_ticket", "The application no longer offers this connection.") from None
+
+
+async def _leave(broker: Broker, trip: Trip, browser: str) -> Response:
+    return _send(await connect.leave_for_provider(broker, trip, browser=browser, now=clock.utcnow()))
+
+
+def _send(location: str) -> Response:
+    return RedirectResponse(location, 303, PAGE_HEADERS)
+
+
+def _cookie_name(broker: Broker) -> str:
+    # A __Host- cookie needs Secure, which plain http cannot have; only loopback trials run on that.
+    return "evergrant-connect" if broker.settings.is_loopback_trial else "__Host-evergrant-connect"
+
+
+def _browser(request: Request, broker: Broker) -> str:
+    return request.cookies.get(_cookie_name(broker), "")
+
+
+def _bind(response: Response, broker: Broker, browser: str) -> Response:
+    response.set_cookie(
+        _cookie_name(broker),
+        browser,
+        max_age=COOKIE_SECONDS,
+        path="/",
+        secure=not broker.settings.is_loopback_trial,
+        httponly=True,
+        samesite="lax",
+    )
+    return response

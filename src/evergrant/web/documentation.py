@@ -1,0 +1,124 @@
+"""The OpenAPI document, and a page that shows it. FastAPI's own page loads scripts from elsewhere; a key keeper must not."""
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from fastapi import APIRouter, FastAPI, Request
+from fastapi.openapi.utils import get_openapi
+from fastapi.responses import Response
+from fastapi.routing import APIRoute
+
+from evergrant.web.api.tokens import REQUEST_MODELS
+from evergrant.web.templating import page
+
+router = APIRouter(include_in_schema=False)
+
+_REF = "#/components/schemas/"
+
+
+def operation_id(route: APIRoute) -> str:
+    """Name an operation after its handler, `create_app` as createApp: code generators make methods of these names."""
+    head, *rest = route.name.split("_")
+    return head + "".join(word.capitalize() for word in rest)
+
+
+def openapi_document(app: FastAPI) -> dict[str, Any]:
+    """Return the OpenAPI document, made once."""
+    if app.openapi_schema is not None:
+        return app.openapi_schema
+    document = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=app.routes)
+    schemas = document["components"]["schemas"]
+    for model in REQUEST_MODELS:
+        schema = model.model_json_schema(by_alias=True, ref_template=_REF + "{model}")
+        schemas.update(schema.pop("$defs", {}))
+        schemas[model.__name__] = schema
+    document["components"]["securitySchemes"] = {
+        "managementKey": {
+            "type": "http",
+            "scheme": "bearer",
+            "description": "`Authorization: Bearer <PROJECT_ID>:<MANAGEMENT_KEY>`",
+        }
+    }
+    for path, _, operation in _operations(document):
+        # FastAPI documents its own validation answer, which we never give
+        operation["responses"].pop("422", None)
+        if path.startswith("/v1/mgmt/"):
+            operation["security"] = [{"managementKey": []}]
+    for unused in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(unused, None)
+    app.openapi_schema = document
+    return document
+
+
+@router.get("/docs")
+async def docs(request: Request) -> Response:
+    """Show the OpenAPI document to a person."""
+    app: FastAPI = request.app
+    document = openapi_document(app)
+    schemas = document["components"]["schemas"]
+    calls = [_call(schemas, path, method, operation) for path, method, operation in _operations(document)]
+    return page("docs.html", title=app.title, version=app.version, summary=app.summary, calls=calls)
+
+
+def _operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    for path, item in document["paths"].items():
+        for method, operation in item.items():
+            yield path, method, operation
+
+
+def _call(schemas: dict[str, Any], path: str, method: str, operation: dict[str, Any]) -> dict[str, Any]:
+    body = _json(operation.get("requestBody", {}))
+    answer = _json(operation["responses"].get("200", {}))
+    parameters = [
+        (parameter["name"], "text", bool(parameter.get("required")), parameter.get("description", ""))
+        for parameter in operation.get("parameters", ())
+    ]
+    return {
+        "id": operation["operationId"],
+        "method": method.upper(),
+        "path": path,
+        "summary": operation.get("summary", ""),
+        "description": operation.get("description", ""),
+        "needs_key": bool(operation.get("security")),
+        "takes": [*parameters, *_fields(schemas, body.get("schema", {}))],
+        "gives": list(_fields(schemas, answer.get("schema", {}))),
+        "request": _example(schemas, body),
+        "answer": _example(schemas, answer),
+        "errors": [(s, r["description"]) for s, r in operation["responses"].items() if not s.startswith("2")],
+    }
+
+
+def _json(part: dict[str, Any]) -> dict[str, Any]:
+    media: dict[str, Any] = part.get("content", {}).get("application/json", {})
+    return media
+
+
+def _example(schemas: dict[str, Any], media: dict[str, Any]) -> str:
+    found = media.get("example") or next(iter(_resolved(schemas, media.get("schema", {})).get("examples", [])), None)
+    return "" if found is None else json.dumps(found, indent=2)
+
+
+def _fields(schemas: dict[str, Any], schema: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str, bool, str]]:
+    """Yield name, type, whether it is required, and meaning; members of objects and of lists of objects follow them."""
+    resolved = _resolved(schemas, schema)
+    required = set(resolved.get("required", ()))
+    for name, field in resolved.get("properties", {}).items():
+        inner = _resolved(schemas, field)
+        many = inner.get("type") == "array"
+        item = _resolved(schemas, inner["items"]) if many and "items" in inner else inner
+        kind = " | ".join(item.get("enum", ())) or str(item.get("type", "any"))
+        text = field.get("description") or ("" if "properties" in inner else inner.get("description", ""))
+        yield prefix + name, f"list of {kind}" if many else kind, name in required, text
+        yield from _fields(schemas, item, f"{prefix}{name}{'[]' if many else ''}.")
+
+
+def _resolved(schemas: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
+    """Follow references, and take what is not null of "this or null"."""
+    if "$ref" in schema:
+        return _resolved(schemas, schemas[re.sub(f"^{_REF}", "", schema["$ref"])])
+    for choice in schema.get("anyOf", ()):
+        if choice.get("type") != "null":
+            return _resolved(schemas, choice)
+    return schema

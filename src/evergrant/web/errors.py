@@ -1,0 +1,129 @@
+"""How errors look: JSON under /v1, a readable page elsewhere. The only place that turns one into a response."""
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from starlette.exceptions import HTTPException
+
+from evergrant.errors import (
+    ConnectFailed,
+    EvergrantError,
+    InvalidRequest,
+    InvalidValue,
+    MalformedRequest,
+    MissingArgument,
+    NotFound,
+    OperatorError,
+    RequestTooLarge,
+)
+from evergrant.logs import request_id
+from evergrant.web.templating import message_page
+
+log = logging.getLogger(__name__)
+
+
+def error_body(error: EvergrantError) -> dict[str, Any]:
+    """Return the body of an error: the SDKs' four members, ours (`requestId`, `details`) after them."""
+    body: dict[str, Any] = {
+        "errorCode": error.code,
+        "errorDescription": (type(error).__doc__ or "").strip().splitlines()[0],
+        "errorMessage": error.message,
+        "message": error.message,
+        "requestId": request_id.get(),
+    }
+    if error.details:
+        body["details"] = error.details
+    return body
+
+
+def invalid_request(errors: Sequence[Any]) -> InvalidRequest:
+    """Turn pydantic's complaints into ours: field and problem, never the value."""
+    problems: list[tuple[str, str]] = []
+    kinds: set[type[InvalidRequest]] = set()
+    for entry in errors:
+        kind, problem = _problem(entry)
+        kinds.add(kind)
+        problems.append((_field(entry["loc"]), problem))
+    worst = next(kind for kind in (MalformedRequest, MissingArgument, InvalidValue) if kind in kinds)
+    return worst.of(*problems)
+
+
+def _field(location: Sequence[str | int]) -> str:
+    parts = [part for part in location if part not in ("body", "query", "path")]
+    name = ""
+    for part in parts:
+        name += f"[{part}]" if isinstance(part, int) else f".{part}" if name else part
+    return name or "body"
+
+
+def _problem(entry: Any) -> tuple[type[InvalidRequest], str]:
+    kind, message = str(entry["type"]), str(entry["msg"]).removeprefix("Value error, ")
+    # The message of a parser may quote what it read; say what is wanted instead.
+    if kind == "json_invalid":
+        return MalformedRequest, "send a JSON object"
+    if kind == "missing" or (kind == "string_too_short" and entry.get("ctx", {}).get("min_length") == 1):
+        return MissingArgument, "is required"
+    if kind == "extra_forbidden":
+        return InvalidValue, "there is no such field; check its spelling"
+    if kind in ("model_type", "model_attributes_type", "dict_type", "dataclass_type"):
+        return MalformedRequest, "send a JSON object, with Content-Type: application/json"
+    if kind.endswith(("_type", "_parsing", "_unicode")):
+        return MalformedRequest, message[:1].lower() + message[1:]
+    return InvalidValue, message[:1].lower() + message[1:]
+
+
+def render(request: Request, error: EvergrantError) -> Response:
+    """Make the response for an error."""
+    if isinstance(error, OperatorError):
+        log.error("not set up correctly", exc_info=error)
+        error = OperatorError()  # the reason is the operator's, and is in the log
+    headers = {"Retry-After": str(error.retry_after)} if error.retry_after is not None else {}
+    if error.status == 401:
+        headers["WWW-Authenticate"] = 'Bearer realm="evergrant"'
+    if request.url.path.startswith("/v1/") and not isinstance(error, ConnectFailed):
+        headers["Cache-Control"] = "no-store"
+        return JSONResponse(error_body(error), error.status, headers)
+    return message_page("That did not work", error.message, good=False, status=error.status, headers=headers)
+
+
+def _from_framework(error: HTTPException) -> EvergrantError:
+    match error.status_code:
+        case 404:
+            return NotFound()
+        case 405:
+            return _MethodNotAllowed()
+        case 413:
+            return RequestTooLarge()
+        case _:
+            return MalformedRequest()
+
+
+class _MethodNotAllowed(EvergrantError):
+    """This address does not take this HTTP method."""
+
+    status = 405
+    code = "E011010"
+
+
+def install(app: FastAPI) -> None:
+    """Register the handlers."""
+
+    @app.exception_handler(EvergrantError)
+    async def _ours(request: Request, error: EvergrantError) -> Response:
+        return render(request, error)
+
+    @app.exception_handler(RequestValidationError)
+    async def _invalid(request: Request, error: RequestValidationError) -> Response:
+        return render(request, invalid_request(error.errors()))
+
+    @app.exception_handler(HTTPException)
+    async def _framework(request: Request, error: HTTPException) -> Response:
+        return render(request, _from_framework(error))
+
+    @app.exception_handler(Exception)
+    async def _bug(request: Request, error: Exception) -> Response:
+        return render(request, EvergrantError())

@@ -1,0 +1,59 @@
+"""One pure ASGI layer: a request id, a body limit and one log line. Layers cost; the hot path has only this one."""
+
+import logging
+import secrets
+import time
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from evergrant.errors import RequestTooLarge
+from evergrant.logs import request_id
+
+log = logging.getLogger("evergrant.access")
+
+MAX_BODY_BYTES = 1024 * 1024
+
+
+class RequestMiddleware:
+    """Gives every request an id, refuses bodies that are too large and writes the access log."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        rid = secrets.token_hex(8)
+        token = request_id.set(rid)
+        started, status, received = time.perf_counter(), 500, 0
+
+        async def limited_receive() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > MAX_BODY_BYTES:
+                raise RequestTooLarge
+            return message
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message["headers"], (b"x-request-id", rid.encode())]
+            await send(message)
+
+        try:
+            await self._app(scope, limited_receive, send_with_id)
+        finally:
+            if log.isEnabledFor(logging.INFO):
+                # The path only: query strings carry codes and states. What is secret in a path, the formatter redacts.
+                log.info(
+                    "%s %s %d",
+                    scope["method"],
+                    scope["path"],
+                    status,
+                    extra={"ms": round((time.perf_counter() - started) * 1000, 1)},
+                )
+            request_id.reset(token)

@@ -1,0 +1,93 @@
+"""Scripted bad days of the practice provider, over a real connection."""
+
+import time
+from collections.abc import Callable, Iterator
+
+import httpx2
+import pytest
+
+from evergrant.practice import faults
+from evergrant.practice.faults import Fault
+from evergrant.practice.provider import create_provider
+from evergrant.practice.state import ProviderState
+from evergrant.practice.world import PERSONS
+from tests.infra.serving import LiveApp
+
+
+class Live:
+    """A provider on a port, and a refresh token of it."""
+
+    def __init__(self, url: str, provider: ProviderState) -> None:
+        self.provider = provider
+        self.token_url = f"{url}/token"
+        self.family = provider.start_family(
+            client_id="shop", person=PERSONS["practice-ada"], scopes=["openid", "contacts"]
+        )
+        self.refresh_token = provider.issue(self.family).refresh_token
+
+    def refresh(self, *, timeout: float = 5.0) -> httpx2.Response:
+        form = {"grant_type": "refresh_token", "refresh_token": self.refresh_token}
+        return httpx2.post(self.token_url, data=form, auth=("shop", "secret"), timeout=timeout, trust_env=False)
+
+
+@pytest.fixture
+def live() -> Iterator[Live]:
+    app = create_provider(issuer="http://127.0.0.1", clients={"shop": "secret"}, redirect_uris=[])
+    with LiveApp(app) as server:
+        yield Live(server.url, app.state.provider)
+
+
+def test_a_fault_is_used_once_and_then_the_provider_works_again(live: Live) -> None:
+    live.provider.next_token_answers.append(faults.instead(429, {"error": "slow_down"}, headers={"Retry-After": "7"}))
+    refused = live.refresh()
+    assert (refused.status_code, refused.headers["retry-after"]) == (429, "7")
+    assert live.provider.rotations == 0
+    assert live.refresh().status_code == 200
+    assert live.provider.token_calls == {"refresh_token": 2}
+
+
+def test_an_edited_answer_lands_and_lacks_what_was_taken_out(live: Live) -> None:
+    live.provider.next_token_answers.append(faults.edited(expires_in=None, refresh_token=None, scope=""))
+    answer = live.refresh().json()
+    assert answer.keys() == {"access_token", "token_type", "scope", "id_token"}
+    assert answer["scope"] == ""
+    assert live.provider.rotations == 1
+
+
+def test_a_web_page_comes_instead_of_json(live: Live) -> None:
+    live.provider.next_token_answers.append(faults.html())
+    assert live.refresh().headers["content-type"].startswith("text/html")
+
+
+@pytest.mark.parametrize("fault", [faults.dropped, faults.half_a_body])
+def test_an_answer_is_lost_on_the_wire_after_the_rotation_landed(
+    live: Live, fault: Callable[..., Fault], caplog: pytest.LogCaptureFixture
+) -> None:
+    live.provider.next_token_answers.append(fault())
+    with pytest.raises(httpx2.RemoteProtocolError):
+        live.refresh()
+    assert live.provider.rotations == 1
+    assert live.refresh().json()["error"] == "invalid_grant"
+    assert live.provider.revoked_families == [live.family]
+    assert not caplog.records
+
+
+def test_a_connection_dropped_before_landing_leaves_the_refresh_token_good(live: Live) -> None:
+    live.provider.next_token_answers.append(faults.dropped(lands=False))
+    with pytest.raises(httpx2.RemoteProtocolError):
+        live.refresh()
+    assert live.refresh().status_code == 200
+
+
+def test_a_slow_answer_has_landed_when_the_caller_gives_up(live: Live) -> None:
+    live.provider.next_token_answers.append(faults.slow(1.0))
+    with pytest.raises(httpx2.ReadTimeout):
+        live.refresh(timeout=0.2)
+    assert live.provider.rotations == 1
+
+
+def test_every_call_can_be_made_to_take_its_time(live: Live) -> None:
+    live.provider.token_latency = 0.2
+    began = time.monotonic()
+    assert live.refresh().status_code == 200
+    assert time.monotonic() - began >= 0.2

@@ -1,0 +1,161 @@
+"""The house: what is shipped around the code says the same as the code."""
+
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+import yaml
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import Connection
+
+from evergrant.cli import cli
+from evergrant.db import Base
+from evergrant.db.engine import database_url as with_driver
+from evergrant.db.engine import make_engine
+from evergrant.settings import PREFIX, SECRETS, Settings
+
+ROOT = Path(__file__).parents[1]
+PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
+COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+LOCKS = ["requirements.lock", "requirements-build.lock", "requirements-dev.lock"]
+OURS = {name: service for name, service in COMPOSE["services"].items() if "build" in service}
+EVERY_SETTING = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
+
+
+def lines_of_shell(text: str) -> Iterator[str]:
+    """Yield the command lines in Markdown: what stands in fenced shell blocks, continued lines joined."""
+    for block in re.findall(r"```(?:sh|bash|shell|console)\n(.*?)```", text, flags=re.DOTALL):
+        for line in block.replace("\\\n", " ").splitlines():
+            yield line.strip().removeprefix("$ ")
+
+
+def documented_commands() -> list[str]:
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    lines = [line for page in pages for line in lines_of_shell(page.read_text())]
+    lines += [shlex.join(["evergrant", *service["command"]]) for service in OURS.values()]
+    exec_forms = re.findall(r"^CMD (\[.*\])$", (ROOT / "Dockerfile").read_text(), flags=re.MULTILINE)
+    lines += [shlex.join(["evergrant", *yaml.safe_load(form)]) for form in exec_forms]
+    found = re.compile(r"(?:^|[\s/|(])evergrant( +[a-z][^|;&)#>]*)")
+    return sorted({"evergrant" + match[1].rstrip() for line in lines for match in found.finditer(line)})
+
+
+def unknown_words(command_line: str) -> list[str]:
+    """Return the verbs and options of an `evergrant ...` line that the command line does not have."""
+    command: click.Command = cli
+    unknown = []
+    for word in shlex.split(command_line)[1:]:
+        if word.startswith("-"):
+            options = {name for p in command.params for name in (*p.opts, *p.secondary_opts)} | {"--help"}
+            if word.split("=")[0] not in options:
+                unknown.append(word)
+        elif isinstance(command, click.Group):
+            verb = command.commands.get(word)
+            if verb is None:
+                return [*unknown, word]
+            command = verb
+    return unknown
+
+
+@pytest.mark.parametrize("command_line", documented_commands())
+def test_a_documented_command_exists(command_line: str) -> None:
+    assert unknown_words(command_line) == []
+
+
+def test_a_misspelt_command_would_be_noticed() -> None:
+    assert unknown_words("evergrant serve --hots 0.0.0.0") == ["--hots"]
+    assert unknown_words("evergrant sevre") == ["sevre"]
+
+
+def test_every_make_target_in_the_readme_exists() -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    lines = lines_of_shell((ROOT / "README.md").read_text())
+    assert {match[1] for line in lines if (match := re.match(r"make ([a-z]+)", line))} <= targets
+
+
+def test_every_setting_is_in_the_example_environment_and_no_other() -> None:
+    text = (ROOT / ".env.example").read_text()
+    assert set(re.findall(rf"^#?({PREFIX}[A-Z_]+)=", text, flags=re.MULTILINE)) == EVERY_SETTING
+    assert {f"{PREFIX}{name.upper()}_FILE" for name in SECRETS} <= set(re.findall(rf"{PREFIX}[A-Z_]+", text))
+
+
+def test_compose_sets_only_what_is_a_setting() -> None:
+    assert {name for service in OURS.values() for name in service["environment"]} <= EVERY_SETTING
+
+
+def test_compose_runs_every_part_of_evergrant_from_one_image() -> None:
+    assert set(OURS) == {"migrate", "evergrant", "refresher"}
+    assert {service["image"] for service in OURS.values()} == {f"evergrant:{PROJECT['project']['version']}"}
+
+
+def test_no_image_is_whatever_is_latest() -> None:
+    images = [service["image"] for service in COMPOSE["services"].values()]
+    images += re.findall(r"^FROM (\S+)", (ROOT / "Dockerfile").read_text(), flags=re.MULTILINE)
+    assert [image for image in images if ":" not in image or image.endswith(":latest")] == []
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_a_container_has_no_privileges_and_a_read_only_root(name: str) -> None:
+    service = OURS[name]
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+
+
+def test_the_image_does_not_run_as_root() -> None:
+    last_stage = (ROOT / "Dockerfile").read_text().rpartition("\nFROM ")[2]
+    assert re.findall(r"^USER (\d+)", last_stage, flags=re.MULTILINE) == ["10001"]
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_a_lock_pins_by_hash_and_names_no_place(lock: str) -> None:
+    text = (ROOT / lock).read_text()
+    requirements = re.split(r"^(?=[a-z0-9])", text, flags=re.MULTILINE)[1:]
+    assert requirements
+    assert [r.split(" ")[0] for r in requirements if "==" not in r or "--hash=sha256:" not in r] == []
+    assert "://" not in text
+    assert "--index" not in text
+    assert "--find-links" not in text
+
+
+@pytest.mark.parametrize("lock", ["requirements.lock", "requirements-dev.lock"])
+def test_a_lock_covers_what_the_project_depends_on(lock: str) -> None:
+    wanted = [*PROJECT["project"]["dependencies"]]
+    if "dev" in lock:
+        wanted += [r for group in PROJECT["dependency-groups"].values() for r in group if isinstance(r, str)]
+    names = {re.split(r"[\[>=<; ]", requirement)[0] for requirement in wanted}
+    pinned = set(re.findall(r"^([a-z0-9.-]+)==", (ROOT / lock).read_text(), flags=re.MULTILINE))
+    assert names - pinned == set()
+
+
+def test_an_installed_package_can_migrate(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    packed = set(zipfile.ZipFile(wheel).namelist())
+    revisions = {f"evergrant/migrations/versions/{p.name}" for p in (ROOT / "migrations/versions").glob("*.py")}
+    assert revisions
+    assert {"evergrant/migrations/env.py", "evergrant/py.typed"} | revisions <= packed
+
+
+async def test_the_migrations_build_exactly_what_the_models_say(database_url: str) -> None:
+    def differences(connection: Connection) -> list[Any]:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        return list(compare_metadata(context, Base.metadata))
+
+    engine = make_engine(with_driver(database_url, Path()))
+    async with engine.connect() as connection:
+        assert await connection.run_sync(differences) == []
+    await engine.dispose()
+
+
+def test_the_changelog_speaks_of_this_version() -> None:
+    assert f"## [{PROJECT['project']['version']}]" in (ROOT / "CHANGELOG.md").read_text()
