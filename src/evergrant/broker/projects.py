@@ -59,7 +59,7 @@ async def create_project(
     )
     session.add(project)
     await session.flush()
-    await broker.vault.create_first_key(session, project_id, now=now)
+    await broker.vault.create_key(session, project_id, now=now)
     return project
 
 
@@ -101,13 +101,19 @@ def origin_of(url: str, *, field: str) -> str:
     Raises:
         InvalidValue: naming `field`: it is not https (or http on loopback), or hides another host.
     """
-    parts = urlsplit(url)
     try:
+        parts = urlsplit(url)
         host, port = parts.hostname, parts.port
     except ValueError:
-        host, port = None, None
-    # Browsers read "\" as "/" and drop tabs and line breaks, so what is checked here must not contain any.
-    if host is None or any(c in url for c in "\\\t\r\n ") or parts.username is not None or parts.password is not None:
+        host = None
+    # Browsers read "\" as "/" and drop control characters, so what is checked here must not contain any.
+    if (
+        not host
+        or "\\" in url
+        or any(c <= " " for c in url)
+        or parts.username is not None
+        or parts.password is not None
+    ):
         raise InvalidValue.of((field, "use an absolute URL like https://app.example.com/done, without user and spaces"))
     if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback_host(host)):
         raise InvalidValue.of((field, "use https; plain http is for loopback addresses only"))
@@ -128,8 +134,8 @@ def check_redirect_url(broker: Broker, project: Project, url: str, *, field: str
             (
                 field,
                 (
-                    f"{origin} is not one of the project's redirect origins; the operator adds it with "
-                    f"'evergrant projects allow-redirect {project.id} {origin}'"
+                    "its origin is not one of the project's redirect origins; the operator adds it with "
+                    f"'evergrant projects allow-redirect {project.id} ORIGIN'"
                 ),
             )
         )

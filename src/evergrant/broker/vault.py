@@ -4,6 +4,7 @@ A project's data keys are unwrapped once and kept. Sealing may have to reserve r
 writes; so callers seal first and open their own transaction after.
 """
 
+import time
 from datetime import datetime, timedelta
 
 from pydantic import SecretStr
@@ -20,17 +21,23 @@ from evergrant.errors import CannotOpenSealed
 MAX_SEALS_PER_KEY = 2**31
 """Half of what random nonces allow one AES-GCM key (NIST SP 800-38D section 8.3)."""
 MAX_KEY_AGE = timedelta(days=90)
-SEALS_PER_RESERVATION = 2**16
+SEALS_PER_RESERVATION = 2**12
 """A process sets this many seals aside with one write, so that counting costs next to nothing."""
+RESERVATION_SECONDS = 60.0
+"""After this long a process looks again which key is the newest, so that a rotation reaches all of them."""
 
 
 class _SealingKey:
     """A project's current data key and what this process may still seal with it."""
 
-    def __init__(self, key: DataKey, *, created_at: datetime, seals_left: int) -> None:
+    def __init__(self, key: DataKey) -> None:
         self.key = key
-        self.created_at = created_at
-        self.seals_left = seals_left
+        self.seals_left = SEALS_PER_RESERVATION
+        self.expires = time.monotonic() + RESERVATION_SECONDS
+
+    @property
+    def used_up(self) -> bool:
+        return self.seals_left <= 0 or time.monotonic() > self.expires
 
 
 class Vault:
@@ -45,7 +52,7 @@ class Vault:
     async def seal(self, slot: Slot, secret: SecretStr) -> Sealed:
         """Encrypt `secret` for its place. Not inside a transaction of the caller's: this may write."""
         current = self._sealing.get(slot.project_id)
-        if current is None or current.seals_left <= 0 or clock.utcnow() - current.created_at > MAX_KEY_AGE:
+        if current is None or current.used_up:
             current = await self._reserve(slot.project_id)
         current.seals_left -= 1
         return current.key.seal(slot, secret.get_secret_value())
@@ -61,9 +68,34 @@ class Vault:
             key = await self._load(slot.project_id, data_key_id(sealed))
         return SecretStr(key.open(slot, sealed))
 
-    async def create_first_key(self, session: AsyncSession, project_id: str, *, now: datetime) -> None:
-        """Give a new project its data key, in the transaction that creates the project."""
-        session.add(_row(self._keyring.new_data_key(project_id), now=now))
+    async def create_key(self, session: AsyncSession, project_id: str, *, now: datetime) -> str:
+        """Give a project a new data key, its first or the next one, and return the key's id.
+
+        Every process seals with it within `RESERVATION_SECONDS`.
+        """
+        row = _row(self._keyring.new_data_key(project_id), now=now)
+        session.add(row)
+        self._sealing.pop(project_id, None)
+        return row.id
+
+    async def rewrap(self, session: AsyncSession) -> int:
+        """Wrap every data key by the first master key, and return how many were under another.
+
+        Raises:
+            CannotOpenSealed: a data key's master key is not configured; nothing is changed then.
+        """
+        stale = DataKeyRow.master_key_id != self._keyring.first_id
+        rows = list(await session.scalars(select(DataKeyRow).where(stale).with_for_update()))
+        for row in rows:
+            again = self._keyring.rewrap(_wrapped(row))
+            row.master_key_id, row.wrapped = again.master_key_id, again.wrapped
+        return len(rows)
+
+    async def newest_keys(self) -> dict[str, str]:
+        """Return the id of the data key that seals now, by project."""
+        async with self._database.read() as session:
+            rows = await session.execute(select(DataKeyRow.project_id, DataKeyRow.id).order_by(DataKeyRow.created_at))
+            return {row.project_id: row.id for row in rows}
 
     async def _reserve(self, project_id: str) -> _SealingKey:
         now = clock.utcnow()
@@ -89,8 +121,8 @@ class Vault:
                 .values(seals_reserved=DataKeyRow.seals_reserved + SEALS_PER_RESERVATION)
                 .execution_options(synchronize_session=False)
             )
-            wrapped, created_at = _wrapped(row), row.created_at
-        reserved = _SealingKey(self._unwrap(wrapped), created_at=created_at, seals_left=SEALS_PER_RESERVATION)
+            wrapped = _wrapped(row)
+        reserved = _SealingKey(self._unwrap(wrapped))
         self._sealing[project_id] = reserved
         return reserved
 
