@@ -58,6 +58,10 @@ class InvalidRequest(EvergrantError):
         text = "; ".join(f"{field}: {problem}" for field, problem in problems)
         return cls(text, details={"fields": [{"field": field, "problem": problem} for field, problem in problems]})
 
+    def under(self, parent: str) -> "InvalidRequest":
+        """Return the same error for a call that takes these fields as members of `parent`."""
+        return self.of(*((f"{parent}.{entry['field']}", entry["problem"]) for entry in self.details.get("fields", ())))
+
 
 class MalformedRequest(InvalidRequest):
     """The request body is not what this call takes."""

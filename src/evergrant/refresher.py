@@ -10,7 +10,7 @@ import random
 import signal
 
 from evergrant import clock
-from evergrant.broker.connect import clear_finished
+from evergrant.broker.completion import clear_finished
 from evergrant.broker.runtime import Broker, open_broker
 from evergrant.broker.sweep import claim_due, refresh_claimed
 from evergrant.errors import EvergrantError

@@ -10,8 +10,9 @@ import httpx2
 import pytest
 from sqlalchemy import select, update
 
-from evergrant.broker import refresh
-from evergrant.broker.refresh import Lease, refresh_grant
+from evergrant.broker import lease, refresh
+from evergrant.broker.lease import LEASE_SECONDS, Lease
+from evergrant.broker.refresh import refresh_grant
 from evergrant.broker.runtime import Broker, open_broker
 from evergrant.db import Grant
 from evergrant.db.types import database_now
@@ -151,7 +152,7 @@ def test_a_provider_that_hangs_is_given_up_on(
 
 
 def test_the_call_always_ends_before_the_lease_does() -> None:
-    assert transport.TOTAL_SECONDS < refresh.CALL_SECONDS < refresh.LEASE_SECONDS
+    assert transport.TOTAL_SECONDS < refresh.CALL_SECONDS < LEASE_SECONDS
 
 
 def test_retry_after_is_obeyed_even_for_waiting_callers(here: Installation, clock: Clock) -> None:
@@ -381,14 +382,14 @@ async def test_an_answer_is_landed_even_if_the_database_was_away_when_it_came(
 
     async with open_broker(here.settings) as broker:
         grant = await _grant(broker)
-        write, outages = refresh._write, iter([True, True, False])
+        write, outages = lease.write, iter([True, True, False])
 
         async def flaky(*arguments: Any) -> Grant | None:
             if next(outages, False):
                 raise Unavailable
             return await write(*arguments)
 
-        monkeypatch.setattr(refresh, "_write", flaky)
+        monkeypatch.setattr(lease, "write", flaky)
         landed = await refresh_grant(broker, grant.project_id, grant.id, seen_version=grant.token_version)
     assert landed.token_version == grant.token_version + 1
     assert works(here, here.backend.token())
@@ -398,14 +399,14 @@ async def test_an_answer_is_landed_even_if_the_database_was_away_when_it_came(
 async def test_a_claimed_lease_is_handed_to_the_caller_who_waits_for_it(here: Installation) -> None:
     """The sweep and a fetch in one process must not wait for each other."""
     async with open_broker(here.settings) as broker:
-        lease = Lease.new()
-        await _take_over(broker, lease_owner=lease.owner, lease_until=database_now(30))
+        claimed = Lease.new()
+        await _take_over(broker, lease_owner=claimed.owner, lease_until=database_now(30))
         grant = await _grant(broker)
         arguments = (broker, grant.project_id, grant.id)
         fetch = asyncio.create_task(refresh_grant(*arguments, seen_version=grant.token_version))
         await asyncio.sleep(0.1)
         async with asyncio.timeout(5):
-            sweep = await refresh_grant(*arguments, seen_version=grant.token_version, claimed=lease)
+            sweep = await refresh_grant(*arguments, seen_version=grant.token_version, claimed=claimed)
             assert (await fetch).token_version == sweep.token_version == grant.token_version + 1
     assert refreshes(here) == 1
 

@@ -65,8 +65,8 @@ async def test_after_a_rotation_the_old_master_key_is_not_needed(here: Installat
 
     only_old = here.settings
     async with open_broker(only_old) as broker:
+        slot = Slot(grants[0].project_id, "grants", "access_token", grants[0].id)
         with pytest.raises(CannotOpenSealed, match="EVERGRANT_MASTER_KEYS lacks the key"):
-            slot = Slot(grants[0].project_id, "grants", "access_token", grants[0].id)
             await broker.vault.open(slot, grants[0].access_token)
 
 

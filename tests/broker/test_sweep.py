@@ -140,10 +140,7 @@ async def test_claims_take_the_longest_overdue_first_and_never_twice(here: Insta
 
 async def test_finding_due_work_uses_the_index_alone(here: Installation, clock: Clock) -> None:
     async with open_broker(here.settings) as broker:
-        if broker.database.is_sqlite:
-            explain = "EXPLAIN QUERY PLAN "
-        else:
-            explain = "EXPLAIN "
+        explain = "EXPLAIN QUERY PLAN " if broker.database.is_sqlite else "EXPLAIN "
         async with broker.database.write() as session:
             template = (await session.scalars(select(Grant).limit(1))).one()
             columns = {column.key: getattr(template, column.key) for column in Grant.__mapper__.columns}

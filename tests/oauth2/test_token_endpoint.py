@@ -107,7 +107,7 @@ async def test_basic_credentials_are_form_encoded_before_they_are_joined(
     request = provider.requests[0]
     scheme, _, credentials = request.headers["authorization"].partition(" ")
     assert scheme == "Basic"
-    assert base64.b64decode(credentials) == b"id%3A1:s+%25%2F%C3%A9%3A%2B"
+    assert base64.b64decode(credentials) == b"id%3A1:s%20%25%2F%C3%A9%3A%2B"
     assert {name for name, _ in request.form} == {"grant_type", "refresh_token"}
 
 

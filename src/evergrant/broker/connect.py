@@ -13,43 +13,33 @@ from datetime import datetime, timedelta
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from pydantic import SecretStr
-from sqlalchemy import delete, select, update
+from sqlalchemy import select, update
 
-from evergrant import clock
+from evergrant.broker.app_definition import prompt_problems, scope_problems
 from evergrant.broker.apps import (
     callback_url,
     load_app,
     missing_for_connect,
-    prompt_problems,
     provider_client,
     public_origin,
-    scope_problems,
-    server_of,
 )
-from evergrant.broker.grants import ResourceOwner, new_grant_id, replace_earlier, save_tokens, seal_answer
+from evergrant.broker.grants import ResourceOwner
 from evergrant.broker.projects import check_redirect_url, load_project
 from evergrant.broker.runtime import Broker
 from evergrant.crypto.opaque import digest, equal, new_opaque
 from evergrant.crypto.sealed import Slot
-from evergrant.db import AuthorizationRequest, Grant, GrantStatus, OutboundApp, Project
-from evergrant.errors import ConnectFailed, EvergrantError, InvalidValue, NotFound, UpstreamError
-from evergrant.oauth2 import token_endpoint
+from evergrant.db import AuthorizationRequest, OutboundApp, Project
+from evergrant.errors import ConnectFailed, InvalidValue
 from evergrant.oauth2.authorization import (
-    AuthorizationResponse,
     CodeVerifier,
     authorization_url,
-    check_issuer,
 )
-from evergrant.oauth2.id_token import fetch_userinfo_subject, validate_id_token
-from evergrant.oauth2.token_response import TokenResponse
 
 log = logging.getLogger(__name__)
 
 TICKET_LIFETIME = timedelta(minutes=10)
 TRIP_LIFETIME = timedelta(minutes=15)
 """How long the user may take at the provider."""
-CONFIRMATION_LIFETIME = timedelta(minutes=15)
-"""How long the application's backend may take to confirm who came back."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,19 +105,30 @@ def _check_wish(broker: Broker, project: Project, app: OutboundApp, wish: Connec
     missing = missing_for_connect(app)
     if missing:
         problems.append(("appId", f"the app '{app.id}' is not complete: it lacks {', '.join(missing)}"))
-    if wish.redirect_url:
+    # The default too: its origin may have been taken off the list since it was stored.
+    field, url = "options.redirectUrl", wish.redirect_url
+    if not url:
+        field, url = "defaultRedirectUrl", app.default_redirect_url
+    if url:
         try:
-            check_redirect_url(broker, project, wish.redirect_url, field="options.redirectUrl")
+            check_redirect_url(broker, project, url, field=field)
         except InvalidValue as error:
             problems += [(entry["field"], entry["problem"]) for entry in error.details["fields"]]
     problems += scope_problems("options.scopes", wish.scopes)
     problems += prompt_problems("options.prompt", wish.prompt)
     for resource in wish.resources:
         # RFC 8707 section 2: an absolute URI without a fragment
-        if not urlsplit(resource).scheme or "#" in resource:
+        if not _is_absolute_uri(resource) or "#" in resource:
             problems.append(("options.resources", "use absolute URIs without a fragment"))
     if problems:
         raise InvalidValue.of(*problems)
+
+
+def _is_absolute_uri(text: str) -> bool:
+    try:
+        return bool(urlsplit(text).scheme)
+    except ValueError:
+        return False
 
 
 async def find_by_ticket(broker: Broker, ticket: str, *, now: datetime) -> Trip:
@@ -168,7 +169,7 @@ async def leave_for_provider(broker: Broker, trip: Trip, *, browser: str, now: d
     redirect_uri = callback_url(broker, app)
     sealed = None
     if verifier is not None:
-        sealed = await broker.vault.seal(_verifier_slot(request), SecretStr(verifier.secret()))
+        sealed = await broker.vault.seal(verifier_slot(request), SecretStr(verifier.secret()))
     statement = (
         update(AuthorizationRequest)
         .where(
@@ -251,152 +252,9 @@ async def _finish(broker: Broker, request: AuthorizationRequest, *, now: datetim
         return (await session.execute(statement)).scalar_one_or_none()
 
 
-async def complete(broker: Broker, trip: Trip, params: Mapping[str, str], *, now: datetime) -> str:
-    """Redeem the provider's answer, store the grant and return where the browser goes; empty for our own page.
-
-    Raises:
-        ConnectFailed: the provider or the user said no, or the answer is not what was asked for; nothing is stored.
-    """
-    request, app = trip.request, trip.app
-    if request.expires_at <= now:
-        raise ConnectFailed("expired", "The connection took too long. Start again.")
-    response = AuthorizationResponse.parse(params)
-    check_issuer(response, server_of(app))
-    if response.error:
-        raise ConnectFailed(response.error, response.error_description or f"{app.name} refused the connection.")
-    answer = await _redeem(broker, trip, response)
-    subject = await _subject(broker, trip, answer)
-    return await _store(broker, trip, answer, subject)
-
-
-async def _redeem(broker: Broker, trip: Trip, response: AuthorizationResponse) -> TokenResponse:
-    request = trip.request
-    provider = await provider_client(broker, trip.app)
-    verifier = None
-    if request.code_verifier is not None:
-        opened = await broker.vault.open(_verifier_slot(request), request.code_verifier)
-        verifier = CodeVerifier.from_secret(opened.get_secret_value())
-    try:
-        return await token_endpoint.exchange_code(
-            broker.http,
-            provider.server,
-            provider.client,
-            code=response.code,
-            redirect_uri=request.redirect_uri,
-            code_verifier=verifier,
-            resources=request.resources,
-        )
-    except UpstreamError as error:
-        log.warning("a code could not be redeemed", extra={"app": trip.app.id, "error": error.message})
-        raise ConnectFailed(error.provider_error or "temporarily_unavailable", error.message) from error
-
-
-async def _subject(broker: Broker, trip: Trip, answer: TokenResponse) -> str:
-    """Return the user's id at the provider, from a validated id_token or the configured userinfo call."""
-    provider = await provider_client(broker, trip.app)
-    if answer.id_token is not None and trip.app.jwks_url and trip.app.issuer:
-        return await validate_id_token(
-            broker.http,
-            provider.server,
-            provider.client,
-            answer.id_token,
-            nonce=trip.request.nonce or None,
-            now=clock.utcnow(),
-        )
-    if trip.app.userinfo_url:
-        try:
-            return await fetch_userinfo_subject(broker.http, provider.server, answer.access_token)
-        except EvergrantError as error:
-            # Who the user is there is good to know, but the consent is real without it.
-            log.warning("userinfo did not answer", extra={"app": trip.app.id, "error": error.message})
-    return ""
-
-
-async def _store(broker: Broker, trip: Trip, answer: TokenResponse, subject: str) -> str:
-    request, app, now = trip.request, trip.app, clock.utcnow()
-    grant_id = new_grant_id()
-    tokens = await seal_answer(broker, request.project_id, grant_id, answer, has_refresh_token=False, now=now)
-    confirmation = new_opaque() if app.require_confirmation else ""
-    async with broker.database.write() as session:
-        await save_tokens(
-            session,
-            grant_id=grant_id,
-            project_id=request.project_id,
-            app_id=app.id,
-            owner=ResourceOwner(request.user_id, request.tenant_id),
-            external_identifier=request.external_identifier,
-            granted_by=request.granted_by,
-            scopes=request.scopes,
-            token_sub=subject,
-            tokens=tokens,
-            pending=app.require_confirmation,
-            now=now,
-        )
-        await session.execute(
-            update(AuthorizationRequest)
-            .where(AuthorizationRequest.project_id == request.project_id, AuthorizationRequest.id == request.id)
-            .values(
-                grant_id=grant_id,
-                code_verifier=None,
-                confirmation_digest=digest(confirmation) if confirmation else None,
-                expires_at=now + CONFIRMATION_LIFETIME,
-            )
-        )
-    extra = {"confirmation": confirmation} if confirmation else {}
-    return _with_params(request.redirect_url, {"outboundAppId": app.id, "outboundStatus": "connected", **extra})
-
-
-async def confirm(broker: Broker, project_id: str, *, confirmation: str, user_id: str, now: datetime) -> None:
-    """Make a pending grant usable: the application's backend says that the person who came back is `user_id`.
-
-    Raises:
-        NotFound: the confirmation is unknown, used, expired, or was meant for somebody else. It is used up either way.
-    """
-    query = (
-        update(AuthorizationRequest)
-        .where(
-            AuthorizationRequest.project_id == project_id,
-            AuthorizationRequest.confirmation_digest == digest(confirmation),
-        )
-        .values(confirmation_digest=None)
-        .returning(AuthorizationRequest)
-    )
-    async with broker.database.write() as session:
-        request = (await session.execute(query)).scalar_one_or_none()
-        grant = await session.get(Grant, (project_id, request.grant_id)) if request is not None else None
-        meant_for = "" if request is None else request.granted_by or request.user_id
-        expired = request is not None and request.expires_at <= now
-        good = grant is not None and grant.status == GrantStatus.PENDING and meant_for == user_id and not expired
-        if grant is not None and good:
-            await replace_earlier(session, grant)
-            grant.status = GrantStatus.ACTIVE
-        elif grant is not None and grant.status == GrantStatus.PENDING:
-            await session.delete(grant)
-    if not good:
-        raise NotFound("This confirmation is not valid for this user: let the user connect again.")
-
-
-async def clear_finished(broker: Broker, *, now: datetime) -> int:
-    """Delete trips that are over or were abandoned, with the grants nobody confirmed. Returns how many trips went."""
-    over = AuthorizationRequest.expires_at <= now - timedelta(hours=1)
-    async with broker.database.write() as session:
-        abandoned = select(AuthorizationRequest.grant_id).where(
-            over, AuthorizationRequest.confirmation_digest.is_not(None)
-        )
-        await session.execute(
-            delete(Grant)
-            .where(Grant.status == GrantStatus.PENDING, Grant.id.in_(abandoned))
-            .execution_options(synchronize_session=False)
-        )
-        gone = await session.execute(
-            delete(AuthorizationRequest).where(over).execution_options(synchronize_session=False)
-        )
-        return int(getattr(gone, "rowcount", 0))
-
-
 def failure_url(trip: Trip, error: ConnectFailed) -> str:
     """Return where the browser goes after a trip that failed; empty for evergrant's own page."""
-    return _with_params(
+    return with_params(
         trip.request.redirect_url,
         {
             "outboundAppId": trip.app.id,
@@ -412,7 +270,8 @@ def described_scopes(trip: Trip) -> Sequence[tuple[str, str]]:
     return [(scope, trip.app.scope_descriptions.get(scope, "")) for scope in trip.request.scopes]
 
 
-def _with_params(url: str, params: Mapping[str, str]) -> str:
+def with_params(url: str, params: Mapping[str, str]) -> str:
+    """Return `url` with these query parameters, in place of its own of the same names; an empty URL stays empty."""
     if not url:
         return ""
     parts = urlsplit(url)
@@ -420,5 +279,6 @@ def _with_params(url: str, params: Mapping[str, str]) -> str:
     return urlunsplit(parts._replace(query=urlencode([*query, *params.items()])))
 
 
-def _verifier_slot(request: AuthorizationRequest) -> Slot:
+def verifier_slot(request: AuthorizationRequest) -> Slot:
+    """Return the place that a trip's PKCE verifier is sealed for."""
     return Slot(request.project_id, "authorization_requests", "code_verifier", request.id)

@@ -62,7 +62,7 @@ class Principal:
             PermissionDenied: it is.
         """
         if self.app_ids and app_id not in self.app_ids:
-            raise PermissionDenied(f"This management key may not use the app '{app_id}'.")
+            raise PermissionDenied("This management key is limited to other apps.")
 
     def require_every_app(self) -> None:
         """Check that the key is not limited to some apps.

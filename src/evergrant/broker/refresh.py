@@ -12,17 +12,17 @@ Refresh tokens rotate. One that is sent twice, or whose answer is dropped, can c
 import asyncio
 import logging
 import random
-import secrets
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeVar
 
-from sqlalchemy import Update, or_, update
+from sqlalchemy import Update, update
 
 from evergrant import clock
+from evergrant.broker import lease
 from evergrant.broker.apps import load_app, provider_client
 from evergrant.broker.grants import load_grant, seal_answer, token_slot
+from evergrant.broker.lease import Held, Lease
 from evergrant.broker.runtime import Broker
 from evergrant.db import Grant, GrantStatus, OutboundApp
 from evergrant.db.grant import scope_key
@@ -42,8 +42,6 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-LEASE_SECONDS = 60.0
-"""Longer than the longest provider call (25 s in all) and the write that follows it."""
 CALL_SECONDS = 30.0
 """The holder gives up here, whatever the transport does: well before its lease ends."""
 POLL_SECONDS = (0.05, 0.25)
@@ -58,28 +56,6 @@ NO_WAY_TO_REFRESH = "The access token has expired and the provider gave no refre
 LANDING_PAUSE = (0.1, 2.0)
 LANDING_SECONDS = 300.0
 """How long a landing is tried again while the database is away."""
-
-
-@dataclass(frozen=True, slots=True)
-class Lease:
-    """The right to refresh one grant, under a name that nobody else uses."""
-
-    owner: str
-
-    @classmethod
-    def new(cls) -> "Lease":
-        """Make a name for a lease that is about to be taken."""
-        return cls(secrets.token_hex(16))
-
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """A grant whose lease is ours, as it was when we took it."""
-
-    lease: Lease
-    grant: Grant
-    wait_seconds: float
-    """How long the provider must be left alone; 0 when it may be called."""
 
 
 async def refresh_grant(
@@ -97,7 +73,7 @@ async def refresh_grant(
     """
     if claimed is not None and broker.refreshes.is_running((project_id, grant_id)):
         # Somebody in this process is already waiting for the very lease that we hold: let them have it.
-        await _give_back(broker, project_id, grant_id, claimed)
+        await lease.let_go(broker, project_id, grant_id, claimed)
         claimed = None
     while True:
         flight = broker.refreshes.start(
@@ -113,7 +89,8 @@ async def refresh_grant(
 async def _refresh(
     broker: Broker, project_id: str, grant_id: str, *, seen_version: int, claimed: Lease | None
 ) -> Grant:
-    held = await _hold(broker, project_id, grant_id, claimed or Lease.new(), claimed=claimed is not None)
+    key = (project_id, grant_id)
+    held = await lease.renew(broker, *key, claimed) if claimed else await lease.take(broker, *key, Lease.new())
     pause = POLL_SECONDS[0]
     while held is None:
         grant = _alive(await load_grant(broker, project_id, grant_id))
@@ -121,16 +98,16 @@ async def _refresh(
             return grant
         await asyncio.sleep(pause)
         pause = min(pause * 1.5, POLL_SECONDS[1])
-        held = await _hold(broker, project_id, grant_id, Lease.new(), claimed=False)
+        held = await lease.take(broker, *key, Lease.new())
     grant = held.grant
     if grant.token_version > seen_version or grant.status != GrantStatus.ACTIVE:
-        await _let_go(broker, held)
+        await lease.let_go(broker, *key, held.lease)
         return _alive(grant)
     if grant.refresh_token is None:
-        await _write(broker, _dead(held, NO_WAY_TO_REFRESH))
+        await lease.write(broker, _dead(held, NO_WAY_TO_REFRESH))
         raise ReauthorizationRequired(NO_WAY_TO_REFRESH, last_refresh_error=NO_WAY_TO_REFRESH)
     if held.wait_seconds > 0:
-        await _let_go(broker, held)
+        await lease.let_go(broker, *key, held.lease)
         raise UpstreamUnavailable(grant.last_refresh_error or None, retry_after=max(1, round(held.wait_seconds + 0.5)))
     return await _call_and_land(broker, held)
 
@@ -149,7 +126,7 @@ async def _call_and_land(broker: Broker, held: Held) -> Grant:
         await _failed_for_now(broker, held, error)
         raise
     except EvergrantError:
-        await _let_go(broker, held)
+        await lease.let_go(broker, grant.project_id, grant.id, held.lease)
         raise
     landed = await _land(broker, held, answer)
     if app.unhealthy_since is not None:
@@ -172,63 +149,13 @@ async def _call(broker: Broker, app: OutboundApp, grant: Grant) -> TokenResponse
         raise UpstreamUnavailable(f"{app.name} did not answer within {CALL_SECONDS:.0f} s.") from None
 
 
-async def _hold(broker: Broker, project_id: str, grant_id: str, lease: Lease, *, claimed: bool) -> Held | None:
-    """Take the lease, or make sure of one already claimed; None while somebody else holds it."""
-    free = or_(Grant.lease_owner.is_(None), Grant.lease_until < database_now())
-    statement = (
-        update(Grant)
-        .where(
-            Grant.project_id == project_id,
-            Grant.id == grant_id,
-            Grant.lease_owner == lease.owner if claimed else free,
-        )
-        .values(lease_owner=lease.owner, lease_until=database_now(LEASE_SECONDS))
-        .returning(Grant, database_now().label("at"))
-        .execution_options(synchronize_session=False)
-    )
-    async with broker.database.write() as session:
-        row = (await session.execute(statement)).one_or_none()
-    if row is None:
-        return None
-    grant, at = row
-    wait = (grant.refresh_not_before - at).total_seconds() if grant.refresh_not_before else 0.0
-    return Held(lease, grant, max(0.0, wait))
-
-
-def _mine(held: Held) -> Update:
-    """Begin an update of the held row that lets the lease go and does nothing if it is no longer ours."""
-    return _leased(held.grant.project_id, held.grant.id, held.lease)
-
-
-def _leased(project_id: str, grant_id: str, lease: Lease) -> Update:
-    return (
-        update(Grant)
-        .where(Grant.project_id == project_id, Grant.id == grant_id, Grant.lease_owner == lease.owner)
-        .values(lease_owner=None, lease_until=None)
-        .execution_options(synchronize_session=False)
-    )
-
-
 def _dead(held: Held, reason: str) -> Update:
-    return _mine(held).values(
+    return lease.closing(held).values(
         status=GrantStatus.REAUTHORIZATION_REQUIRED,
         last_refresh_error=reason,
         refresh_failures=Grant.refresh_failures + 1,
         next_refresh_at=None,
     )
-
-
-async def _write(broker: Broker, statement: Update) -> Grant | None:
-    async with broker.database.write() as session:
-        return (await session.execute(statement.returning(Grant))).scalar_one_or_none()
-
-
-async def _let_go(broker: Broker, held: Held) -> None:
-    await _write(broker, _mine(held))
-
-
-async def _give_back(broker: Broker, project_id: str, grant_id: str, lease: Lease) -> None:
-    await _write(broker, _leased(project_id, grant_id, lease))
 
 
 async def _land(broker: Broker, held: Held, answer: TokenResponse) -> Grant:
@@ -263,7 +190,7 @@ async def _land(broker: Broker, held: Held, answer: TokenResponse) -> Grant:
         values["id_token"] = tokens.id_token
     if tokens.scopes is not None:
         values |= {"scopes": list(tokens.scopes), "scope_key": scope_key(tokens.scopes)}
-    landed = await _until_it_works(lambda: _write(broker, _mine(held).values(**values)))
+    landed = await _until_it_works(lambda: lease.write(broker, lease.closing(held).values(**values)))
     if landed is not None:
         return landed
     # The lease was taken over while we were away (a stopped process, a paused machine), or the user reconnected. What
@@ -279,7 +206,7 @@ async def _believe_or_not(broker: Broker, held: Held, error: ReauthorizationRequ
     """Handle `invalid_grant`: if the stored token has moved meanwhile, it was only our copy that was spent."""
     grant = held.grant
     text = str(error.details.get("lastRefreshError") or error.message)
-    dead = await _write(broker, _dead(held, text).where(Grant.token_version == grant.token_version))
+    dead = await lease.write(broker, _dead(held, text).where(Grant.token_version == grant.token_version))
     if dead is not None:
         log.warning("a consent is dead", extra={"grant": grant.id, "app": grant.app_id, "project": grant.project_id})
         raise ReauthorizationRequired(text, last_refresh_error=text) from error
@@ -295,7 +222,7 @@ async def _failed_for_now(broker: Broker, held: Held, error: UpstreamUnavailable
         background = max(background, error.provider_retry_after)
     await _record_failure(
         broker,
-        _mine(held).values(
+        lease.closing(held).values(
             last_refresh_error=error.message,
             refresh_failures=failures,
             refresh_not_before=database_now(on_demand),
@@ -310,7 +237,7 @@ async def _rejected(broker: Broker, held: Held, app: OutboundApp, error: Upstrea
     slow = REJECTED_PAUSE * random.uniform(0.75, 1.25)  # noqa: S311 - jitter, not a secret
     await _record_failure(
         broker,
-        _mine(held).values(
+        lease.closing(held).values(
             last_refresh_error=error.message,
             refresh_failures=held.grant.refresh_failures + 1,
             refresh_not_before=database_now(ON_DEMAND_PAUSE[1]),

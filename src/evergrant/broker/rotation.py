@@ -13,7 +13,6 @@ from sqlalchemy import ColumnElement, Row, and_, func, select, tuple_, update
 from sqlalchemy.orm import InstrumentedAttribute
 
 from evergrant.broker.runtime import Broker
-from evergrant.crypto.keyring import data_key_id
 from evergrant.crypto.sealed import Sealed, Slot
 from evergrant.db import AuthorizationRequest, Base, Grant, OutboundApp, Project
 
@@ -97,7 +96,7 @@ async def _reseal_row(broker: Broker, sealed: SealedColumns, row: Row[Any], *, n
     values: dict[str, Sealed] = {}
     for name in sealed.columns:
         current: Sealed | None = getattr(row, name)
-        if current is not None and data_key_id(current) != newest.get(row.project_id):
+        if current is not None and broker.vault.key_of(current) != newest.get(row.project_id):
             slot = Slot(row.project_id, sealed.table.__tablename__, name, row.id)
             values[name] = await broker.vault.seal(slot, await broker.vault.open(slot, current))
     if not values:

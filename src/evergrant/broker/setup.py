@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from pydantic import SecretStr
 from sqlalchemy.exc import IntegrityError
@@ -32,13 +33,19 @@ class InitResult:
 
 async def upgrade(settings: Settings) -> None:
     """Bring the database's schema to this version."""
-    if settings.uses_sqlite:
-        settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     database = open_database(settings)
+    if database.is_sqlite:
+        _make_private_file(Path(database.engine.url.database or ""))
     try:
         await upgrade_database(database.engine)
     finally:
         await database.engine.dispose()
+
+
+def _make_private_file(path: Path) -> None:
+    """Make the SQLite file ourselves: it would be readable for everybody, and its journal gets the same mode."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path.touch(mode=0o600)
 
 
 async def prepare(settings: Settings, *, migrate: bool = False) -> None:
@@ -52,9 +59,9 @@ async def prepare(settings: Settings, *, migrate: bool = False) -> None:
     made = create_master_key_file(settings)
     if made is not None:
         log.warning("generated a master key; back it up apart from the database", extra={"file": str(made)})
-    if settings.bootstrap_project_id is not None:
-        async with open_broker(settings) as broker:
-            await _bootstrap(broker)
+    # Always, so that what is wrong is said here in one line, and not by a server's failed start.
+    async with open_broker(settings) as broker:
+        await _bootstrap(broker)
 
 
 async def initialise(

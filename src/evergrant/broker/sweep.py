@@ -7,7 +7,8 @@ from datetime import datetime
 from sqlalchemy import or_, select, update
 from sqlalchemy.sql.expression import tuple_
 
-from evergrant.broker.refresh import LEASE_SECONDS, Lease, refresh_grant
+from evergrant.broker.lease import LEASE_SECONDS, Lease
+from evergrant.broker.refresh import refresh_grant
 from evergrant.broker.runtime import Broker
 from evergrant.db import Grant, GrantStatus
 from evergrant.db.types import database_now

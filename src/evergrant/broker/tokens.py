@@ -161,6 +161,6 @@ def parse_scopes(scopes: list[str] | None, *, field: str = "scopes") -> tuple[st
         InvalidValue: one is empty or not a string of one word.
     """
     for scope in scopes or ():
-        if not scope or any(c.isspace() for c in scope):
+        if scope.split() != [scope]:
             raise InvalidValue.of((field, "each scope is one word"))
     return tuple(scopes or ())

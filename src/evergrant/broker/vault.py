@@ -68,6 +68,11 @@ class Vault:
             key = await self._load(slot.project_id, data_key_id(sealed))
         return SecretStr(key.open(slot, sealed))
 
+    @staticmethod
+    def key_of(sealed: Sealed) -> str:
+        """Return the id of the data key that a value is sealed under, without opening it."""
+        return data_key_id(sealed)
+
     async def create_key(self, session: AsyncSession, project_id: str, *, now: datetime) -> str:
         """Give a project a new data key, its first or the next one, and return the key's id.
 

@@ -8,7 +8,8 @@ from pydantic import SecretStr
 
 from evergrant import clock
 from evergrant.broker import apps as use_cases
-from evergrant.broker.apps import AppDefinition, callback_url
+from evergrant.broker.app_definition import AppDefinition
+from evergrant.broker.apps import callback_url
 from evergrant.broker.runtime import Broker
 from evergrant.cli.running import json_option, print_rows, project_option, run, the_project
 from evergrant.db import OutboundApp

@@ -13,6 +13,9 @@ from evergrant.settings import PREFIX, load_settings
 
 DRAIN_SECONDS = 45
 """How long a stop waits for requests in flight; refreshes in flight are waited for after that."""
+WORKER_SILENCE_SECONDS = 30
+"""How long a worker may say nothing before it is killed. uvicorn's 5 s is less than a start takes on a busy machine,
+and killing a worker that is only paused kills the refreshes that it has in flight."""
 
 
 @click.command()
@@ -40,6 +43,7 @@ def serve(host: str, port: int, workers: int, no_refresher: bool, migrate: bool)
         proxy_headers=True,
         forwarded_allow_ips=settings.trusted_proxies,
         timeout_graceful_shutdown=DRAIN_SECONDS,
+        timeout_worker_healthcheck=WORKER_SILENCE_SECONDS,
     )
 
 

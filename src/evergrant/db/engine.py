@@ -11,7 +11,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, event
+from sqlalchemy import Connection, event, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import (
     ArgumentError,
@@ -28,6 +28,9 @@ from evergrant.errors import ConfigurationError, MigrationsPending, Unavailable
 
 SQLITE_BUSY_SECONDS = 15
 """How long a writer waits for another process's transaction on SQLite."""
+
+HIDE_PARAMETERS = True
+"""Errors name the statement only: its parameters are people's ids and ciphertexts, and errors are logged."""
 
 _WRITE = "evergrant_write"
 _MIGRATION_LOCK = 0x65766772
@@ -66,7 +69,9 @@ def make_engine(url: URL, *, pool_size: int = 10) -> AsyncEngine:
     """
     try:
         if url.get_backend_name() == "sqlite":
-            engine = create_async_engine(url, connect_args={"timeout": SQLITE_BUSY_SECONDS})
+            engine = create_async_engine(
+                url, connect_args={"timeout": SQLITE_BUSY_SECONDS}, hide_parameters=HIDE_PARAMETERS
+            )
             _prepare_sqlite(engine)
         else:
             engine = create_async_engine(
@@ -76,6 +81,7 @@ def make_engine(url: URL, *, pool_size: int = 10) -> AsyncEngine:
                 max_overflow=pool_size,
                 pool_pre_ping=True,
                 pool_timeout=10,
+                hide_parameters=HIDE_PARAMETERS,
             )
     except (ArgumentError, NoSuchModuleError) as error:
         raise ConfigurationError(f"EVERGRANT_DATABASE_URL: {error}") from None
@@ -148,6 +154,16 @@ class Database:
         with _translated():
             async with self._write() as session, session.begin():
                 yield session
+
+    async def ping(self) -> None:
+        """Make sure that the database answers.
+
+        Raises:
+            Unavailable: it does not.
+        """
+        with _translated():
+            async with self.engine.connect() as connection:
+                await connection.execute(text("SELECT 1"))
 
     async def require_current_schema(self) -> None:
         """Make sure that the schema is this version's.

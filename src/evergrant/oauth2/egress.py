@@ -54,6 +54,8 @@ def parse_target(url: str) -> Target:
     host = parsed.raw_host.decode("ascii").lower()
     if not _is_host(host):
         raise ValueError("must name a host: write it like https://provider.example/path")
+    if parsed.port is not None and not 0 < parsed.port < 65_536:
+        raise ValueError("must not have a port beyond 65535")
     return Target(
         scheme=parsed.scheme,
         host=host,

@@ -5,7 +5,7 @@ Authlib builds the requests; `Http` sends each exactly once; `failures` translat
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import cast
-from urllib.parse import parse_qsl, quote_plus, urlencode
+from urllib.parse import parse_qsl, quote, urlencode
 
 from authlib.oauth2.auth import ClientAuth
 from authlib.oauth2.rfc6749.parameters import prepare_token_request
@@ -168,8 +168,9 @@ async def _post(http: Http, url: str, client: ClientRegistration, body: str) -> 
     method = "none" if client.client_secret is None else client.auth_method
     client_id = client.client_id
     if method == "client_secret_basic":
-        # RFC 6749 section 2.3.1: form-urlencode both before they are joined, which Authlib doesn't.
-        auth = ClientAuth(quote_plus(client_id), quote_plus(secret), method)
+        # RFC 6749 section 2.3.1: form-urlencode both before they are joined, which Authlib doesn't. A space as %20,
+        # because servers that decode with a plain unquote, Authlib's among them, leave a "+" as it is.
+        auth = ClientAuth(quote(client_id, safe=""), quote(secret, safe=""), method)
     else:
         auth = ClientAuth(client_id, secret, method)
     headers = {"Accept": "application/json"}

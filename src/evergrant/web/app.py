@@ -56,9 +56,11 @@ def create_app(settings: Settings) -> FastAPI:
         generate_unique_id_function=documentation.operation_id,
     )
     errors.install(app)
-    app.add_middleware(RequestMiddleware)
+    app.add_middleware(RequestMiddleware, on_bug=errors.bug)
+    # First, and not included like the others: FastAPI puts a layer of its own around each call of an included router,
+    # which is a fifteenth of what a fetch costs. So these routes name their operations themselves.
+    app.router.routes.extend(tokens.router.routes)
     for router in (
-        tokens.router,
         apps.router,
         api_connect.router,
         license_tier.router,
@@ -80,7 +82,7 @@ def create_app_from_environment() -> FastAPI:
 
 
 def _settle_memory() -> None:
-    """Take what the start made out of the collector's sight and let it run less often: it halves the slowest fetches."""
+    """Take what the start made out of the collector's sight, and let it run less often: that halves the p99."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)

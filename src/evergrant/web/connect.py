@@ -7,7 +7,7 @@ from fastapi import APIRouter, Form, Request
 from fastapi.responses import RedirectResponse, Response
 
 from evergrant import clock
-from evergrant.broker import connect
+from evergrant.broker import completion, connect
 from evergrant.broker.apps import CALLBACK_PATH
 from evergrant.broker.connect import Trip
 from evergrant.broker.runtime import Broker
@@ -77,7 +77,7 @@ async def callback(request: Request, broker: BrokerDep) -> Response:
     now = clock.utcnow()
     trip = await connect.find_by_state(broker, params.get("state", ""), browser=_browser(request, broker), now=now)
     try:
-        return _send(await connect.complete(broker, trip, params, now=now) or RESULT_PATH)
+        return _send(await completion.complete(broker, trip, params, now=now) or RESULT_PATH)
     except ConnectFailed as error:
         return _send(connect.failure_url(trip, error) or f"{RESULT_PATH}?err={error.error}")
     except EvergrantError:

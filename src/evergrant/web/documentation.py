@@ -1,4 +1,4 @@
-"""The OpenAPI document, and a page that shows it. FastAPI's own page loads scripts from elsewhere; a key keeper must not."""
+"""The OpenAPI document, and a page that shows it without scripts: FastAPI's own page loads them from elsewhere."""
 
 import json
 import re

@@ -65,13 +65,19 @@ def _problem(entry: Any) -> tuple[type[InvalidRequest], str]:
     # The message of a parser may quote what it read; say what is wanted instead.
     if kind == "json_invalid":
         return MalformedRequest, "send a JSON object"
-    if kind == "missing" or (kind == "string_too_short" and entry.get("ctx", {}).get("min_length") == 1):
+    limits = entry.get("ctx", {})
+    if kind == "missing" or (kind in ("string_too_short", "too_short") and limits.get("min_length") == 1):
         return MissingArgument, "is required"
+    if kind in ("string_too_long", "too_long"):
+        things = "items" if limits.get("field_type") == "List" else "characters"
+        return InvalidValue, f"use at most {limits['max_length']:,} {things}"
     if kind == "extra_forbidden":
         return InvalidValue, "there is no such field; check its spelling"
     if kind in ("model_type", "model_attributes_type", "dict_type", "dataclass_type"):
         return MalformedRequest, "send a JSON object, with Content-Type: application/json"
-    if kind.endswith(("_type", "_parsing", "_unicode")):
+    if kind == "string_unicode":
+        return InvalidValue, "must not contain half a surrogate pair"
+    if kind.endswith(("_type", "_parsing")):
         return MalformedRequest, message[:1].lower() + message[1:]
     return InvalidValue, message[:1].lower() + message[1:]
 
@@ -91,6 +97,8 @@ def render(request: Request, error: EvergrantError) -> Response:
 
 
 def _from_framework(error: HTTPException) -> EvergrantError:
+    if isinstance(error.__cause__, EvergrantError):
+        return error.__cause__  # raised while the framework read the body, which it calls a bad request
     match error.status_code:
         case 404:
             return NotFound()
@@ -124,6 +132,7 @@ def install(app: FastAPI) -> None:
     async def _framework(request: Request, error: HTTPException) -> Response:
         return render(request, _from_framework(error))
 
-    @app.exception_handler(Exception)
-    async def _bug(request: Request, error: Exception) -> Response:
-        return render(request, EvergrantError())
+
+def bug(request: Request) -> Response:
+    """Make the answer to an exception that nobody expected; what it was is in the log."""
+    return render(request, EvergrantError())

@@ -3,7 +3,10 @@
 import logging
 import secrets
 import time
+from collections.abc import Callable
 
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from evergrant.errors import RequestTooLarge
@@ -17,8 +20,9 @@ MAX_BODY_BYTES = 1024 * 1024
 class RequestMiddleware:
     """Gives every request an id, refuses bodies that are too large and writes the access log."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, *, on_bug: Callable[[Request], Response]) -> None:
         self._app = app
+        self._on_bug = on_bug
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
@@ -27,7 +31,7 @@ class RequestMiddleware:
             return
         rid = secrets.token_hex(8)
         token = request_id.set(rid)
-        started, status, received = time.perf_counter(), 500, 0
+        started, status, received, answering = time.perf_counter(), 500, 0, False
 
         async def limited_receive() -> Message:
             nonlocal received
@@ -38,14 +42,20 @@ class RequestMiddleware:
             return message
 
         async def send_with_id(message: Message) -> None:
-            nonlocal status
+            nonlocal status, answering
             if message["type"] == "http.response.start":
+                answering = True
                 status = message["status"]
                 message["headers"] = [*message["headers"], (b"x-request-id", rid.encode())]
             await send(message)
 
         try:
             await self._app(scope, limited_receive, send_with_id)
+        except Exception:  # here, where the request still has its id
+            log.exception("a bug")
+            if answering:
+                raise
+            await self._on_bug(Request(scope))(scope, receive, send_with_id)
         finally:
             if log.isEnabledFor(logging.INFO):
                 # The path only: query strings carry codes and states. What is secret in a path, the formatter redacts.

@@ -1,30 +1,76 @@
 """Outbound apps: create, update, delete, load."""
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from fastapi import APIRouter, Path
-from pydantic import Field, SecretStr
+from pydantic import Field, model_validator
 
 from evergrant import clock
 from evergrant.broker import apps
-from evergrant.broker.apps import AppDefinition
+from evergrant.broker.app_definition import AppDefinition
 from evergrant.broker.runtime import Broker
 from evergrant.db import OutboundApp
-from evergrant.errors import InvalidValue
-from evergrant.web.api.wire import AppId, Flag, StrictWireModel, Text, WireModel, errors
+from evergrant.errors import InvalidRequest, InvalidValue
+from evergrant.web.api.wire import AppId, Flag, SecretText, StrictWireModel, Text, WireModel, errors, example
 from evergrant.web.deps import AppsReader, AppsWriter, BrokerDep
 
 router = APIRouter(prefix="/v1/mgmt/outbound", tags=["apps"])
 
 ShortText = Annotated[Text, Field(max_length=2_000)]
 
+_SCOPE = "https://www.googleapis.com/auth/contacts.readonly"
+_DEFINED = {
+    "id": "google-contacts",
+    "name": "Google Contacts",
+    "clientId": "1234.apps.googleusercontent.com",
+    "discoveryUrl": "https://accounts.google.com",
+    "defaultScopes": [_SCOPE],
+    "accessType": "offline",
+    "prompt": ["consent"],
+}
+_SECRET = {"clientSecret": "GOCSPX-from-the-provider"}
+_STORED = {
+    **_DEFINED,
+    "description": "",
+    "logo": "",
+    "hasClientSecret": True,
+    "authorizationUrl": "https://accounts.google.com/o/oauth2/v2/auth",
+    "authorizationUrlParams": [],
+    "tokenUrl": "https://oauth2.googleapis.com/token",
+    "tokenUrlParams": [],
+    "revocationUrl": "https://oauth2.googleapis.com/revoke",
+    "defaultRedirectUrl": "",
+    "callbackDomain": "",
+    "callbackUrl": "https://evergrant.example.com/v1/outbound/oauth/callback",
+    "pkce": True,
+    "appType": "oauth",
+    "issuer": "https://accounts.google.com",
+    "userinfoUrl": "https://openidconnect.googleapis.com/v1/userinfo",
+    "jwksUrl": "https://www.googleapis.com/oauth2/v3/certs",
+    "tokenEndpointAuthMethod": "client_secret_post",
+    "scopes": [{"value": _SCOPE, "description": "See your contacts"}],
+    "skipConsentPage": False,
+    "requireConfirmation": False,
+    "health": {"status": "ok", "reason": "", "since": ""},
+    "createdTime": "1741103514",
+    "updatedTime": "1741103514",
+}
+
 
 class UrlParam(StrictWireModel):
     """One extra parameter of a request to the provider."""
 
-    key: ShortText
+    key: ShortText = ""
+    name: ShortText = Field(default="", description="The same as `key`, in the SDKs' spelling; either will do.")
     value: ShortText = ""
+
+    @model_validator(mode="after")
+    def _one_name(self) -> Self:
+        if self.key and self.name and self.key != self.name:
+            raise ValueError("key and name are two spellings of one thing: give one of them")
+        self.key = self.name = self.key or self.name
+        return self
 
 
 class ScopeDescription(StrictWireModel):
@@ -41,7 +87,7 @@ class AppFields(StrictWireModel):
     description: ShortText = ""
     logo: Text = Field(default="", description="https URL or data:image URL.")
     client_id: ShortText = Field(default="", description="From the provider.")
-    client_secret: SecretStr | None = Field(
+    client_secret: SecretText | None = Field(
         default=None,
         description="From the provider. Write-only; left out of an update, the stored one stays.",
     )
@@ -59,7 +105,9 @@ class AppFields(StrictWireModel):
     callback_domain: ShortText = Field(default="", description="Host for the callback instead of the public URL's.")
     pkce: Flag = Field(default=True, description="Off only where the provider refuses PKCE.")
     access_type: Text = Field(default="", description="offline or online, where the provider knows `access_type`.")
-    prompt: list[ShortText] = Field(default_factory=list, description="none, login, consent, select_account")
+    prompt: list[ShortText] = Field(
+        default_factory=list, max_length=10, description="none, login, consent, select_account"
+    )
     app_type: Literal["oauth", "apikey"] = "oauth"
     use_dcr: Flag = False
     dcr_url: ShortText = ""
@@ -83,6 +131,8 @@ class AppFields(StrictWireModel):
 class CreateApp(AppFields):
     """An app to create."""
 
+    model_config = example({**_DEFINED, **_SECRET})
+
     id: Text = Field(default="", description="Yours, or left out for a generated one. Cannot be changed later.")
 
 
@@ -101,11 +151,15 @@ class UpdatedApp(AppFields):
 class UpdateApp(StrictWireModel):
     """An app to update."""
 
+    model_config = example({"app": {**_DEFINED, "name": "Contacts"}})
+
     app: UpdatedApp
 
 
 class DeleteApp(WireModel):
     """An app to delete, with everything connected through it."""
+
+    model_config = example({"id": "google-contacts"})
 
     id: AppId
 
@@ -156,17 +210,23 @@ class AppBody(WireModel):
 class AppAnswer(WireModel):
     """One app."""
 
+    model_config = example({"app": _STORED})
+
     app: AppBody
 
 
 class AppsAnswer(WireModel):
     """Apps by name."""
 
+    model_config = example({"apps": [_STORED]})
+
     apps: list[AppBody]
 
 
 class Nothing(WireModel):
     """An empty answer: it is done."""
+
+    model_config = example({})
 
 
 def app_body(broker: Broker, app: OutboundApp) -> AppBody:
@@ -180,9 +240,9 @@ def app_body(broker: Broker, app: OutboundApp) -> AppBody:
         has_client_secret=app.client_secret is not None,
         discovery_url=app.discovery_url,
         authorization_url=app.authorization_url,
-        authorization_url_params=[UrlParam(key=k, value=v) for k, v in app.authorization_url_params],
+        authorization_url_params=[UrlParam(key=k, name=k, value=v) for k, v in app.authorization_url_params],
         token_url=app.token_url,
-        token_url_params=[UrlParam(key=k, value=v) for k, v in app.token_url_params],
+        token_url_params=[UrlParam(key=k, name=k, value=v) for k, v in app.token_url_params],
         revocation_url=app.revocation_url,
         default_scopes=app.default_scopes,
         default_redirect_url=app.default_redirect_url,
@@ -274,7 +334,10 @@ async def update_app(body: UpdateApp, broker: BrokerDep, principal: AppsWriter) 
     """Replace everything but the client secret and fields of ours that are left out."""
     principal.require_app(body.app.id)
     new = definition(body.app, body.app.id, prefix="app.")
-    app = await apps.update_app(broker, principal.project_id, new, now=clock.utcnow())
+    try:
+        app = await apps.update_app(broker, principal.project_id, new, now=clock.utcnow())
+    except InvalidRequest as error:
+        raise error.under("app") from None
     return AppAnswer(app=app_body(broker, app))
 
 
@@ -286,9 +349,11 @@ async def delete_app(body: DeleteApp, broker: BrokerDep, principal: AppsWriter) 
     return Nothing()
 
 
-@router.get("/app/{id}", summary="Load an outbound app", responses=errors(404))
+@router.get("/app/{id}", summary="Load an outbound app", responses=errors(400, 404))
 async def load_app(
-    app_id: Annotated[str, Path(alias="id", max_length=64)], broker: BrokerDep, principal: AppsReader
+    app_id: Annotated[Text, Path(alias="id", max_length=64, examples=["google-contacts"])],
+    broker: BrokerDep,
+    principal: AppsReader,
 ) -> AppAnswer:
     """Return one app."""
     principal.require_app(app_id)

@@ -4,12 +4,12 @@ from fastapi import APIRouter
 from pydantic import AliasChoices, Field
 
 from evergrant import clock
-from evergrant.broker import connect
+from evergrant.broker import completion, connect
 from evergrant.broker.connect import ConnectWish
 from evergrant.broker.grants import ResourceOwner
 from evergrant.errors import InvalidValue, MissingArgument
 from evergrant.web.api.apps import Nothing, ShortText
-from evergrant.web.api.wire import AppId, Flag, OptionalId, OwnerId, WireModel, errors
+from evergrant.web.api.wire import AppId, Flag, OptionalId, OwnerId, WireModel, errors, example
 from evergrant.web.deps import BrokerDep, Connector
 
 router = APIRouter(prefix="/v1/mgmt/outbound/app", tags=["connect"])
@@ -26,7 +26,9 @@ class ConnectOptions(WireModel):
     scopes: list[ShortText] = Field(
         default_factory=list, max_length=500, description="Instead of the app's default scopes."
     )
-    prompt: list[ShortText] = Field(default_factory=list, description="none, login, consent, select_account")
+    prompt: list[ShortText] = Field(
+        default_factory=list, max_length=10, description="none, login, consent, select_account"
+    )
     login_hint: ShortText = ""
     resources: list[ShortText] = Field(
         default_factory=list, max_length=20, description="Resource indicators (RFC 8707)."
@@ -38,6 +40,14 @@ class ConnectOptions(WireModel):
 
 class Connect(WireModel):
     """Who shall connect what."""
+
+    model_config = example(
+        {
+            "appId": "google-contacts",
+            "userId": "alice",
+            "options": {"redirectUrl": "https://app.example.com/connected"},
+        }
+    )
 
     app_id: AppId
     user_id: OwnerId = Field(description="The user who will consent, by your own id for them.")
@@ -51,18 +61,22 @@ class Connect(WireModel):
 class ConnectAnswer(WireModel):
     """Where to send the user's browser."""
 
+    model_config = example({"url": "https://evergrant.example.com/connect/3q2-7wQx0Ck5nXy1mB8fLr6hJt4vZsPdEaUiOg9KcNM"})
+
     url: str = Field(description="Works once, for 10 minutes.")
 
 
 class Confirm(WireModel):
     """Who came back from a trip of an app with `requireConfirmation`."""
 
+    model_config = example({"confirmation": "Zk8vQ1t5rW2yXn7pLb4cMd9sHf3gJa6uEo0iKqRzT-Y", "userId": "alice"})
+
     confirmation: ShortText = Field(min_length=1, description="From the redirect; works once.")
     user_id: OwnerId = Field(description="The user who is logged in to your application in that browser.")
 
 
 @router.post("/connect", summary="Start a connect trip", responses=errors(400, 404, 413))
-async def create_connect(body: Connect, broker: BrokerDep, principal: Connector) -> ConnectAnswer:
+async def start_connect(body: Connect, broker: BrokerDep, principal: Connector) -> ConnectAnswer:
     """Return the link that takes the user through consent and back."""
     principal.require_app(body.app_id)
     if body.tenant_level and not body.tenant_id:
@@ -87,9 +101,9 @@ async def create_connect(body: Connect, broker: BrokerDep, principal: Connector)
 @router.post("/connect/confirm", summary="Confirm who connected", responses=errors(400, 404, 413))
 async def confirm_connect(body: Confirm, broker: BrokerDep, principal: Connector) -> Nothing:
     """Make a pending connection usable. A confirmation for another user than was meant deletes it instead."""
-    await connect.confirm(
+    await completion.confirm(
         broker,
-        principal.project_id,
+        principal,
         confirmation=body.confirmation,
         user_id=body.user_id,
         now=clock.utcnow(),

@@ -1,17 +1,20 @@
-"""Fetching tokens: the hot path. The handlers read the body and write the answer themselves; everything else is conventional."""
+"""Fetching tokens: the hot path.
 
-import json
+The handlers read the body and write the answer themselves; everything else is conventional.
+"""
+
 from datetime import datetime
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from pydantic import Field
+from pydantic_core import to_json
 
 from evergrant import clock
 from evergrant.broker.grants import ResourceOwner
 from evergrant.broker.principal import Permission, Principal
 from evergrant.broker.tokens import Token, Wanted, fetch_token, parse_scopes
-from evergrant.web.api.wire import AppId, Flag, OptionalId, OwnerId, Text, WireModel, errors, read_body
+from evergrant.web.api.wire import AppId, Flag, OptionalId, OwnerId, Text, WireModel, errors, example, read_body
 from evergrant.web.deps import get_broker, principal_of
 
 router = APIRouter(prefix="/v1/mgmt/outbound/app", tags=["tokens"])
@@ -28,6 +31,7 @@ class FetchOptions(WireModel):
         default=0,
         ge=0,
         le=86_400,
+        strict=True,
         description="The token returned lives at least this many seconds, or is refreshed.",
     )
 
@@ -90,6 +94,24 @@ class TokenBody(WireModel):
 class TokenAnswer(WireModel):
     """The answer of every fetch call."""
 
+    model_config = example(
+        {
+            "token": {
+                "id": "9b2f6f0c5d8e4a7190c3b7d1e2f4a586",
+                "appId": "google-contacts",
+                "userId": "alice",
+                "tokenSub": "113456789012345678901",
+                "accessToken": "ya29.a0AfB...",
+                "accessTokenType": "Bearer",
+                "accessTokenExpiry": "1741107113",
+                "hasRefreshToken": True,
+                "lastRefreshTime": "1741103514",
+                "lastRefreshError": "",
+                "scopes": ["https://www.googleapis.com/auth/contacts.readonly"],
+            }
+        }
+    )
+
     token: TokenBody
 
 
@@ -146,7 +168,7 @@ async def _answer(
     )
     token = await fetch_token(get_broker(request), principal, wanted, now=clock.utcnow())
     return Response(
-        json.dumps({"token": token_body(token)}).encode(),
+        to_json({"token": token_body(token)}),
         media_type="application/json",
         headers={"Cache-Control": "no-store"},
     )
@@ -169,6 +191,7 @@ _TENANT = {"appId": "google-contacts", "tenantId": "acme"}
 
 @router.post(
     "/user/token",
+    operation_id="fetchUserToken",
     summary="Fetch a user's token by scopes",
     response_model=TokenAnswer,
     responses=errors(400, 404, 413, 502),
@@ -183,6 +206,7 @@ async def fetch_user_token(request: Request) -> Response:
 
 @router.post(
     "/user/token/latest",
+    operation_id="fetchLatestUserToken",
     summary="Fetch a user's most recent token",
     response_model=TokenAnswer,
     responses=errors(400, 404, 413, 502),
@@ -197,6 +221,7 @@ async def fetch_latest_user_token(request: Request) -> Response:
 
 @router.post(
     "/tenant/token",
+    operation_id="fetchTenantToken",
     summary="Fetch a tenant's token by scopes",
     response_model=TokenAnswer,
     responses=errors(400, 404, 413, 502),
@@ -211,6 +236,7 @@ async def fetch_tenant_token(request: Request) -> Response:
 
 @router.post(
     "/tenant/token/latest",
+    operation_id="fetchLatestTenantToken",
     summary="Fetch a tenant's most recent token",
     response_model=TokenAnswer,
     responses=errors(400, 404, 413, 502),

@@ -3,7 +3,7 @@
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Request
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, Strict, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
 
 from evergrant.web.errors import invalid_request
@@ -12,10 +12,18 @@ from evergrant.web.errors import invalid_request
 def _storable(value: str) -> str:
     if "\x00" in value:
         raise ValueError("must not contain the NUL character")
+    if not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value):
+        raise ValueError("must not contain half a surrogate pair")
+    return value
+
+
+def _storable_secret(value: SecretStr) -> SecretStr:
+    _storable(value.get_secret_value())
     return value
 
 
 Text = Annotated[str, Strict(), AfterValidator(_storable)]
+SecretText = Annotated[SecretStr, Strict(), AfterValidator(_storable_secret), Field(max_length=10_000)]
 Flag = Annotated[bool, Strict()]
 AppId = Annotated[Text, Field(min_length=1, max_length=64)]
 OwnerId = Annotated[Text, Field(min_length=1, max_length=255)]
@@ -32,6 +40,11 @@ class WireModel(BaseModel):
     @classmethod
     def _null_is_absent(cls, data: Any) -> Any:
         return {k: v for k, v in data.items() if v is not None} if isinstance(data, dict) else data
+
+
+def example(members: dict[str, Any]) -> ConfigDict:
+    """Make a model's configuration that adds an example to the OpenAPI document."""
+    return ConfigDict(json_schema_extra={"examples": [members]})
 
 
 class StrictWireModel(WireModel):
@@ -59,6 +72,17 @@ class ErrorDetails(WireModel):
 
 class ErrorBody(WireModel):
     """Every error of every call."""
+
+    model_config = example(
+        {
+            "errorCode": "E011003",
+            "errorDescription": "An argument has a value that cannot be used.",
+            "errorMessage": "tokenUrl: use https",
+            "message": "tokenUrl: use https",
+            "requestId": "5f0c2b9d8a7e6f41",
+            "details": {"fields": [{"field": "tokenUrl", "problem": "use https"}]},
+        }
+    )
 
     error_code: str
     error_description: str

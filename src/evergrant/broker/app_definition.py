@@ -1,0 +1,134 @@
+"""What an operator says about an app, and the rules for it."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pydantic import SecretStr
+
+from evergrant.broker.projects import check_redirect_url
+from evergrant.broker.runtime import Broker
+from evergrant.db import Project
+from evergrant.errors import InvalidValue, MissingArgument
+from evergrant.oauth2.transport import check_url
+
+AUTH_METHODS = ("client_secret_post", "client_secret_basic", "none")
+PROMPTS = ("none", "login", "consent", "select_account")
+ACCESS_TYPES = ("offline", "online")
+RESERVED_PARAMS = frozenset(
+    {"client_id", "client_secret", "redirect_uri", "response_type", "state", "code", "code_challenge"}
+    | {"code_challenge_method", "code_verifier", "grant_type", "refresh_token", "nonce", "scope"}
+)
+"""Parameters that the protocol sets itself; an app's extra ones may not stand in for them."""
+
+_LOGO = r"(https://[^\s]+|data:image/(png|jpeg|gif|webp);base64,[A-Za-z0-9+/=]+)\Z"
+
+Params = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AppDefinition:
+    """What an operator says about an app. Fields that may be None are kept on an update that leaves them out."""
+
+    name: str
+    id: str = ""
+    description: str = ""
+    logo: str = ""
+    client_id: str = ""
+    client_secret: SecretStr | None = None
+    discovery_url: str = ""
+    authorization_url: str = ""
+    authorization_url_params: Params = ()
+    token_url: str = ""
+    token_url_params: Params = ()
+    revocation_url: str = ""
+    default_scopes: tuple[str, ...] = ()
+    default_redirect_url: str = ""
+    callback_domain: str = ""
+    pkce: bool = True
+    access_type: str = ""
+    prompt: tuple[str, ...] = ()
+    # ours
+    issuer: str | None = None
+    userinfo_url: str | None = None
+    jwks_url: str | None = None
+    token_endpoint_auth_method: str | None = None
+    scope_descriptions: dict[str, str] | None = None
+    skip_consent_page: bool | None = None
+    require_confirmation: bool | None = None
+
+
+def check_definition(broker: Broker, project: Project, new: AppDefinition) -> None:
+    """Check every field.
+
+    Raises:
+        MissingArgument: there is no name.
+        InvalidValue: naming every wrong field.
+    """
+    if not new.name.strip():
+        raise MissingArgument.of(("name", "give the app a name"))
+    problems: list[tuple[str, str]] = []
+    if len(new.name) > 200:
+        problems.append(("name", "use at most 200 characters"))
+    if new.id and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", new.id):
+        problems.append(("id", "use letters, digits, '.', '_' and '-', at most 64, beginning with a letter or digit"))
+    for name, url in (
+        ("discoveryUrl", new.discovery_url),
+        ("authorizationUrl", new.authorization_url),
+        ("tokenUrl", new.token_url),
+        ("revocationUrl", new.revocation_url),
+        ("userinfoUrl", new.userinfo_url),
+        ("jwksUrl", new.jwks_url),
+    ):
+        if url:
+            try:
+                check_url(url, what="it", egress_allow=broker.settings.egress_allow)
+            except ValueError as error:
+                problems.append((name, str(error)))
+    if len(new.logo) > 100_000:
+        problems.append(("logo", "use at most 100,000 characters; link to larger pictures"))
+    elif new.logo and not re.match(_LOGO, new.logo):
+        problems.append(("logo", "use an https URL or a data:image URL (png, jpeg, gif, webp)"))
+    if new.callback_domain and not re.fullmatch(r"(?i)[a-z0-9-]+(\.[a-z0-9-]+)+(:\d{1,5})?", new.callback_domain):
+        problems.append(("callbackDomain", "use a host name like connect.example.com, without https://"))
+    problems += _param_problems("authorizationUrlParams", new.authorization_url_params)
+    problems += _param_problems("tokenUrlParams", new.token_url_params)
+    if new.access_type and new.access_type not in ACCESS_TYPES:
+        problems.append(("accessType", f"use one of {', '.join(ACCESS_TYPES)}"))
+    problems += prompt_problems("prompt", new.prompt)
+    if new.token_endpoint_auth_method and new.token_endpoint_auth_method not in AUTH_METHODS:
+        problems.append(("tokenEndpointAuthMethod", f"use one of {', '.join(AUTH_METHODS)}"))
+    problems += scope_problems("defaultScopes", new.default_scopes)
+    if new.default_redirect_url:
+        try:
+            check_redirect_url(broker, project, new.default_redirect_url, field="defaultRedirectUrl")
+        except InvalidValue as error:
+            problems += [(e["field"], e["problem"]) for e in error.details["fields"]]
+    if problems:
+        raise InvalidValue.of(*problems)
+
+
+def _param_problems(name: str, params: Params) -> list[tuple[str, str]]:
+    return [
+        (
+            name,
+            f"'{key}' is set by the protocol itself and cannot be given here" if key else "every key needs a name",
+        )
+        for key, _ in params
+        if not key or key in RESERVED_PARAMS
+    ]
+
+
+def prompt_problems(name: str, prompt: Sequence[str]) -> list[tuple[str, str]]:
+    """Return what is wrong with `prompt` values (OpenID Connect Core 3.1.2.1)."""
+    if any(value not in PROMPTS for value in prompt):
+        return [(name, f"use values from {', '.join(PROMPTS)}")]
+    if "none" in prompt and len(prompt) > 1:
+        return [(name, "'none' cannot be combined with other values")]
+    return []
+
+
+def scope_problems(name: str, scopes: Sequence[str]) -> list[tuple[str, str]]:
+    """Return what is wrong with scope tokens (RFC 6749 section 3.3: visible ASCII but quote and backslash)."""
+    bad = any(not re.fullmatch(r"[\x21\x23-\x5b\x5d-\x7e]+", scope) for scope in scopes)
+    return [(name, "each scope is one word of visible ASCII, without spaces, quotes and backslashes")] if bad else []

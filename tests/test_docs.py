@@ -1,0 +1,107 @@
+"""The pages in docs/: what they name exists, and what exists is named."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evergrant import errors
+from evergrant.settings import PREFIX, Settings
+from evergrant.web.app import create_app
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_page_links_only_to_what_is_there(page: Path) -> None:
+    for target in re.findall(r"\]\((?!https?://)([^)]+)\)", page.read_text()):
+        path, _, anchor = target.partition("#")
+        linked = (page.parent / path) if path else page
+        assert linked.is_file(), f"{page.name}: {target}"
+        if anchor:
+            assert anchor in {anchor_of(heading) for heading in headings(linked)}, f"{page.name}: {target}"
+
+
+def headings(page: Path) -> list[str]:
+    return re.findall(r"^#+ (.*)$", page.read_text(), flags=re.MULTILINE)
+
+
+def anchor_of(heading: str) -> str:
+    return re.sub(r"[^a-z0-9 -]", "", heading.lower()).replace(" ", "-")
+
+
+def documented_settings() -> dict[str, str]:
+    """Return the rows of docs/configuration.md: default by name of the variable."""
+    rows = re.findall(
+        rf"^\| `{PREFIX}([A-Z_]+)` \| ([^|]*) \|", (ROOT / "docs/configuration.md").read_text(), re.MULTILINE
+    )
+    return {name.lower(): default.strip().strip("`") for name, default in rows}
+
+
+def test_every_setting_is_documented_with_its_default() -> None:
+    def shown(default: Any) -> str:
+        return {True: "true", False: "false", None: "", (): ""}.get(default, str(default))
+
+    assert documented_settings() == {name: shown(field.default) for name, field in Settings.model_fields.items()}
+
+
+def members_of(schema: dict[str, Any], name: str) -> set[str]:
+    return set(schema["components"]["schemas"][name]["properties"])
+
+
+@pytest.fixture(scope="module")
+def openapi() -> dict[str, Any]:
+    return create_app(Settings()).openapi()
+
+
+def rows_of(page: str) -> set[str]:
+    """Return the names in the first column of a page's tables."""
+    cells = re.findall(r"^\| ([^|]*) \|", (ROOT / "docs" / page).read_text(), flags=re.MULTILINE)
+    return {name for cell in cells for name in re.findall(r"`([^`]+)`", cell)}
+
+
+def test_every_field_of_an_app_is_documented(openapi: dict[str, Any]) -> None:
+    assert members_of(openapi, "CreateApp") - rows_of("apps.md") == set()
+
+
+def test_every_field_of_a_connect_trip_is_documented(openapi: dict[str, Any]) -> None:
+    names = members_of(openapi, "Connect") - {"options"}
+    names |= {f"options.{name}" for name in members_of(openapi, "ConnectOptions")}
+    assert names - rows_of("connect.md") == set()
+
+
+def test_every_field_of_a_fetch_is_documented(openapi: dict[str, Any]) -> None:
+    names = members_of(openapi, "FetchUserToken") | members_of(openapi, "FetchTenantToken")
+    names = (names - {"options"}) | {f"options.{name}" for name in members_of(openapi, "FetchOptions")}
+    assert names - rows_of("fetch.md") == set()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_page_names_only_calls_that_exist(page: Path, openapi: dict[str, Any]) -> None:
+    calls = {(method.upper(), path) for path, item in openapi["paths"].items() for method in item}
+    for method, path in re.findall(r"`(GET|POST|PUT|PATCH|DELETE) (/?[^`\s?]+)`", page.read_text()):
+        whole = path if path.startswith("/") else f"/v1/mgmt/outbound/{path}"
+        assert (method, whole) in calls, f"{page.name}: {method} {path}"
+
+
+def connect_error_codes() -> set[str]:
+    """Return the codes of ours with which a trip can come back to the application, or end on a page."""
+    source = "\n".join(path.read_text() for path in (ROOT / "src/evergrant").rglob("*.py"))
+    raised = re.findall(r'ConnectFailed\(\s*"([a-z_]+)"|error, description = "([a-z_]+)"', source)
+    # A trip goes on without the userinfo call's answer.
+    return {either or other for either, other in raised} - {"invalid_userinfo"}
+
+
+def test_every_error_code_of_a_trip_is_documented() -> None:
+    assert len(connect_error_codes()) > 8
+    assert connect_error_codes() - rows_of("connect.md") == set()
+
+
+def test_the_fetch_page_says_what_to_do_about_each_status() -> None:
+    page = (ROOT / "docs/fetch.md").read_text()
+    for status in (400, 401, 403, 404, 502, 503):
+        assert re.search(rf"^\| {status} ", page, flags=re.MULTILINE), status
+    codes = {kind.code for kind in vars(errors).values() if isinstance(kind, type) and hasattr(kind, "code")}
+    assert set(re.findall(r"E\d{6}", page)) <= codes

@@ -1,0 +1,236 @@
+"""The connect trip as a person makes it, in a real Chromium."""
+
+import re
+from collections.abc import Iterator
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+from starlette.routing import Route
+
+from tests.infra.chromium import Person, chromium
+from tests.infra.installation import Installation
+from tests.infra.serving import LiveApp
+from tests.trips.conftest import CreateApp, allow_origins
+
+pytestmark = pytest.mark.parametrize("here", ["sqlite"], indirect=True)
+
+PHONE = {"viewport": {"width": 360, "height": 740}}
+LONG = "A-very-long-name-without-any-place-to-break-it-" * 3
+
+
+@pytest.fixture(scope="module")
+def application(here: Installation) -> Iterator[str]:
+    """A page of the customer's application, where trips come back to; its address."""
+
+    async def done(_: Request) -> Response:
+        return HTMLResponse('<!doctype html><title>The application</title><link rel="icon" href="data:,">')
+
+    with LiveApp(Starlette(routes=[Route("/done", done)])) as live:
+        allow_origins(here, "https://app.example.com", live.url)
+        yield f"{live.url}/done"
+
+
+@pytest.fixture(scope="module")
+def browser(here: Installation, application: str) -> Iterator[Browser]:
+    with chromium() as running:
+        yield running
+
+
+@pytest.fixture
+def person(browser: Browser) -> Iterator[Person]:
+    """A person whose browser must have nothing to complain about at the end."""
+    with Person(browser) as somebody:
+        yield somebody
+        assert somebody.complaints == []
+
+
+def link_of(here: Installation, application: str, user: str, **fields: object) -> str:
+    return here.backend.connect_url(user, options={"redirectUrl": application}, **fields)
+
+
+def connect(page: Page) -> None:
+    page.get_by_role("button", name="Connect").click()
+
+
+def allow(page: Page) -> None:
+    page.get_by_role("button", name="Allow").click()
+
+
+def expect_back(page: Page, application: str, status: str = "connected") -> None:
+    expect(page).to_have_url(re.compile(rf"^{re.escape(application)}\?.*outboundStatus={status}"))
+
+
+def fits(page: Page) -> bool:
+    return bool(page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth"))
+
+
+def test_the_page_says_who_asks_for_what(
+    here: Installation, application: str, person: Person, create_app: CreateApp, user: str
+) -> None:
+    app_id = create_app(
+        name=f"Practice contacts {user}", scopes=[{"value": "contacts.readonly", "description": "See your contacts"}]
+    )
+    page = person.tab()
+    page.goto(link_of(here, application, user, appId=app_id))
+    expect(page).to_have_title(f"Connect Practice contacts {user} · evergrant")
+    expect(page.get_by_role("heading", level=1)).to_have_text(f"Connect Practice contacts {user}")
+    expect(page.get_by_text("Shop asks for access")).to_be_visible()
+    expect(page.get_by_text("See your contacts")).to_be_visible()
+    expect(page.get_by_role("listitem")).to_have_count(2)
+    expect(page.get_by_text(user, exact=True)).to_be_visible()
+    # The stylesheet is in force: the button has the accent colour, not the browser's grey.
+    colour = page.get_by_role("button", name="Connect").evaluate("e => getComputedStyle(e).backgroundColor")
+    assert colour == "rgb(15, 118, 110)"
+
+
+def test_connecting_goes_through_the_provider_and_back(
+    here: Installation, application: str, person: Person, user: str
+) -> None:
+    page = person.tab()
+    page.goto(link_of(here, application, user))
+    connect(page)
+    expect(page.get_by_text("Practice provider").first).to_be_visible()
+    page.get_by_label("Grace Sample").check()
+    allow(page)
+    expect_back(page, application)
+    assert here.backend.token(user)["tokenSub"] == "practice-grace"
+
+
+def test_cancelling_goes_straight_back(here: Installation, application: str, person: Person, user: str) -> None:
+    page = person.tab()
+    page.goto(link_of(here, application, user))
+    page.get_by_role("button", name="Cancel").click()
+    expect_back(page, application, "failed")
+    assert parse_qs(urlsplit(page.url).query)["err"] == ["access_denied"]
+    assert here.backend.fetch(user).status_code == 404
+
+
+def test_it_can_be_done_with_the_keyboard_alone(
+    here: Installation, application: str, person: Person, user: str
+) -> None:
+    page = person.tab()
+    page.goto(link_of(here, application, user))
+    page.keyboard.press("Tab")
+    button = page.get_by_role("button", name="Connect")
+    expect(button).to_be_focused()
+    assert button.evaluate("e => getComputedStyle(e).outlineStyle") == "solid"
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("button", name="Allow")).to_be_visible()
+    allow(page)
+    expect_back(page, application)
+
+
+def test_the_back_button_after_the_end_harms_nothing(
+    here: Installation, application: str, browser: Browser, user: str
+) -> None:
+    with Person(browser) as somebody:
+        page = somebody.tab()
+        link = link_of(here, application, user)
+        page.goto(link)
+        connect(page)
+        allow(page)
+        expect_back(page, application)
+        token = here.backend.token(user)
+        page.go_back()
+        page.go_back()
+        expect(page.get_by_text("This link was used already")).to_be_visible()
+        page.goto(link)
+        expect(page.get_by_text("This link was used already")).to_be_visible()
+        assert here.backend.token(user) == token
+        assert here.provider.state.code_replays == 0
+        assert all("400" in complaint for complaint in somebody.complaints)  # Chromium notes error pages
+
+
+def test_two_tabs_of_one_browser_make_two_trips(
+    here: Installation, application: str, person: Person, user: str
+) -> None:
+    one, other = person.tab(), person.tab()
+    one.goto(link_of(here, application, f"{user}-one"))
+    other.goto(link_of(here, application, f"{user}-other"))
+    connect(one)
+    connect(other)
+    allow(other)
+    allow(one)
+    for page, name in ((one, "one"), (other, "other")):
+        expect_back(page, application)
+        assert here.backend.token(f"{user}-{name}")
+
+
+def test_another_persons_browser_cannot_finish_the_trip(
+    here: Installation, application: str, person: Person, browser: Browser, user: str
+) -> None:
+    page = person.tab()
+    page.goto(link_of(here, application, user))
+    connect(page)
+    callback = here.browser().allow(page.url)
+    with Person(browser) as stranger:
+        theirs = stranger.tab()
+        theirs.goto(callback)
+        expect(theirs.get_by_text("started in another browser")).to_be_visible()
+    assert here.backend.fetch(user).status_code == 404
+    page.goto(callback)
+    expect_back(page, application)
+    assert here.backend.token(user)
+
+
+def test_the_page_cannot_be_put_into_a_frame(here: Installation, application: str, browser: Browser, user: str) -> None:
+    link = link_of(here, application, user)
+    with Person(browser) as victim:
+        page = victim.tab()
+        page.goto(application)
+        page.evaluate("link => { document.body.innerHTML = `<iframe src='${link}'></iframe>` }", link)
+        expect(page.frame_locator("iframe").get_by_role("button", name="Connect")).to_have_count(0)
+        page.wait_for_timeout(200)
+        assert any("frame-ancestors" in complaint for complaint in victim.complaints)
+
+
+def test_another_site_cannot_press_connect(here: Installation, application: str, browser: Browser, user: str) -> None:
+    link = link_of(here, application, user)
+    with Person(browser) as victim:
+        page = victim.tab()
+        page.goto(link)  # so that the cookie is there
+        page.goto(application.replace("127.0.0.1", "localhost"))  # another site
+        page.evaluate(
+            """link => { document.body.innerHTML =
+                `<form method=post action='${link}'><button name=decision value=connect>Win</button></form>` }""",
+            link,
+        )
+        page.get_by_role("button", name="Win").click()
+        expect(page.get_by_text("can only be sent from evergrant's own page")).to_be_visible()
+        page.goto(link)
+        connect(page)
+        expect(page.get_by_role("button", name="Allow")).to_be_visible()
+
+
+def test_it_fits_a_phone(
+    here: Installation, application: str, browser: Browser, create_app: CreateApp, user: str
+) -> None:
+    app_id = create_app(
+        name=f"{user} {LONG}"[:200],
+        defaultScopes=["openid", "contacts.readonly", f"https://provider.example.com/{LONG}"],
+        scopes=[{"value": "contacts.readonly", "description": f"See {LONG}"}],
+    )
+    link = link_of(here, application, f"{user}-{LONG}", appId=app_id, tenantId=LONG)
+    with Person(browser, PHONE) as somebody:
+        page = somebody.tab()
+        page.goto(link)
+        assert fits(page)
+        page.get_by_role("button", name="Connect").scroll_into_view_if_needed()
+        boxes = [button.bounding_box() for button in page.get_by_role("button").all()]
+        assert all(box is not None and box["height"] >= 40 for box in boxes)
+        page.goto(f"{here.url}/connect/nonsense")
+        assert fits(page)
+        page.goto(f"{here.url}/connect-result")
+        assert fits(page)
+
+
+def test_a_trip_without_an_address_ends_on_evergrants_own_page(here: Installation, person: Person, user: str) -> None:
+    page = person.tab()
+    page.goto(here.backend.connect_url(user, options={}))
+    connect(page)
+    allow(page)
+    expect(page.get_by_role("heading", name="Connected", exact=True)).to_be_visible()
