@@ -12,50 +12,13 @@ from evergrant.broker.app_definition import AppDefinition
 from evergrant.broker.runtime import Broker
 from evergrant.db import OutboundApp
 from evergrant.errors import InvalidRequest, InvalidValue
+from evergrant.web.api.app_examples import DEFINED, SECRET, STORED
 from evergrant.web.api.wire import AppId, Flag, SecretText, StrictWireModel, Text, WireModel, errors, example
 from evergrant.web.deps import AppsReader, AppsWriter, BrokerDep
 
 router = APIRouter(prefix="/v1/mgmt/outbound", tags=["apps"])
 
 ShortText = Annotated[Text, Field(max_length=2_000)]
-
-_SCOPE = "https://www.googleapis.com/auth/contacts.readonly"
-_DEFINED = {
-    "id": "google-contacts",
-    "name": "Google Contacts",
-    "clientId": "1234.apps.googleusercontent.com",
-    "discoveryUrl": "https://accounts.google.com",
-    "defaultScopes": [_SCOPE],
-    "accessType": "offline",
-    "prompt": ["consent"],
-}
-_SECRET = {"clientSecret": "GOCSPX-from-the-provider"}
-_STORED = {
-    **_DEFINED,
-    "description": "",
-    "logo": "",
-    "hasClientSecret": True,
-    "authorizationUrl": "https://accounts.google.com/o/oauth2/v2/auth",
-    "authorizationUrlParams": [],
-    "tokenUrl": "https://oauth2.googleapis.com/token",
-    "tokenUrlParams": [],
-    "revocationUrl": "https://oauth2.googleapis.com/revoke",
-    "defaultRedirectUrl": "",
-    "callbackDomain": "",
-    "callbackUrl": "https://evergrant.example.com/v1/outbound/oauth/callback",
-    "pkce": True,
-    "appType": "oauth",
-    "issuer": "https://accounts.google.com",
-    "userinfoUrl": "https://openidconnect.googleapis.com/v1/userinfo",
-    "jwksUrl": "https://www.googleapis.com/oauth2/v3/certs",
-    "tokenEndpointAuthMethod": "client_secret_post",
-    "scopes": [{"value": _SCOPE, "description": "See your contacts"}],
-    "skipConsentPage": False,
-    "requireConfirmation": False,
-    "health": {"status": "ok", "reason": "", "since": ""},
-    "createdTime": "1741103514",
-    "updatedTime": "1741103514",
-}
 
 
 class UrlParam(StrictWireModel):
@@ -131,7 +94,7 @@ class AppFields(StrictWireModel):
 class CreateApp(AppFields):
     """An app to create."""
 
-    model_config = example({**_DEFINED, **_SECRET})
+    model_config = example({**DEFINED, **SECRET})
 
     id: Text = Field(default="", description="Yours, or left out for a generated one. Cannot be changed later.")
 
@@ -151,7 +114,7 @@ class UpdatedApp(AppFields):
 class UpdateApp(StrictWireModel):
     """An app to update."""
 
-    model_config = example({"app": {**_DEFINED, "name": "Contacts"}})
+    model_config = example({"app": {**DEFINED, "name": "Contacts"}})
 
     app: UpdatedApp
 
@@ -210,7 +173,7 @@ class AppBody(WireModel):
 class AppAnswer(WireModel):
     """One app."""
 
-    model_config = example({"app": _STORED})
+    model_config = example({"app": STORED})
 
     app: AppBody
 
@@ -218,7 +181,7 @@ class AppAnswer(WireModel):
 class AppsAnswer(WireModel):
     """Apps by name."""
 
-    model_config = example({"apps": [_STORED]})
+    model_config = example({"apps": [STORED]})
 
     apps: list[AppBody]
 

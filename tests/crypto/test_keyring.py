@@ -1,0 +1,142 @@
+"""Keys and ciphertexts: what opens where, and what an operator is told when it does not."""
+
+import base64
+import dataclasses
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from evergrant.crypto.keyring import Keyring, data_key_id, master_key_id, new_master_key
+from evergrant.crypto.sealed import Sealed, Slot
+from evergrant.errors import CannotOpenSealed, ConfigurationError
+
+SLOT = Slot("project", "grants", "access_token", "row")
+SECRET = "the plaintext"
+IDS = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
+SLOTS = st.builds(Slot, IDS, IDS, IDS, IDS)
+
+
+def ring(*keys: str) -> Keyring:
+    return Keyring.parse(",".join(keys or (new_master_key(),)))
+
+
+def test_a_sealed_value_opens_in_its_place() -> None:
+    keyring = ring()
+    key = keyring.unwrap(keyring.new_data_key("project"))
+    assert key.open(SLOT, key.seal(SLOT, SECRET)) == SECRET
+
+
+def test_the_same_value_is_never_sealed_the_same_way_twice() -> None:
+    keyring = ring()
+    key = keyring.unwrap(keyring.new_data_key("project"))
+    assert len({key.seal(SLOT, SECRET).ciphertext for _ in range(100)}) == 100
+
+
+@pytest.mark.parametrize("field", ["project_id", "table", "column", "row_id"])
+def test_a_sealed_value_does_not_open_elsewhere(field: str) -> None:
+    keyring = ring()
+    key = keyring.unwrap(keyring.new_data_key("project"))
+    sealed = key.seal(SLOT, SECRET)
+    elsewhere = dataclasses.replace(SLOT, **{field: "another"})
+    with pytest.raises(CannotOpenSealed):
+        key.open(elsewhere, sealed)
+
+
+@given(SLOTS, SLOTS)
+def test_no_two_places_look_alike_to_the_cipher(one: Slot, other: Slot) -> None:
+    assert (one == other) == (one.associated_data() == other.associated_data())
+
+
+def test_an_altered_bit_anywhere_is_noticed() -> None:
+    keyring = ring()
+    key = keyring.unwrap(keyring.new_data_key("project"))
+    whole = key.seal(SLOT, SECRET).ciphertext
+    for position in range(len(whole)):
+        altered = bytearray(whole)
+        altered[position] ^= 1
+        sealed = Sealed(bytes(altered))
+
+        def open_as_the_vault_does(sealed: Sealed = sealed) -> None:
+            if data_key_id(sealed) != key.id:
+                raise CannotOpenSealed  # the vault finds no such key
+            key.open(SLOT, sealed)
+
+        with pytest.raises(CannotOpenSealed):
+            open_as_the_vault_does()
+
+
+@pytest.mark.parametrize("length", [0, 1, 9, 20, 21])
+def test_a_truncated_value_is_noticed(length: int) -> None:
+    keyring = ring()
+    sealed = keyring.unwrap(keyring.new_data_key("project")).seal(SLOT, SECRET)
+    with pytest.raises(CannotOpenSealed):
+        data_key_id(Sealed(sealed.ciphertext[:length]))
+
+
+def test_the_first_master_key_wraps_and_all_of_them_unwrap() -> None:
+    old, new = new_master_key(), new_master_key()
+    wrapped = ring(old).new_data_key("project")
+    both = ring(new, old)
+    assert both.unwrap(wrapped).id == wrapped.id
+    assert both.is_stale(wrapped)
+    assert not both.is_stale(both.new_data_key("project"))
+
+
+def test_a_rewrapped_data_key_opens_what_it_sealed_and_lets_the_old_master_key_go() -> None:
+    old, new = new_master_key(), new_master_key()
+    wrapped = ring(old).new_data_key("project")
+    sealed = ring(old).unwrap(wrapped).seal(SLOT, SECRET)
+    rewrapped = ring(new, old).rewrap(wrapped)
+    assert ring(new).unwrap(rewrapped).open(SLOT, sealed) == SECRET
+
+
+def test_a_missing_master_key_is_named_by_its_id() -> None:
+    key = new_master_key()
+    wrapped = ring(key).new_data_key("project")
+    with pytest.raises(CannotOpenSealed, match=master_key_id(base64.b64decode(key))):
+        ring().unwrap(wrapped)
+
+
+@pytest.mark.parametrize("change", [{"project_id": "another"}, {"id": "00" * 8}, {"wrapped": b"\x00" * 60}])
+def test_a_wrapped_data_key_that_was_moved_or_altered_does_not_unwrap(change: dict[str, object]) -> None:
+    keyring = ring()
+    wrapped = keyring.new_data_key("project")
+    with pytest.raises(CannotOpenSealed):
+        keyring.unwrap(dataclasses.replace(wrapped, **change))  # type: ignore[arg-type]  # one of its fields
+
+
+@pytest.mark.parametrize("separator", [",", "\n", " , ", ",\n"])
+def test_master_keys_may_stand_on_lines_or_behind_commas(separator: str) -> None:
+    first, second = new_master_key(), new_master_key()
+    assert Keyring.parse(f"{first}{separator}{second}\n").first_id == master_key_id(base64.b64decode(first))
+
+
+def test_url_safe_base64_is_the_same_key() -> None:
+    raw = b"\xfb\xff" * 16
+    assert Keyring.parse(base64.urlsafe_b64encode(raw).decode()).first_id == master_key_id(raw)
+
+
+@pytest.mark.parametrize("bad", ["not base64!", base64.b64encode(bytes(31)).decode(), "aGVsbG8="])
+def test_a_malformed_master_key_is_named_by_its_number_never_by_its_text(bad: str) -> None:
+    with pytest.raises(ConfigurationError, match="key 2") as error:
+        ring(new_master_key(), bad)
+    assert bad not in error.value.message
+
+
+def test_no_master_key_at_all_is_said() -> None:
+    with pytest.raises(ConfigurationError, match="EVERGRANT_MASTER_KEYS"):
+        Keyring.parse(" , ")
+
+
+def test_nothing_that_holds_a_key_or_a_ciphertext_prints_it() -> None:
+    text = new_master_key()
+    keyring = ring(text)
+    wrapped = keyring.new_data_key("project")
+    key = keyring.unwrap(wrapped)
+    sealed = key.seal(SLOT, SECRET)
+    printed = repr([keyring, wrapped, key, sealed]) + f"{keyring} {wrapped} {key} {sealed}"
+    for secret in (base64.b64decode(text), wrapped.wrapped, sealed.ciphertext):
+        assert repr(secret)[2:-1] not in printed
+        assert base64.b64encode(secret).decode() not in printed
+    assert repr(sealed) == "<sealed>"

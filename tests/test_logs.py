@@ -1,0 +1,89 @@
+"""The log: one line a record, for machines or people, and a last net for what looks like a credential."""
+
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from evergrant.logs import configure_logging, redact, request_id
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_before() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+KEY = "evg_k1_" + "Ab3dE6g" * 7
+TICKET = "3q2-7wQx0Ck5nXy1mB8fLr6hJt4vZsPdEaUiOg9KcNM"
+
+
+@pytest.mark.parametrize(
+    ("text", "secret"),
+    [
+        (f"key {KEY} is wrong", KEY),
+        (f"Authorization: Bearer P123:{KEY}", KEY),
+        ("{'authorization': 'Bearer abc.def.ghi'}", "abc.def.ghi"),
+        ("authorization: basic dXNlcjpwYXNzd29yZA==", "dXNlcjpwYXNzd29yZA=="),
+        ("GET https://p.example/cb?code=4/0Adeu5B&state=xyz123", "4/0Adeu5B"),
+        ("GET https://p.example/cb?code=4/0Adeu5B&state=xyz123", "xyz123"),
+        ('{"access_token": "ya29.a0", "expires_in": 3600}', "ya29.a0"),
+        ("grant_type=refresh_token&refresh_token=1//0gabc", "1//0gabc"),
+        ('{"clientSecret":"GOCSPX-abc"}', "GOCSPX-abc"),
+        ("&code_verifier=dBjftJeZ4CVP", "dBjftJeZ4CVP"),
+        ("{'refreshToken': '1//0gabc'}", "1//0gabc"),
+        (f"GET /connect/{TICKET} 200", TICKET),
+        ("postgresql://user:hunter2@host/db", "hunter2"),
+    ],
+)
+def test_what_looks_like_a_credential_is_redacted(text: str, secret: str) -> None:
+    assert secret in text
+    assert secret not in redact(text)
+    assert "[redacted]" in redact(text)
+
+
+@pytest.mark.parametrize("text", ["GET /v1/mgmt/outbound/app/user/token 200", "the state of the app: unhealthy", ""])
+def test_what_does_not_is_left_alone(text: str) -> None:
+    assert redact(text) == text
+
+
+def test_a_record_is_one_line_of_json_with_the_requests_id(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging(level="info", style="json")
+    token = request_id.set("r1")
+    try:
+        logging.getLogger("evergrant.test").warning("two\nlines of %s", "text", extra={"app": "contacts"})
+    finally:
+        request_id.reset(token)
+    (line,) = capsys.readouterr().err.splitlines()
+    entry = json.loads(line)
+    assert (entry["level"], entry["logger"], entry["message"]) == ("warning", "evergrant.test", "two\nlines of text")
+    assert (entry["requestId"], entry["app"]) == ("r1", "contacts")
+
+
+@pytest.mark.parametrize("style", ["json", "text"])
+def test_tracebacks_and_extra_members_are_redacted_too(capsys: pytest.CaptureFixture[str], style: str) -> None:
+    configure_logging(level="info", style=style)
+    try:
+        int(f"GET https://p.example/?code=c0de&x=1 with {KEY}")  # its message quotes what it was given
+    except ValueError:
+        logging.getLogger("evergrant.test").exception("failed", extra={"url": f"https://e.example/connect/{TICKET}"})
+    logged = capsys.readouterr().err
+    assert "ValueError" in logged
+    assert [secret for secret in ("c0de", KEY, TICKET) if secret in logged] == []
+
+
+def test_the_level_is_obeyed(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging(level="warning", style="text")
+    logging.getLogger("evergrant.test").info("quiet")
+    assert capsys.readouterr().err == ""
+
+
+def test_libraries_that_log_whole_urls_are_kept_quiet(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging(level="debug", style="text")
+    for name in ("httpx2", "httpcore2", "uvicorn.access"):
+        logging.getLogger(name).info("GET https://p.example/?anything")
+    assert capsys.readouterr().err == ""

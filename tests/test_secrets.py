@@ -1,0 +1,249 @@
+"""Secrets planted everywhere; then every byte of output, and of every answer that should carry none, is searched."""
+
+import asyncio
+import base64
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import parse_qs, quote, urlsplit
+
+import httpx2
+import pytest
+from pydantic import SecretStr
+
+from evergrant.broker.runtime import open_broker
+from evergrant.crypto.sealed import Sealed, Slot
+from evergrant.practice.faults import half_a_body, html, instead
+from evergrant.settings import Settings
+from tests.infra.installation import APP_ID, Backend, Browser, Provider, new_project, practice_provider
+from tests.infra.rows import dump, execute
+from tests.infra.serving import ServerProcess, environment_of, free_port
+
+pytestmark = pytest.mark.xdist_group("secrets")  # one worker makes the module's installation, not each
+
+CLIENT_SECRET = "planted-client-secret-7f3a"
+DATABASE_PASSWORD = "planted-database-password-7f3a"
+BAD = "planted-in-a-bad-request-7f3a"
+
+
+@dataclass
+class Haul:
+    """What was planted or issued, and everything that came out."""
+
+    secrets: dict[str, set[str]] = field(default_factory=dict)
+    answers: list[httpx2.Response] = field(default_factory=list)
+    returned: list[str] = field(default_factory=list)
+    """Where browsers were sent back to."""
+    log: str = ""
+
+    def plant(self, what: str, *values: str) -> None:
+        assert all(len(value) > 12 for value in values), what
+        self.secrets.setdefault(what, set()).update(values)
+
+    def found_in(self, text: str) -> list[str]:
+        """Name the secrets that `text` holds, as they are or encoded for a URL."""
+        return [
+            what
+            for what, values in self.secrets.items()
+            if any(form in text for value in values for form in {value, quote(value, safe="")})
+        ]
+
+
+@pytest.fixture(scope="module")
+def haul(
+    postgres_server: object, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[Haul]:
+    """A server at its most talkative, used well and badly."""
+    server_database = request.getfixturevalue("postgres_server")
+    name = f"secrets_{free_port()}"
+    url: str = server_database.create_database(name, template="evergrant_template")
+    master_key = base64.b64encode(os.urandom(32)).decode()
+    data_dir: Path = tmp_path_factory.mktemp("data")
+    settings = Settings(
+        data_dir=data_dir,
+        database_url=SecretStr(url.replace("postgres@", f"postgres:{DATABASE_PASSWORD}@")),
+        master_keys=SecretStr(master_key),
+        egress_allow="127.0.0.0/8",
+        log_level="debug",
+    )
+    made = new_project(settings)
+    haul = Haul()
+    haul.plant("master key", master_key)
+    haul.plant("database password", DATABASE_PASSWORD)
+    haul.plant("client secret", CLIENT_SECRET)
+    haul.plant("management key", made.management_key)
+    haul.plant("what bad requests held", BAD)
+    try:
+        with contextlib.ExitStack() as stack:
+            server = ServerProcess(environment_of(settings), port=free_port(), log=data_dir / "log")
+            provider = stack.enter_context(practice_provider(f"{server.url}/v1/outbound/oauth/callback"))
+            provider.state.clients["evergrant"] = CLIENT_SECRET
+            stack.enter_context(server)
+            backend = Backend(server.url, made.project_id, made.management_key)
+            browser = Browser()
+            for http in (backend.http, browser.http):
+                stack.callback(http.close)
+                http.event_hooks = {"response": [httpx2.Response.read, haul.answers.append]}
+            backend.create_app({**provider.registration, "clientSecret": CLIENT_SECRET})
+            connect(haul, settings, backend, browser, provider)
+            refuse(backend, browser)
+            refresh_badly(haul, backend, provider)
+            break_a_row(settings, backend)
+            for path in ("/docs", "/openapi.json", "/healthz", "/readyz", "/nothing-here"):
+                browser.open(server.url + path)
+            server.stop()
+            haul.log = server.output()
+            haul.plant("access token", *provider.state.access_tokens)
+            haul.plant("refresh token", *provider.state.refresh_tokens)
+            haul.plant("code", *provider.state.codes)
+            haul.plant("cookie", *(cookie.value or "" for cookie in browser.http.cookies.jar))
+        yield haul
+    finally:
+        server_database.drop_database(name)
+
+
+def connect(haul: Haul, settings: Settings, backend: Backend, browser: Browser, provider: Provider) -> None:
+    for user in ("alice", "bob"):
+        link = backend.connect_url(user)
+        haul.plant("ticket", link.rpartition("/")[2])
+        authorize = browser.agree(link)
+        haul.plant("state", parse_qs(urlsplit(authorize).query)["state"][0])
+        haul.plant("nonce", parse_qs(urlsplit(authorize).query)["nonce"][0])
+        haul.plant("code verifier", *asyncio.run(code_verifiers(settings)))
+        callback = browser.allow(authorize)
+        haul.returned.append(browser.open(callback).headers["location"])
+        browser.open(callback)  # a replay
+        browser.open(link)  # a used link
+    denied = browser.agree(backend.connect_url("carol"))
+    haul.returned.append(browser.open(browser.allow(denied, action="deny")).headers["location"])
+    failing = browser.allow(browser.agree(backend.connect_url("dave")))
+    code = parse_qs(urlsplit(failing).query)["code"][0]
+    echo = {"error": "invalid_request", "error_description": f"code={code} client_secret={CLIENT_SECRET}"}
+    provider.state.next_token_answers.append(instead(400, echo))
+    haul.returned.append(browser.open(failing).headers["location"])
+
+
+async def code_verifiers(settings: Settings) -> list[str]:
+    """Open the PKCE verifiers that are in use, as only the vault can."""
+    rows = await asyncio.to_thread(dump, settings)
+    async with open_broker(settings) as broker:
+        return [
+            (
+                await broker.vault.open(
+                    Slot(row["project_id"], "authorization_requests", "code_verifier", row["id"]),
+                    Sealed(row["code_verifier"]),
+                )
+            ).get_secret_value()
+            for row in rows["authorization_requests"]
+            if row["code_verifier"] is not None
+        ]
+
+
+def refuse(backend: Backend, browser: Browser) -> None:
+    """Send what is refused, with a secret in each place."""
+    for body in (
+        {"name": "Bad", "clientSecret": BAD, "tokenUrl": f"ftp://{BAD}"},
+        {"name": "Bad", "clientSecret": [BAD]},
+        {"name": "Bad", "client_secret": BAD, BAD.replace("-", "_"): BAD},
+        {"name": [BAD], "clientSecret": f"{BAD}\x00"},
+        {"name": "Practice contacts", "clientSecret": BAD},
+    ):
+        assert backend.post("app/create", body).status_code in (400, 409)
+    for call in ("app/create", "app/user/token"):
+        for content in (f'{{"clientSecret": "{BAD}"', f'"{BAD}"', f"clientSecret={BAD}"):
+            answer = backend.http.post(f"/v1/mgmt/outbound/{call}", content=content)
+            assert answer.status_code == 400
+    for header in (
+        f"Bearer {BAD}",
+        f"Bearer {backend.project_id}:{BAD}",
+        f"Basic {BAD}",
+        f"Bearer x:{backend.management_key}",
+    ):
+        assert backend.http.get("/v1/mgmt/outbound/apps", headers={"Authorization": header}).status_code == 401
+    backend.get(f"apps?access_token={BAD}")
+    backend.post(
+        f"app/connect?code={BAD}", {"appId": APP_ID, "userId": "x", "options": {"redirectUrl": f"https://{BAD}/"}}
+    )
+    backend.post("app/connect/confirm", {"confirmation": BAD, "userId": "alice"})
+    browser.open(f"{backend.url}/connect/{BAD}")
+    browser.open(f"{backend.url}/v1/outbound/oauth/callback?code={BAD}&state={BAD}")
+    browser.open(f"{backend.url}/v1/outbound/oauth/callback?error={BAD}&error_description={BAD}&state={BAD}")
+    browser.open(f"{backend.url}/connect-result?err={BAD}")
+    browser.http.post(f"{backend.url}/connect/{BAD}", data={"decision": BAD})
+
+
+def refresh_badly(haul: Haul, backend: Backend, provider: Provider) -> None:
+    """Have the provider echo what it was sent in every kind of failure, the grant's death last."""
+    for _ in range(2):
+        token = next(t for t, row in reversed(provider.state.refresh_tokens.items()) if not row.spent)
+        echo = f"refresh_token={token}&client_secret={CLIENT_SECRET}"
+        faults = [
+            instead(400, {"error": "unknown_trouble", "error_description": f"got {echo}"}),
+            instead(400, {"error": token, "error_description": CLIENT_SECRET}),
+            instead(401, {"error": "invalid_client", "error_description": f"{quote(echo, safe='')} {echo}"}),
+            instead(500, f"<p>{echo}</p>", media_type="text/html"),
+            instead(200, {"refresh_token": token, "note": echo}),
+            instead(200, {"access_token": [token], "error": {"message": echo}}),
+            html(503),
+            half_a_body(lands=False),
+            instead(400, {"error": "invalid_grant", "error_description": f"{token} of {CLIENT_SECRET} is revoked"}),
+        ]
+        for fault in faults:
+            provider.state.next_token_answers.clear()
+            provider.state.next_token_answers.append(fault)
+            answer = backend.fetch("bob", options={"forceRefresh": True})
+            assert answer.status_code in (404, 502, 503), answer.text
+            backend.get(f"app/{APP_ID}")
+            # an edit clears the pause after a failure, so that the next one is asked for at once
+            app = backend.get(f"app/{APP_ID}").json()["app"]
+            backend.post("app/update", {"app": app})
+    provider.state.next_token_answers.clear()
+    backend.fetch("bob")
+
+
+def break_a_row(settings: Settings, backend: Backend) -> None:
+    execute(settings, "UPDATE grants SET access_token = refresh_token WHERE user_id = 'alice'")
+    assert backend.fetch("alice").status_code == 500
+
+
+def test_the_log_tells_much_and_no_secret(haul: Haul) -> None:
+    assert "POST /v1/mgmt/outbound/app/user/token" in haul.log
+    assert '"level": "debug"' in haul.log
+    assert "not set up correctly" in haul.log  # with a traceback
+    assert "Traceback" in haul.log
+    assert haul.found_in(haul.log) == []
+    assert "eyJ" not in haul.log  # no id_token
+
+
+def test_no_refusal_and_no_page_holds_a_secret(haul: Haul) -> None:
+    meant = ("app/user/token", "app/connect")
+    searched = 0
+    for answer in haul.answers:
+        ours = "/authorize" not in answer.url.path
+        if not ours or (answer.status_code == 200 and answer.url.path.endswith(meant)):
+            continue
+        headers = {k: v for k, v in answer.headers.items() if k not in ("set-cookie", "location")}
+        assert haul.found_in(f"{answer.text} {headers}") == [], (answer.url.path, answer.status_code, answer.text)
+        searched += 1
+    statuses = {answer.status_code for answer in haul.answers}
+    assert statuses >= {200, 303, 400, 401, 404, 409, 500, 502, 503}
+    assert searched > 60
+
+
+def test_the_way_back_to_the_application_carries_no_secret(haul: Haul) -> None:
+    assert len(haul.returned) == 4
+    for location in haul.returned:
+        assert haul.found_in(location) == []
+        assert set(parse_qs(urlsplit(location).query)) <= {"outboundAppId", "outboundStatus", "err", "errDescription"}
+
+
+def test_the_search_would_find_them(haul: Haul) -> None:
+    for what, values in haul.secrets.items():
+        for value in values:
+            assert what in haul.found_in(f"x{value}x")
+    assert haul.secrets.keys() == {
+        *("master key", "database password", "client secret", "management key", "what bad requests held"),
+        *("ticket", "state", "nonce", "code verifier", "access token", "refresh token", "code", "cookie"),
+    }

@@ -1,0 +1,122 @@
+"""The OpenAPI document is complete, and the page that shows it loads nothing from elsewhere."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from openapi_spec_validator import validate
+
+from evergrant.settings import Settings
+from evergrant.web.app import create_app
+from tests.infra.installation import APP_ID, Installation
+
+pytestmark = pytest.mark.xdist_group("web documentation")  # one worker makes the module's installation, not each
+
+DOCUMENT: dict[str, Any] = create_app(Settings(data_dir=Path("unused"))).openapi()
+OPERATIONS = {
+    operation["operationId"]: (method.upper(), path, operation)
+    for path, item in DOCUMENT["paths"].items()
+    for method, operation in item.items()
+}
+
+
+def resolved(schema: dict[str, Any]) -> dict[str, Any]:
+    return DOCUMENT["components"]["schemas"][schema["$ref"].rpartition("/")[2]] if "$ref" in schema else schema
+
+
+def example(part: dict[str, Any]) -> Any:
+    media = part["content"]["application/json"]
+    return media["example"] if "example" in media else resolved(media["schema"])["examples"][0]
+
+
+def test_the_document_is_valid() -> None:
+    validate(DOCUMENT)
+
+
+def test_operations_have_the_names_that_code_generators_shall_use() -> None:
+    assert sorted(OPERATIONS) == [
+        "confirmConnect",
+        "createApp",
+        "deleteApp",
+        "fetchLatestTenantToken",
+        "fetchLatestUserToken",
+        "fetchTenantToken",
+        "fetchUserToken",
+        "healthz",
+        "loadAllApps",
+        "loadApp",
+        "loadRateLimitTier",
+        "readyz",
+        "startConnect",
+        "updateApp",
+    ]
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_every_call_says_what_it_does_with_an_example(name: str) -> None:
+    method, _, operation = OPERATIONS[name]
+    assert operation["summary"]
+    assert operation["description"]
+    assert example(operation["responses"]["200"]) is not None
+    if method == "POST":
+        assert example(operation["requestBody"])
+    for parameter in operation.get("parameters", []):
+        assert parameter["schema"].get("examples") or parameter.get("example")
+
+
+@pytest.mark.parametrize("name", [name for name, (_, path, _) in OPERATIONS.items() if path.startswith("/v1/")])
+def test_every_call_has_its_errors(name: str) -> None:
+    method, path, operation = OPERATIONS[name]
+    expected = {"200", "401", "403", "503"}
+    if method == "POST":
+        expected |= {"400", "413"}
+    if name not in ("createApp", "loadAllApps", "loadRateLimitTier"):
+        expected |= {"404"}
+    if name in ("createApp", "updateApp"):
+        expected |= {"409"}
+    if path.endswith(("token", "latest")):
+        expected |= {"502"}
+    if "{" in path:
+        expected |= {"400"}
+    assert set(operation["responses"]) == expected
+    for status in expected - {"200"}:
+        assert set(example(operation["responses"][status])) >= {"errorCode", "errorMessage", "message", "requestId"}
+    assert operation["security"] == [{"managementKey": []}]
+
+
+def test_nothing_of_the_frameworks_own_errors_is_left() -> None:
+    assert "422" not in {status for _, _, operation in OPERATIONS.values() for status in operation["responses"]}
+    assert "ValidationError" not in json.dumps(DOCUMENT)
+
+
+def test_the_examples_are_requests_that_are_understood(here: Installation) -> None:
+    for method, path, operation in OPERATIONS.values():
+        if method == "POST" and not path.endswith("/create"):  # creating would ask the provider of the example
+            answer = here.backend.http.post(path, json=example(operation["requestBody"]))
+            assert answer.status_code == 404, (path, answer.text)
+
+
+def test_a_real_answer_has_exactly_the_documented_fields(here: Installation) -> None:
+    here.connected("documented")
+    token = here.backend.token("documented", options={"withRefreshToken": True})
+    documented = DOCUMENT["components"]["schemas"]["TokenBody"]["properties"]
+    assert token.keys() <= documented.keys()
+    app = here.backend.get(f"app/{APP_ID}").json()["app"]
+    assert app.keys() == DOCUMENT["components"]["schemas"]["AppBody"]["properties"].keys()
+
+
+def test_the_page_shows_every_call_without_a_script(here: Installation) -> None:
+    answer = here.browser().open(f"{here.url}/docs")
+    assert answer.status_code == 200
+    for name, (method, path, _) in OPERATIONS.items():
+        assert f'id="{name}"' in answer.text
+        assert f"{method} {path}" in answer.text
+    assert "options.minimumSeconds" in answer.text
+    assert "<script" not in answer.text
+    loaded = re.findall(r'<(?:link|img|script)[^>]+(?:href|src)="([^"]+)"', answer.text)
+    assert loaded
+    assert [address for address in loaded if not address.startswith("/static/")] == []
+    assert "script-src" not in answer.headers["content-security-policy"]
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
