@@ -1,0 +1,140 @@
+"""A project with one app and any number of connected users, each with a really sealed token."""
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from pydantic import SecretStr
+from sqlalchemy import insert
+
+from evergrant import clock
+from evergrant.broker.grants import new_grant_id, token_slot
+from evergrant.broker.runtime import Broker, open_broker
+from evergrant.broker.setup import initialise, upgrade
+from evergrant.crypto.sealed import Sealed
+from evergrant.db import Grant, GrantStatus, OutboundApp
+from evergrant.db.engine import connect_postgresql
+from evergrant.db.grant import scope_key
+from evergrant.settings import Settings
+
+APP_ID = "benchmark"
+SCOPES = ["contacts.readonly", "openid"]
+ACCESS_TOKEN_LENGTH = 180  # about what Google's and Microsoft's opaque tokens have
+BATCH = 20_000
+
+
+@dataclass(frozen=True)
+class Seeded:
+    """What a caller of the filled database needs."""
+
+    project_id: str
+    management_key: str
+    seconds: float
+
+
+def user_id(number: int) -> str:
+    return f"user-{number}"
+
+
+def access_token(number: int) -> str:
+    return f"access-token-of-user-{number}-".ljust(ACCESS_TOKEN_LENGTH, "x")
+
+
+async def seed(settings: Settings, grants: int) -> Seeded:
+    """Fill an empty database with `grants` users' tokens that stay fresh for a day."""
+    began = time.perf_counter()
+    await upgrade(settings)
+    made = await initialise(settings)
+    now = clock.utcnow()
+    async with open_broker(settings) as broker:
+        async with broker.database.write() as session:
+            session.add(
+                OutboundApp(project_id=made.project_id, id=APP_ID, name="Benchmark", created_at=now, updated_at=now)
+            )
+        store = _into_sqlite if broker.database.is_sqlite else _into_postgresql
+        for first in range(0, grants, BATCH):
+            numbers = range(first, min(first + BATCH, grants))
+            # Sealed before storing: the vault may have to write, and SQLite has one writer at a time.
+            tokens = [await _sealed(broker, made.project_id, number) for number in numbers]
+            await store(broker, list(_rows(made.project_id, numbers, tokens, now=now)))
+        if not broker.database.is_sqlite:
+            await _settle(broker)
+    return Seeded(made.project_id, made.management_key, time.perf_counter() - began)
+
+
+async def _sealed(broker: Broker, project_id: str, number: int) -> tuple[str, Sealed, Sealed]:
+    grant_id = new_grant_id()
+    access = await broker.vault.seal(token_slot(project_id, grant_id, "access_token"), SecretStr(access_token(number)))
+    refresh = await broker.vault.seal(
+        token_slot(project_id, grant_id, "refresh_token"), SecretStr(f"refresh-token-of-user-{number}")
+    )
+    return grant_id, access, refresh
+
+
+def _rows(
+    project_id: str, numbers: range, tokens: list[tuple[str, Sealed, Sealed]], *, now: datetime
+) -> Iterator[dict[str, Any]]:
+    same = {
+        "project_id": project_id,
+        "app_id": APP_ID,
+        "tenant_id": "",
+        "external_identifier": "",
+        "scope_key": scope_key(SCOPES),
+        "scopes": SCOPES,
+        "status": GrantStatus.ACTIVE.value,
+        "granted_by": "",
+        "consented_at": now,
+        "access_token_type": "Bearer",
+        "expires_at": now + timedelta(days=1, minutes=5),
+        "fresh_until": now + timedelta(days=1),
+        "next_refresh_at": now + timedelta(days=1),
+        "last_refresh_error": "",
+        "refresh_failures": 0,
+        "token_version": 1,
+    }
+    for number, (grant_id, access, refresh) in zip(numbers, tokens, strict=True):
+        yield same | {
+            "id": grant_id,
+            "user_id": user_id(number),
+            "token_sub": f"subject-{number}",
+            "access_token": access,
+            "refresh_token": refresh,
+        }
+
+
+async def _into_sqlite(broker: Broker, rows: list[dict[str, Any]]) -> None:
+    async with broker.database.write() as session:
+        await (await session.connection()).execute(insert(Grant), rows)
+
+
+async def _into_postgresql(broker: Broker, rows: list[dict[str, Any]]) -> None:
+    columns = list(rows[0])
+    records = [tuple(_for_copy(row[column]) for column in columns) for row in rows]
+    connection = await connect_postgresql(broker.database.engine.url)
+    try:
+        await connection.copy_records_to_table("grants", columns=columns, records=records)
+    finally:
+        await connection.close()
+
+
+def _for_copy(value: Any) -> Any:
+    match value:
+        case Sealed():
+            return value.ciphertext
+        case list():
+            return json.dumps(value)
+        case _:
+            return value
+
+
+async def _settle(broker: Broker) -> None:
+    """Do now what autovacuum would do in the middle of a measurement."""
+    connection = await connect_postgresql(broker.database.engine.url)
+    try:
+        await connection.execute("VACUUM (ANALYZE) grants", timeout=300)
+        await connection.execute("CHECKPOINT", timeout=300)
+    finally:
+        await connection.close()

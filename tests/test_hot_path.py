@@ -1,0 +1,183 @@
+"""What the hot path may cost, in statements instead of seconds; benchmarks/fetch.py measures the seconds."""
+
+import asyncio
+import contextlib
+import re
+import sqlite3
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import httpx2
+import pytest
+from pydantic import SecretStr
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
+
+from evergrant.broker.access import create_key
+from evergrant.broker.grants import new_grant_id, token_slot
+from evergrant.broker.projects import create_project
+from evergrant.broker.runtime import Broker
+from evergrant.broker.setup import prepare
+from evergrant.crypto.keyring import new_master_key
+from evergrant.db import Grant, OutboundApp
+from evergrant.db.grant import scope_key
+from evergrant.logs import redact
+from evergrant.settings import Settings
+from evergrant.web.app import create_app
+
+SCOPES = ["contacts.readonly", "openid"]
+FETCH = "/v1/mgmt/outbound/app/user/token"
+
+
+@pytest.fixture
+def statements(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """Every SQL statement that this process sends, through SQLAlchemy or past it."""
+    seen: list[str] = []
+
+    def through_sqlalchemy(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        seen.append(statement)
+
+    fetchrow, connect = asyncpg.Connection.fetchrow, sqlite3.connect
+
+    async def seen_fetchrow(self: asyncpg.Connection, query: str, *arguments: Any, **options: Any) -> Any:
+        seen.append(query)
+        return await fetchrow(self, query, *arguments, **options)
+
+    def traced_connect(*arguments: Any, **options: Any) -> sqlite3.Connection:
+        connection: sqlite3.Connection = connect(*arguments, **options)
+        connection.set_trace_callback(seen.append)
+        return connection
+
+    monkeypatch.setattr(asyncpg.Connection, "fetchrow", seen_fetchrow)
+    monkeypatch.setattr(sqlite3, "connect", traced_connect)
+    event.listen(Engine, "before_cursor_execute", through_sqlalchemy)
+    yield seen
+    event.remove(Engine, "before_cursor_execute", through_sqlalchemy)
+
+
+class Service:
+    """evergrant inside this test's loop, with one user's fresh token."""
+
+    def __init__(self, http: httpx2.AsyncClient, broker: Broker) -> None:
+        self.http = http
+        self.broker = broker
+
+    async def fetch(self, *, latest: bool = False) -> dict[str, Any]:
+        body: dict[str, Any] = {"appId": "practice", "userId": "alice"}
+        answer = await self.http.post(f"{FETCH}/latest" if latest else FETCH, json=body | {"scopes": SCOPES})
+        assert answer.status_code == 200, answer.text
+        token: dict[str, Any] = answer.json()["token"]
+        return token
+
+
+@asynccontextmanager
+async def service(settings: Settings) -> AsyncIterator[Service]:
+    settings = settings.model_copy(update={"refresher": False})
+    await prepare(settings)
+    app = create_app(settings)
+    async with app.router.lifespan_context(app):
+        broker: Broker = app.state.broker
+        now = datetime.now(UTC)
+        async with broker.database.write() as session:
+            await create_project(broker, session, project_id="Pshop", name="Shop", redirect_origins=[], now=now)
+            key = await create_key(session, "Pshop", name="backend", now=now)
+            session.add(OutboundApp(project_id="Pshop", id="practice", name="Practice", created_at=now, updated_at=now))
+        grant_id = new_grant_id()
+        sealed = await broker.vault.seal(token_slot("Pshop", grant_id, "access_token"), SecretStr("alice's token"))
+        async with broker.database.write() as session:
+            session.add(
+                Grant(
+                    project_id="Pshop",
+                    id=grant_id,
+                    app_id="practice",
+                    user_id="alice",
+                    scope_key=scope_key(SCOPES),
+                    scopes=SCOPES,
+                    consented_at=now,
+                    access_token=sealed,
+                    expires_at=now + timedelta(hours=1),
+                    fresh_until=now + timedelta(minutes=50),
+                )
+            )
+        async with httpx2.AsyncClient(
+            transport=httpx2.ASGITransport(app=app),
+            base_url=settings.public_url,
+            headers={"Authorization": f"Bearer Pshop:{key.text}"},
+        ) as http:
+            yield Service(http, broker)
+
+
+@pytest.mark.parametrize("latest", [False, True])
+async def test_a_fetch_of_a_fresh_token_is_one_select_once_the_key_is_remembered(
+    settings: Settings, statements: list[str], latest: bool
+) -> None:
+    async with service(settings) as here:
+        await here.fetch(latest=latest)
+        statements.clear()
+        assert (await here.fetch(latest=latest))["accessToken"] == "alice's token"
+        assert len(statements) == 1, statements
+        assert re.match(r"SELECT .*\sFROM grants\s", statements[0], flags=re.DOTALL)
+
+
+async def test_the_first_fetch_with_a_key_writes_nothing_either(settings: Settings, statements: list[str]) -> None:
+    async with service(settings) as here:
+        statements.clear()
+        await here.fetch()
+        assert statements
+        writes = [sql for sql in statements if re.match(r"\s*(INSERT|UPDATE|DELETE)|BEGIN IMMEDIATE", sql)]
+        assert writes == []
+
+
+async def test_more_callers_than_held_connections_all_get_their_token(settings: Settings) -> None:
+    async with service(settings) as here:
+        tokens = await asyncio.gather(*(here.fetch() for _ in range(50)))
+        assert {token["accessToken"] for token in tokens} == {"alice's token"}
+
+
+async def test_sqlite_answers_fetches_while_another_process_writes(sqlite_url: str, data_dir: Path) -> None:
+    settings = Settings(data_dir=data_dir, database_url=SecretStr(sqlite_url), master_keys=SecretStr(new_master_key()))
+    async with service(settings) as here:
+        with a_writing_process(here.broker.database.engine.url.database or ""):
+            assert (await here.fetch())["accessToken"] == "alice's token"
+
+
+NAMES = ["access_token", "refresh_token", "id_token", "client_secret", "code_verifier", "code", "state", "password"]
+NAMES += ["api_key", "apikey", "clientSecret", "accessToken", "refreshToken"]
+
+
+@pytest.mark.parametrize("spelling", [str, str.upper, str.lower])
+@pytest.mark.parametrize("name", NAMES)
+def test_sparing_searches_on_the_access_log_spares_no_secret(name: str, spelling: Callable[[str], str]) -> None:
+    assert redact(f"GET /callback?{spelling(name)}=planted") == f"GET /callback?{spelling(name)}=[redacted]"
+
+
+WRITER = """
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+connection.execute("BEGIN EXCLUSIVE")
+connection.execute("UPDATE grants SET access_token = x'00'")
+print("writing", flush=True)
+sys.stdin.read()
+connection.execute("ROLLBACK")
+"""
+
+
+@contextlib.contextmanager
+def a_writing_process(path: str) -> Iterator[None]:
+    """Another process in the middle of a write transaction on every grant."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", WRITER, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "writing\n"
+        yield
+    finally:
+        process.communicate(timeout=10)
+    assert process.returncode == 0
