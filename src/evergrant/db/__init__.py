@@ -1,5 +1,7 @@
 """The store: one file per table. Importing this package makes `Base.metadata` complete."""
 
+from evergrant.db.access_policy import AccessPolicy
+from evergrant.db.audit_event import AuditEvent
 from evergrant.db.authorization_request import AuthorizationRequest
 from evergrant.db.base import Base
 from evergrant.db.data_key import DataKeyRow
@@ -7,8 +9,12 @@ from evergrant.db.grant import Grant, GrantStatus
 from evergrant.db.management_key import ManagementKey
 from evergrant.db.outbound_app import OutboundApp
 from evergrant.db.project import Project
+from evergrant.db.revocation import Revocation
+from evergrant.db.trusted_issuer import TrustedIssuer
 
 __all__ = [
+    "AccessPolicy",
+    "AuditEvent",
     "AuthorizationRequest",
     "Base",
     "DataKeyRow",
@@ -17,4 +23,6 @@ __all__ = [
     "ManagementKey",
     "OutboundApp",
     "Project",
+    "Revocation",
+    "TrustedIssuer",
 ]

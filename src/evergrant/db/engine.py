@@ -22,7 +22,7 @@ from sqlalchemy.exc import (
     ProgrammingError,
 )
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 
 from evergrant.errors import ConfigurationError, MigrationsPending, Unavailable
 
@@ -196,12 +196,32 @@ def _upgrade(connection: Connection) -> None:
     command.upgrade(config, "head")
 
 
+@asynccontextmanager
+async def _without_cascades(connection: AsyncConnection) -> AsyncIterator[None]:
+    """Switch SQLite's foreign keys off: where it alters a table by copying it, dropping the old one would cascade.
+
+    It has to be done outside a transaction, where SQLite heeds it.
+    """
+    if connection.dialect.name != "sqlite":
+        yield
+        return
+    driver = (await connection.get_raw_connection()).driver_connection
+    assert driver is not None  # noqa: S101 - there is one while the connection is open; for the type checker
+    await driver.execute("PRAGMA foreign_keys = OFF")
+    try:
+        yield
+    finally:
+        await connection.rollback()
+        await driver.execute("PRAGMA foreign_keys = ON")
+
+
 async def upgrade_database(engine: AsyncEngine) -> None:
     """Bring the schema to this version, all of it or nothing. Several processes may call this at once."""
-    async with engine.execution_options(**{_WRITE: True}).begin() as connection:
+    async with engine.execution_options(**{_WRITE: True}).connect() as connection, _without_cascades(connection):
         if engine.dialect.name == "postgresql":
             await connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})")
         await connection.run_sync(_upgrade)
+        await connection.commit()
 
 
 def _is_current(connection: Connection) -> bool:

@@ -67,13 +67,16 @@ class Grant(Base):
     """`scope_key(scopes)`: one short comparable value for the whole set."""
     scopes: Mapped[list[str]] = mapped_column(JSON)
     """What the provider granted, as it answered last."""
+    resources: Mapped[list[str]] = mapped_column(JSON, default=list)
+    """What the tokens were asked for (RFC 8707), where the trip named it; else the app's resource counts."""
     status: Mapped[str] = mapped_column(String(32), default=GrantStatus.ACTIVE)
     token_sub: Mapped[str] = mapped_column(default="")
     granted_by: Mapped[str] = mapped_column(String(255), default="")
     """The user who consented, where that is not the owner: a tenant's grant."""
     consented_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
-    access_token: Mapped[Sealed] = mapped_column(SealedBytes)
+    access_token: Mapped[Sealed | None] = mapped_column(SealedBytes)
+    """None until the first fetch, where only a refresh token was uploaded."""
     access_token_type: Mapped[str] = mapped_column(default="Bearer")
     refresh_token: Mapped[Sealed | None] = mapped_column(SealedBytes)
     id_token: Mapped[Sealed | None] = mapped_column(SealedBytes)

@@ -33,7 +33,7 @@ class GrantView(NamedTuple):
     scopes: list[str]
     token_sub: str
     granted_by: str
-    access_token: Sealed
+    access_token: Sealed | None
     access_token_type: str
     refresh_token: Sealed | None
     expires_at: datetime | None
@@ -151,7 +151,7 @@ def _postgres_view(record: asyncpg.Record | None) -> GrantView | None:
         return None
     values = list(record)
     values[5] = json.loads(values[5])
-    values[8] = Sealed(values[8])
+    values[8] = Sealed(values[8]) if values[8] is not None else None
     values[10] = Sealed(values[10]) if values[10] is not None else None
     return GrantView(*values)
 
@@ -181,7 +181,7 @@ class SqliteGrantReader:
             return None
         values = list(row)
         values[5] = json.loads(values[5])
-        values[8] = Sealed(values[8])
+        values[8] = Sealed(values[8]) if values[8] is not None else None
         values[10] = Sealed(values[10]) if values[10] is not None else None
         for index in (11, 12, 13):
             if values[index] is not None:

@@ -18,6 +18,7 @@ class ManagementKey(Base):
     project_id: Mapped[str] = mapped_column(ForeignKey("projects.id", ondelete="CASCADE"), primary_key=True)
     id: Mapped[str] = mapped_column(String(22), primary_key=True)
     name: Mapped[str] = mapped_column(String(200))
+    description: Mapped[str] = mapped_column(default="")
     digest: Mapped[bytes] = mapped_column(LargeBinary(32))
     permissions: Mapped[list[str]] = mapped_column(JSON)
     app_ids: Mapped[list[str]] = mapped_column(JSON, default=list)

@@ -22,6 +22,13 @@ class OutboundApp(Base):
     description: Mapped[str] = mapped_column(default="")
     logo: Mapped[str] = mapped_column(default="")
 
+    app_type: Mapped[str] = mapped_column(String(16), default="oauth")
+    """`oauth`, or `apikey`: then each owner uploads a key, and nobody connects."""
+    tenant_id: Mapped[str] = mapped_column(String(255), default="")
+    """The only tenant that may use the app; empty for everybody."""
+    template_id: Mapped[str] = mapped_column(String(64), default="")
+    """The catalogue entry that the app was made from."""
+
     client_id: Mapped[str] = mapped_column(default="")
     client_secret: Mapped[Sealed | None] = mapped_column(SealedBytes)
     token_endpoint_auth_method: Mapped[str] = mapped_column(String(32), default="client_secret_post")
@@ -36,6 +43,18 @@ class OutboundApp(Base):
     jwks_url: Mapped[str] = mapped_column(default="")
     iss_required: Mapped[bool] = mapped_column(default=False)
     """The server's metadata promises `iss` in every authorization response (RFC 9207 section 3)."""
+    use_dcr: Mapped[bool] = mapped_column(default=False)
+    """Register with the server by ourselves, at the first connect (RFC 7591)."""
+    dcr_url: Mapped[str] = mapped_column(default="")
+    """The server's registration endpoint."""
+    resource: Mapped[str] = mapped_column(default="")
+    """The protected resource that tokens are for (RFC 8707); an MCP server's own URL, for example."""
+    client_id_metadata: Mapped[bool] = mapped_column(default=False)
+    """The server reads a client's metadata from the URL that is its id, so that nobody need register."""
+    registered_redirect_uri: Mapped[str] = mapped_column(default="")
+    """What the client id that we got by ourselves was registered for; empty where the operator entered one."""
+    client_secret_expires_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """When our registration ends (RFC 7591 section 3.2.1), or when the server refused it; none for never."""
 
     default_scopes: Mapped[list[str]] = mapped_column(JSON, default=list)
     scope_descriptions: Mapped[dict[str, str]] = mapped_column(JSON, default=dict)

@@ -1,0 +1,27 @@
+"""Trusted issuers: identity providers whose JWTs identify a project's users."""
+
+from datetime import datetime
+
+from sqlalchemy import ForeignKey, String, UniqueConstraint
+from sqlalchemy.orm import Mapped, mapped_column
+
+from evergrant.db.base import Base
+from evergrant.db.types import UtcDateTime
+
+
+class TrustedIssuer(Base):
+    """One issuer that a project trusts, and which claims to read."""
+
+    __tablename__ = "trusted_issuers"
+    __table_args__ = (UniqueConstraint("project_id", "issuer"),)
+
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id", ondelete="CASCADE"), primary_key=True)
+    id: Mapped[str] = mapped_column(String(22), primary_key=True)
+    issuer: Mapped[str] = mapped_column()
+    """Compared exactly with the claim `iss`."""
+    jwks_url: Mapped[str] = mapped_column()
+    audience: Mapped[str] = mapped_column()
+    """Must be among the claim `aud`."""
+    user_claim: Mapped[str] = mapped_column(default="sub")
+    tenant_claim: Mapped[str] = mapped_column(default="")
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
