@@ -82,7 +82,7 @@ async def test_scopes_and_resources_are_sent_when_asked_for(
     http: Http, server: ServerMetadata, client: ClientRegistration, provider: Provider
 ) -> None:
     provider.answers(TOKENS)
-    await refresh(http, server, client, refresh_token=SecretStr("rt"), scopes=("a", "b"))
+    await refresh(http, server, client, refresh_token=SecretStr("rt"), scopes=("a", "b"), resources=("https://c",))
     await exchange_code(
         http,
         server,
@@ -92,7 +92,9 @@ async def test_scopes_and_resources_are_sent_when_asked_for(
         code_verifier=None,
         resources=("https://a", "https://b"),
     )
-    assert ("scope", "a b") in provider.requests[0].form
+    first = provider.requests[0].form
+    assert ("scope", "a b") in first
+    assert [value for name, value in first if name == "resource"] == ["https://c"]
     second = provider.requests[1].form
     assert [value for name, value in second if name == "resource"] == ["https://a", "https://b"]
     assert {"redirect_uri", "code_verifier"}.isdisjoint(name for name, _ in second)

@@ -1,6 +1,7 @@
 """Authorization server metadata from a URL (RFC 8414, OpenID Connect Discovery 1.0)."""
 
 import re
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -31,11 +32,30 @@ async def discover(http: Http, url: str) -> ServerMetadata:
         server
             included. The message says what to do.
     """
-    try:
-        check_url(url, what="it", egress_allow=http.egress_allow)
-    except ValueError as error:
-        raise _invalid(str(error)) from None
-    issuer, candidates = _locate(url)
+    found = await look_up(http, url)
+    if isinstance(found, NoMetadata):
+        raise found.error()
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class NoMetadata:
+    """There is no metadata at any place where it could be, and what was met instead."""
+
+    problem: str
+
+    def error(self) -> InvalidValue:
+        """Return the error that tells the operator."""
+        return invalid(f"{self.problem}; check the address, or leave discoveryUrl out and enter the endpoints")
+
+
+async def look_up(http: Http, url: str) -> ServerMetadata | NoMetadata:
+    """Do what `discover` does, for a caller that knows where else to look.
+
+    Raises:
+        InvalidValue: there is metadata, and it cannot be used.
+    """
+    issuer, candidates = _locate(allowed(http, url, what="it"))
     problem = ""
     for candidate in candidates:
         try:
@@ -48,7 +68,7 @@ async def discover(http: Http, url: str) -> ServerMetadata:
             problem = problem or f"there is no metadata at {candidate} (status {answer.status})"
             continue
         return _metadata(http, document, issuer)
-    raise _invalid(f"{problem}; check the address, or leave discoveryUrl out and enter the endpoints")
+    return NoMetadata(problem)
 
 
 def _locate(url: str) -> tuple[str, list[str]]:
@@ -74,7 +94,7 @@ def _metadata(http: Http, document: dict[str, Any], expected: str) -> ServerMeta
     issuer = document["issuer"]
     if not isinstance(issuer, str) or not _stands_for(issuer, expected):
         # RFC 8414 section 3.3: otherwise one server could pass for another.
-        raise _invalid(
+        raise invalid(
             "the document there is for another issuer than its address says; "
             "use the discovery URL that the provider documents for this issuer"
         )
@@ -84,20 +104,17 @@ def _metadata(http: Http, document: dict[str, Any], expected: str) -> ServerMeta
         if value is None and not required:
             continue
         if not isinstance(value, str) or not value:
-            raise _invalid(f"the document has no {name}; leave discoveryUrl out and enter the endpoints")
-        try:
-            check_url(value, what=f"its {name}", egress_allow=http.egress_allow)
-        except ValueError as error:
-            raise _invalid(str(error)) from None
-        endpoints[name] = value
+            raise invalid(f"the document has no {name}; leave discoveryUrl out and enter the endpoints")
+        endpoints[name] = allowed(http, value, what=f"its {name}")
     return ServerMetadata(
         issuer=issuer,
-        scopes_supported=_strings(document, "scopes_supported"),
-        code_challenge_methods_supported=_strings(document, "code_challenge_methods_supported"),
-        token_endpoint_auth_methods_supported=_strings(document, "token_endpoint_auth_methods_supported"),
+        scopes_supported=strings(document, "scopes_supported"),
+        code_challenge_methods_supported=strings(document, "code_challenge_methods_supported"),
+        token_endpoint_auth_methods_supported=strings(document, "token_endpoint_auth_methods_supported"),
         authorization_response_iss_parameter_supported=(
             document.get("authorization_response_iss_parameter_supported") is True
         ),
+        client_id_metadata_document_supported=document.get("client_id_metadata_document_supported") is True,
         **endpoints,
     )
 
@@ -112,12 +129,27 @@ def _stands_for(issuer: str, expected: str) -> bool:
     return re.fullmatch(pattern, expected.rstrip("/")) is not None
 
 
-def _strings(document: dict[str, Any], name: str) -> tuple[str, ...]:
+def allowed(http: Http, url: str, *, what: str) -> str:
+    """Return `url` if it may be called at all.
+
+    Raises:
+        InvalidValue: for the field `discoveryUrl`; `what` is the subject of the sentence.
+    """
+    try:
+        check_url(url, what=what, egress_allow=http.egress_allow)
+    except ValueError as error:
+        raise invalid(str(error)) from None
+    return url
+
+
+def strings(document: dict[str, Any], name: str) -> tuple[str, ...]:
+    """Return a member that is a list of strings, or nothing."""
     value = document.get(name)
     return tuple(item for item in value if isinstance(item, str)) if isinstance(value, list) else ()
 
 
-def _invalid(problem: str) -> InvalidValue:
+def invalid(problem: str) -> InvalidValue:
+    """Make the error for the field that all of this is about."""
     error = InvalidValue.of(("discoveryUrl", problem))
     assert isinstance(error, InvalidValue)  # noqa: S101  # `of` is declared on the base class
     return error

@@ -57,13 +57,13 @@ def failure_of(
     client_name: str,
     secrets: Iterable[str],
     dead: frozenset[str],
-    when_dead: Callable[[str], EvergrantError],
+    when_dead: Callable[[str, str], EvergrantError],
 ) -> EvergrantError | None:
     """Return the error that `answer` amounts to, None when it reports success.
 
     `secrets` are the values that we sent and that must not come back in a message. `dead` are the error codes
     that mean that what was presented (refresh token, code) is used up; `when_dead` makes the error from the
-    explanation.
+    explanation and the provider's error code.
     """
     who = client_name or "The provider"
     status = answer.status
@@ -80,7 +80,7 @@ def failure_of(
             provider_description=description,
         )
     if normalized in dead and (status < 300 or status in (400, 401, 403)):
-        return when_dead(f"{who}: {said.rstrip('.')}.")
+        return when_dead(f"{who}: {said.rstrip('.')}.", code)
     if status < 300 and not said:
         return None
     if members is None and status != 401:

@@ -1,5 +1,6 @@
 """Who connected: the subject of a validated id_token, or of the userinfo call (OpenID Connect Core 1.0)."""
 
+import json
 import warnings
 from collections.abc import Mapping
 from datetime import datetime, timedelta
@@ -51,11 +52,7 @@ async def verified_claims(http: Http, jwks_uri: str, token: str, *, now: datetim
         raise InvalidToken("its key id is not text")
 
     async def load() -> Mapping[str, Any]:
-        answer = await http.get_json(jwks_uri)
-        document = parse_body(answer.body, "application/json") if answer.status == 200 else None
-        if document is None or not isinstance(document.get("keys"), list):
-            raise UpstreamUnavailable("The provider's signing keys cannot be read right now.")
-        return document
+        return await read_jwks(http, jwks_uri)
 
     key = _choose(await http.jwks.keys(jwks_uri, kid=kid, now=now, load=load), algorithm, kid)
     try:
@@ -67,6 +64,35 @@ async def verified_claims(http: Http, jwks_uri: str, token: str, *, now: datetim
     except (JoseError, ValueError, TypeError):
         raise InvalidToken("its signature is wrong") from None
     _check_times(claims, now)
+    return claims
+
+
+async def read_jwks(http: Http, jwks_uri: str) -> Mapping[str, Any]:
+    """Fetch a key set (RFC 7517 section 5).
+
+    Raises:
+        UpstreamUnavailable: there is none right now.
+        EgressRefused: the address may not be called.
+    """
+    answer = await http.get_json(jwks_uri)
+    document = parse_body(answer.body, "application/json") if answer.status == 200 else None
+    if document is None or not isinstance(document.get("keys"), list):
+        raise UpstreamUnavailable("The provider's signing keys cannot be read right now.")
+    return document
+
+
+def unverified_claims(token: str) -> Mapping[str, Any]:
+    """Return what a JWT says, believing none of it: for finding the issuer whose keys will tell.
+
+    Raises:
+        InvalidToken: it is not a signed JWT.
+    """
+    try:
+        claims = json.loads(jws.extract_compact(token.encode("ascii")).payload)
+    except (JoseError, ValueError, RecursionError):
+        claims = None
+    if not isinstance(claims, dict):
+        raise InvalidToken("it is not a signed token")
     return claims
 
 

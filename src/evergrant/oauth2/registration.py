@@ -20,6 +20,8 @@ class ServerMetadata:
     code_challenge_methods_supported: tuple[str, ...] = ()
     token_endpoint_auth_methods_supported: tuple[str, ...] = ()
     authorization_response_iss_parameter_supported: bool = False
+    client_id_metadata_document_supported: bool = False
+    """A client may be known by the URL of its own metadata (draft-ietf-oauth-client-id-metadata-document)."""
 
 
 @dataclass(frozen=True, slots=True)

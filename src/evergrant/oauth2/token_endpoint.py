@@ -67,7 +67,7 @@ async def exchange_code(
         body,
         secrets=(code, verifier),
         dead=DEAD_CODE,
-        when_dead=lambda text: ConnectFailed("invalid_grant", f"{text} Connect again."),
+        when_dead=lambda text, _: ConnectFailed("invalid_grant", f"{text} Connect again."),
     )
 
 
@@ -78,8 +78,11 @@ async def refresh(
     *,
     refresh_token: SecretStr,
     scopes: Sequence[str] = (),
+    resources: Sequence[str] = (),
 ) -> TokenResponse:
-    """Trade a refresh token for an access token (RFC 6749 section 6). Without `scopes`, all of them stay.
+    """Trade a refresh token for an access token (RFC 6749 section 6, RFC 8707 section 2.2).
+
+    Without `scopes`, all of them stay.
 
     Raises:
         ReauthorizationRequired: the refresh token is dead for good.
@@ -89,11 +92,12 @@ async def refresh(
     parameters = {"refresh_token": refresh_token.get_secret_value()}
     if scopes:
         parameters["scope"] = " ".join(scopes)
-    body = prepare_token_request("refresh_token", body=urlencode(_own_params(client, (), scopes)), **parameters)
+    own = [("resource", resource) for resource in resources] + _own_params(client, resources, scopes)
+    body = prepare_token_request("refresh_token", body=urlencode(own), **parameters)
 
-    def reauthorize(text: str) -> ReauthorizationRequired:
+    def reauthorize(text: str, code: str) -> ReauthorizationRequired:
         message = f"{text} The user must connect again."
-        return ReauthorizationRequired(message, last_refresh_error=message)
+        return ReauthorizationRequired(message, last_refresh_error=message, provider_error=code)
 
     return await _token_request(
         http,
@@ -130,7 +134,7 @@ async def revoke(
         client_name=client.name,
         secrets=(token.get_secret_value(), *secrets),
         dead=DEAD_TOKEN,
-        when_dead=_AlreadyRevoked,
+        when_dead=lambda text, _: _AlreadyRevoked(text),
     )
     if failure is not None and not isinstance(failure, _AlreadyRevoked):
         raise failure
@@ -148,7 +152,7 @@ async def _token_request(
     *,
     secrets: Iterable[str],
     dead: frozenset[str],
-    when_dead: Callable[[str], EvergrantError],
+    when_dead: Callable[[str, str], EvergrantError],
 ) -> TokenResponse:
     answer, credentials = await _post(http, server.token_endpoint, client, body)
     failure = failure_of(

@@ -1,0 +1,1 @@
+"""The app library: one small data file per provider, and the loader."""
