@@ -12,6 +12,7 @@ EvergrantError                           status  code
 │   └── TokenNotFound                    404     E111504
 │       └── ReauthorizationRequired      404     E111504
 ├── AlreadyExists                        409     E111507
+├── RefreshTokenRefused                  400     E111508   (an upload with `verifyRefresh`)
 ├── RequestTooLarge                      413     E011008
 ├── UpstreamError
 │   ├── UpstreamUnavailable              503     E111505
@@ -115,11 +116,13 @@ class TokenNotFound(NotFound):
 class ReauthorizationRequired(TokenNotFound):
     """This connection no longer works: the user must connect again."""
 
-    def __init__(self, message: str | None = None, *, last_refresh_error: str = "") -> None:
+    def __init__(self, message: str | None = None, *, last_refresh_error: str = "", provider_error: str = "") -> None:
+        """`provider_error` is the provider's own code, for whoever handles this error."""
         super().__init__(
             message,
             details={"reason": "reauthorization_required", "lastRefreshError": last_refresh_error},
         )
+        self.provider_error = provider_error
 
 
 class AlreadyExists(EvergrantError):
@@ -127,6 +130,17 @@ class AlreadyExists(EvergrantError):
 
     status = 409
     code = "E111507"
+
+
+class RefreshTokenRefused(EvergrantError):
+    """The provider refused the refresh token; nothing was stored."""
+
+    status = 400
+    code = "E111508"
+
+    def __init__(self, message: str | None = None, *, provider_error: str = "") -> None:
+        """`provider_error` is the provider's own code (RFC 6749 section 5.2)."""
+        super().__init__(message, details={"providerError": provider_error} if provider_error else None)
 
 
 class RequestTooLarge(EvergrantError):

@@ -11,6 +11,7 @@ import signal
 
 from evergrant import clock
 from evergrant.broker.completion import clear_finished
+from evergrant.broker.revocation import revoke_due
 from evergrant.broker.runtime import Broker, open_broker
 from evergrant.broker.sweep import claim_due, refresh_claimed
 from evergrant.errors import EvergrantError
@@ -22,7 +23,7 @@ CONCURRENCY = 32
 """How many refreshes one refresher has in flight."""
 POLL_SECONDS = 1.0
 PAUSE_AFTER_FAILURE_SECONDS = 5.0
-CHORES_SECONDS = 300.0
+CHORES_SECONDS = 60.0
 
 
 async def refresh_until(broker: Broker, stop: asyncio.Event) -> None:
@@ -31,6 +32,7 @@ async def refresh_until(broker: Broker, stop: asyncio.Event) -> None:
     A slow provider holds its own slots only: new work is claimed as soon as a quarter of the slots is free.
     """
     running: set[asyncio.Task[None]] = set()
+    chores: asyncio.Task[None] | None = None
     next_chores = 0.0
     while not stop.is_set():
         claimed = 0
@@ -44,8 +46,8 @@ async def refresh_until(broker: Broker, stop: asyncio.Event) -> None:
                     task = asyncio.create_task(refresh_claimed(broker, claim))
                     running.add(task)
                     task.add_done_callback(running.discard)
-            if asyncio.get_running_loop().time() >= next_chores:
-                await clear_finished(broker, now=clock.utcnow())
+            if asyncio.get_running_loop().time() >= next_chores and (chores is None or chores.done()):
+                chores = asyncio.create_task(_chores(broker, stop))
                 next_chores = asyncio.get_running_loop().time() + CHORES_SECONDS
         except EvergrantError:
             log.exception("the sweep failed and will try again")
@@ -56,6 +58,20 @@ async def refresh_until(broker: Broker, stop: asyncio.Event) -> None:
     if running:
         log.info("finishing refreshes in flight", extra={"inFlight": len(running)})
         await asyncio.wait(running)
+    if chores is not None:
+        await chores
+
+
+async def _chores(broker: Broker, stop: asyncio.Event) -> None:
+    """Do what nobody waits for, beside the sweep: a provider that is slow to revoke must not hold refreshes up."""
+    try:
+        await clear_finished(broker, now=clock.utcnow())
+        while not stop.is_set() and await revoke_due(broker, now=clock.utcnow()):
+            pass
+    except EvergrantError:
+        log.exception("the chores failed and will be tried again")
+    except Exception:
+        log.exception("the chores broke")
 
 
 async def run(settings: Settings) -> None:

@@ -1,40 +1,33 @@
-"""Who may do what: management keys, from making one to recognising it.
+"""Who may do what: management keys, recognised.
 
 Recognising is on the hot path. A key that was found is remembered for a few seconds by its digest, so that a revoked
 one stops working everywhere within that time and a busy one costs no query.
 """
 
 import time
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from ipaddress import ip_network
 
-from sqlalchemy import select, update
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy import func, select, update
 
-from evergrant.broker.principal import ALL_PERMISSIONS, Permission, Principal
+from evergrant.broker.audit import Actor, record
+from evergrant.broker.principal import Principal
 from evergrant.broker.runtime import Broker
-from evergrant.crypto.opaque import digest, equal, new_id, new_management_key
-from evergrant.db import ManagementKey
-from evergrant.errors import AuthenticationFailed, InvalidValue, NotFound
+from evergrant.broker.users import looks_like_jwt, recognise
+from evergrant.crypto.opaque import digest, equal
+from evergrant.db import AuditEvent, ManagementKey
+from evergrant.errors import AuthenticationFailed
 
 REMEMBER_SECONDS = 4.0
 """A revocation is effective everywhere within 5 seconds."""
 MAX_REMEMBERED = 10_000
-MIN_KEY_LENGTH = 32
-
-
-@dataclass(frozen=True, slots=True)
-class NewKey:
-    """A key that was just made: the only time that its text is known."""
-
-    id: str
-    text: str
+NEW_ADDRESS = "key.used_from_new_address"
 
 
 async def authenticate(broker: Broker, authorization: str, *, client_address: str, now: datetime) -> Principal:
     """Recognise `Bearer <PROJECT_ID>:<MANAGEMENT_KEY>` (RFC 6750 section 2.1; split at the first colon).
+
+    A user's JWT may stand in the key's place; or alone, where one project only trusts its issuer.
 
     Raises:
         AuthenticationFailed: whatever is wrong with it; only an expired key or a forbidden address is told apart, and
@@ -44,18 +37,30 @@ async def authenticate(broker: Broker, authorization: str, *, client_address: st
     scheme, _, credential = authorization.partition(" ")
     project_id, colon, key = credential.strip().partition(":")
     if scheme.lower() != "bearer" or not colon or not key or not project_id:
-        raise AuthenticationFailed
+        if scheme.lower() != "bearer" or colon or not looks_like_jwt(project_id):
+            raise AuthenticationFailed
+        project_id, key = "", project_id
     key_digest = digest(key)
     remembered = broker.principals.get((project_id, key_digest))
     if remembered is not None and remembered[1] > time.monotonic():
         principal = remembered[0]
     else:
-        principal = await _look_up(broker, project_id, key_digest)
+        try:
+            principal = await _look_up(broker, project_id, key_digest)
+        except AuthenticationFailed:
+            # An operator's own key may look like a JWT, but no JWT is the text of a key.
+            if not looks_like_jwt(key):
+                raise
+            principal = await recognise(broker, project_id, key, now=now)
         if len(broker.principals) >= MAX_REMEMBERED:
             broker.principals.clear()
         broker.principals[project_id, key_digest] = (principal, time.monotonic() + REMEMBER_SECONDS)
     principal.check_usable(client_address=client_address, now=now)
+    if principal.is_user:
+        return principal
     broker.keys_used[project_id, principal.key_id] = now
+    if (use := (project_id, principal.key_id, client_address)) not in broker.addresses_known:
+        broker.addresses_used.setdefault(use, now)
     return principal
 
 
@@ -76,105 +81,12 @@ async def _look_up(broker: Broker, project_id: str, key_digest: bytes) -> Princi
     )
 
 
-async def create_key(
-    session: AsyncSession,
-    project_id: str,
-    *,
-    name: str,
-    now: datetime,
-    key_id: str | None = None,
-    text: str | None = None,
-    permissions: Collection[str] = ALL_PERMISSIONS,
-    app_ids: Sequence[str] = (),
-    allowed_cidrs: Sequence[str] = (),
-    expires_at: datetime | None = None,
-) -> NewKey:
-    """Make a management key; `text` is for a key that the operator's own tools generated.
-
-    Raises:
-        InvalidValue: an argument cannot be used; nothing is written.
-    """
-    problems = [
-        ("permissions", f"there is no '{permission}'; use {', '.join(Permission)}")
-        for permission in permissions
-        if permission not in ALL_PERMISSIONS
-    ]
-    if not permissions:
-        problems.append(("permissions", "give at least one"))
-    for cidr in allowed_cidrs:
-        try:
-            ip_network(cidr)
-        except ValueError:
-            problems.append(("allowedCidrs", f"'{cidr}' is not a network like 203.0.113.0/24"))
-    if problems:
-        raise InvalidValue.of(*problems)
-    if text is not None:
-        check_key_text(text)
-    key_id = key_id or new_id(12)
-    key = NewKey(key_id, text or new_management_key(key_id))
-    session.add(
-        ManagementKey(
-            project_id=project_id,
-            id=key.id,
-            name=name,
-            digest=digest(key.text),
-            permissions=sorted(permissions),
-            app_ids=list(app_ids),
-            allowed_cidrs=list(allowed_cidrs),
-            expires_at=expires_at,
-            created_at=now,
-        )
-    )
-    return key
-
-
-def check_key_text(text: str) -> None:
-    """Check a key that the operator's own tools generated.
-
-    Raises:
-        InvalidValue: it is too short to be random, or could not stand in a header.
-    """
-    if len(text) < MIN_KEY_LENGTH or not text.isascii() or any(c.isspace() for c in text):
-        raise InvalidValue.of(("managementKey", f"use at least {MIN_KEY_LENGTH} random characters without spaces"))
-
-
-async def list_keys(broker: Broker, project_id: str) -> list[ManagementKey]:
-    """Return a project's keys, oldest first. Their texts are not stored."""
-    async with broker.database.read() as session:
-        query = select(ManagementKey).where(ManagementKey.project_id == project_id)
-        return list(await session.scalars(query.order_by(ManagementKey.created_at, ManagementKey.id)))
-
-
-async def set_key_disabled(broker: Broker, project_id: str, key_id: str, *, disabled: bool) -> None:
-    """Disable a key or enable it again; effective everywhere within 5 seconds.
-
-    Raises:
-        NotFound: the project has no such key.
-    """
-    async with broker.database.write() as session:
-        key = await session.get(ManagementKey, (project_id, key_id))
-        if key is None:
-            raise NotFound(f"Project '{project_id}' has no management key '{key_id}'.")
-        key.disabled = disabled
-    broker.principals.clear()
-
-
-async def delete_key(broker: Broker, project_id: str, key_id: str) -> None:
-    """Delete a key; effective everywhere within 5 seconds.
-
-    Raises:
-        NotFound: the project has no such key.
-    """
-    async with broker.database.write() as session:
-        key = await session.get(ManagementKey, (project_id, key_id))
-        if key is None:
-            raise NotFound(f"Project '{project_id}' has no management key '{key_id}'.")
-        await session.delete(key)
-    broker.principals.clear()
-
-
 async def write_down_use(broker: Broker) -> None:
-    """Store when keys were last used. Called about once a minute; a crash loses no more than that."""
+    """Store when keys were last used, and from which new addresses. Called about once a minute.
+
+    A crash loses no more than that.
+    """
+    await _record_new_addresses(broker)
     used = dict(broker.keys_used)
     if not used:
         return
@@ -188,3 +100,29 @@ async def write_down_use(broker: Broker) -> None:
     for key, at in used.items():
         if broker.keys_used.get(key) == at:
             del broker.keys_used[key]
+
+
+async def _record_new_addresses(broker: Broker) -> None:
+    """Tell the audit log of addresses that a key was never used from before, as far as the log knows."""
+    if len(broker.addresses_known) >= MAX_REMEMBERED:
+        broker.addresses_known.clear()
+    for (project_id, key_id, address), at in sorted(broker.addresses_used.items()):
+        who = Actor(f"key:{key_id}", address)
+        seen = (
+            select(func.count())
+            .select_from(AuditEvent)
+            .where(
+                AuditEvent.project_id == project_id,
+                AuditEvent.action == NEW_ADDRESS,
+                AuditEvent.actor == who.name,
+                AuditEvent.remote_address == address,
+            )
+        )
+        async with broker.database.write() as session:
+            # Without a row there is no key any more, and perhaps no project to write to.
+            known = await session.get(ManagementKey, (project_id, key_id)) is None
+            if not known and not (await session.execute(seen)).scalar_one():
+                data = {"keyId": key_id, "firstUse": at.isoformat(timespec="seconds")}
+                await record(session, project_id, NEW_ADDRESS, data=data, who=who)
+        broker.addresses_known.add((project_id, key_id, address))
+        del broker.addresses_used[project_id, key_id, address]

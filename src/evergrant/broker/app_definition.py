@@ -3,12 +3,13 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
 from evergrant.broker.projects import check_redirect_url
 from evergrant.broker.runtime import Broker
-from evergrant.db import Project
+from evergrant.db import OutboundApp, Project
 from evergrant.errors import InvalidValue, MissingArgument
 from evergrant.oauth2.transport import check_url
 
@@ -48,11 +49,18 @@ class AppDefinition:
     pkce: bool = True
     access_type: str = ""
     prompt: tuple[str, ...] = ()
+    # not known to every SDK, so kept too
+    use_dcr: bool | None = None
+    dcr_url: str | None = None
+    app_type: str | None = None
+    tenant_id: str | None = None
+    template_id: str | None = None
     # ours
     issuer: str | None = None
     userinfo_url: str | None = None
     jwks_url: str | None = None
     token_endpoint_auth_method: str | None = None
+    resource: str | None = None
     scope_descriptions: dict[str, str] | None = None
     skip_consent_page: bool | None = None
     require_confirmation: bool | None = None
@@ -77,6 +85,7 @@ def check_definition(broker: Broker, project: Project, new: AppDefinition) -> No
         ("authorizationUrl", new.authorization_url),
         ("tokenUrl", new.token_url),
         ("revocationUrl", new.revocation_url),
+        ("dcrUrl", new.dcr_url),
         ("userinfoUrl", new.userinfo_url),
         ("jwksUrl", new.jwks_url),
     ):
@@ -99,6 +108,9 @@ def check_definition(broker: Broker, project: Project, new: AppDefinition) -> No
     if new.token_endpoint_auth_method and new.token_endpoint_auth_method not in AUTH_METHODS:
         problems.append(("tokenEndpointAuthMethod", f"use one of {', '.join(AUTH_METHODS)}"))
     problems += scope_problems("defaultScopes", new.default_scopes)
+    problems += resource_problems("resource", [new.resource] if new.resource else [])
+    if new.tenant_id and len(new.tenant_id) > 255:
+        problems.append(("tenantId", "use at most 255 characters"))
     if new.default_redirect_url:
         try:
             check_redirect_url(broker, project, new.default_redirect_url, field="defaultRedirectUrl")
@@ -106,6 +118,28 @@ def check_definition(broker: Broker, project: Project, new: AppDefinition) -> No
             problems += [(e["field"], e["problem"]) for e in error.details["fields"]]
     if problems:
         raise InvalidValue.of(*problems)
+
+
+def api_key_problems(new: AppDefinition) -> list[tuple[str, str]]:
+    """Return what an app that holds API keys cannot have: everything by which OAuth would be spoken."""
+    secret = new.client_secret.get_secret_value() if new.client_secret is not None else ""
+    return [
+        (name, "an app with appType 'apikey' has none: leave it out")
+        for name, value in (
+            ("clientId", new.client_id),
+            ("clientSecret", secret),
+            ("discoveryUrl", new.discovery_url),
+            ("authorizationUrl", new.authorization_url),
+            ("tokenUrl", new.token_url),
+            ("revocationUrl", new.revocation_url),
+            ("useDcr", new.use_dcr),
+            ("dcrUrl", new.dcr_url),
+            ("defaultScopes", new.default_scopes),
+            ("useDcr", new.use_dcr),
+            ("dcrUrl", new.dcr_url),
+        )
+        if value
+    ]
 
 
 def _param_problems(name: str, params: Params) -> list[tuple[str, str]]:
@@ -132,3 +166,33 @@ def scope_problems(name: str, scopes: Sequence[str]) -> list[tuple[str, str]]:
     """Return what is wrong with scope tokens (RFC 6749 section 3.3: visible ASCII but quote and backslash)."""
     bad = any(not re.fullmatch(r"[\x21\x23-\x5b\x5d-\x7e]+", scope) for scope in scopes)
     return [(name, "each scope is one word of visible ASCII, without spaces, quotes and backslashes")] if bad else []
+
+
+def resource_problems(name: str, resources: Sequence[str]) -> list[tuple[str, str]]:
+    """Return what is wrong with resource indicators (RFC 8707 section 2: absolute URIs without a fragment)."""
+    bad = any(not _is_absolute_uri(resource) or "#" in resource for resource in resources)
+    return [(name, "use absolute URIs without a fragment")] if bad else []
+
+
+def _is_absolute_uri(text: str) -> bool:
+    try:
+        return bool(urlsplit(text).scheme)
+    except ValueError:
+        return False
+
+
+def take_client(app: OutboundApp, new: AppDefinition) -> None:
+    """Set who we are at the provider. A registration that evergrant made stays, where it can still be meant.
+
+    It is meant by its own client id, which a load returned, and by none, which is what an SDK sends that never saw it.
+    At another server it is worth nothing, and its secret must not get there.
+    """
+    registered = bool(app.registered_redirect_uri)
+    same_client = registered and new.client_id in ("", app.client_id)
+    same_server = app.token_url == new.token_url and app.dcr_url == new.dcr_url
+    if new.use_dcr and same_client and same_server:
+        return
+    if registered and (new.client_id != app.client_id or not same_server):
+        app.client_secret = None
+    app.client_id = "" if new.use_dcr and same_client else new.client_id
+    app.registered_redirect_uri, app.client_secret_expires_at = "", None

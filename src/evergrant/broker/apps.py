@@ -3,21 +3,33 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import Any
 from urllib.parse import urlsplit
 
 from pydantic import SecretStr
-from sqlalchemy import delete, select, update
+from pydantic.alias_generators import to_camel
+from sqlalchemy import select, update
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
 
-from evergrant.broker.app_definition import AUTH_METHODS, AppDefinition, check_definition
+from evergrant.broker.app_definition import (
+    AUTH_METHODS,
+    AppDefinition,
+    api_key_problems,
+    check_definition,
+    scope_problems,
+    take_client,
+)
+from evergrant.broker.audit import record
 from evergrant.broker.projects import load_project
 from evergrant.broker.runtime import Broker
+from evergrant.catalog.loader import templates
 from evergrant.crypto.opaque import new_id
 from evergrant.crypto.sealed import Sealed, Slot
 from evergrant.db import Grant, GrantStatus, OutboundApp
 from evergrant.db.types import database_now
-from evergrant.errors import AlreadyExists, AppNotFound, MissingArgument
-from evergrant.oauth2.discovery import discover
+from evergrant.errors import AlreadyExists, AppNotFound, InvalidValue, MissingArgument
+from evergrant.oauth2.protected_resource import Discovered, discover_either
 from evergrant.oauth2.registration import ClientRegistration, ServerMetadata
 
 CALLBACK_PATH = "/v1/outbound/oauth/callback"
@@ -43,6 +55,7 @@ async def create_app(broker: Broker, project_id: str, definition: AppDefinition,
     try:
         async with broker.database.write() as session:
             session.add(app)
+            await record(session, project_id, "app.created", app_id=app.id, data={"name": app.name})
     except IntegrityError:
         raise AlreadyExists("An app with this id or this name exists already.") from None
     return app
@@ -52,17 +65,20 @@ async def update_app(broker: Broker, project_id: str, definition: AppDefinition,
     """Replace an app's definition. Its grants that waited for a correction are tried again at once.
 
     Raises:
-        MissingArgument, InvalidValue: a field is wrong; nothing is written.
+        MissingArgument, InvalidValue: a field is wrong, or does not fit the connections that there are; nothing is
+            written.
         AppNotFound: there is no such app.
         AlreadyExists: the name is taken by another app.
     """
     if not definition.id:
         raise MissingArgument.of(("id", "say which app to update"))
     app = await load_app(broker, project_id, definition.id)
+    before = _values(app)
     await _apply(broker, app, definition, now=now)
     app.unhealthy_since, app.unhealthy_reason = None, ""
     try:
         async with broker.database.write() as session:
+            await _check_connections(session, app)
             await session.merge(app)
             await session.execute(
                 update(Grant)
@@ -74,21 +90,18 @@ async def update_app(broker: Broker, project_id: str, definition: AppDefinition,
                 )
                 .values(refresh_not_before=None, refresh_failures=0, next_refresh_at=database_now())
             )
+            changed = sorted(to_camel(name) for name, value in _values(app).items() if value != before[name])
+            await record(session, project_id, "app.updated", app_id=app.id, data={"fields": changed})
     except IntegrityError:
         raise AlreadyExists("Another app has this name already.") from None
     return app
 
 
-async def delete_app(broker: Broker, project_id: str, app_id: str) -> None:
-    """Delete an app and everything that was connected through it.
-
-    Raises:
-        AppNotFound: there is no such app.
-    """
-    statement = delete(OutboundApp).where(OutboundApp.project_id == project_id, OutboundApp.id == app_id)
-    async with broker.database.write() as session:
-        if not (await session.execute(statement.returning(OutboundApp.id))).all():
-            raise AppNotFound
+def _values(app: OutboundApp) -> dict[str, Any]:
+    """Return what an operator defines, by column: for telling what a change changed, never for its values."""
+    own = {"project_id", "id", "created_at", "updated_at", "unhealthy_since", "unhealthy_reason"}
+    names = {column.key for column in OutboundApp.__table__.columns} - own
+    return {name: getattr(app, name) for name in names}
 
 
 async def load_app(broker: Broker, project_id: str, app_id: str) -> OutboundApp:
@@ -123,6 +136,16 @@ def callback_url(broker: Broker, app: OutboundApp) -> str:
     return public_origin(broker, app) + CALLBACK_PATH
 
 
+def client_document_url(broker: Broker, app: OutboundApp) -> str:
+    """Return the client id by which the server can read who we are, empty where it cannot.
+
+    draft-ietf-oauth-client-id-metadata-document section 3: an https URL with a path. A loopback trial has none.
+    """
+    origin = public_origin(broker, app)
+    usable = app.client_id_metadata and origin.startswith("https://")
+    return f"{origin}/oauth-client/{app.project_id}/{app.id}.json" if usable else ""
+
+
 def server_of(app: OutboundApp) -> ServerMetadata:
     """Return the provider's metadata as the app records it."""
     return ServerMetadata(
@@ -132,6 +155,8 @@ def server_of(app: OutboundApp) -> ServerMetadata:
         revocation_endpoint=app.revocation_url,
         userinfo_endpoint=app.userinfo_url,
         jwks_uri=app.jwks_url,
+        registration_endpoint=app.dcr_url,
+        client_id_metadata_document_supported=app.client_id_metadata,
         authorization_response_iss_parameter_supported=app.iss_required,
     )
 
@@ -163,22 +188,47 @@ async def _apply(broker: Broker, app: OutboundApp, new: AppDefinition, *, now: d
     async with broker.database.read() as session:
         project = await load_project(session, app.project_id)
     check_definition(broker, project, new)
-    found = await _discover(broker, app, new)
+    app.app_type = new.app_type or app.app_type or "oauth"
+    app.tenant_id = new.tenant_id if new.tenant_id is not None else app.tenant_id or ""
+    if app.app_type == "apikey":
+        problems = api_key_problems(new)
+        if problems:
+            raise InvalidValue.of(*problems)
+        app.client_secret = None
+    if new.template_id is not None and new.template_id != (app.template_id or ""):
+        if new.template_id and new.template_id not in templates():
+            raise InvalidValue.of(("templateId", "there is no such template: GET templates lists them"))
+        app.template_id = new.template_id
+    app.template_id = app.template_id or ""
+    new = replace(new, use_dcr=bool(app.use_dcr) if new.use_dcr is None else new.use_dcr)
+    discovered = await _discover(broker, app, new)
+    found, moved = discovered.server, new.discovery_url != app.discovery_url
+    registration = found.registration_endpoint if new.use_dcr else ""
+    kept = "" if moved or new.dcr_url is not None else app.dcr_url
+    new = replace(
+        new,
+        token_url=new.token_url or found.token_endpoint,
+        dcr_url=_first(new.dcr_url or None, registration, kept),
+    )
+    take_client(app, new)
     app.name, app.description, app.logo = new.name, new.description, new.logo
-    app.client_id = new.client_id
     app.discovery_url = new.discovery_url
     app.authorization_url = new.authorization_url or found.authorization_endpoint
     app.authorization_url_params = [list(pair) for pair in new.authorization_url_params]
-    app.token_url = new.token_url or found.token_endpoint
+    app.token_url = new.token_url
     app.token_url_params = [list(pair) for pair in new.token_url_params]
     app.revocation_url = new.revocation_url or found.revocation_endpoint
-    app.default_scopes = list(new.default_scopes)
+    # A resource knows which scopes it wants (RFC 9728); an authorization server's list is of all that there are.
+    app.default_scopes = list(new.default_scopes or (s for s in discovered.scopes if not scope_problems("", [s])))
     app.default_redirect_url = new.default_redirect_url
     app.callback_domain = new.callback_domain.lower()
     app.pkce, app.access_type, app.prompt = new.pkce, new.access_type, list(new.prompt)
     app.issuer = _first(new.issuer, found.issuer, app.issuer)
     app.userinfo_url = _first(new.userinfo_url, found.userinfo_endpoint, app.userinfo_url)
     app.jwks_url = _first(new.jwks_url, found.jwks_uri, app.jwks_url)
+    app.use_dcr, app.dcr_url = bool(new.use_dcr), new.dcr_url or ""
+    app.resource = _first(new.resource, discovered.resource, "" if moved else app.resource)
+    app.client_id_metadata = found.client_id_metadata_document_supported
     app.iss_required = found.authorization_response_iss_parameter_supported
     app.token_endpoint_auth_method = (
         new.token_endpoint_auth_method or app.token_endpoint_auth_method or _auth_method(found)
@@ -191,17 +241,39 @@ async def _apply(broker: Broker, app: OutboundApp, new: AppDefinition, *, now: d
         app.require_confirmation = bool(new.require_confirmation)
     if new.client_secret is not None:
         app.client_secret = await _seal_secret(broker, app, new.client_secret)
+    if app.use_dcr and not (app.client_id or app.dcr_url or client_document_url(broker, app)):
+        raise InvalidValue.of(("useDcr", "the server offers no registration: register there and enter clientId"))
     app.unhealthy_reason = app.unhealthy_reason or ""
     app.updated_at = now
 
 
-async def _discover(broker: Broker, app: OutboundApp, new: AppDefinition) -> ServerMetadata:
+async def _check_connections(session: AsyncSession, app: OutboundApp) -> None:
+    """Check that an update leaves no connection behind that could not have been made under it."""
+    stored = (
+        await session.execute(
+            select(OutboundApp.app_type, OutboundApp.tenant_id)
+            .where(OutboundApp.project_id == app.project_id, OutboundApp.id == app.id)
+            .with_for_update()  # who stores a grant reads the row under a lock, so the answer stays true
+        )
+    ).one_or_none()
+    if stored is None:
+        raise AppNotFound
+    of_this_app = select(Grant.id).where(Grant.project_id == app.project_id, Grant.app_id == app.id).limit(1)
+    if stored.app_type != app.app_type and (await session.execute(of_this_app)).first():
+        raise InvalidValue.of(("appType", "cannot be changed while there are connections: delete them first"))
+    others = of_this_app.where(Grant.tenant_id != app.tenant_id)
+    if app.tenant_id and stored.tenant_id != app.tenant_id and (await session.execute(others)).first():
+        raise InvalidValue.of(("tenantId", "there are connections of other tenants, or of none: delete them first"))
+
+
+async def _discover(broker: Broker, app: OutboundApp, new: AppDefinition) -> Discovered:
     """Ask the provider only when there is something to learn: an edit must not depend on its being up."""
     if not new.discovery_url:
-        return ServerMetadata()
-    if new.discovery_url == app.discovery_url and new.authorization_url and new.token_url:
-        return replace(server_of(app), token_endpoint_auth_methods_supported=())
-    return await discover(broker.http, new.discovery_url)
+        return Discovered(ServerMetadata())
+    unchanged = new.discovery_url == app.discovery_url and new.use_dcr == bool(app.use_dcr)
+    if unchanged and new.authorization_url and new.token_url:
+        return Discovered(replace(server_of(app), token_endpoint_auth_methods_supported=()))
+    return await discover_either(broker.http, new.discovery_url, resource_first=bool(new.use_dcr))
 
 
 def _first(given: str | None, discovered: str, stored: str | None) -> str:
@@ -220,7 +292,8 @@ async def _seal_secret(broker: Broker, app: OutboundApp, secret: SecretStr) -> S
 
 def missing_for_connect(app: OutboundApp) -> list[str]:
     """Return the fields, by their names on the wire, that must be filled before anybody can connect."""
-    needed = {"clientId": app.client_id, "authorizationUrl": app.authorization_url, "tokenUrl": app.token_url}
+    known = app.client_id or app.use_dcr  # then evergrant gets the client id by itself
+    needed = {"clientId": known, "authorizationUrl": app.authorization_url, "tokenUrl": app.token_url}
     return [name for name, value in needed.items() if not value]
 
 

@@ -7,9 +7,18 @@ from datetime import datetime, timedelta
 from sqlalchemy import delete, select, update
 
 from evergrant import clock
+from evergrant.broker import registration
 from evergrant.broker.apps import provider_client, server_of
-from evergrant.broker.connect import Trip, verifier_slot, with_params
-from evergrant.broker.grants import ResourceOwner, new_grant_id, replace_earlier, save_tokens, seal_answer
+from evergrant.broker.connect import Trip, record_failure, record_trip, verifier_slot, with_params
+from evergrant.broker.grants import (
+    ResourceOwner,
+    lock_app,
+    new_grant_id,
+    owner_problems,
+    replace_earlier,
+    save_tokens,
+    seal_answer,
+)
 from evergrant.broker.principal import Principal
 from evergrant.broker.runtime import Broker
 from evergrant.crypto.opaque import digest, new_opaque
@@ -30,14 +39,23 @@ async def complete(broker: Broker, trip: Trip, params: Mapping[str, str], *, now
     """Redeem the provider's answer, store the grant and return where the browser goes; empty for our own page.
 
     Raises:
-        ConnectFailed: the provider or the user said no, or the answer is not what was asked for; nothing is stored.
+        ConnectFailed: the provider or the user said no, or the answer is not what was asked for; no grant is stored.
     """
+    try:
+        return await _complete(broker, trip, params, now=now)
+    except EvergrantError as error:
+        await record_failure(broker, trip.request, error.error if isinstance(error, ConnectFailed) else "server_error")
+        raise
+
+
+async def _complete(broker: Broker, trip: Trip, params: Mapping[str, str], *, now: datetime) -> str:
     request, app = trip.request, trip.app
     if request.expires_at <= now:
         raise ConnectFailed("expired", "The connection took too long. Start again.")
     response = AuthorizationResponse.parse(params)
     check_issuer(response, server_of(app))
     if response.error:
+        await registration.look_after(broker, app, response.error)
         raise ConnectFailed(response.error, response.error_description or f"{app.name} refused the connection.")
     answer = await _redeem(broker, trip, response)
     subject = await _subject(broker, trip, answer)
@@ -61,10 +79,11 @@ async def _redeem(broker: Broker, trip: Trip, response: AuthorizationResponse) -
             code_verifier=verifier,
             resources=request.resources,
         )
-    except UpstreamError as error:
+    except UpstreamError as cause:
+        error = await registration.refused(broker, trip.app, cause) if isinstance(cause, UpstreamRejected) else cause
         log.warning("a code could not be redeemed", extra={"app": trip.app.id, "error": error.message})
         code = "server_error" if isinstance(error, UpstreamRejected) else "temporarily_unavailable"
-        raise ConnectFailed(error.provider_error or code, error.message) from error
+        raise ConnectFailed(error.provider_error or code, error.message) from cause
 
 
 async def _subject(broker: Broker, trip: Trip, answer: TokenResponse) -> str:
@@ -94,7 +113,10 @@ async def _store(broker: Broker, trip: Trip, answer: TokenResponse, subject: str
     tokens = await seal_answer(broker, request.project_id, grant_id, answer, has_refresh_token=False, now=now)
     confirmation = new_opaque() if app.require_confirmation else ""
     async with broker.database.write() as session:
-        await save_tokens(
+        current = await lock_app(session, request.project_id, app.id)
+        if owner_problems(current, ResourceOwner(request.user_id, request.tenant_id)):
+            raise ConnectFailed("access_denied", f"{app.name} is not available to this tenant any more.")
+        grant = await save_tokens(
             session,
             grant_id=grant_id,
             project_id=request.project_id,
@@ -103,6 +125,7 @@ async def _store(broker: Broker, trip: Trip, answer: TokenResponse, subject: str
             external_identifier=request.external_identifier,
             granted_by=request.granted_by,
             scopes=request.scopes,
+            resources=request.resources,
             token_sub=subject,
             tokens=tokens,
             pending=app.require_confirmation,
@@ -118,6 +141,8 @@ async def _store(broker: Broker, trip: Trip, answer: TokenResponse, subject: str
                 expires_at=now + CONFIRMATION_LIFETIME,
             )
         )
+        data = {"grantId": grant_id, "scopes": grant.scopes, "pending": bool(confirmation)}
+        await record_trip(session, request, "grant.connected", data=data)
     extra = {"confirmation": confirmation} if confirmation else {}
     return with_params(request.redirect_url, {"outboundAppId": app.id, "outboundStatus": "connected", **extra})
 
@@ -150,6 +175,9 @@ async def confirm(broker: Broker, principal: Principal, *, confirmation: str, us
             grant.status = GrantStatus.ACTIVE
         elif grant is not None and grant.status == GrantStatus.PENDING:
             await session.delete(grant)
+        if request is not None and grant is not None:
+            outcome = "grant.confirmed" if good else "grant.confirmation_refused"
+            await record_trip(session, request, outcome, data={"grantId": grant.id, "confirmedFor": user_id})
     if not good:
         raise NotFound("This confirmation is not valid for this user: let the user connect again.")
 

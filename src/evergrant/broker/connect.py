@@ -10,12 +10,15 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from pydantic import SecretStr
 from sqlalchemy import select, update
+from sqlalchemy.ext.asyncio import AsyncSession
 
-from evergrant.broker.app_definition import prompt_problems, scope_problems
+from evergrant.broker import policies
+from evergrant.broker.app_definition import prompt_problems, resource_problems, scope_problems
 from evergrant.broker.apps import (
     callback_url,
     load_app,
@@ -23,13 +26,16 @@ from evergrant.broker.apps import (
     provider_client,
     public_origin,
 )
-from evergrant.broker.grants import ResourceOwner
+from evergrant.broker.audit import record
+from evergrant.broker.grants import ResourceOwner, owner_problems
+from evergrant.broker.principal import Permission, Principal
 from evergrant.broker.projects import check_redirect_url, load_project
+from evergrant.broker.registration import ensure_registered
 from evergrant.broker.runtime import Broker
 from evergrant.crypto.opaque import digest, equal, new_opaque
 from evergrant.crypto.sealed import Slot
 from evergrant.db import AuthorizationRequest, OutboundApp, Project
-from evergrant.errors import ConnectFailed, InvalidValue
+from evergrant.errors import ConnectFailed, InvalidValue, Unavailable
 from evergrant.oauth2.authorization import (
     CodeVerifier,
     authorization_url,
@@ -66,45 +72,60 @@ class Trip:
     project: Project
 
 
-async def begin(broker: Broker, project_id: str, wish: ConnectWish, *, now: datetime) -> str:
+async def begin(broker: Broker, principal: Principal, wish: ConnectWish, *, now: datetime) -> str:
     """Record a trip and return the link to send the user's browser to. It works for 10 minutes.
 
     Raises:
+        PermissionDenied: the key may not use this app, a user connects for somebody else, or a policy forbids it.
         AppNotFound: there is no such app.
         InvalidValue: the app lacks what a trip needs, or an option cannot be used; nothing is written.
+        UpstreamRejected, UpstreamUnavailable: the app registers by itself, and the server would not or could not.
     """
+    project_id, owner = principal.project_id, wish.owner
+    user_id = wish.granted_by or owner.user_id
+    principal.require_app(wish.app_id)
+    principal.require_for(Permission.CONNECT, user_id=user_id, tenant_id=owner.tenant_id)
     app = await load_app(broker, project_id, wish.app_id)
+    scopes = list(dict.fromkeys(wish.scopes or app.default_scopes))
+    await policies.check(
+        broker, principal, app.id, policies.CONNECT, user_id=user_id, tenant_id=owner.tenant_id, scopes=scopes
+    )
     async with broker.database.read() as session:
         project = await load_project(session, project_id)
     _check_wish(broker, project, app, wish)
+    app = await ensure_registered(broker, app, now=now)
     ticket = new_opaque()
     request = AuthorizationRequest(
         project_id=project_id,
         id=secrets.token_hex(16),
         app_id=app.id,
-        user_id=wish.owner.user_id,
-        tenant_id=wish.owner.tenant_id,
+        user_id=owner.user_id,
+        tenant_id=owner.tenant_id,
         granted_by=wish.granted_by,
         external_identifier=wish.external_identifier,
-        scopes=list(dict.fromkeys(wish.scopes or app.default_scopes)),
+        scopes=scopes,
         redirect_url=wish.redirect_url or app.default_redirect_url,
         prompt=list(wish.prompt or app.prompt),
         login_hint=wish.login_hint,
-        resources=list(wish.resources),
+        resources=list(wish.resources or ([app.resource] if app.resource else ())),
         ticket_digest=digest(ticket),
         created_at=now,
         expires_at=now + TICKET_LIFETIME,
     )
     async with broker.database.write() as session:
         session.add(request)
+        await record_trip(session, request, "connect.started", data={"scopes": request.scopes})
     return f"{public_origin(broker, app)}/connect/{ticket}"
 
 
 def _check_wish(broker: Broker, project: Project, app: OutboundApp, wish: ConnectWish) -> None:
     problems: list[tuple[str, str]] = []
     missing = missing_for_connect(app)
-    if missing:
+    if app.app_type == "apikey":
+        problems.append(("appId", f"the app '{app.id}' holds API keys: upload one, nobody can connect it"))
+    elif missing:
         problems.append(("appId", f"the app '{app.id}' is not complete: it lacks {', '.join(missing)}"))
+    problems += owner_problems(app, wish.owner)
     # The default too: its origin may have been taken off the list since it was stored.
     field, url = "options.redirectUrl", wish.redirect_url
     if not url:
@@ -116,19 +137,9 @@ def _check_wish(broker: Broker, project: Project, app: OutboundApp, wish: Connec
             problems += [(entry["field"], entry["problem"]) for entry in error.details["fields"]]
     problems += scope_problems("options.scopes", wish.scopes)
     problems += prompt_problems("options.prompt", wish.prompt)
-    for resource in wish.resources:
-        # RFC 8707 section 2: an absolute URI without a fragment
-        if not _is_absolute_uri(resource) or "#" in resource:
-            problems.append(("options.resources", "use absolute URIs without a fragment"))
+    problems += resource_problems("options.resources", wish.resources)
     if problems:
         raise InvalidValue.of(*problems)
-
-
-def _is_absolute_uri(text: str) -> bool:
-    try:
-        return bool(urlsplit(text).scheme)
-    except ValueError:
-        return False
 
 
 async def find_by_ticket(broker: Broker, ticket: str, *, now: datetime) -> Trip:
@@ -211,6 +222,7 @@ async def cancel(broker: Broker, trip: Trip, *, now: datetime) -> str:
     """Use the ticket up without connecting, and return where the browser goes; empty for evergrant's own page."""
     if await _finish(broker, trip.request, now=now) is None:
         raise ConnectFailed("ticket_used", "This link was used already. Go back to the application and start again.")
+    await record_failure(broker, trip.request, "access_denied")
     return failure_url(trip, ConnectFailed("access_denied", "The user cancelled."))
 
 
@@ -227,6 +239,7 @@ async def find_by_state(broker: Broker, state: str, *, browser: str, now: dateti
     if request is None:
         raise ConnectFailed("invalid_state", "This answer belongs to no connection that was started here.")
     if request.browser_digest is None or not equal(request.browser_digest, digest(browser)):
+        await record_failure(broker, request, "browser_mismatch")
         raise ConnectFailed(
             "browser_mismatch",
             "The connection was started in another browser. Start again in this one, with cookies on.",
@@ -250,6 +263,30 @@ async def _finish(broker: Broker, request: AuthorizationRequest, *, now: datetim
     )
     async with broker.database.write() as session:
         return (await session.execute(statement)).scalar_one_or_none()
+
+
+async def record_trip(
+    session: AsyncSession, request: AuthorizationRequest, action: str, *, data: Mapping[str, Any]
+) -> None:
+    """Append a trip's audit record, as the last statement of the caller's transaction."""
+    await record(
+        session,
+        request.project_id,
+        action,
+        app_id=request.app_id,
+        user_id=request.user_id or request.granted_by,
+        tenant_id=request.tenant_id,
+        data={**data, "externalIdentifier": request.external_identifier} if request.external_identifier else data,
+    )
+
+
+async def record_failure(broker: Broker, request: AuthorizationRequest, err: str) -> None:
+    """Write down that a trip failed, by its error code. If the database is away, the trip has still failed."""
+    try:
+        async with broker.database.write() as session:
+            await record_trip(session, request, "grant.connect_failed", data={"err": err})
+    except Unavailable:
+        log.exception("could not record a failed trip")
 
 
 def failure_url(trip: Trip, error: ConnectFailed) -> str:

@@ -11,8 +11,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from evergrant.broker.runtime import Broker
 from evergrant.crypto.sealed import Sealed, Slot
-from evergrant.db import Grant, GrantStatus
+from evergrant.db import Grant, GrantStatus, OutboundApp
 from evergrant.db.grant import scope_key
+from evergrant.errors import AppNotFound
 from evergrant.oauth2.token_response import TokenResponse
 
 MAX_MARGIN = timedelta(minutes=5)
@@ -40,7 +41,7 @@ class Lifetime:
 class SealedTokens:
     """A token endpoint's answer, sealed for one grant and ready to be written."""
 
-    access_token: Sealed
+    access_token: Sealed | None
     access_token_type: str
     refresh_token: Sealed | None
     id_token: Sealed | None
@@ -112,6 +113,26 @@ async def seal_answer(
     )
 
 
+def owner_problems(app: OutboundApp, owner: ResourceOwner) -> list[tuple[str, str]]:
+    """Return what keeps `owner` from connecting `app`: it may belong to one tenant."""
+    if app.tenant_id and owner.tenant_id != app.tenant_id:
+        return [("tenantId", f"the app '{app.id}' is for one tenant only: name that tenant")]
+    return []
+
+
+async def lock_app(session: AsyncSession, project_id: str, app_id: str) -> OutboundApp:
+    """Return an app as it is now and stays until the transaction ends; other transactions may store grants of it too.
+
+    Raises:
+        AppNotFound: it was deleted.
+    """
+    query = select(OutboundApp).where(OutboundApp.project_id == project_id, OutboundApp.id == app_id)
+    app = (await session.execute(query.with_for_update(read=True))).scalar_one_or_none()
+    if app is None:
+        raise AppNotFound
+    return app
+
+
 async def save_tokens(
     session: AsyncSession,
     *,
@@ -126,6 +147,7 @@ async def save_tokens(
     tokens: SealedTokens,
     pending: bool,
     now: datetime,
+    resources: Sequence[str] = (),
 ) -> Grant:
     """Record a new consent.
 
@@ -143,6 +165,7 @@ async def save_tokens(
         external_identifier=external_identifier,
         scope_key=scope_key(granted),
         scopes=granted,
+        resources=list(resources),
         status=GrantStatus.PENDING if pending else GrantStatus.ACTIVE,
         token_sub=token_sub,
         granted_by=granted_by,

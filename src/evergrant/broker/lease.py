@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Update, or_, update
 
+from evergrant.broker.audit import record
 from evergrant.broker.runtime import Broker
 from evergrant.db import Grant
 from evergrant.db.types import database_now
@@ -80,10 +81,24 @@ def _closing(project_id: str, grant_id: str, lease: Lease) -> Update:
     )
 
 
-async def write(broker: Broker, statement: Update) -> Grant | None:
-    """Run an update from `closing` in its own transaction; None when the lease was lost."""
+async def write(broker: Broker, statement: Update, *, audited_as: str = "") -> Grant | None:
+    """Run an update from `closing` in its own transaction; None when the lease was lost.
+
+    With `audited_as`, the audit log tells that it was done, under this action.
+    """
     async with broker.database.write() as session:
-        return (await session.execute(statement.returning(Grant))).scalar_one_or_none()
+        grant = (await session.execute(statement.returning(Grant))).scalar_one_or_none()
+        if grant is not None and audited_as:
+            await record(
+                session,
+                grant.project_id,
+                audited_as,
+                app_id=grant.app_id,
+                user_id=grant.user_id,
+                tenant_id=grant.tenant_id,
+                data={"grantId": grant.id, "reason": grant.last_refresh_error},
+            )
+        return grant
 
 
 async def let_go(broker: Broker, project_id: str, grant_id: str, lease: Lease) -> None:

@@ -1,9 +1,11 @@
 """Who is asking, and what they may do."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network, ip_address
+from typing import Any
 
 from evergrant.errors import AuthenticationFailed, PermissionDenied
 
@@ -22,18 +24,44 @@ class Permission(StrEnum):
 
 
 ALL_PERMISSIONS = frozenset(Permission)
+FETCH_SCOPE = "outbound.token.fetch"
+"""The scope with which a user's access token may fetch."""
 
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """An authenticated management key."""
+    """An authenticated management key; or a user, or a tenant's machine, with a JWT of its own.
+
+    What a call checks decides who can make it: `require` lets management keys pass alone, and `require_for` users
+    too, each for itself. So a call that forgets about users is closed to them.
+    """
 
     project_id: str
     key_id: str
+    """Empty for a user."""
     permissions: frozenset[str]
+    """For a user: what it may do for itself."""
     app_ids: frozenset[str]
     networks: tuple[IPv4Network | IPv6Network, ...]
     expires_at: datetime | None
+    claims: Mapping[str, Any] | None = field(default=None, repr=False)
+    """What a user's JWT says, validated; None for a management key."""
+    user_id: str = ""
+    """The user that a JWT names; empty for a machine's, which stands for its tenant."""
+    tenant_ids: frozenset[str] = frozenset()
+    """The tenants that a JWT names."""
+
+    @property
+    def is_user(self) -> bool:
+        """Whether this is a user or a tenant's machine, and not a management key."""
+        return self.claims is not None
+
+    @property
+    def name(self) -> str:
+        """Who this is, as the audit log writes it: `key:<id>`, `user:<id>` or `tenant:<id>`."""
+        if self.claims is None:
+            return f"key:{self.key_id}"
+        return f"user:{self.user_id}" if self.user_id else f"tenant:{','.join(sorted(self.tenant_ids))}"
 
     def check_usable(self, *, client_address: str, now: datetime) -> None:
         """Check what can change between two uses of a key.
@@ -42,18 +70,50 @@ class Principal:
             AuthenticationFailed: the key has expired, or may not be used from this address.
         """
         if self.expires_at is not None and self.expires_at <= now:
-            raise AuthenticationFailed("This management key has expired.")
+            raise AuthenticationFailed(f"This {'token' if self.is_user else 'management key'} has expired.")
         if self.networks and not _is_within(client_address, self.networks):
             raise AuthenticationFailed("This management key may not be used from your address.")
 
     def require(self, permission: Permission) -> None:
-        """Check a permission.
+        """Check a management key's permission.
 
         Raises:
-            PermissionDenied: the key lacks it; the message names it.
+            PermissionDenied: the key lacks it, and the message names it; or it is no management key.
         """
+        if self.claims is not None:
+            raise PermissionDenied("This takes a management key; a user's token is not enough.")
         if permission not in self.permissions:
             raise PermissionDenied(f"This management key lacks the permission '{permission}'.")
+
+    def require_for(self, permission: Permission, *, user_id: str, tenant_id: str) -> None:
+        """Check that this may be done for an owner: a key needs the permission, a user needs it and is the owner.
+
+        Raises:
+            PermissionDenied: not this credential, or not for this owner.
+        """
+        if self.claims is None:
+            self.require(permission)
+            return
+        if permission not in self.permissions:
+            raise PermissionDenied(f"This token lacks the scope '{FETCH_SCOPE}'.")
+        self.require_owner(user_id, tenant_id)
+
+    def require_owner(self, user_id: str, tenant_id: str) -> None:
+        """Check that a user asks about nobody else. A user is not its tenant, nor the other way round.
+
+        Management keys pass: check their permission apart.
+
+        Raises:
+            PermissionDenied: it is another user, or not a tenant of this token.
+        """
+        if self.claims is None:
+            return
+        if user_id != self.user_id:
+            raise PermissionDenied(
+                "This token is for another user." if self.user_id else "This token is for its tenant, not for a user."
+            )
+        if (tenant_id or not user_id) and tenant_id not in self.tenant_ids:
+            raise PermissionDenied("This token is not for this tenant.")
 
     def require_app(self, app_id: str) -> None:
         """Check that the key is not limited to other apps.

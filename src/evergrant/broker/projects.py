@@ -1,18 +1,22 @@
 """Projects and the origins that their connect trips may return to."""
 
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from urllib.parse import urlsplit
 
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from evergrant.broker.audit import record
 from evergrant.broker.runtime import Broker
 from evergrant.crypto.opaque import new_id
 from evergrant.db import Project
 from evergrant.db.project import MAX_PROJECT_ID
 from evergrant.errors import InvalidValue, NotFound
 from evergrant.settings import is_loopback_host
+
+ORIGINS_REMEMBERED_SECONDS = 4.0
 
 
 def new_project_id() -> str:
@@ -92,7 +96,17 @@ async def set_redirect_origins(broker: Broker, project_id: str, origins: Sequenc
     async with broker.database.write() as session:
         project = await load_project(session, project_id)
         project.redirect_origins = normalised
+        await record(session, project_id, "project.redirect_origins_changed", data={"redirectOrigins": normalised})
     return normalised
+
+
+async def origins_by_project(broker: Broker) -> Mapping[str, frozenset[str]]:
+    """Return every project's redirect origins, from memory for a few seconds: browsers ask before each call."""
+    remembered = broker.origins.get("all")
+    if remembered is None or remembered[1] <= time.monotonic():
+        origins = {project.id: frozenset(project.redirect_origins) for project in await list_projects(broker)}
+        remembered = broker.origins["all"] = (origins, time.monotonic() + ORIGINS_REMEMBERED_SECONDS)
+    return remembered[0]
 
 
 def origin_of(url: str, *, field: str) -> str:

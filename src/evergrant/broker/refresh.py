@@ -19,7 +19,7 @@ from typing import TypeVar
 from sqlalchemy import Update, update
 
 from evergrant import clock
-from evergrant.broker import lease
+from evergrant.broker import lease, registration
 from evergrant.broker.apps import load_app, provider_client
 from evergrant.broker.grants import load_grant, seal_answer, token_slot
 from evergrant.broker.lease import Held, Lease
@@ -53,6 +53,8 @@ BACKGROUND_PAUSE = (5.0, 600.0)
 REJECTED_PAUSE = 1800.0
 """Seconds between background tries while the app's registration is refused: only the operator can mend that."""
 NO_WAY_TO_REFRESH = "The access token has expired and the provider gave no refresh token: the user must connect again."
+DEAD = "grant.reauthorization_required"
+"""What the audit log calls the end of a consent."""
 LANDING_PAUSE = (0.1, 2.0)
 LANDING_SECONDS = 300.0
 """How long a landing is tried again while the database is away."""
@@ -104,7 +106,7 @@ async def _refresh(
         await lease.let_go(broker, *key, held.lease)
         return _alive(grant)
     if grant.refresh_token is None:
-        await lease.write(broker, _dead(held, NO_WAY_TO_REFRESH))
+        await lease.write(broker, _dead(held, NO_WAY_TO_REFRESH), audited_as=DEAD)
         raise ReauthorizationRequired(NO_WAY_TO_REFRESH, last_refresh_error=NO_WAY_TO_REFRESH)
     if held.wait_seconds > 0:
         await lease.let_go(broker, *key, held.lease)
@@ -120,8 +122,9 @@ async def _call_and_land(broker: Broker, held: Held) -> Grant:
     except ReauthorizationRequired as error:
         return await _believe_or_not(broker, held, error)
     except UpstreamRejected as error:
-        await _rejected(broker, held, app, error)
-        raise
+        told = await registration.refused(broker, app, error)
+        await _rejected(broker, held, app, told)
+        raise told from error
     except UpstreamUnavailable as error:
         await _failed_for_now(broker, held, error)
         raise
@@ -143,7 +146,11 @@ async def _call(broker: Broker, app: OutboundApp, grant: Grant) -> TokenResponse
     try:
         async with asyncio.timeout(CALL_SECONDS):
             return await token_endpoint.refresh(
-                broker.http, provider.server, provider.client, refresh_token=refresh_token
+                broker.http,
+                provider.server,
+                provider.client,
+                refresh_token=refresh_token,
+                resources=grant.resources or ([app.resource] if app.resource else ()),
             )
     except TimeoutError:
         raise UpstreamUnavailable(f"{app.name} did not answer within {CALL_SECONDS:.0f} s.") from None
@@ -161,7 +168,7 @@ def _dead(held: Held, reason: str) -> Update:
 async def _land(broker: Broker, held: Held, answer: TokenResponse) -> Grant:
     """Store the provider's answer. From here on it exists nowhere else, so nothing may stop this but success."""
     grant, now = held.grant, clock.utcnow()
-    tokens = await _until_it_works(
+    tokens = await until_it_works(
         lambda: seal_answer(
             broker,
             grant.project_id,
@@ -190,7 +197,7 @@ async def _land(broker: Broker, held: Held, answer: TokenResponse) -> Grant:
         values["id_token"] = tokens.id_token
     if tokens.scopes is not None:
         values |= {"scopes": list(tokens.scopes), "scope_key": scope_key(tokens.scopes)}
-    landed = await _until_it_works(lambda: lease.write(broker, lease.closing(held).values(**values)))
+    landed = await until_it_works(lambda: lease.write(broker, lease.closing(held).values(**values)))
     if landed is not None:
         return landed
     # The lease was taken over while we were away (a stopped process, a paused machine), or the user reconnected. What
@@ -206,7 +213,8 @@ async def _believe_or_not(broker: Broker, held: Held, error: ReauthorizationRequ
     """Handle `invalid_grant`: if the stored token has moved meanwhile, it was only our copy that was spent."""
     grant = held.grant
     text = str(error.details.get("lastRefreshError") or error.message)
-    dead = await lease.write(broker, _dead(held, text).where(Grant.token_version == grant.token_version))
+    still_ours = _dead(held, text).where(Grant.token_version == grant.token_version)
+    dead = await lease.write(broker, still_ours, audited_as=DEAD)
     if dead is not None:
         log.warning("a consent is dead", extra={"grant": grant.id, "app": grant.app_id, "project": grant.project_id})
         raise ReauthorizationRequired(text, last_refresh_error=text) from error
@@ -273,7 +281,7 @@ async def _record_failure(broker: Broker, statement: Update) -> None:
         log.exception("could not record a refresh's outcome")
 
 
-async def _until_it_works(attempt: Callable[[], Awaitable[T]]) -> T:
+async def until_it_works(attempt: Callable[[], Awaitable[T]]) -> T:
     """Try a write again while the database is away."""
     pause, loop = LANDING_PAUSE[0], asyncio.get_running_loop()
     deadline = loop.time() + LANDING_SECONDS
@@ -301,7 +309,8 @@ def _previous_lifetime(grant: Grant) -> int | None:
     """Return how many seconds the last access token lived: providers that omit it once mean the same again."""
     if grant.expires_at is None:
         return None
-    return round((grant.expires_at - (grant.last_refresh_time or grant.consented_at)).total_seconds())
+    lived = round((grant.expires_at - (grant.last_refresh_time or grant.consented_at)).total_seconds())
+    return lived if lived > 0 else None  # an uploaded one may have ended before it came here
 
 
 def _backoff(bounds: tuple[float, float], failures: int) -> float:

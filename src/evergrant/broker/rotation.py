@@ -10,11 +10,13 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, Row, and_, func, select, tuple_, update
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
 
+from evergrant.broker.audit import record
 from evergrant.broker.runtime import Broker
 from evergrant.crypto.sealed import Sealed, Slot
-from evergrant.db import AuthorizationRequest, Base, Grant, OutboundApp, Project
+from evergrant.db import AuthorizationRequest, Base, Grant, OutboundApp, Project, Revocation
 
 BATCH = 200
 
@@ -43,6 +45,7 @@ EVERYTHING_SEALED = (
     SealedColumns(OutboundApp, ("client_secret",), "updated_at"),
     SealedColumns(Grant, ("access_token", "refresh_token", "id_token"), "token_version"),
     SealedColumns(AuthorizationRequest, ("code_verifier",), "state_digest"),
+    SealedColumns(Revocation, ("client_secret", "token"), "attempts"),
 )
 
 
@@ -53,16 +56,26 @@ async def rewrap_data_keys(broker: Broker) -> int:
         CannotOpenSealed: the master key of a data key is not configured; nothing is changed.
     """
     async with broker.database.write() as session:
-        return await broker.vault.rewrap(session)
+        count = await broker.vault.rewrap(session)
+        for project_id in await _project_ids(session):
+            await record(session, project_id, "keyring.rewrapped")
+    return count
 
 
 async def start_new_data_keys(broker: Broker, *, now: datetime) -> int:
     """Give every project a new data key. Returns how many projects there are."""
     async with broker.database.write() as session:
-        ids = list(await session.scalars(select(Project.id)))
+        ids = await _project_ids(session)
         for project_id in ids:
             await broker.vault.create_key(session, project_id, now=now)
+        for project_id in ids:
+            await record(session, project_id, "keyring.rotated")
     return len(ids)
+
+
+async def _project_ids(session: AsyncSession) -> list[str]:
+    """Return every project, always in the same order: two who record something in several cannot block each other."""
+    return list(await session.scalars(select(Project.id).order_by(Project.id)))
 
 
 async def reseal(broker: Broker) -> AsyncIterator[Progress]:

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -20,7 +20,7 @@ from evergrant.oauth2.transport import Http, open_http
 from evergrant.settings import Settings
 
 if TYPE_CHECKING:
-    from evergrant.db import Grant
+    from evergrant.db import AccessPolicy, Grant
 
 log = logging.getLogger(__name__)
 
@@ -40,10 +40,20 @@ class Broker:
     grant_reader: GrantReader
     refreshes: "SingleFlight[tuple[str, str], Grant]" = field(default_factory=SingleFlight)
     """Refreshes in flight in this process, by (project, grant)."""
+    registrations: "SingleFlight[tuple[str, str], None]" = field(default_factory=SingleFlight)
+    """Dynamic registrations in flight in this process, by (project, app)."""
     principals: dict[tuple[str, bytes], tuple[Principal, float]] = field(default_factory=dict)
     """Recently authenticated keys by (project, digest), each with the monotonic second at which it is forgotten."""
     keys_used: dict[tuple[str, str], datetime] = field(default_factory=dict)
     """When keys were used, by (project, key), until that is written down."""
+    addresses_used: dict[tuple[str, str, str], datetime] = field(default_factory=dict)
+    """First uses of keys from an address, by (project, key, address), until they are written down."""
+    addresses_known: set[tuple[str, str, str]] = field(default_factory=set)
+    """Uses that are written down."""
+    policies: "dict[str, tuple[dict[tuple[str, str], list[AccessPolicy]], float]]" = field(default_factory=dict)
+    """Access policies by project, then by (app, action), each project's with the monotonic second of forgetting."""
+    origins: dict[str, tuple[Mapping[str, frozenset[str]], float]] = field(default_factory=dict)
+    """Under "all": the redirect origins of every project, with the monotonic second at which they are forgotten."""
 
 
 @asynccontextmanager
@@ -72,6 +82,7 @@ async def open_broker(settings: Settings) -> AsyncIterator[Broker]:
                 yield broker
             finally:
                 await broker.refreshes.drain(DRAIN_SECONDS)
+                await broker.registrations.drain(DRAIN_SECONDS)
                 await reader.aclose()
     finally:
         await database.engine.dispose()

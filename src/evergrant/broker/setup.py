@@ -9,7 +9,8 @@ from pydantic import SecretStr
 from sqlalchemy.exc import IntegrityError
 
 from evergrant import clock
-from evergrant.broker.access import check_key_text, create_key
+from evergrant.broker.audit import record
+from evergrant.broker.keys import check_key_text, create_key
 from evergrant.broker.projects import create_project, new_project_id
 from evergrant.broker.runtime import Broker, create_master_key_file, open_broker, open_database
 from evergrant.crypto.opaque import digest, equal
@@ -133,4 +134,5 @@ async def _follow_bootstrap_key(broker: Broker, project_id: str, key: SecretStr)
         if row is not None and not equal(row.digest, new):
             check_key_text(key.get_secret_value())
             row.digest = new
+            await record(session, project_id, "key.updated", data={"keyId": row.id, "fields": ["managementKey"]})
             log.warning("the bootstrap management key was replaced", extra={"project": project_id})

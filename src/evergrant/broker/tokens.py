@@ -4,6 +4,7 @@ Only a token that is not fresh enough goes further, to `refresh_grant`.
 """
 
 import asyncio
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -11,15 +12,18 @@ from pydantic import SecretStr
 from sqlalchemy import select
 
 from evergrant import clock
+from evergrant.broker import policies
 from evergrant.broker.apps import load_app
+from evergrant.broker.audit import record
 from evergrant.broker.grants import ResourceOwner, token_slot
 from evergrant.broker.principal import Permission, Principal
 from evergrant.broker.refresh import refresh_grant
 from evergrant.broker.runtime import Broker
-from evergrant.db import Grant, GrantStatus
+from evergrant.db import Grant, GrantStatus, OutboundApp
 from evergrant.db.grant import scope_key
 from evergrant.db.grant_reader import GrantView, OwnerKey
 from evergrant.errors import (
+    AppNotFound,
     InvalidValue,
     ReauthorizationRequired,
     TokenNotFound,
@@ -64,14 +68,17 @@ async def fetch_token(broker: Broker, principal: Principal, wanted: Wanted, *, n
     """Return a token that works, refreshing it first if it must be.
 
     Raises:
-        PermissionDenied: the key may not use this app or see refresh tokens.
+        PermissionDenied: the key may not use this app or see refresh tokens, a user asks for somebody else's token,
+            or the app's policies forbid it.
         AppNotFound, TokenNotFound: there is no such app, or no such grant; `missingScopes` says what a grant lacks.
         ReauthorizationRequired: there was a grant, but it is dead.
         UpstreamUnavailable, UpstreamRejected: the provider failed and there is no valid token left.
     """
     principal.require_app(wanted.app_id)
+    principal.require_for(Permission.TOKENS_FETCH, user_id=wanted.owner.user_id, tenant_id=wanted.owner.tenant_id)
     if wanted.with_refresh_token:
         principal.require(Permission.TOKENS_FETCH_REFRESH_TOKEN)
+    await _check_policies(broker, principal, wanted, wanted.scopes or ())
     project_id = principal.project_id
     owner = OwnerKey(
         project_id, wanted.app_id, wanted.owner.user_id, wanted.owner.tenant_id, wanted.external_identifier
@@ -82,16 +89,49 @@ async def fetch_token(broker: Broker, principal: Principal, wanted: Wanted, *, n
         view = await broker.grant_reader.by_scopes(owner, scope_key(wanted.scopes))
     if view is None:
         view = await _covering_or_explain(broker, owner, wanted)
+    await _check_policies(broker, principal, wanted, view.scopes)  # they can be more than was asked for
     if not _is_good_enough(view, wanted, now=now):
         view = await _refreshed(broker, project_id, view, wanted, now=now)
+    if view.access_token is None:  # a refresh brings one, so this cannot be; but an empty token must never get out
+        raise TokenNotFound
     access = await broker.vault.open(token_slot(project_id, view.id, "access_token"), view.access_token)
     refresh = None
     if wanted.with_refresh_token and view.refresh_token is not None:
         refresh = await broker.vault.open(token_slot(project_id, view.id, "refresh_token"), view.refresh_token)
+        await _record_disclosure(broker, project_id, view)
     return Token(view, access, refresh)
 
 
+async def _check_policies(broker: Broker, principal: Principal, wanted: Wanted, scopes: Collection[str]) -> None:
+    owner = wanted.owner
+    await policies.check(
+        broker,
+        principal,
+        wanted.app_id,
+        policies.FETCH,
+        user_id=owner.user_id,
+        tenant_id=owner.tenant_id,
+        scopes=scopes,
+    )
+
+
+async def _record_disclosure(broker: Broker, project_id: str, view: GrantView) -> None:
+    """Write down who saw a refresh token, before they do: it outlives every access token that was handed out."""
+    async with broker.database.write() as session:
+        await record(
+            session,
+            project_id,
+            "token.refresh_token_fetched",
+            app_id=view.app_id,
+            user_id=view.user_id,
+            tenant_id=view.tenant_id,
+            data={"grantId": view.id},
+        )
+
+
 def _is_good_enough(view: GrantView, wanted: Wanted, *, now: datetime) -> bool:
+    if view.access_token is None:
+        return False
     if wanted.force_refresh and view.refresh_token is not None:
         since = (now - view.last_refresh_time).total_seconds() if view.last_refresh_time else None
         return since is not None and 0 <= since < FORCE_COALESCES_SECONDS
@@ -104,7 +144,9 @@ def _is_good_enough(view: GrantView, wanted: Wanted, *, now: datetime) -> bool:
 
 
 def _lives(view: GrantView, seconds: int, *, now: datetime) -> bool:
-    """Tell whether the access token still works `seconds` from now."""
+    """Tell whether there is an access token that still works `seconds` from now."""
+    if view.access_token is None:
+        return False
     return view.expires_at is None or now + timedelta(seconds=seconds) < view.expires_at
 
 
@@ -130,15 +172,25 @@ async def _refreshed(broker: Broker, project_id: str, view: GrantView, wanted: W
 
 async def _covering_or_explain(broker: Broker, owner: OwnerKey, wanted: Wanted) -> GrantView:
     """Return the smallest grant that covers the wanted scopes, or raise what tells the caller most."""
-    query = select(Grant).where(
-        *(getattr(Grant, name) == value for name, value in zip(OwnerKey._fields, owner, strict=True)),
-        Grant.status != GrantStatus.PENDING,
+    query = (
+        select(Grant, OutboundApp.app_type)
+        .join(OutboundApp, (OutboundApp.project_id == Grant.project_id) & (OutboundApp.id == Grant.app_id))
+        .where(
+            *(getattr(Grant, name) == value for name, value in zip(OwnerKey._fields, owner, strict=True)),
+            Grant.status != GrantStatus.PENDING,
+        )
+        .order_by(Grant.consented_at.desc())
     )
     async with broker.database.read() as session:
-        grants = list(await session.scalars(query.order_by(Grant.consented_at.desc())))
+        rows = (await session.execute(query)).all()
+    grants = [row.Grant for row in rows]
     if not grants:
-        await load_app(broker, owner.project_id, owner.app_id)
+        app = await load_app(broker, owner.project_id, owner.app_id)
+        if app.tenant_id and app.tenant_id != owner.tenant_id:
+            raise AppNotFound  # for this owner there is none
         raise TokenNotFound
+    if rows[0].app_type == "apikey":
+        return GrantView.of(grants[0])  # a key has no scopes: it answers whatever was asked for
     scopes = frozenset(wanted.scopes or ())
     covering = [grant for grant in grants if scopes <= set(grant.scopes)]
     alive = [grant for grant in covering if grant.status == GrantStatus.ACTIVE]

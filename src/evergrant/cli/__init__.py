@@ -5,7 +5,7 @@ import sys
 import click
 
 from evergrant import __version__
-from evergrant.cli import apps, db, demo, doctor, init, keyring, keys, projects, serve
+from evergrant.cli import apps, audit, db, demo, doctor, init, issuers, keyring, keys, policies, projects, serve
 from evergrant.errors import EvergrantError
 
 
@@ -21,8 +21,11 @@ for command in (
     serve.refresher,
     projects.projects,
     keys.keys,
+    issuers.issuers,
     apps.apps,
+    policies.policies,
     keyring.keyring,
+    audit.audit,
     db.db,
     doctor.doctor,
     demo.demo,

@@ -10,6 +10,7 @@ from evergrant import clock
 from evergrant.broker import apps as use_cases
 from evergrant.broker.app_definition import AppDefinition
 from evergrant.broker.apps import callback_url
+from evergrant.broker.deletion import delete_app
 from evergrant.broker.runtime import Broker
 from evergrant.cli.running import json_option, print_rows, project_option, run, the_project
 from evergrant.db import OutboundApp
@@ -106,7 +107,7 @@ def delete(project_id: str | None, app_id: str) -> None:
     """Delete an app and everything that was connected through it."""
 
     async def _delete(broker: Broker) -> None:
-        await use_cases.delete_app(broker, await the_project(broker, project_id), app_id)
+        await delete_app(broker, await the_project(broker, project_id), app_id, now=clock.utcnow())
 
     run(_delete)
     click.echo(f"{app_id}  deleted")

@@ -5,7 +5,8 @@ import json
 
 import click
 
-from evergrant.broker.setup import initialise
+from evergrant.broker.audit import Actor, actor
+from evergrant.broker.setup import InitResult, initialise
 from evergrant.cli.running import settings_for_commands
 
 
@@ -25,7 +26,13 @@ def init(name: str, origins: tuple[str, ...], as_json: bool) -> None:
 
     The key is printed here and never again.
     """
-    result = asyncio.run(initialise(settings_for_commands(), project_name=name, redirect_origins=origins))
+    settings = settings_for_commands()
+
+    async def _initialise() -> InitResult:
+        actor.set(Actor("cli"))
+        return await initialise(settings, project_name=name, redirect_origins=origins)
+
+    result = asyncio.run(_initialise())
     if as_json:
         click.echo(
             json.dumps(

@@ -6,8 +6,7 @@ from datetime import timedelta
 import click
 
 from evergrant import clock
-from evergrant.broker import access
-from evergrant.broker.access import NewKey
+from evergrant.broker.keys import NewKey, create_key, delete_key, list_keys, set_key_disabled
 from evergrant.broker.principal import Permission
 from evergrant.broker.runtime import Broker
 from evergrant.cli.running import json_option, print_rows, project_option, run, the_project
@@ -47,7 +46,7 @@ def create(
     async def _create(broker: Broker) -> NewKey:
         project = await the_project(broker, project_id)
         async with broker.database.write() as session:
-            return await access.create_key(
+            return await create_key(
                 session,
                 project,
                 name=name,
@@ -80,7 +79,7 @@ def list_(project_id: str | None, as_json: bool) -> None:
                 "expires": key.expires_at.isoformat(timespec="seconds") if key.expires_at else None,
                 "lastUsed": key.last_used_at.isoformat(timespec="seconds") if key.last_used_at else None,
             }
-            for key in await access.list_keys(broker, await the_project(broker, project_id))
+            for key in await list_keys(broker, await the_project(broker, project_id))
         ]
 
     print_rows(run(_list), as_json=as_json)
@@ -104,7 +103,7 @@ def enable(project_id: str | None, key_id: str) -> None:
 
 def _set_disabled(project_id: str | None, key_id: str, *, disabled: bool) -> None:
     async def _set(broker: Broker) -> None:
-        await access.set_key_disabled(broker, await the_project(broker, project_id), key_id, disabled=disabled)
+        await set_key_disabled(broker, await the_project(broker, project_id), key_id, disabled=disabled)
 
     run(_set)
     click.echo(f"{key_id}  {'disabled' if disabled else 'active'}")
@@ -117,7 +116,7 @@ def delete(project_id: str | None, key_id: str) -> None:
     """Delete a key, within 5 seconds everywhere."""
 
     async def _delete(broker: Broker) -> None:
-        await access.delete_key(broker, await the_project(broker, project_id), key_id)
+        await delete_key(broker, await the_project(broker, project_id), key_id)
 
     run(_delete)
     click.echo(f"{key_id}  deleted")

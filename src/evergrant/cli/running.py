@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
+from evergrant.broker.audit import Actor, actor
 from evergrant.broker.projects import list_projects, load_project
 from evergrant.broker.runtime import Broker, open_broker
 from evergrant.errors import InvalidRequest
@@ -32,6 +33,7 @@ def run(use_case: Callable[[Broker], Awaitable[T]]) -> T:
     settings = settings_for_commands()
 
     async def _run() -> T:
+        actor.set(Actor("cli"))
         async with open_broker(settings) as broker:
             return await use_case(broker)
 

@@ -16,8 +16,21 @@ from evergrant.errors import EvergrantError
 from evergrant.logs import configure_logging
 from evergrant.refresher import refresh_until
 from evergrant.settings import Settings, load_settings
-from evergrant.web import connect, documentation, errors, health
-from evergrant.web.api import apps, license_tier, tokens
+from evergrant.web import client_metadata, connect, cors, documentation, errors, health
+from evergrant.web.api import (
+    app_test,
+    apps,
+    audit,
+    connections,
+    exchange,
+    license_tier,
+    management_keys,
+    policies,
+    templates,
+    tokens,
+    trusted_issuers,
+    uploads,
+)
 from evergrant.web.api import connect as api_connect
 from evergrant.web.middleware import RequestMiddleware
 from evergrant.web.templating import STATIC
@@ -62,13 +75,24 @@ def create_app(settings: Settings) -> FastAPI:
     app.router.routes.extend(tokens.router.routes)
     for router in (
         apps.router,
+        templates.router,
+        uploads.router,
+        connections.router,
+        app_test.router,
         api_connect.router,
+        trusted_issuers.router,
+        policies.router,
+        exchange.router,
+        management_keys.router,
+        audit.router,
         license_tier.router,
         connect.router,
+        client_metadata.router,
         health.router,
         documentation.router,
     ):
         app.include_router(router)
+    app.router.routes.extend(cors.PREFLIGHTS)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     app.openapi = lambda: documentation.openapi_document(app)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
     return app

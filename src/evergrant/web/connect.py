@@ -9,6 +9,7 @@ from fastapi.responses import RedirectResponse, Response
 from evergrant import clock
 from evergrant.broker import completion, connect
 from evergrant.broker.apps import CALLBACK_PATH
+from evergrant.broker.audit import Actor, actor
 from evergrant.broker.connect import Trip
 from evergrant.broker.runtime import Broker
 from evergrant.errors import AppNotFound, ConnectFailed, EvergrantError
@@ -34,7 +35,7 @@ NO_COOKIE = "Your browser did not send evergrant's cookie. Allow cookies and sta
 @router.get("/connect/{ticket}")
 async def show(ticket: str, request: Request, broker: BrokerDep) -> Response:
     """Show who asks for what. Looking uses nothing up, so a link preview cannot spoil the link."""
-    trip = await _find(broker, ticket)
+    trip = await _find(broker, ticket, request)
     known = _browser(request, broker)
     browser = known or secrets.token_urlsafe(32)
     if trip.app.skip_consent_page:
@@ -64,7 +65,7 @@ async def decide(ticket: str, request: Request, broker: BrokerDep, decision: str
     browser = _browser(request, broker)
     if not browser:
         raise ConnectFailed("no_cookie", NO_COOKIE)
-    trip = await _find(broker, ticket)
+    trip = await _find(broker, ticket, request)
     if decision == "connect":
         return await _leave(broker, trip, browser)
     return _send(await connect.cancel(broker, trip, now=clock.utcnow()) or f"{RESULT_PATH}?err=access_denied")
@@ -76,6 +77,7 @@ async def callback(request: Request, broker: BrokerDep) -> Response:
     params = dict(request.query_params)
     now = clock.utcnow()
     trip = await connect.find_by_state(broker, params.get("state", ""), browser=_browser(request, broker), now=now)
+    _acts(trip, request)
     try:
         return _send(await completion.complete(broker, trip, params, now=now) or RESULT_PATH)
     except ConnectFailed as error:
@@ -105,11 +107,19 @@ async def result(err: str = "") -> Response:
     return message_page("Not connected", FAILURES.get(err, FAILED), good=False)
 
 
-async def _find(broker: Broker, ticket: str) -> Trip:
+async def _find(broker: Broker, ticket: str, request: Request) -> Trip:
     try:
-        return await connect.find_by_ticket(broker, ticket, now=clock.utcnow())
+        trip = await connect.find_by_ticket(broker, ticket, now=clock.utcnow())
     except AppNotFound:
         raise ConnectFailed("invalid_ticket", "The application no longer offers this connection.") from None
+    _acts(trip, request)
+    return trip
+
+
+def _acts(trip: Trip, request: Request) -> None:
+    """Tell the audit log who makes this trip: the user it was started for, as far as anybody knows."""
+    user_id = trip.request.user_id or trip.request.granted_by
+    actor.set(Actor(f"user:{user_id}" if user_id else "user", request.client.host if request.client else ""))
 
 
 async def _leave(broker: Broker, trip: Trip, browser: str) -> Response:

@@ -7,6 +7,7 @@ from fastapi import Depends, Request
 
 from evergrant import clock
 from evergrant.broker.access import authenticate
+from evergrant.broker.audit import Actor, actor
 from evergrant.broker.principal import Permission, Principal
 from evergrant.broker.runtime import Broker
 
@@ -23,12 +24,15 @@ async def principal_of(request: Request) -> Principal:
     Raises:
         AuthenticationFailed: as `broker.access.authenticate`.
     """
-    return await authenticate(
+    address = request.client.host if request.client else ""
+    principal = await authenticate(
         get_broker(request),
         request.headers.get("authorization", ""),
-        client_address=request.client.host if request.client else "",
+        client_address=address,
         now=clock.utcnow(),
     )
+    actor.set(Actor(principal.name, address))
+    return principal
 
 
 def require(permission: Permission) -> Callable[[Request], Awaitable[Principal]]:
@@ -42,7 +46,29 @@ def require(permission: Permission) -> Callable[[Request], Awaitable[Principal]]
     return authorised
 
 
+def require_or_user(permission: Permission) -> Callable[[Request], Awaitable[Principal]]:
+    """Make a dependency for a call that users may make too, with a JWT: a key needs the permission.
+
+    What a user may do, and that it does it for itself alone, is for the use case to check (`Principal.require_for`,
+    `Principal.require_owner`).
+    """
+
+    async def authorised(request: Request) -> Principal:
+        principal = await principal_of(request)
+        request.state.project_id = principal.project_id  # whose origins may read the answer in a browser
+        if not principal.is_user:
+            principal.require(permission)
+        return principal
+
+    return authorised
+
+
 BrokerDep = Annotated[Broker, Depends(get_broker)]
 AppsReader = Annotated[Principal, Depends(require(Permission.APPS_READ))]
 AppsWriter = Annotated[Principal, Depends(require(Permission.APPS_WRITE))]
+KeysKeeper = Annotated[Principal, Depends(require(Permission.KEYS))]
+Auditor = Annotated[Principal, Depends(require(Permission.AUDIT))]
+TokensWriter = Annotated[Principal, Depends(require(Permission.TOKENS_WRITE))]
+FetcherOrUser = Annotated[Principal, Depends(require_or_user(Permission.TOKENS_FETCH))]
 Connector = Annotated[Principal, Depends(require(Permission.CONNECT))]
+ConnectorOrUser = Annotated[Principal, Depends(require_or_user(Permission.CONNECT))]

@@ -11,9 +11,13 @@ from fastapi.responses import Response
 from fastapi.routing import APIRoute
 
 from evergrant.web.api.tokens import REQUEST_MODELS
+from evergrant.web.api.tokens import router as token_router
+from evergrant.web.cors import CALLED_FROM_BROWSERS
 from evergrant.web.templating import page
 
 router = APIRouter(include_in_schema=False)
+
+TOKEN_CALLS = {route.path for route in token_router.routes if isinstance(route, APIRoute)}
 
 _REF = "#/components/schemas/"
 
@@ -39,13 +43,22 @@ def openapi_document(app: FastAPI) -> dict[str, Any]:
             "type": "http",
             "scheme": "bearer",
             "description": "`Authorization: Bearer <PROJECT_ID>:<MANAGEMENT_KEY>`",
-        }
+        },
+        "userToken": {
+            "type": "http",
+            "scheme": "bearer",
+            "bearerFormat": "JWT",
+            "description": "`Authorization: Bearer <PROJECT_ID>:<JWT>`, or `Bearer <JWT>` where one project only trusts"
+            " its issuer. For the user that the token names.",
+        },
     }
     for path, _, operation in _operations(document):
         # FastAPI documents its own validation answer, which we never give
         operation["responses"].pop("422", None)
-        if path.startswith("/v1/mgmt/"):
+        if path.startswith("/v1/mgmt/") or path in CALLED_FROM_BROWSERS:
             operation["security"] = [{"managementKey": []}]
+        if path in CALLED_FROM_BROWSERS or path in TOKEN_CALLS:
+            operation["security"].append({"userToken": []})
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
     app.openapi_schema = document
@@ -69,8 +82,8 @@ def _operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, 
 
 
 def _call(schemas: dict[str, Any], path: str, method: str, operation: dict[str, Any]) -> dict[str, Any]:
-    body = _json(operation.get("requestBody", {}))
-    answer = _json(operation["responses"].get("200", {}))
+    body = _media(operation.get("requestBody", {}))
+    answer = _media(operation["responses"].get("200", {}))
     parameters = [
         (parameter["name"], "text", bool(parameter.get("required")), parameter.get("description", ""))
         for parameter in operation.get("parameters", ())
@@ -90,8 +103,9 @@ def _call(schemas: dict[str, Any], path: str, method: str, operation: dict[str, 
     }
 
 
-def _json(part: dict[str, Any]) -> dict[str, Any]:
-    media: dict[str, Any] = part.get("content", {}).get("application/json", {})
+def _media(part: dict[str, Any]) -> dict[str, Any]:
+    content = part.get("content", {})
+    media: dict[str, Any] = content.get("application/json") or content.get("application/x-www-form-urlencoded", {})
     return media
 
 

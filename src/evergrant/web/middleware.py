@@ -15,6 +15,8 @@ from evergrant.logs import request_id
 log = logging.getLogger("evergrant.access")
 
 MAX_BODY_BYTES = 1024 * 1024
+MAX_BATCH_BODY_BYTES = 10 * 1024 * 1024
+BATCH_PATHS = frozenset(f"/v1/mgmt/outbound/app/{owner}/oauthtoken/batch/upload" for owner in ("user", "tenant"))
 
 
 class RequestMiddleware:
@@ -37,7 +39,7 @@ class RequestMiddleware:
             nonlocal received
             message = await receive()
             received += len(message.get("body", b""))
-            if received > MAX_BODY_BYTES:
+            if received > MAX_BODY_BYTES and (received > MAX_BATCH_BODY_BYTES or scope["path"] not in BATCH_PATHS):
                 raise RequestTooLarge
             return message
 

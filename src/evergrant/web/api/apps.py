@@ -9,9 +9,10 @@ from pydantic import Field, model_validator
 from evergrant import clock
 from evergrant.broker import apps
 from evergrant.broker.app_definition import AppDefinition
+from evergrant.broker.deletion import delete_app as delete_app_with_connections
 from evergrant.broker.runtime import Broker
 from evergrant.db import OutboundApp
-from evergrant.errors import InvalidRequest, InvalidValue
+from evergrant.errors import InvalidRequest
 from evergrant.web.api.app_examples import DEFINED, SECRET, STORED
 from evergrant.web.api.wire import AppId, Flag, SecretText, StrictWireModel, Text, WireModel, errors, example
 from evergrant.web.deps import AppsReader, AppsWriter, BrokerDep
@@ -56,7 +57,8 @@ class AppFields(StrictWireModel):
     )
     discovery_url: ShortText = Field(
         default="",
-        description="The provider's issuer or metadata URL (RFC 8414, OpenID): fills what is left out.",
+        description="An issuer, its metadata (RFC 8414, OpenID) or a protected resource such as an MCP server "
+        "(RFC 9728): fills what is left out.",
     )
     authorization_url: ShortText = ""
     authorization_url_params: list[UrlParam] = Field(default_factory=list, max_length=50)
@@ -71,16 +73,24 @@ class AppFields(StrictWireModel):
     prompt: list[ShortText] = Field(
         default_factory=list, max_length=10, description="none, login, consent, select_account"
     )
-    app_type: Literal["oauth", "apikey"] = "oauth"
-    use_dcr: Flag = False
-    dcr_url: ShortText = ""
-    tenant_id: ShortText = ""
-    template_id: ShortText = ""
+    app_type: Literal["oauth", "apikey"] | None = Field(
+        default=None,
+        description="`apikey`: each owner uploads a key, and nobody connects. `oauth` when left out of a creation.",
+    )
+    use_dcr: Flag | None = Field(
+        default=None, description="Get a client id by ourselves, at the first connect, where `clientId` is empty."
+    )
+    dcr_url: ShortText | None = Field(default=None, description="Where to register (RFC 7591); discovered, else given.")
+    tenant_id: ShortText | None = Field(default=None, description="The only tenant that may use the app.")
+    template_id: ShortText | None = Field(default=None, description="The template that the app was made from.")
 
     # ours: an update that leaves them out keeps what is stored, so that SDKs which do not know them change nothing
     issuer: ShortText | None = Field(default=None, description="The provider's issuer, for `iss` and id_tokens.")
     userinfo_url: ShortText | None = Field(default=None, description="Asked for the user's id where no id_token comes.")
     jwks_url: ShortText | None = Field(default=None, description="The keys that id_tokens are signed with.")
+    resource: ShortText | None = Field(
+        default=None, description="What tokens are for (RFC 8707), an MCP server's own URL for example."
+    )
     token_endpoint_auth_method: ShortText | None = Field(
         default=None, description="client_secret_post, client_secret_basic or none (RFC 7591)."
     )
@@ -105,6 +115,7 @@ class UpdatedApp(AppFields):
     id: AppId
     # returned by a load, decided by evergrant: accepted and ignored
     callback_url: Any = None
+    registration_expires_at: Any = None
     has_client_secret: Any = None
     created_time: Any = None
     updated_time: Any = None
@@ -144,6 +155,9 @@ class AppBody(WireModel):
     logo: str
     client_id: str
     has_client_secret: bool
+    registration_expires_at: str = Field(
+        description="Epoch seconds as text, when a registration that evergrant made ends; empty for never."
+    )
     discovery_url: str
     authorization_url: str
     authorization_url_params: list[UrlParam]
@@ -158,6 +172,11 @@ class AppBody(WireModel):
     access_type: str
     prompt: list[str]
     app_type: str
+    tenant_id: str
+    template_id: str
+    use_dcr: bool
+    dcr_url: str
+    resource: str
     issuer: str
     userinfo_url: str
     jwks_url: str
@@ -201,6 +220,7 @@ def app_body(broker: Broker, app: OutboundApp) -> AppBody:
         logo=app.logo,
         client_id=app.client_id,
         has_client_secret=app.client_secret is not None,
+        registration_expires_at=_epoch(app.client_secret_expires_at),
         discovery_url=app.discovery_url,
         authorization_url=app.authorization_url,
         authorization_url_params=[UrlParam(key=k, name=k, value=v) for k, v in app.authorization_url_params],
@@ -214,7 +234,12 @@ def app_body(broker: Broker, app: OutboundApp) -> AppBody:
         pkce=app.pkce,
         access_type=app.access_type,
         prompt=app.prompt,
-        app_type="oauth",
+        app_type=app.app_type,
+        tenant_id=app.tenant_id,
+        template_id=app.template_id,
+        use_dcr=app.use_dcr,
+        dcr_url=app.dcr_url,
+        resource=app.resource,
         issuer=app.issuer,
         userinfo_url=app.userinfo_url,
         jwks_url=app.jwks_url,
@@ -236,25 +261,8 @@ def _epoch(at: datetime | None) -> str:
     return str(int(at.timestamp())) if at is not None else ""
 
 
-def definition(body: AppFields, app_id: str, *, prefix: str = "") -> AppDefinition:
-    """Take a wire model's fields.
-
-    Raises:
-        InvalidValue: it asks for something that this version does not do.
-    """
-    later = [
-        (prefix + field, "is not available in this version: leave it out")
-        for field, value in (
-            ("appType", body.app_type == "apikey"),
-            ("useDcr", body.use_dcr),
-            ("dcrUrl", body.dcr_url),
-            ("tenantId", body.tenant_id),
-            ("templateId", body.template_id),
-        )
-        if value
-    ]
-    if later:
-        raise InvalidValue.of(*later)
+def definition(body: AppFields, app_id: str) -> AppDefinition:
+    """Take a wire model's fields."""
     return AppDefinition(
         id=app_id,
         name=body.name,
@@ -274,6 +282,12 @@ def definition(body: AppFields, app_id: str, *, prefix: str = "") -> AppDefiniti
         pkce=body.pkce,
         access_type=body.access_type,
         prompt=tuple(body.prompt),
+        app_type=body.app_type,
+        tenant_id=body.tenant_id,
+        template_id=body.template_id,
+        use_dcr=body.use_dcr,
+        dcr_url=body.dcr_url,
+        resource=body.resource,
         issuer=body.issuer,
         userinfo_url=body.userinfo_url,
         jwks_url=body.jwks_url,
@@ -296,7 +310,7 @@ async def create_app(body: CreateApp, broker: BrokerDep, principal: AppsWriter) 
 async def update_app(body: UpdateApp, broker: BrokerDep, principal: AppsWriter) -> AppAnswer:
     """Replace everything but the client secret and fields of ours that are left out."""
     principal.require_app(body.app.id)
-    new = definition(body.app, body.app.id, prefix="app.")
+    new = definition(body.app, body.app.id)
     try:
         app = await apps.update_app(broker, principal.project_id, new, now=clock.utcnow())
     except InvalidRequest as error:
@@ -306,9 +320,9 @@ async def update_app(body: UpdateApp, broker: BrokerDep, principal: AppsWriter) 
 
 @router.post("/app/delete", summary="Delete an outbound app", responses=errors(400, 404, 413))
 async def delete_app(body: DeleteApp, broker: BrokerDep, principal: AppsWriter) -> Nothing:
-    """Delete an app and everything that was connected through it."""
+    """Delete an app and everything that was connected through it, which is revoked at the provider."""
     principal.require_app(body.id)
-    await apps.delete_app(broker, principal.project_id, body.id)
+    await delete_app_with_connections(broker, principal.project_id, body.id, now=clock.utcnow())
     return Nothing()
 
 

@@ -10,9 +10,10 @@ from evergrant.broker.grants import ResourceOwner
 from evergrant.errors import InvalidValue, MissingArgument
 from evergrant.web.api.apps import Nothing, ShortText
 from evergrant.web.api.wire import AppId, Flag, OptionalId, OwnerId, WireModel, errors, example
-from evergrant.web.deps import BrokerDep, Connector
+from evergrant.web.cors import BrowserRoute
+from evergrant.web.deps import BrokerDep, Connector, ConnectorOrUser
 
-router = APIRouter(prefix="/v1/mgmt/outbound/app", tags=["connect"])
+router = APIRouter(tags=["connect"])
 
 
 class ConnectOptions(WireModel):
@@ -50,7 +51,10 @@ class Connect(WireModel):
     )
 
     app_id: AppId
-    user_id: OwnerId = Field(description="The user who will consent, by your own id for them.")
+    user_id: OptionalId = Field(
+        default="",
+        description="The user who will consent, by your own id for them. Left out with a user's own JWT.",
+    )
     tenant_id: OptionalId = ""
     tenant_level: Flag = Field(
         default=False, description="The consent is the tenant's, not the user's. Needs `tenantId`."
@@ -75,18 +79,24 @@ class Confirm(WireModel):
     user_id: OwnerId = Field(description="The user who is logged in to your application in that browser.")
 
 
-@router.post("/connect", summary="Start a connect trip", responses=errors(400, 404, 413))
-async def start_connect(body: Connect, broker: BrokerDep, principal: Connector) -> ConnectAnswer:
-    """Return the link that takes the user through consent and back."""
-    principal.require_app(body.app_id)
+async def start_connect(body: Connect, broker: BrokerDep, principal: ConnectorOrUser) -> ConnectAnswer:
+    """Return the link that takes the user through consent and back.
+
+    With a user's JWT, the trip is for the user that it names: `userId` may be left out, and can be nobody else.
+    """
+    user_id = body.user_id or principal.user_id
+    if not user_id and not principal.is_user:
+        raise MissingArgument.of(("userId", "is required"))
     if body.tenant_level and not body.tenant_id:
         raise MissingArgument.of(("tenantId", "is required with tenantLevel"))
+    if not user_id and not body.tenant_level:
+        raise InvalidValue.of(("tenantLevel", "a token that names no user can connect its tenant only"))
     if body.options.prompt and any(not value for value in body.options.prompt):
         raise InvalidValue.of(("options.prompt", "leave out empty values"))
     wish = ConnectWish(
         app_id=body.app_id,
-        owner=ResourceOwner("" if body.tenant_level else body.user_id, body.tenant_id),
-        granted_by=body.user_id if body.tenant_level else "",
+        owner=ResourceOwner("" if body.tenant_level else user_id, body.tenant_id),
+        granted_by=user_id if body.tenant_level else "",
         external_identifier=body.options.external_identifier,
         scopes=tuple(body.options.scopes),
         redirect_url=body.options.redirect_url,
@@ -94,11 +104,30 @@ async def start_connect(body: Connect, broker: BrokerDep, principal: Connector) 
         login_hint=body.options.login_hint,
         resources=tuple(body.options.resources),
     )
-    url = await connect.begin(broker, principal.project_id, wish, now=clock.utcnow())
+    url = await connect.begin(broker, principal, wish, now=clock.utcnow())
     return ConnectAnswer(url=url)
 
 
-@router.post("/connect/confirm", summary="Confirm who connected", responses=errors(400, 404, 413))
+async def start_connect_in_browser(body: Connect, broker: BrokerDep, principal: ConnectorOrUser) -> ConnectAnswer:
+    """The same call where the browser SDK makes it, with the user's JWT."""
+    return await start_connect(body, broker, principal)
+
+
+for path, handler, summary in (
+    ("/v1/mgmt/outbound/app/connect", start_connect, "Start a connect trip"),
+    ("/v1/outbound/oauth/connect", start_connect_in_browser, "Start a connect trip from a browser"),
+):
+    router.add_api_route(
+        path,
+        handler,
+        methods=["POST"],
+        summary=summary,
+        responses=errors(400, 404, 413, 502),
+        route_class_override=BrowserRoute,
+    )
+
+
+@router.post("/v1/mgmt/outbound/app/connect/confirm", summary="Confirm who connected", responses=errors(400, 404, 413))
 async def confirm_connect(body: Confirm, broker: BrokerDep, principal: Connector) -> Nothing:
     """Make a pending connection usable. A confirmation for another user than was meant deletes it instead."""
     await completion.confirm(

@@ -150,7 +150,8 @@ def _epoch(at: datetime | None) -> str:
 
 async def _fetcher(request: Request) -> Principal:
     principal = await principal_of(request)
-    principal.require(Permission.TOKENS_FETCH)
+    if not principal.is_user:  # whether a user may fetch depends on whose token it wants
+        principal.require(Permission.TOKENS_FETCH)
     return principal
 
 

@@ -1,0 +1,74 @@
+"""The commands `evergrant issuers`."""
+
+import click
+
+from evergrant import clock
+from evergrant.broker.issuers import create_issuer, delete_issuer, list_issuers
+from evergrant.broker.runtime import Broker
+from evergrant.cli.running import json_option, print_rows, project_option, run, the_project
+
+
+@click.group()
+def issuers() -> None:
+    """Trusted issuers: identity providers whose JWTs a project accepts from its users."""
+
+
+@issuers.command()
+@project_option
+@click.argument("issuer")
+@click.option("--audience", required=True, help="Must be in the claim 'aud'.")
+@click.option("--jwks-url", default="", help="Where its keys are; left out where its metadata says so.")
+@click.option("--user-claim", default="sub", show_default=True, help="The claim with your own id of the user.")
+@click.option("--tenant-claim", default="", help="The claim with the tenant's id, if tokens have one.")
+def add(project_id: str | None, issuer: str, audience: str, jwks_url: str, user_claim: str, tenant_claim: str) -> None:
+    """Trust ISSUER, exactly as the claim 'iss' has it."""
+
+    async def _add(broker: Broker) -> str:
+        row = await create_issuer(
+            broker,
+            await the_project(broker, project_id),
+            issuer=issuer,
+            audience=audience,
+            jwks_url=jwks_url,
+            user_claim=user_claim,
+            tenant_claim=tenant_claim,
+            now=clock.utcnow(),
+        )
+        return f"{row.id}  {row.issuer}  {row.jwks_url}"
+
+    click.echo(run(_add))
+
+
+@issuers.command("list")
+@project_option
+@json_option
+def list_(project_id: str | None, as_json: bool) -> None:
+    """List the issuers that a project trusts."""
+
+    async def _list(broker: Broker) -> list[dict[str, object]]:
+        return [
+            {
+                "id": row.id,
+                "issuer": row.issuer,
+                "audience": row.audience,
+                "userClaim": row.user_claim,
+                "tenantClaim": row.tenant_claim,
+                "jwksUrl": row.jwks_url,
+            }
+            for row in await list_issuers(broker, await the_project(broker, project_id))
+        ]
+
+    print_rows(run(_list), as_json=as_json)
+
+
+@issuers.command()
+@project_option
+@click.argument("issuer_id")
+def remove(project_id: str | None, issuer_id: str) -> None:
+    """Trust an issuer no longer, within 5 seconds everywhere."""
+
+    async def _remove(broker: Broker) -> None:
+        await delete_issuer(broker, await the_project(broker, project_id), issuer_id)
+
+    run(_remove)
+    click.echo(f"{issuer_id}  removed")

@@ -1,0 +1,48 @@
+"""The test of an app: is its registration right, as far as can be told without a user?"""
+
+from fastapi import APIRouter
+
+from evergrant.broker.diagnosis import diagnose
+from evergrant.web.api.wire import AppId, WireModel, errors, example
+from evergrant.web.deps import AppsReader, BrokerDep
+
+router = APIRouter(prefix="/v1/mgmt/outbound", tags=["apps"])
+
+
+class TestApp(WireModel):
+    """An app to test."""
+
+    model_config = example({"id": "google-contacts"})
+
+    id: AppId
+
+
+class CheckBody(WireModel):
+    """One thing that was looked at."""
+
+    name: str
+    good: bool
+    text: str
+
+
+class TestAppAnswer(WireModel):
+    """Everything that was looked at, in the order in which a trip would meet it."""
+
+    model_config = example(
+        {
+            "checks": [
+                {"name": "definition", "good": True, "text": "It has everything that a connect trip needs."},
+                {"name": "client", "good": True, "text": "The provider accepts the client id and secret."},
+            ]
+        }
+    )
+
+    checks: list[CheckBody]
+
+
+@router.post("/app/test", summary="Test an outbound app's registration", responses=errors(400, 404, 413))
+async def test_app(body: TestApp, broker: BrokerDep, principal: AppsReader) -> TestAppAnswer:
+    """Ask the provider whether it is there, publishes what is stored, and accepts the client. Changes nothing."""
+    principal.require_app(body.id)
+    checks = await diagnose(broker, principal.project_id, body.id)
+    return TestAppAnswer(checks=[CheckBody(name=c.name, good=c.good, text=c.text) for c in checks])

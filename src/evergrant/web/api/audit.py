@@ -1,0 +1,187 @@
+"""The audit log over HTTP, as the SDKs' `audit` sends it."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter
+from pydantic import AfterValidator, Field
+
+from evergrant.broker import audit_log
+from evergrant.broker.audit_log import MAX_RECORDS, Reported, Wanted
+from evergrant.db import AuditEvent
+from evergrant.web.api.apps import Nothing
+from evergrant.web.api.wire import Flag, OptionalId, OwnerId, Text, WireModel, errors, example
+from evergrant.web.deps import Auditor, BrokerDep
+
+router = APIRouter(prefix="/v1/mgmt/audit", tags=["audit"])
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MAX_DATA = 10_000
+LAST_MILLISECOND = 253_402_300_799_999
+"""The end of the year 9999."""
+
+Values = Annotated[list[Annotated[Text, Field(max_length=255)]], Field(max_length=500)]
+Milliseconds = Annotated[int, Field(le=LAST_MILLISECOND, strict=True)]
+
+
+def _small_json(value: dict[str, Any]) -> dict[str, Any]:
+    try:
+        text = json.dumps(value, allow_nan=False)
+    except ValueError:
+        raise ValueError("must not contain NaN or infinity") from None
+    if len(text) > MAX_DATA:
+        raise ValueError(f"use at most {MAX_DATA:,} characters of JSON")
+    return value
+
+
+class Search(WireModel):
+    """What to look for: everything that is given must hold."""
+
+    model_config = example({"actions": ["app.updated"], "from": 1741100000000, "noTenants": False, "limit": 100})
+
+    user_ids: Values = Field(default_factory=list)
+    actions: Values = Field(default_factory=list)
+    excluded_actions: Values = Field(default_factory=list)
+    devices: Values = Field(default_factory=list, description="evergrant records none, so none is found.")
+    methods: Values = Field(default_factory=list, description="evergrant records none, so none is found.")
+    geos: Values = Field(default_factory=list, description="evergrant records none, so none is found.")
+    remote_addresses: Values = Field(default_factory=list)
+    external_ids: Values = Field(default_factory=list, description="The same as `userIds`: your ids are the only ones.")
+    tenants: Values = Field(default_factory=list)
+    no_tenants: Flag = Field(default=False, description="With `tenants`: records without a tenant too.")
+    text: Text = Field(default="", max_length=255, description="Anywhere in a record.")
+    from_: Milliseconds = Field(default=0, alias="from", description="Epoch milliseconds; 0 or less for no limit.")
+    to: Milliseconds = Field(default=0, description="Epoch milliseconds; 0 or less for no limit.")
+    limit: int = Field(default=MAX_RECORDS, ge=1, le=MAX_RECORDS, strict=True, description="Records per page.")
+    page: int = Field(default=0, ge=0, le=1_000_000, strict=True, description="0 for the newest records.")
+
+
+class AuditRecord(WireModel):
+    """One record."""
+
+    project_id: str
+    user_id: str = Field(description="Whom it is about; empty where it is about nobody in particular.")
+    action: str
+    occurred: str = Field(description="Epoch milliseconds as text.")
+    device: str = Field(default="", description="Always empty.")
+    method: str = Field(default="", description="Always empty.")
+    geo: str = Field(default="", description="Always empty.")
+    remote_address: str
+    external_ids: list[str] = Field(description="The `userId`, if there is one.")
+    tenants: list[str]
+    data: dict[str, Any]
+    actor: str = Field(description="Who did it: `key:<id>`, `user:<id>`, `tenant:<id>`, `cli` or `evergrant`.")
+    app_id: str
+    sequence: int = Field(description="1, 2, 3 ... within the project, without gaps.")
+
+
+class SearchAnswer(WireModel):
+    """Records, newest first."""
+
+    model_config = example(
+        {
+            "audits": [
+                {
+                    "projectId": "P2nq5Jx8Vb",
+                    "userId": "",
+                    "action": "app.updated",
+                    "occurred": "1741103514000",
+                    "device": "",
+                    "method": "",
+                    "geo": "",
+                    "remoteAddress": "203.0.113.7",
+                    "externalIds": [],
+                    "tenants": [],
+                    "data": {"fields": ["clientSecret"]},
+                    "actor": "key:5yZ1cK8vQd3w",
+                    "appId": "google-contacts",
+                    "sequence": 42,
+                }
+            ]
+        }
+    )
+
+    audits: list[AuditRecord]
+
+
+class Event(WireModel):
+    """Something that happened in your own application."""
+
+    model_config = example(
+        {"action": "invoice.sent", "type": "info", "actorId": "alice", "tenantId": "acme", "data": {"invoice": "4711"}}
+    )
+
+    action: Text = Field(min_length=1, max_length=64, description="Anything but evergrant's own actions.")
+    type: Literal["info", "warn", "error"]
+    actor_id: OwnerId
+    tenant_id: OptionalId = ""
+    user_id: OptionalId = ""
+    data: Annotated[dict[str, Any], AfterValidator(_small_json)] = Field(default_factory=dict)
+
+
+def record_body(event: AuditEvent) -> AuditRecord:
+    """Write a record for the wire."""
+    return AuditRecord(
+        project_id=event.project_id,
+        user_id=event.user_id,
+        action=event.action,
+        occurred=str((event.occurred_at - _EPOCH) // timedelta(milliseconds=1)),
+        remote_address=event.remote_address,
+        external_ids=[event.user_id] if event.user_id else [],
+        tenants=[event.tenant_id] if event.tenant_id else [],
+        data=event.data,
+        actor=event.actor,
+        app_id=event.app_id,
+        sequence=event.sequence,
+    )
+
+
+def _instant(milliseconds: int) -> datetime | None:
+    """Read a time; SDKs whose callers gave none send 0, or the year 1."""
+    return _EPOCH + timedelta(milliseconds=milliseconds) if milliseconds > 0 else None
+
+
+@router.post("/search", summary="Search the audit log", responses=errors(400, 413))
+async def search(body: Search, broker: BrokerDep, principal: Auditor) -> SearchAnswer:
+    """Return the records that fit, newest first."""
+    if body.devices or body.methods or body.geos:
+        return SearchAnswer(audits=[])
+    users = set(body.user_ids)
+    if body.external_ids:
+        users = users & set(body.external_ids) if users else set(body.external_ids)
+        if not users:
+            return SearchAnswer(audits=[])
+    found = await audit_log.search(
+        broker,
+        principal.project_id,
+        Wanted(
+            user_ids=sorted(users),
+            actions=body.actions,
+            excluded_actions=body.excluded_actions,
+            remote_addresses=body.remote_addresses,
+            tenant_ids=body.tenants,
+            also_without_tenant=body.no_tenants,
+            text=body.text,
+            since=_instant(body.from_),
+            until=_instant(body.to),
+            limit=body.limit,
+            offset=body.page * body.limit,
+        ),
+    )
+    return SearchAnswer(audits=[record_body(event) for event in found])
+
+
+@router.post("/event", summary="Record an event of your own", responses=errors(400, 413))
+async def create_event(body: Event, broker: BrokerDep, principal: Auditor) -> Nothing:
+    """Add a record to the log. Its `actor` is the key that sent it; `actorId` and `type` are in its `data`."""
+    reported = Reported(
+        action=body.action,
+        type=body.type,
+        actor_id=body.actor_id,
+        tenant_id=body.tenant_id,
+        user_id=body.user_id,
+        data=body.data,
+    )
+    await audit_log.report(broker, principal.project_id, reported)
+    return Nothing()

@@ -1,0 +1,118 @@
+"""Access policies: who may fetch or connect an app."""
+
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Query
+from pydantic import Field
+
+from evergrant import clock
+from evergrant.broker import policies
+from evergrant.db import AccessPolicy
+from evergrant.web.api.apps import Nothing, ShortText
+from evergrant.web.api.wire import AppId, StrictWireModel, WireModel, errors, example
+from evergrant.web.deps import BrokerDep, KeysKeeper
+
+router = APIRouter(prefix="/v1/mgmt/outbound", tags=["policies"])
+
+_POLICY = {
+    "appId": "google-contacts",
+    "action": "fetch",
+    "claims": {"roles": ["support", "sales"]},
+    "keyIds": [],
+    "scopes": ["https://www.googleapis.com/auth/contacts.readonly"],
+}
+_STORED = {"id": "7Yq2nWx5Tb9Lc4Vd8Rf1Hm", **_POLICY, "createdTime": "1741103514"}
+Few = Annotated[list[ShortText], Field(max_length=100)]
+
+
+class CreatePolicy(StrictWireModel):
+    """A policy. What is left out is not limited by it."""
+
+    model_config = example(_POLICY)
+
+    app_id: AppId
+    action: Literal["fetch", "connect"]
+    claims: dict[ShortText, Few] = Field(
+        default_factory=dict,
+        max_length=20,
+        description="About users: each of these claims has one of the values listed for it.",
+    )
+    key_ids: Few = Field(default_factory=list, description="About management keys: one of these, by id.")
+    scopes: list[ShortText] = Field(default_factory=list, max_length=500, description="At most these scopes.")
+
+
+class PolicyBody(WireModel):
+    """A policy as it is stored."""
+
+    id: str
+    app_id: str
+    action: str
+    claims: dict[str, list[str]]
+    key_ids: list[str]
+    scopes: list[str]
+    created_time: str = Field(description="Epoch seconds as text.")
+
+
+class PolicyAnswer(WireModel):
+    """One policy."""
+
+    model_config = example({"policy": _STORED})
+
+    policy: PolicyBody
+
+
+class PoliciesAnswer(WireModel):
+    """The project's policies."""
+
+    model_config = example({"policies": [_STORED]})
+
+    policies: list[PolicyBody]
+
+
+def _body(row: AccessPolicy) -> PolicyBody:
+    return PolicyBody(
+        id=row.id,
+        app_id=row.app_id,
+        action=row.action,
+        claims=row.claims,
+        key_ids=row.key_ids,
+        scopes=row.scopes,
+        created_time=str(int(row.created_at.timestamp())),
+    )
+
+
+@router.post("/policies", summary="Make a policy", responses=errors(400, 404, 413))
+async def create_policy(body: CreatePolicy, broker: BrokerDep, principal: KeysKeeper) -> PolicyAnswer:
+    """Limit who may do this with the app. With the first one, everybody whom none allows is refused."""
+    principal.require_app(body.app_id)
+    row = await policies.create_policy(
+        broker,
+        principal.project_id,
+        app_id=body.app_id,
+        action=body.action,
+        claims=body.claims,
+        key_ids=body.key_ids,
+        scopes=body.scopes,
+        now=clock.utcnow(),
+    )
+    return PolicyAnswer(policy=_body(row))
+
+
+@router.get("/policies", summary="List the policies", responses=errors())
+async def load_policies(broker: BrokerDep, principal: KeysKeeper) -> PoliciesAnswer:
+    """Return them, oldest first; those of the apps that the key is limited to."""
+    rows = await policies.list_policies(broker, principal.project_id)
+    return PoliciesAnswer(
+        policies=[_body(row) for row in rows if not principal.app_ids or row.app_id in principal.app_ids]
+    )
+
+
+@router.delete("/policies", summary="Delete a policy", responses=errors(400, 404))
+async def delete_policy(
+    broker: BrokerDep,
+    principal: KeysKeeper,
+    id: Annotated[str, Query(min_length=1, max_length=64, examples=[_STORED["id"]])],
+) -> Nothing:
+    """Delete it, within 5 seconds everywhere. Without any other for its app and action, these are open again."""
+    await policies.delete_policy(broker, principal.project_id, id, principal=principal)
+    return Nothing()

@@ -1,0 +1,237 @@
+"""Uploading API keys and OAuth tokens that users have elsewhere already."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter
+from pydantic import Field
+
+from evergrant import clock
+from evergrant.broker.batch_upload import BatchItem, Failure, upload_batch
+from evergrant.broker.grants import ResourceOwner
+from evergrant.broker.uploads import TokenUpload, upload_api_key, upload_tokens
+from evergrant.web.api.apps import Nothing, ShortText
+from evergrant.web.api.wire import AppId, Flag, OptionalId, OwnerId, SecretText, Text, WireModel, errors, example
+from evergrant.web.deps import BrokerDep, TokensWriter
+
+router = APIRouter(prefix="/v1/mgmt/outbound/app", tags=["uploads"])
+
+UserOwner = Annotated[OwnerId, Field(description="Whose it is, by your own id.")]
+TenantOwner = Annotated[OwnerId, Field(description="The tenant whose it is.")]
+InTenant = Annotated[OptionalId, Field(description="The user's within this tenant.")]
+_TOKENS = {
+    "refreshToken": "1//0gFromTheOldPlace",
+    "accessToken": "ya29.a0AfB...",
+    "accessTokenExpiry": 1741107113,
+    "scopes": ["https://www.googleapis.com/auth/contacts.readonly"],
+}
+_USER = {"appId": "google-contacts", "userId": "alice"}
+_TENANT = {"appId": "google-contacts", "tenantId": "acme"}
+
+
+class UploadUserApiKey(WireModel):
+    """A user's API key."""
+
+    model_config = example({"appId": "openai", "userId": "alice", "apiKey": "sk-from-the-provider"})
+
+    app_id: AppId
+    user_id: UserOwner
+    tenant_id: InTenant = ""
+    api_key: SecretText = Field(min_length=1, description="Takes the place of the one before.")
+
+
+class UploadTenantApiKey(WireModel):
+    """A tenant's API key."""
+
+    model_config = example({"appId": "openai", "tenantId": "acme", "apiKey": "sk-from-the-provider"})
+
+    app_id: AppId
+    tenant_id: TenantOwner
+    api_key: SecretText = Field(min_length=1, description="Takes the place of the one before.")
+
+
+class UploadedTokens(WireModel):
+    """OAuth tokens, whoever's they are."""
+
+    app_id: AppId
+    refresh_token: SecretText | None = Field(default=None, description="This or `accessToken`, or both.")
+    access_token: SecretText | None = Field(
+        default=None, description="Without one, the first fetch gets one with the refresh token."
+    )
+    access_token_expiry: int = Field(
+        default=0, ge=0, le=253_402_300_799, strict=True, description="Epoch seconds; 0 when unknown."
+    )
+    access_token_type: Annotated[Text, Field(max_length=100)] = Field(default="", description="`Bearer` when left out.")
+    scopes: list[ShortText] | None = Field(
+        default=None, max_length=500, description="What they were granted for; left out, the app's default scopes."
+    )
+    external_identifier: OptionalId = Field(
+        default="", description="Tells several accounts of one owner at one provider apart."
+    )
+    id_token: SecretText | None = Field(
+        default=None, description="Names `tokenSub` if it is valid for the app; otherwise it is ignored."
+    )
+    granted_by: OptionalId = Field(default="", description="Who consented, where that is not the owner.")
+    verify_refresh: Flag = Field(
+        default=False,
+        description="Use the refresh token first, store what the provider answers, and nothing if it refuses.",
+    )
+
+    def upload(self, owner: ResourceOwner) -> TokenUpload:
+        """Take the fields."""
+        return TokenUpload(
+            app_id=self.app_id,
+            owner=owner,
+            refresh_token=self.refresh_token or None,
+            access_token=self.access_token or None,
+            access_token_expiry=self.access_token_expiry,
+            access_token_type=self.access_token_type,
+            scopes=None if self.scopes is None else tuple(self.scopes),
+            external_identifier=self.external_identifier,
+            id_token=self.id_token or None,
+            granted_by=self.granted_by,
+        )
+
+
+class UploadUserTokens(UploadedTokens):
+    """A user's OAuth tokens."""
+
+    model_config = example({**_USER, **_TOKENS, "verifyRefresh": True})
+
+    user_id: UserOwner
+    tenant_id: InTenant = ""
+
+    def owner(self) -> ResourceOwner:
+        """Return whose they are."""
+        return ResourceOwner(self.user_id, self.tenant_id)
+
+
+class UploadTenantTokens(UploadedTokens):
+    """A tenant's OAuth tokens."""
+
+    model_config = example({**_TENANT, **_TOKENS, "grantedBy": "alice"})
+
+    tenant_id: TenantOwner
+
+    def owner(self) -> ResourceOwner:
+        """Return whose they are."""
+        return ResourceOwner("", self.tenant_id)
+
+
+class UploadUserTokensBatch(WireModel):
+    """Users' OAuth tokens, all or none. The body may be 10 MiB."""
+
+    model_config = example({"tokens": [{**_USER, **_TOKENS}]})
+
+    tokens: list[UploadUserTokens] = Field(max_length=1_000)
+
+
+class UploadTenantTokensBatch(WireModel):
+    """Tenants' OAuth tokens, all or none. The body may be 10 MiB."""
+
+    model_config = example({"tokens": [{**_TENANT, **_TOKENS}]})
+
+    tokens: list[UploadTenantTokens] = Field(max_length=1_000)
+
+
+class UploadFailure(WireModel):
+    """Why nothing was stored, as far as this item is concerned."""
+
+    app_id: str
+    user_id: str | None = None
+    tenant_id: str | None = None
+    error_code: str
+    reason: str
+
+
+class BatchAnswer(WireModel):
+    """Empty when everything was stored; otherwise nothing was."""
+
+    model_config = example(
+        {
+            "failures": [
+                {
+                    "appId": "google-contacts",
+                    "userId": "alice",
+                    "errorCode": "E011002",
+                    "reason": "refreshToken: give refreshToken, accessToken or both",
+                }
+            ]
+        }
+    )
+
+    failures: list[UploadFailure]
+
+
+@router.post("/user/apikey/upload", summary="Upload a user's API key", responses=errors(400, 404, 413))
+async def upload_user_api_key(body: UploadUserApiKey, broker: BrokerDep, principal: TokensWriter) -> Nothing:
+    """Store the key that a user has for an API-key app."""
+    owner = ResourceOwner(body.user_id, body.tenant_id)
+    await upload_api_key(broker, principal, app_id=body.app_id, owner=owner, api_key=body.api_key, now=clock.utcnow())
+    return Nothing()
+
+
+@router.post("/tenant/apikey/upload", summary="Upload a tenant's API key", responses=errors(400, 404, 413))
+async def upload_tenant_api_key(body: UploadTenantApiKey, broker: BrokerDep, principal: TokensWriter) -> Nothing:
+    """Store the key that a tenant has for an API-key app."""
+    owner = ResourceOwner("", body.tenant_id)
+    await upload_api_key(broker, principal, app_id=body.app_id, owner=owner, api_key=body.api_key, now=clock.utcnow())
+    return Nothing()
+
+
+@router.post("/user/oauthtoken/upload", summary="Upload a user's OAuth tokens", responses=errors(400, 404, 413, 502))
+async def upload_user_tokens(body: UploadUserTokens, broker: BrokerDep, principal: TokensWriter) -> Nothing:
+    """Store tokens that were issued elsewhere to the same client; the user need not consent again."""
+    await _upload(body, body.owner(), broker, principal)
+    return Nothing()
+
+
+@router.post(
+    "/tenant/oauthtoken/upload", summary="Upload a tenant's OAuth tokens", responses=errors(400, 404, 413, 502)
+)
+async def upload_tenant_tokens(body: UploadTenantTokens, broker: BrokerDep, principal: TokensWriter) -> Nothing:
+    """The same for a tenant's own."""
+    await _upload(body, body.owner(), broker, principal)
+    return Nothing()
+
+
+async def _upload(body: UploadedTokens, owner: ResourceOwner, broker: BrokerDep, principal: TokensWriter) -> None:
+    await upload_tokens(broker, principal, body.upload(owner), verify_refresh=body.verify_refresh, now=clock.utcnow())
+
+
+def _batch_errors() -> dict[int | str, dict[str, Any]]:
+    documented = errors(400, 413)
+    documented[413] = {**documented[413], "description": "The body is larger than 10 MiB."}
+    return documented
+
+
+@router.post("/user/oauthtoken/batch/upload", summary="Upload many users' OAuth tokens", responses=_batch_errors())
+async def upload_user_tokens_batch(
+    body: UploadUserTokensBatch, broker: BrokerDep, principal: TokensWriter
+) -> BatchAnswer:
+    """Store all of them or, where any item fails, none. Items cannot have `verifyRefresh`."""
+    items = [BatchItem(item.upload(item.owner()), item.verify_refresh) for item in body.tokens]
+    return _answer(await upload_batch(broker, principal, items, now=clock.utcnow()))
+
+
+@router.post("/tenant/oauthtoken/batch/upload", summary="Upload many tenants' OAuth tokens", responses=_batch_errors())
+async def upload_tenant_tokens_batch(
+    body: UploadTenantTokensBatch, broker: BrokerDep, principal: TokensWriter
+) -> BatchAnswer:
+    """Store all of them or, where any item fails, none. Items cannot have `verifyRefresh`."""
+    items = [BatchItem(item.upload(item.owner()), item.verify_refresh) for item in body.tokens]
+    return _answer(await upload_batch(broker, principal, items, now=clock.utcnow()))
+
+
+def _answer(failures: list[Failure]) -> BatchAnswer:
+    return BatchAnswer(
+        failures=[
+            UploadFailure(
+                app_id=failure.upload.app_id,
+                user_id=failure.upload.owner.user_id or None,
+                tenant_id=failure.upload.owner.tenant_id or None,
+                error_code=failure.error.code,
+                reason=failure.error.message,
+            )
+            for failure in failures
+        ]
+    )
