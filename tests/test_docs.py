@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from evergrant import errors
+from evergrant.broker.audit_log import OWN_ACTIONS
+from evergrant.broker.principal import Permission
 from evergrant.settings import PREFIX, Settings
 from evergrant.web.app import create_app
 
@@ -72,10 +74,38 @@ def test_every_field_of_a_connect_trip_is_documented(openapi: dict[str, Any]) ->
     assert names - rows_of("connect.md") == set()
 
 
+def test_every_field_of_issuers_policies_and_the_exchange_is_documented(openapi: dict[str, Any]) -> None:
+    form = openapi["paths"]["/oauth2/v1/token"]["post"]["requestBody"]["content"]
+    parameters = set(form["application/x-www-form-urlencoded"]["schema"]["properties"])
+    names = members_of(openapi, "CreateIssuer") | members_of(openapi, "CreatePolicy") | parameters
+    assert names - rows_of("users.md") == set()
+
+
+def test_every_field_of_a_management_key_is_documented(openapi: dict[str, Any]) -> None:
+    assert members_of(openapi, "CreateKey") - rows_of("keys.md") == set()
+
+
+def test_every_permission_is_documented() -> None:
+    assert {str(permission) for permission in Permission} - rows_of("keys.md") == set()
+
+
+def test_every_field_and_action_of_the_audit_log_is_documented(openapi: dict[str, Any]) -> None:
+    assert (members_of(openapi, "Search") | members_of(openapi, "Event")) - rows_of("audit.md") == set()
+    source = "\n".join(path.read_text() for path in (ROOT / "src/evergrant/broker").glob("*.py"))
+    actions = {found for found in re.findall(r'"([a-z_]+\.[a-z_]+)"', source) if found.startswith(OWN_ACTIONS)}
+    assert len(actions) > 15
+    assert actions - rows_of("audit.md") == set()
+
+
 def test_every_field_of_a_fetch_is_documented(openapi: dict[str, Any]) -> None:
     names = members_of(openapi, "FetchUserToken") | members_of(openapi, "FetchTenantToken")
     names = (names - {"options"}) | {f"options.{name}" for name in members_of(openapi, "FetchOptions")}
     assert names - rows_of("fetch.md") == set()
+
+
+def test_every_field_of_an_upload_is_documented(openapi: dict[str, Any]) -> None:
+    names = members_of(openapi, "UploadUserTokens") | members_of(openapi, "UploadTenantTokens")
+    assert names - rows_of("connections.md") == set()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -19,8 +19,8 @@ from pydantic import SecretStr
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
-from evergrant.broker.access import create_key
 from evergrant.broker.grants import new_grant_id, token_slot
+from evergrant.broker.keys import create_key
 from evergrant.broker.projects import create_project
 from evergrant.broker.runtime import Broker
 from evergrant.broker.setup import prepare

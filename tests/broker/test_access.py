@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from evergrant.broker import access
-from evergrant.broker.access import authenticate, create_key, list_keys, write_down_use
+from evergrant.broker.access import authenticate, write_down_use
+from evergrant.broker.keys import create_key, list_keys
 from evergrant.broker.runtime import Broker, open_broker
 from evergrant.errors import AuthenticationFailed, InvalidValue
 from evergrant.settings import Settings

@@ -1,67 +1,21 @@
 """The command line: what it prints, what it changes, and how it fails."""
 
-import json
-import logging
 import re
-import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import httpx2
 import pytest
 from pydantic import SecretStr
 
 from evergrant.broker import access
-from evergrant.cli import main
 from evergrant.crypto.keyring import new_master_key
 from evergrant.settings import Settings
 from evergrant.web.app import create_app
+from tests.cli.conftest import Done, Evergrant
 from tests.infra.installation import Backend, practice_provider
 from tests.infra.postgres import PostgresServer
-from tests.infra.serving import LiveApp, environment_of, free_port
-
-
-@dataclass(frozen=True)
-class Done:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-Evergrant = Callable[..., Done]
-
-
-@pytest.fixture
-def evergrant(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Evergrant]:
-    """Run a command with these settings, and nothing else in the environment."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-
-    def run(settings: Settings | dict[str, str], *arguments: str) -> Done:
-        environment = settings if isinstance(settings, dict) else environment_of(settings)
-        with monkeypatch.context() as patch:
-            for name, value in environment.items():
-                patch.setenv(name, value)
-            patch.setattr(sys, "argv", ["evergrant", *arguments])
-            capsys.readouterr()
-            try:
-                main()
-                code: Any = 0
-            except SystemExit as end:
-                code = end.code
-        out, err = capsys.readouterr()
-        return Done(int(code or 0), out, err)
-
-    yield run
-    root.handlers[:] = handlers
-    root.setLevel(level)
+from tests.infra.serving import LiveApp, free_port
 
 
 def failed_in_one_line(done: Done) -> bool:

@@ -11,6 +11,9 @@ from evergrant.settings import Settings
 NOTED_LATER = {("management_keys", "last_used_at")}
 """Written about once a minute, not by the call that causes it."""
 
+NOTED_ANY_TIME = "key.used_from_new_address"
+"""The audit record of the same minute's notes."""
+
 Dump = dict[str, list[dict[str, Any]]]
 
 
@@ -26,7 +29,11 @@ def dump(settings: Settings) -> Dump:
                 for table in Base.metadata.sorted_tables:
                     rows = (await connection.exec_driver_sql(f'SELECT * FROM "{table.name}"')).mappings()
                     tables[table.name] = sorted(
-                        ({k: v for k, v in row.items() if (table.name, k) not in NOTED_LATER} for row in rows),
+                        (
+                            {k: v for k, v in row.items() if (table.name, k) not in NOTED_LATER}
+                            for row in rows
+                            if row.get("action") != NOTED_ANY_TIME
+                        ),
                         key=repr,
                     )
                 return tables

@@ -27,6 +27,10 @@ class ScriptedProvider:
     userinfo: Mapping[str, Any] = field(default_factory=dict)
     token_requests: list[list[tuple[str, str]]] = field(default_factory=list)
     """The forms that reached the token endpoint."""
+    revocations: list[dict[str, str]] = field(default_factory=list)
+    """The forms that reached the revocation endpoint."""
+    revocation_status: int = 200
+    revocation_error: str = ""
 
     def registration(self, app_id: str, **fields: Any) -> dict[str, Any]:
         """What `app/create` is told about it: explicit URLs, no discovery."""
@@ -55,7 +59,19 @@ def scripted_provider() -> Iterator[ScriptedProvider]:
         known = request.headers.get("authorization") == f"Bearer {provider.tokens['access_token']}"
         return _json(provider.userinfo) if known else Response(status_code=401)
 
-    app = Starlette(routes=[Route("/token", token, methods=["POST"]), Route("/userinfo", userinfo)])
+    async def revoke(request: Request) -> Response:
+        provider.revocations.append(dict(parse_qsl((await request.body()).decode(), keep_blank_values=True)))
+        answer = _json({"error": provider.revocation_error} if provider.revocation_error else {})
+        answer.status_code = provider.revocation_status
+        return answer
+
+    app = Starlette(
+        routes=[
+            Route("/token", token, methods=["POST"]),
+            Route("/userinfo", userinfo),
+            Route("/revoke", revoke, methods=["POST"]),
+        ]
+    )
     with LiveApp(app) as live:
         provider.url = live.url
         yield provider

@@ -12,7 +12,7 @@ import pytest
 from pydantic import SecretStr
 
 from evergrant import clock
-from evergrant.broker.access import NewKey, create_key
+from evergrant.broker.keys import NewKey, create_key
 from evergrant.broker.runtime import open_broker
 from evergrant.settings import Settings
 from tests.infra.databases import fresh_postgres_database, fresh_sqlite_database

@@ -8,7 +8,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from evergrant.broker.access import set_key_disabled
+from evergrant.broker.keys import set_key_disabled
 from evergrant.broker.principal import Permission
 from evergrant.broker.runtime import open_broker
 from tests.conftest import Clock

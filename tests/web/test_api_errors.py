@@ -125,10 +125,9 @@ def app_fields() -> Iterator[Bad]:
     yield Bad("scopes", [{"description": MARK}], MISSING, "scopes[0].value")
     yield Bad("scopes", [MARK], MALFORMED, "scopes[0]")
     # what this version does not do is refused, not swallowed
-    yield Bad("appType", "apikey", INVALID)
     yield Bad("useDcr", True, INVALID)
-    yield Bad("dcrUrl", f"https://{MARK}.example.com/", INVALID)
-    yield Bad("tenantId", MARK, INVALID)
+    yield Bad("dcrUrl", f"ftp://{MARK}.example.com/", INVALID)
+    yield from text("tenantId", longest=255)
     yield Bad("templateId", MARK, INVALID)
     # a misspelt security setting must not pass silently
     yield Bad("clientsecret", MARK, INVALID)

@@ -1,0 +1,335 @@
+"""Deleting connections: gone here at once, revoked at the provider, and everything about it in the audit log."""
+
+import asyncio
+import time
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import httpx2
+import pytest
+
+from evergrant import clock as wall_clock
+from evergrant.broker.principal import Permission
+from evergrant.broker.revocation import MAX_ATTEMPTS, revoke_due
+from evergrant.broker.runtime import open_broker
+from evergrant.practice.faults import slow
+from evergrant.refresher import refresh_until
+from tests.conftest import Clock
+from tests.infra.installation import APP_ID, SCOPES, Installation
+from tests.infra.rows import dump, execute
+from tests.infra.scripted import ScriptedProvider, scripted_provider
+from tests.web.conftest import MakeBackend
+
+pytestmark = pytest.mark.xdist_group("web deletes")  # one worker makes the module's installation, not each
+
+
+def someone() -> str:
+    return f"user-{uuid.uuid4().hex}"
+
+
+def delete(here: Installation, path: str) -> httpx2.Response:
+    return here.backend.http.delete(f"/v1/mgmt/outbound/{path}")
+
+
+def connected(here: Installation, user: str, **fields: Any) -> dict[str, Any]:
+    here.connected(user, **fields)
+    return here.backend.token(user, **fields)
+
+
+def family(here: Installation, token: dict[str, Any]) -> Any:
+    return here.provider.state.access_tokens[token["accessToken"]].family
+
+
+def actions(here: Installation, app_or_user: str) -> list[str]:
+    """What the audit log tells about an app or a user, of deleting and revoking."""
+    events = [e for e in dump(here.settings)["audit_events"] if app_or_user in (e["user_id"], e["app_id"])]
+    told = sorted(events, key=lambda event: event["sequence"])
+    wanted = ("token.deleted", "token.revoked", "token.revocation_failed", "app.deleted")
+    return [event["action"] for event in told if event["action"] in wanted]
+
+
+def retry_revocations(here: Installation) -> None:
+    """Do what the background refresher does, once."""
+
+    async def run() -> None:
+        async with open_broker(here.settings) as broker:
+            await revoke_due(broker, now=wall_clock.utcnow())
+
+    asyncio.run(run())
+
+
+@pytest.fixture
+def scripted(here: Installation) -> Iterator[ScriptedProvider]:
+    with scripted_provider() as provider:
+        yield provider
+
+
+def revocable(here: Installation, scripted: ScriptedProvider, **fields: Any) -> str:
+    """An app at the scripted provider, with a revocation endpoint."""
+    fields = {"revocationUrl": f"{scripted.url}/revoke", **fields}
+    return str(here.backend.create_app(scripted.registration(f"app-{uuid.uuid4().hex}", **fields))["id"])
+
+
+def uploaded(here: Installation, app_id: str, user: str, **fields: Any) -> str:
+    """Upload tokens, and return the connection's id."""
+    body = {"appId": app_id, "userId": user, "accessToken": f"at-{user}", "refreshToken": f"rt-{user}", **fields}
+    answer = here.backend.post("app/user/oauthtoken/upload", body)
+    assert answer.status_code == 200, answer.text
+    return str(here.backend.get(f"tokens?appId={app_id}&userId={user}").json()["tokens"][0]["id"])
+
+
+def test_a_deleted_token_is_gone_here_and_revoked_at_the_provider(here: Installation) -> None:
+    user = someone()
+    token = connected(here, user)
+    answer = delete(here, f"token?id={token['id']}")
+    assert (answer.status_code, answer.json()) == (200, {})
+    assert here.backend.fetch(user).status_code == 404
+    assert family(here, token).revoked_because == "revoked by the client"
+    assert actions(here, user) == ["token.deleted", "token.revoked"]
+    assert delete(here, f"token?id={token['id']}").status_code == 404
+
+
+@pytest.mark.parametrize("path", ["token", "token?id="])
+def test_deleting_one_token_needs_its_id(here: Installation, path: str) -> None:
+    answer = delete(here, path)
+    assert (answer.status_code, answer.json()["errorCode"]) == (400, "E011002")
+
+
+def test_the_refresh_token_is_what_is_revoked_else_the_access_token(
+    here: Installation, scripted: ScriptedProvider
+) -> None:
+    app, user, other = revocable(here, scripted), someone(), someone()
+    delete(here, f"token?id={uploaded(here, app, user)}")
+    delete(here, f"token?id={uploaded(here, app, other, refreshToken=None)}")
+    client = {"client_id": "evergrant", "client_secret": "secret"}
+    assert scripted.revocations == [
+        {"token": f"rt-{user}", "token_type_hint": "refresh_token", **client},
+        {"token": f"at-{other}", "token_type_hint": "access_token", **client},
+    ]
+
+
+def test_a_users_tokens_are_deleted_for_one_app_or_for_all(here: Installation, scripted: ScriptedProvider) -> None:
+    app, user, bystander = revocable(here, scripted), someone(), someone()
+    for owner in (user, bystander):
+        connected(here, owner)
+        uploaded(here, app, owner)
+    assert delete(here, f"user/tokens?appId={app}&userId={user}").json() == {}
+    assert here.backend.fetch(user).status_code == 200
+    uploaded(here, app, user)
+    uploaded(here, app, user, tenantId="acme")
+    assert delete(here, f"user/tokens?userId={user}").json() == {}
+    assert here.backend.get(f"tokens?userId={user}").json()["tokens"] == []
+    assert len(here.backend.get(f"tokens?userId={bystander}").json()["tokens"]) == 2
+    assert actions(here, user).count("token.revoked") == 4
+
+
+def test_an_apps_user_tokens_are_deleted_and_the_tenants_own_stay(
+    here: Installation, scripted: ScriptedProvider
+) -> None:
+    app = revocable(here, scripted)
+    for user in (someone(), someone()):
+        uploaded(here, app, user)
+    here.backend.post("app/tenant/oauthtoken/upload", {"appId": app, "tenantId": "acme", "accessToken": "at"})
+    assert delete(here, f"user/tokens?appId={app}").json() == {}
+    left = here.backend.get(f"tokens?appId={app}").json()["tokens"]
+    assert [(token["userId"], token["tenantId"]) for token in left] == [("", "acme")]
+
+
+def test_deleting_users_tokens_needs_an_app_or_a_user(here: Installation) -> None:
+    before = dump(here.settings)
+    answer = delete(here, "user/tokens")
+    assert (answer.status_code, answer.json()["errorCode"]) == (400, "E011002")
+    assert delete(here, "user/tokens?appId=nowhere").json()["errorCode"] == "E111503"
+    assert dump(here.settings) == before
+
+
+def test_deleting_an_app_revokes_everything_that_was_connected_through_it(
+    here: Installation, scripted: ScriptedProvider
+) -> None:
+    app, users = revocable(here, scripted), [someone() for _ in range(3)]
+    for user in users:
+        uploaded(here, app, user)
+    assert here.backend.post("app/delete", {"id": app}).json() == {}
+    assert here.backend.get(f"app/{app}").status_code == 404
+    assert sorted(form["token"] for form in scripted.revocations) == sorted(f"rt-{user}" for user in users)
+    assert sorted(actions(here, app)) == ["app.deleted", *["token.deleted"] * 3, *["token.revoked"] * 3]
+    assert here.backend.post("app/delete", {"id": app}).json()["errorCode"] == "E111503"
+
+
+def test_revoking_says_what_came_of_it(here: Installation, scripted: ScriptedProvider) -> None:
+    def revoke(app: str) -> str:
+        answer = here.backend.post("token/revoke", {"id": uploaded(here, app, someone())})
+        assert answer.status_code == 200, answer.text
+        return str(answer.json()["outcome"])
+
+    app = revocable(here, scripted)
+    assert revoke(app) == "revoked"
+    scripted.revocation_status = 503
+    assert revoke(app) == "pending"
+    scripted.revocation_status, scripted.revocation_error = 400, "unsupported_token_type"
+    assert revoke(app) == "unsupported"
+    assert revoke(revocable(here, scripted, revocationUrl="")) == "unsupported"
+    assert here.backend.get(f"tokens?appId={app}").json()["tokens"] == []
+
+
+def test_a_provider_that_is_away_is_asked_again_until_it_answers(
+    here: Installation, scripted: ScriptedProvider, clock: Clock
+) -> None:
+    app, user = revocable(here, scripted), someone()
+    scripted.revocation_status = 503
+    here.backend.post("token/revoke", {"id": uploaded(here, app, user)})
+    assert len(scripted.revocations) == 1
+    retry_revocations(here)  # nothing is due yet
+    assert len(scripted.revocations) == 1
+    clock.advance(61)
+    retry_revocations(here)
+    assert len(scripted.revocations) == 2
+    assert actions(here, user) == ["token.deleted"]
+    scripted.revocation_status = 200
+    clock.advance(61)  # the second pause is longer
+    retry_revocations(here)
+    assert len(scripted.revocations) == 2
+    clock.advance(100)
+    retry_revocations(here)
+    assert [form["token"] for form in scripted.revocations] == [f"rt-{user}"] * 3
+    assert actions(here, user) == ["token.deleted", "token.revoked"]
+    assert not [row for row in dump(here.settings)["revocations"] if row["user_id"] == user]
+
+
+def test_the_background_refresher_is_who_asks_again(
+    here: Installation, scripted: ScriptedProvider, clock: Clock
+) -> None:
+    app, user = revocable(here, scripted), someone()
+    scripted.revocation_status = 503
+    here.backend.post("token/revoke", {"id": uploaded(here, app, user)})
+    scripted.revocation_status = 200
+    clock.advance(61)
+
+    async def run() -> None:
+        stop = asyncio.Event()
+        async with open_broker(here.settings) as broker:
+            refresher = asyncio.create_task(refresh_until(broker, stop))
+            async with asyncio.timeout(20):
+                while len(scripted.revocations) < 2:
+                    await asyncio.sleep(0.02)
+            stop.set()
+            await refresher
+
+    asyncio.run(run())
+    assert actions(here, user) == ["token.deleted", "token.revoked"]
+
+
+def test_a_provider_that_stays_away_is_given_up_and_that_is_recorded(
+    here: Installation, scripted: ScriptedProvider, clock: Clock
+) -> None:
+    app, user = revocable(here, scripted), someone()
+    scripted.revocation_status = 503
+    here.backend.post("token/revoke", {"id": uploaded(here, app, user)})
+    for _ in range(MAX_ATTEMPTS + 3):
+        clock.advance(16 * 3600)
+        retry_revocations(here)
+    assert len(scripted.revocations) == MAX_ATTEMPTS
+    assert actions(here, user) == ["token.deleted", "token.revocation_failed"]
+    assert not [row for row in dump(here.settings)["revocations"] if row["user_id"] == user]
+
+
+def test_what_waits_to_be_revoked_survives_the_app_and_is_sealed(
+    here: Installation, scripted: ScriptedProvider, clock: Clock
+) -> None:
+    app, user = revocable(here, scripted), someone()
+    uploaded(here, app, user)
+    scripted.revocation_status = 503
+    here.backend.post("app/delete", {"id": app})
+    assert f"rt-{user}" not in str(dump(here.settings)["revocations"])
+    scripted.revocation_status = 200
+    clock.advance(120)
+    retry_revocations(here)
+    assert scripted.revocations[-1]["token"] == f"rt-{user}"
+    assert scripted.revocations[-1]["client_secret"] == "secret"
+
+
+def test_more_than_are_tried_at_once_are_left_to_the_background(
+    here: Installation, scripted: ScriptedProvider, clock: Clock
+) -> None:
+    app = revocable(here, scripted)
+    items = [{"appId": app, "userId": f"u{n}", "accessToken": f"at-{n}"} for n in range(230)]
+    assert here.backend.post("app/user/oauthtoken/batch/upload", {"tokens": items}).json() == {"failures": []}
+    assert delete(here, f"user/tokens?appId={app}").json() == {}
+    tried = len(scripted.revocations)
+    assert 0 < tried < 230
+    for _ in range(3):
+        clock.advance(100)
+        retry_revocations(here)
+    assert {form["token"] for form in scripted.revocations} == {f"at-{n}" for n in range(230)}
+
+
+def test_a_refresh_under_way_is_waited_for_and_what_it_brings_is_revoked(here: Installation) -> None:
+    user = someone()
+    token = connected(here, user)
+    consent = family(here, token)
+    here.provider.state.next_token_answers.append(slow(1.5))
+
+    async def both() -> tuple[httpx2.Response, httpx2.Response]:
+        headers = dict(here.backend.http.headers)
+        async with httpx2.AsyncClient(base_url=here.url, headers=headers, timeout=60, trust_env=False) as http:
+            body = {"appId": APP_ID, "userId": user, "scopes": SCOPES, "options": {"forceRefresh": True}}
+            fetching = asyncio.create_task(http.post("/v1/mgmt/outbound/app/user/token", json=body))
+            while here.provider.state.next_token_answers:
+                await asyncio.sleep(0.02)
+            deleting = await http.delete(f"/v1/mgmt/outbound/token?id={token['id']}")
+            return await fetching, deleting
+
+    before = time.monotonic()
+    fetched, deleted = asyncio.run(both())
+    assert time.monotonic() - before > 1.0
+    assert (fetched.status_code, deleted.status_code) == (200, 200)
+    assert consent.revoked_because == "revoked by the client"
+
+
+def test_a_token_whose_key_is_gone_can_still_be_deleted(here: Installation, scripted: ScriptedProvider) -> None:
+    app, user = revocable(here, scripted), someone()
+    grant = uploaded(here, app, user)
+    broken = "x'00'" if here.settings.uses_sqlite else "'\\x00'::bytea"
+    execute(here.settings, f"UPDATE grants SET refresh_token = {broken} WHERE id = '{grant}'")
+    assert delete(here, f"token?id={grant}").status_code == 200
+    assert here.backend.get(f"tokens?userId={user}").json()["tokens"] == []
+
+
+CHANGES: dict[str, tuple[str, str, dict[str, Any] | None]] = {
+    "delete one": ("DELETE", "token?id={id}", None),
+    "delete a user's": ("DELETE", "user/tokens?appId={app}", None),
+    "revoke": ("POST", "token/revoke", {"id": "{id}"}),
+    "refresh": ("POST", "token/refresh", {"id": "{id}"}),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+@pytest.mark.parametrize(
+    "limits",
+    [{"permissions": [Permission.TOKENS_FETCH, Permission.APPS_WRITE]}, {"app_ids": ["another"]}],
+    ids=["without the permission", "limited to other apps"],
+)
+def test_changing_needs_the_permission_and_the_app(
+    here: Installation, scripted: ScriptedProvider, backend_with: MakeBackend, name: str, limits: dict[str, Any]
+) -> None:
+    app = revocable(here, scripted)
+    grant = uploaded(here, app, someone())
+    method, path, body = CHANGES[name]
+    path = path.format(id=grant, app=app)
+    answer = backend_with(**limits).http.request(
+        method, f"/v1/mgmt/outbound/{path}", json=None if body is None else {"id": grant}
+    )
+    assert (answer.status_code, answer.json()["errorCode"]) == (403, "E011006")
+    assert len(here.backend.get(f"tokens?appId={app}").json()["tokens"]) == 1
+
+
+def test_a_limited_key_deletes_a_users_tokens_of_its_own_apps_alone(
+    here: Installation, scripted: ScriptedProvider, backend_with: MakeBackend
+) -> None:
+    mine, other, user = revocable(here, scripted), revocable(here, scripted), someone()
+    for app in (mine, other):
+        uploaded(here, app, user)
+    answer = backend_with(app_ids=[mine]).http.delete(f"/v1/mgmt/outbound/user/tokens?userId={user}")
+    assert answer.status_code == 200
+    assert [t["appId"] for t in here.backend.get(f"tokens?userId={user}").json()["tokens"]] == [other]

@@ -1,0 +1,43 @@
+"""The OpenAPI document against the running server: no 5xx, no undocumented status, no answer off its schema."""
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.infra.installation import Installation, installation
+from tests.web.conftest import settings_for
+
+CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
+
+
+@pytest.fixture(scope="module", params=["postgresql"])
+def fuzzed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    """An installation with a connected user. On PostgreSQL, which minds what SQLite takes."""
+    with settings_for(request, tmp_path_factory) as chosen, installation(chosen) as here:
+        here.connected("alice")
+        yield here
+
+
+def test_every_call_answers_as_documented(fuzzed: Installation, tmp_path: Path) -> None:
+    command = Path(sys.executable).with_name("schemathesis")
+    run = subprocess.run(
+        [
+            command,
+            "run",
+            f"{fuzzed.url}/openapi.json",
+            *("--header", f"Authorization: Bearer {fuzzed.backend.project_id}:{fuzzed.backend.management_key}"),
+            *("--checks", CHECKS),
+            *("--phases", "examples,coverage,fuzzing"),
+            *("--max-examples", "8", "--seed", "1", "--request-timeout", "30", "--no-color"),
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert run.returncode == 0, run.stdout[-8000:] + run.stderr[-2000:]
+    assert re.search(r"(\d{3,}) generated, \1 passed", run.stdout), run.stdout[-2000:]

@@ -1,0 +1,95 @@
+"""The app library: every template makes an app, and an override wins over it."""
+
+import uuid
+from typing import Any
+
+import pytest
+
+from evergrant.broker.principal import Permission
+from tests.infra.installation import Installation
+from tests.infra.rows import dump
+from tests.web.conftest import MakeBackend
+
+pytestmark = pytest.mark.xdist_group("web templates")  # one worker makes the module's installation, not each
+
+CREATE = "app/create/bytemplate"
+
+
+def templates(here: Installation) -> list[dict[str, Any]]:
+    answer = here.backend.get("templates")
+    assert answer.status_code == 200, answer.text
+    found: list[dict[str, Any]] = answer.json()["templates"]
+    return found
+
+
+def make(here: Installation, template: str, **fields: Any) -> dict[str, Any]:
+    overrides = {"name": f"App {uuid.uuid4().hex}", **fields.pop("overrides", {})}
+    answer = here.backend.post(CREATE, {"templateId": template, "overrides": overrides, **fields})
+    assert answer.status_code == 200, answer.text
+    app: dict[str, Any] = answer.json()["app"]
+    return app
+
+
+def test_the_library_has_both_kinds_of_apps(here: Installation) -> None:
+    found = templates(here)
+    assert {"google-contacts", "google-calendar", "github", "microsoft"} <= {template["id"] for template in found}
+    assert {template["appType"] for template in found} == {"oauth", "apikey"}
+    for template in found:
+        assert here.backend.get(f"templates/{template['id']}").json() == {"template": template}
+    assert here.backend.get("templates/nothing").json()["errorCode"] == "E011004"
+
+
+def test_every_template_makes_an_app_that_is_what_the_template_says(here: Installation) -> None:
+    for template in templates(here):
+        app = make(here, template["id"], overrides={"name": template["name"]})
+        same = ("name", "appType", "authorizationUrl", "tokenUrl", "revocationUrl", "defaultScopes", "scopes")
+        assert {name: app[name] for name in same} == {name: template[name] for name in same}
+        assert app["templateId"] == template["id"]
+
+
+def test_a_users_trip_starts_from_a_template_with_what_the_provider_needs(here: Installation) -> None:
+    app = make(here, "dropbox", clientId="client-1", clientSecret="secret-1")
+    assert app["hasClientSecret"] is True
+    url = here.browser().agree(here.backend.connect_url(appId=app["id"]))
+    assert url.startswith("https://www.dropbox.com/oauth2/authorize?")
+    assert "token_access_type=offline" in url
+    assert "client_id=client-1" in url
+
+
+def test_what_is_given_and_overridden_wins_over_the_template(here: Installation) -> None:
+    wanted = f"mine-{uuid.uuid4().hex}"
+    overrides = {"defaultScopes": ["contacts"], "prompt": [], "tokenUrl": "https://proxy.example.com/token"}
+    app = make(here, "google-contacts", id=wanted, tenantId="acme", overrides={**overrides, "pkce": None})
+    assert (app["id"], app["tenantId"]) == (wanted, "acme")
+    assert {name: app[name] for name in overrides} == overrides
+    assert app["accessType"] == "offline"
+    assert app["pkce"] is True
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"templateId": "nothing"}, "templateId"),
+        ({"templateId": "github", "overrides": {"tokenURL": "https://x.example.com"}}, "overrides.tokenURL"),
+        ({"templateId": "github", "overrides": {"token_url": "https://x.example.com"}}, "overrides.token_url"),
+        ({"templateId": "github", "overrides": {"appType": "apikey"}}, "overrides.appType"),
+        ({"templateId": "github", "overrides": {"pkce": "yes"}}, "overrides.pkce"),
+        ({"templateId": "github", "overrides": {"tokenUrl": "ftp://x.example.com"}}, "tokenUrl"),
+        ({"templateId": "openai", "clientId": "client-1"}, "clientId"),
+        ({"templateId": "github", "dcrPresetId": "x"}, "dcrPresetId"),
+        ({}, "templateId"),
+    ],
+)
+def test_a_wrong_field_is_named_and_nothing_is_created(here: Installation, fields: dict[str, Any], field: str) -> None:
+    before = dump(here.settings)
+    answer = here.backend.post(CREATE, fields)
+    assert answer.status_code == 400, answer.text
+    assert [entry["field"] for entry in answer.json()["details"]["fields"]] == [field]
+    assert dump(here.settings) == before
+
+
+def test_reading_and_creating_need_their_permissions(here: Installation, backend_with: MakeBackend) -> None:
+    unable = backend_with(permissions=[Permission.TOKENS_FETCH])
+    assert unable.get("templates").status_code == unable.get("templates/github").status_code == 403
+    assert backend_with(permissions=[Permission.APPS_READ]).post(CREATE, {"templateId": "github"}).status_code == 403
+    assert backend_with(app_ids=["one"]).post(CREATE, {"templateId": "github"}).status_code == 403
