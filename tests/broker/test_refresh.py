@@ -47,6 +47,11 @@ def works(here: Installation, token: dict[str, Any]) -> bool:
     return httpx2.get(f"{here.provider.url}/api/contacts", headers=headers, trust_env=False).status_code == 200
 
 
+def works_at_userinfo(here: Installation, token: dict[str, Any]) -> bool:
+    headers = {"Authorization": f"Bearer {token['accessToken']}"}
+    return httpx2.get(f"{here.provider.url}/userinfo", headers=headers, trust_env=False).status_code == 200
+
+
 def nothing_was_lost(here: Installation) -> bool:
     state = here.provider.state
     return state.reuse_detections == 0 and not state.revoked_families
@@ -237,9 +242,11 @@ def test_an_answer_without_scopes_leaves_them_as_they_were(here: Installation, c
 def test_scopes_that_the_provider_took_away_are_gone(here: Installation, clock: Clock) -> None:
     here.provider.state.next_token_answers.append(edited(scope="openid"))
     clock.advance(EXPIRED)
-    here.backend.token(scopes=["openid"])
-    answer = here.backend.fetch()
-    assert answer.json()["details"]["missingScopes"] == ["contacts.readonly"]
+    for _ in range(2):  # the fetch that finds it out, and every one after
+        answer = here.backend.fetch()
+        assert (answer.status_code, answer.json()["details"]["missingScopes"]) == (404, ["contacts.readonly"])
+    assert works_at_userinfo(here, here.backend.token(scopes=["openid"]))
+    assert refreshes(here) == 1
 
 
 def test_a_forced_refresh_brings_a_new_token(here: Installation) -> None:

@@ -91,7 +91,10 @@ async def fetch_token(broker: Broker, principal: Principal, wanted: Wanted, *, n
         view = await _covering_or_explain(broker, owner, wanted)
     await _check_policies(broker, principal, wanted, view.scopes)  # they can be more than was asked for
     if not _is_good_enough(view, wanted, now=now):
-        view = await _refreshed(broker, project_id, view, wanted, now=now)
+        refreshed = await _refreshed(broker, project_id, view, wanted, now=now)
+        if taken_away := set(wanted.scopes or ()) & set(view.scopes) - set(refreshed.scopes):
+            raise _lacking(taken_away)
+        view = refreshed
     if view.access_token is None:  # a refresh brings one, so this cannot be; but an empty token must never get out
         raise TokenNotFound
     access = await broker.vault.open(token_slot(project_id, view.id, "access_token"), view.access_token)
@@ -199,10 +202,14 @@ async def _covering_or_explain(broker: Broker, owner: OwnerKey, wanted: Wanted) 
     if covering:
         error = covering[0].last_refresh_error
         raise ReauthorizationRequired(error or None, last_refresh_error=error)
-    missing = min((scopes - set(grant.scopes) for grant in grants), key=len)
-    raise TokenNotFound(
-        f"The connection lacks scopes: {', '.join(sorted(missing))}. Connect again with them.",
-        details={"missingScopes": sorted(missing)},
+    raise _lacking(min((scopes - set(grant.scopes) for grant in grants), key=len))
+
+
+def _lacking(scopes: Collection[str]) -> TokenNotFound:
+    missing = sorted(scopes)
+    return TokenNotFound(
+        f"The connection lacks scopes: {', '.join(missing)}. Connect again with them.",
+        details={"missingScopes": missing},
     )
 
 
