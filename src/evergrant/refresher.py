@@ -11,6 +11,7 @@ import signal
 
 from evergrant import clock
 from evergrant.broker.completion import clear_finished
+from evergrant.broker.landing import GIVE_UP_SECONDS, replay
 from evergrant.broker.revocation import revoke_due
 from evergrant.broker.runtime import Broker, open_broker
 from evergrant.broker.sweep import claim_due, refresh_claimed
@@ -65,6 +66,7 @@ async def refresh_until(broker: Broker, stop: asyncio.Event) -> None:
 async def _chores(broker: Broker, stop: asyncio.Event) -> None:
     """Do what nobody waits for, beside the sweep: a provider that is slow to revoke must not hold refreshes up."""
     try:
+        await replay(broker, older_than_seconds=GIVE_UP_SECONDS)  # what a landing in this very process gave up
         await clear_finished(broker, now=clock.utcnow())
         while not stop.is_set() and await revoke_due(broker, now=clock.utcnow()):
             pass

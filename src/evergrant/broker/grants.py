@@ -13,7 +13,7 @@ from evergrant.broker.runtime import Broker
 from evergrant.crypto.sealed import Sealed, Slot
 from evergrant.db import Grant, GrantStatus, OutboundApp
 from evergrant.db.grant import scope_key
-from evergrant.errors import AppNotFound
+from evergrant.errors import AppNotFound, ReauthorizationRequired, TokenNotFound
 from evergrant.oauth2.token_response import TokenResponse
 
 MAX_MARGIN = timedelta(minutes=5)
@@ -209,3 +209,17 @@ async def load_grant(broker: Broker, project_id: str, grant_id: str) -> Grant | 
         return (
             await session.execute(select(Grant).where(Grant.project_id == project_id, Grant.id == grant_id))
         ).scalar_one_or_none()
+
+
+def alive(grant: Grant | None) -> Grant:
+    """Return a grant that can be used.
+
+    Raises:
+        TokenNotFound: it is gone.
+        ReauthorizationRequired: it is dead.
+    """
+    if grant is None:
+        raise TokenNotFound("This connection was deleted or replaced.")
+    if grant.status == GrantStatus.REAUTHORIZATION_REQUIRED:
+        raise ReauthorizationRequired(grant.last_refresh_error or None, last_refresh_error=grant.last_refresh_error)
+    return grant

@@ -12,25 +12,22 @@ Refresh tokens rotate. One that is sent twice, or whose answer is dropped, can c
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from typing import TypeVar
 
 from sqlalchemy import Update, update
 
 from evergrant import clock
 from evergrant.broker import lease, registration
 from evergrant.broker.apps import load_app, provider_client
-from evergrant.broker.grants import load_grant, seal_answer, token_slot
+from evergrant.broker.grants import alive, load_grant, token_slot
+from evergrant.broker.landing import land
 from evergrant.broker.lease import Held, Lease
 from evergrant.broker.runtime import Broker
 from evergrant.db import Grant, GrantStatus, OutboundApp
-from evergrant.db.grant import scope_key
 from evergrant.db.types import database_now
 from evergrant.errors import (
     EvergrantError,
     ReauthorizationRequired,
-    TokenNotFound,
     Unavailable,
     UpstreamRejected,
     UpstreamUnavailable,
@@ -39,8 +36,6 @@ from evergrant.oauth2 import token_endpoint
 from evergrant.oauth2.token_response import TokenResponse
 
 log = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 CALL_SECONDS = 30.0
 """The holder gives up here, whatever the transport does: well before its lease ends."""
@@ -55,9 +50,6 @@ REJECTED_PAUSE = 1800.0
 NO_WAY_TO_REFRESH = "The access token has expired and the provider gave no refresh token: the user must connect again."
 DEAD = "grant.reauthorization_required"
 """What the audit log calls the end of a consent."""
-LANDING_PAUSE = (0.1, 2.0)
-LANDING_SECONDS = 300.0
-"""How long a landing is tried again while the database is away."""
 
 
 async def refresh_grant(
@@ -95,7 +87,7 @@ async def _refresh(
     held = await lease.renew(broker, *key, claimed) if claimed else await lease.take(broker, *key, Lease.new())
     pause = POLL_SECONDS[0]
     while held is None:
-        grant = _alive(await load_grant(broker, project_id, grant_id))
+        grant = alive(await load_grant(broker, project_id, grant_id))
         if grant.token_version > seen_version:
             return grant
         await asyncio.sleep(pause)
@@ -104,7 +96,7 @@ async def _refresh(
     grant = held.grant
     if grant.token_version > seen_version or grant.status != GrantStatus.ACTIVE:
         await lease.let_go(broker, *key, held.lease)
-        return _alive(grant)
+        return alive(grant)
     if grant.refresh_token is None:
         await lease.write(broker, _dead(held, NO_WAY_TO_REFRESH), audited_as=DEAD)
         raise ReauthorizationRequired(NO_WAY_TO_REFRESH, last_refresh_error=NO_WAY_TO_REFRESH)
@@ -131,7 +123,7 @@ async def _call_and_land(broker: Broker, held: Held) -> Grant:
     except EvergrantError:
         await lease.let_go(broker, grant.project_id, grant.id, held.lease)
         raise
-    landed = await _land(broker, held, answer)
+    landed = await land(broker, held, answer)
     if app.unhealthy_since is not None:
         await _recovered(broker, app)
     return landed
@@ -165,50 +157,6 @@ def _dead(held: Held, reason: str) -> Update:
     )
 
 
-async def _land(broker: Broker, held: Held, answer: TokenResponse) -> Grant:
-    """Store the provider's answer. From here on it exists nowhere else, so nothing may stop this but success."""
-    grant, now = held.grant, clock.utcnow()
-    tokens = await until_it_works(
-        lambda: seal_answer(
-            broker,
-            grant.project_id,
-            grant.id,
-            answer,
-            has_refresh_token=True,
-            fallback_expires_in=_previous_lifetime(grant),
-            now=now,
-        )
-    )
-    values: dict[str, object] = {
-        "access_token": tokens.access_token,
-        "access_token_type": tokens.access_token_type,
-        "expires_at": tokens.lifetime.expires_at,
-        "fresh_until": tokens.lifetime.fresh_until,
-        "next_refresh_at": tokens.lifetime.next_refresh_at,
-        "last_refresh_time": now,
-        "last_refresh_error": "",
-        "refresh_failures": 0,
-        "refresh_not_before": None,
-        "token_version": grant.token_version + 1,
-    }
-    if tokens.refresh_token is not None:  # none returned keeps the old one (RFC 6749 section 6)
-        values["refresh_token"] = tokens.refresh_token
-    if tokens.id_token is not None:
-        values["id_token"] = tokens.id_token
-    if tokens.scopes is not None:
-        values |= {"scopes": list(tokens.scopes), "scope_key": scope_key(tokens.scopes)}
-    landed = await until_it_works(lambda: lease.write(broker, lease.closing(held).values(**values)))
-    if landed is not None:
-        return landed
-    # The lease was taken over while we were away (a stopped process, a paused machine), or the user reconnected. What
-    # is there now is newer than what we asked with, so ours must not overwrite it.
-    log.warning("a refresh came back after its lease was lost", extra={"grant": grant.id, "app": grant.app_id})
-    current = _alive(await load_grant(broker, grant.project_id, grant.id))
-    if current.token_version > grant.token_version:
-        return current
-    raise UpstreamUnavailable("Another process is refreshing this connection.", retry_after=1)
-
-
 async def _believe_or_not(broker: Broker, held: Held, error: ReauthorizationRequired) -> Grant:
     """Handle `invalid_grant`: if the stored token has moved meanwhile, it was only our copy that was spent."""
     grant = held.grant
@@ -218,7 +166,7 @@ async def _believe_or_not(broker: Broker, held: Held, error: ReauthorizationRequ
     if dead is not None:
         log.warning("a consent is dead", extra={"grant": grant.id, "app": grant.app_id, "project": grant.project_id})
         raise ReauthorizationRequired(text, last_refresh_error=text) from error
-    return _alive(await load_grant(broker, grant.project_id, grant.id))
+    return alive(await load_grant(broker, grant.project_id, grant.id))
 
 
 async def _failed_for_now(broker: Broker, held: Held, error: UpstreamUnavailable) -> None:
@@ -279,38 +227,6 @@ async def _record_failure(broker: Broker, statement: Update) -> None:
             await session.execute(statement)
     except Unavailable:
         log.exception("could not record a refresh's outcome")
-
-
-async def until_it_works(attempt: Callable[[], Awaitable[T]]) -> T:
-    """Try a write again while the database is away."""
-    pause, loop = LANDING_PAUSE[0], asyncio.get_running_loop()
-    deadline = loop.time() + LANDING_SECONDS
-    while True:
-        try:
-            return await attempt()
-        except Unavailable:
-            if loop.time() > deadline:
-                log.critical("gave up storing a provider's answer")
-                raise
-            log.warning("cannot store a provider's answer yet", exc_info=True)
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, LANDING_PAUSE[1])
-
-
-def _alive(grant: Grant | None) -> Grant:
-    if grant is None:
-        raise TokenNotFound("This connection was deleted or replaced.")
-    if grant.status == GrantStatus.REAUTHORIZATION_REQUIRED:
-        raise ReauthorizationRequired(grant.last_refresh_error or None, last_refresh_error=grant.last_refresh_error)
-    return grant
-
-
-def _previous_lifetime(grant: Grant) -> int | None:
-    """Return how many seconds the last access token lived: providers that omit it once mean the same again."""
-    if grant.expires_at is None:
-        return None
-    lived = round((grant.expires_at - (grant.last_refresh_time or grant.consented_at)).total_seconds())
-    return lived if lived > 0 else None  # an uploaded one may have ended before it came here
 
 
 def _backoff(bounds: tuple[float, float], failures: int) -> float:

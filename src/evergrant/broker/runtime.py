@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from evergrant.broker.journal import Journal
 from evergrant.broker.principal import Principal
 from evergrant.broker.single_flight import SingleFlight
 from evergrant.broker.vault import Vault
@@ -27,6 +28,7 @@ log = logging.getLogger(__name__)
 DRAIN_SECONDS = 40
 """How long a stop waits for refreshes in flight: longer than the longest provider call and its write."""
 MASTER_KEY_FILE = "master-key"
+JOURNAL_FOLDER = "journal"
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class Broker:
     vault: Vault
     http: Http
     grant_reader: GrantReader
+    journal: Journal
     refreshes: "SingleFlight[tuple[str, str], Grant]" = field(default_factory=SingleFlight)
     """Refreshes in flight in this process, by (project, grant)."""
     registrations: "SingleFlight[tuple[str, str], None]" = field(default_factory=SingleFlight)
@@ -77,6 +80,7 @@ async def open_broker(settings: Settings) -> AsyncIterator[Broker]:
                 vault=Vault(keyring, database),
                 http=http,
                 grant_reader=reader,
+                journal=Journal(settings.data_dir / JOURNAL_FOLDER),
             )
             try:
                 yield broker

@@ -11,6 +11,7 @@ from sqlalchemy.exc import IntegrityError
 from evergrant import clock
 from evergrant.broker.audit import record
 from evergrant.broker.keys import check_key_text, create_key
+from evergrant.broker.landing import replay
 from evergrant.broker.projects import create_project, new_project_id
 from evergrant.broker.runtime import Broker, create_master_key_file, open_broker, open_database
 from evergrant.crypto.opaque import digest, equal
@@ -62,6 +63,7 @@ async def prepare(settings: Settings, *, migrate: bool = False) -> None:
         log.warning("generated a master key; back it up apart from the database", extra={"file": str(made)})
     # Always, so that what is wrong is said here in one line, and not by a server's failed start.
     async with open_broker(settings) as broker:
+        await replay(broker)
         await _bootstrap(broker)
 
 

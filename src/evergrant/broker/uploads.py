@@ -25,8 +25,8 @@ from evergrant.broker.grants import (
     seal_answer,
     token_slot,
 )
+from evergrant.broker.landing import until_it_works
 from evergrant.broker.principal import Principal
-from evergrant.broker.refresh import until_it_works
 from evergrant.broker.runtime import Broker
 from evergrant.db import Grant, OutboundApp
 from evergrant.errors import (

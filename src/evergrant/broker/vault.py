@@ -16,7 +16,7 @@ from evergrant.crypto.keyring import DataKey, Keyring, WrappedDataKey, data_key_
 from evergrant.crypto.sealed import Sealed, Slot
 from evergrant.db import DataKeyRow
 from evergrant.db.engine import Database
-from evergrant.errors import CannotOpenSealed
+from evergrant.errors import CannotOpenSealed, Unavailable
 
 MAX_SEALS_PER_KEY = 2**31
 """Half of what random nonces allow one AES-GCM key (NIST SP 800-38D section 8.3)."""
@@ -53,7 +53,13 @@ class Vault:
         """Encrypt `secret` for its place. Not inside a transaction of the caller's: this may write."""
         current = self._sealing.get(slot.project_id)
         if current is None or current.used_up:
-            current = await self._reserve(slot.project_id)
+            try:
+                current = await self._reserve(slot.project_id)
+            except Unavailable:
+                # A provider's answer has to be sealed now if it shall outlive this outage. What was reserved before and
+                # is left may still be used; only whether there is a newer key cannot be known.
+                if current is None or current.seals_left <= 0:
+                    raise
         current.seals_left -= 1
         return current.key.seal(slot, secret.get_secret_value())
 

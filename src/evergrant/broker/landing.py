@@ -1,0 +1,155 @@
+"""Landing: storing what a provider answered. From the answer on it exists nowhere else, so nothing may stop this.
+
+First it is sealed, then written to the journal on disk, then to the row, again and again while the database is away.
+What a crash leaves in the journal is landed at the next start.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from sqlalchemy import case, null, update
+
+from evergrant import clock
+from evergrant.broker import lease
+from evergrant.broker.grants import alive, load_grant, seal_answer
+from evergrant.broker.journal import Entry
+from evergrant.broker.lease import Held
+from evergrant.broker.runtime import Broker
+from evergrant.db import Grant, GrantStatus
+from evergrant.db.grant import scope_key
+from evergrant.errors import Unavailable, UpstreamUnavailable
+from evergrant.oauth2.token_response import TokenResponse
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+PAUSE = (0.1, 2.0)
+"""Seconds between two tries: at first, and at most."""
+GIVE_UP_SECONDS = 300.0
+"""How long a landing is tried again while the database is away. After that, the journal has it."""
+
+
+async def land(broker: Broker, held: Held, answer: TokenResponse) -> Grant:
+    """Store a refresh's answer on the row whose lease is ours, and let the lease go.
+
+    Raises:
+        UpstreamUnavailable: somebody else holds the row now and has not finished: ours was not stored.
+        Unavailable: the database was away for too long; the journal lands the answer later.
+    """
+    grant = held.grant
+    values = await until_it_works(lambda: _values(broker, grant, answer))
+    entry = Entry(grant.project_id, grant.id, held.lease.owner, grant.token_version, values)
+    file = await asyncio.to_thread(broker.journal.write, entry)
+    landed = await until_it_works(lambda: lease.write(broker, lease.closing(held).values(**values)))
+    await asyncio.to_thread(broker.journal.forget, file)
+    if landed is not None:
+        return landed
+    # The lease was taken over while we were away (a stopped process, a paused machine), or the user reconnected. What
+    # is there now is newer than what we asked with, so ours must not overwrite it.
+    log.warning("a refresh came back after its lease was lost", extra={"grant": grant.id, "app": grant.app_id})
+    current = alive(await load_grant(broker, grant.project_id, grant.id))
+    if current.token_version > grant.token_version:
+        return current
+    raise UpstreamUnavailable("Another process is refreshing this connection.", retry_after=1)
+
+
+async def _values(broker: Broker, grant: Grant, answer: TokenResponse) -> dict[str, object]:
+    now = clock.utcnow()
+    tokens = await seal_answer(
+        broker,
+        grant.project_id,
+        grant.id,
+        answer,
+        has_refresh_token=True,
+        fallback_expires_in=_previous_lifetime(grant),
+        now=now,
+    )
+    values: dict[str, object] = {
+        "access_token": tokens.access_token,
+        "access_token_type": tokens.access_token_type,
+        "expires_at": tokens.lifetime.expires_at,
+        "fresh_until": tokens.lifetime.fresh_until,
+        "next_refresh_at": tokens.lifetime.next_refresh_at,
+        "last_refresh_time": now,
+        "last_refresh_error": "",
+        "refresh_failures": 0,
+        "refresh_not_before": None,
+        "token_version": grant.token_version + 1,
+    }
+    if tokens.refresh_token is not None:  # none returned keeps the old one (RFC 6749 section 6)
+        values["refresh_token"] = tokens.refresh_token
+    if tokens.id_token is not None:
+        values["id_token"] = tokens.id_token
+    if tokens.scopes is not None:
+        values |= {"scopes": list(tokens.scopes), "scope_key": scope_key(tokens.scopes)}
+    return values
+
+
+def _previous_lifetime(grant: Grant) -> int | None:
+    """Return how many seconds the last access token lived: providers that omit it once mean the same again."""
+    if grant.expires_at is None:
+        return None
+    lived = round((grant.expires_at - (grant.last_refresh_time or grant.consented_at)).total_seconds())
+    return lived if lived > 0 else None  # an uploaded one may have ended before it came here
+
+
+async def until_it_works(attempt: Callable[[], Awaitable[T]]) -> T:
+    """Try a write again while the database is away.
+
+    Raises:
+        Unavailable: it was away for `GIVE_UP_SECONDS`.
+    """
+    pause, loop = PAUSE[0], asyncio.get_running_loop()
+    deadline = loop.time() + GIVE_UP_SECONDS
+    while True:
+        try:
+            return await attempt()
+        except Unavailable:
+            if loop.time() > deadline:
+                log.critical("gave up storing a provider's answer")
+                raise
+            log.warning("cannot store a provider's answer yet", exc_info=True)
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, PAUSE[1])
+
+
+async def replay(broker: Broker, *, older_than_seconds: float = 0.0) -> int:
+    """Land what the journal holds, and return how much that was.
+
+    An answer lands on the row that it was got with and on no other: if the row has moved on, or the consent has ended,
+    it is forgotten. Several processes may do this at once, and while the one that wrote an entry is still trying.
+
+    Raises:
+        Unavailable: the database is away; the entries stay.
+    """
+    landed = 0
+    for file, entry in list(broker.journal.entries(older_than=time.time() - older_than_seconds)):
+        ours = Grant.lease_owner == entry.lease_owner
+        statement = (
+            update(Grant)
+            .where(
+                Grant.project_id == entry.project_id,
+                Grant.id == entry.grant_id,
+                Grant.token_version == entry.seen_version,
+                Grant.status == GrantStatus.ACTIVE,
+            )
+            .values(
+                **entry.values,
+                # Whoever took the lease over meanwhile keeps it, and finds the newer tokens on the row.
+                lease_owner=case((ours, null()), else_=Grant.lease_owner),
+                lease_until=case((ours, null()), else_=Grant.lease_until),
+            )
+            .returning(Grant.id)
+            .execution_options(synchronize_session=False)
+        )
+        async with broker.database.write() as session:
+            done = (await session.execute(statement)).one_or_none() is not None
+        broker.journal.forget(file)
+        landed += done
+        what = "landed a refresh from the journal" if done else "the journal held a refresh that is out of date"
+        log.warning(what, extra={"grant": entry.grant_id, "project": entry.project_id})
+    return landed
