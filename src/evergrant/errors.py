@@ -29,7 +29,7 @@ A class's docstring is its default message, so it is written once and for whoeve
 operator may know goes to the log, never into a message.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 
@@ -235,8 +235,3 @@ class MigrationsPending(OperatorError):
 
 class CannotOpenSealed(OperatorError):
     """A sealed value does not open: its master key is not configured, or it was moved or altered."""
-
-
-def fields_of(error: InvalidRequest) -> Sequence[str]:
-    """Return the names of the fields that `error` complains about."""
-    return [str(entry["field"]) for entry in error.details.get("fields", [])]

@@ -4,7 +4,7 @@ import stat
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,7 +12,6 @@ from typing import Any
 
 import httpx2
 import pytest
-from pydantic import SecretStr
 from sqlalchemy import select, update
 
 from evergrant.broker.journal import Entry, Journal
@@ -22,19 +21,9 @@ from evergrant.crypto.sealed import Sealed
 from evergrant.db import Grant, GrantStatus
 from evergrant.settings import Settings
 from tests.conftest import Clock
-from tests.infra.installation import (
-    APP_ID,
-    SCOPES,
-    Backend,
-    Browser,
-    Installation,
-    Provider,
-    installation,
-    new_project,
-    practice_provider,
-)
+from tests.infra.installation import APP_ID, SCOPES, Installation, installation
 from tests.infra.postgres import PostgresServer
-from tests.infra.serving import ServerProcess, environment_of, free_port
+from tests.infra.replicas import Replicas, replicas_on
 
 FETCH: dict[str, Any] = {"appId": APP_ID, "userId": "alice", "scopes": SCOPES}
 ENTRY = Entry(
@@ -143,9 +132,11 @@ async def test_an_entry_lands_once_and_on_the_row_that_it_was_got_with(here: Ins
 class Outage:
     """One server process on PostgreSQL whose database goes away when the provider has been asked."""
 
-    def __init__(self, server: ServerProcess, backend: Backend, provider: Provider, postgres: PostgresServer) -> None:
-        self.server, self.backend, self.provider, self._postgres = server, backend, provider, postgres
-        self.database = ""
+    def __init__(self, running: Replicas, postgres: PostgresServer, *, database: str, journal: Path) -> None:
+        (self.server,), (self.backend,), self.provider = running.servers, running.backends, running.provider
+        self.database = database
+        self._postgres = postgres
+        self._journal = journal
 
     def begin(self) -> None:
         self._postgres.execute(f'ALTER DATABASE "{self.database}" ALLOW_CONNECTIONS false')
@@ -171,37 +162,18 @@ class Outage:
 
     @property
     def waiting(self) -> list[Path]:
-        return list(self.server._log.parent.glob("data/journal/*.json"))
+        return list(self._journal.glob("*.json"))
 
 
 @pytest.fixture
 def outage(postgres_server: PostgresServer, postgresql_url: str, data_dir: Path, tmp_path: Path) -> Iterator[Outage]:
-    settings = Settings(
-        data_dir=data_dir,
-        database_url=SecretStr(postgresql_url),
-        master_keys=SecretStr("MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="),
-        public_url=f"http://127.0.0.1:{free_port()}",
-        egress_allow="127.0.0.0/8",
-        refresher=False,
-        log_level="warning",
-    )
-    made = new_project(settings)
-    port = int(settings.public_url.rsplit(":", 1)[1])
-    with ExitStack() as stack:
-        callback = f"{settings.public_url}/v1/outbound/oauth/callback"
-        provider = stack.enter_context(practice_provider(callback, access_token_seconds=2))
-        server = ServerProcess(environment_of(settings), port=port, log=tmp_path / "log")
-        stack.enter_context(server)
-        backend = Backend(server.url, made.project_id, made.management_key)
-        stack.callback(backend.http.close)
-        backend.create_app(provider.registration)
-        browser = Browser()
-        stack.callback(browser.http.close)
-        assert browser.connect(backend.connect_url("alice"))["outboundStatus"] == "connected"
-        made_outage = Outage(server, backend, provider, postgres_server)
-        made_outage.database = postgresql_url.split("?")[0].rsplit("/", 1)[1]
-        stack.callback(made_outage.end)
-        yield made_outage
+    name = postgresql_url.split("?")[0].rsplit("/", 1)[1]
+    with replicas_on(postgresql_url, data_dir=data_dir, logs=tmp_path, count=1) as running:
+        made = Outage(running, postgres_server, database=name, journal=data_dir / "journal")
+        try:
+            yield made
+        finally:
+            made.end()
 
 
 def fetched_fresh(outage: Outage) -> bool:

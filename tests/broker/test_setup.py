@@ -108,7 +108,14 @@ def test_a_deleted_bootstrap_key_is_not_brought_back(settings: Settings) -> None
 
 
 @pytest.mark.parametrize(
-    ("key", "project"), [("short", "shop"), ("k" * 31, "shop"), ("k k" * 20, "shop"), (KEY, "x" * 32)]
+    ("key", "project"),
+    [
+        ("short", "shop"),
+        ("k" * 31, "shop"),
+        ("k k" * 20, "shop"),
+        ("evg_k1_" + "A" * 49, "shop"),  # of our own form, mistyped
+        (KEY, "x" * 32),
+    ],
 )
 def test_a_bootstrap_that_could_not_work_is_refused_and_writes_nothing(
     settings: Settings, key: str, project: str

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from evergrant.errors import InvalidValue, fields_of
+from evergrant.errors import InvalidValue
 from evergrant.oauth2.discovery import discover
 from evergrant.oauth2.transport import Http, open_http
 from tests.oauth2.provider import Provider, answer, json_answer
@@ -81,7 +81,7 @@ async def test_a_document_of_another_issuer_is_not_believed(http: Http, provider
     provider.routes[OIDC] = document(provider, issuer.format(provider.url))
     with pytest.raises(InvalidValue, match="for another issuer than its address says") as invalid:
         await discover(http, provider.url)
-    assert fields_of(invalid.value) == ["discoveryUrl"]
+    assert [entry["field"] for entry in invalid.value.details["fields"]] == ["discoveryUrl"]
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from evergrant.errors import InvalidValue, fields_of
+from evergrant.errors import InvalidValue
 from evergrant.oauth2.protected_resource import discover_either
 from evergrant.oauth2.transport import Http
 from tests.oauth2.provider import Provider, answer, json_answer
@@ -39,7 +39,7 @@ def a_resource(provider: Provider, path: str, *, at: str = "", servers: Sequence
 async def refusal(http: Http, url: str) -> str:
     with pytest.raises(InvalidValue) as raised:
         await discover_either(http, url, resource_first=True)
-    assert fields_of(raised.value) == ["discoveryUrl"]
+    assert [entry["field"] for entry in raised.value.details["fields"]] == ["discoveryUrl"]
     return raised.value.message
 
 

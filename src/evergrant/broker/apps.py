@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
-from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 from pydantic.alias_generators import to_camel
@@ -295,8 +294,3 @@ def missing_for_connect(app: OutboundApp) -> list[str]:
     known = app.client_id or app.use_dcr  # then evergrant gets the client id by itself
     needed = {"clientId": known, "authorizationUrl": app.authorization_url, "tokenUrl": app.token_url}
     return [name for name, value in needed.items() if not value]
-
-
-def token_host(app: OutboundApp) -> str:
-    """Return the host of the token endpoint, for messages and logs."""
-    return urlsplit(app.token_url).hostname or ""

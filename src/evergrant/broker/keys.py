@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from evergrant.broker.audit import record
 from evergrant.broker.principal import ALL_PERMISSIONS, Permission, Principal
 from evergrant.broker.runtime import Broker
-from evergrant.crypto.opaque import digest, new_id, new_management_key
+from evergrant.crypto.opaque import KEY_PREFIX, digest, is_management_key, new_id, new_management_key
 from evergrant.db import ManagementKey
 from evergrant.errors import InvalidValue, NotFound, PermissionDenied
 
@@ -98,10 +98,12 @@ def check_key_text(text: str) -> None:
     """Check a key that the operator's own tools generated.
 
     Raises:
-        InvalidValue: it is too short to be random, or could not stand in a header.
+        InvalidValue: it is too short to be random, or could not stand in a header; or it is one of ours, mistyped.
     """
     if len(text) < MIN_KEY_LENGTH or not text.isascii() or any(c.isspace() for c in text):
         raise InvalidValue.of(("managementKey", f"use at least {MIN_KEY_LENGTH} random characters without spaces"))
+    if text.startswith(KEY_PREFIX) and not is_management_key(text):
+        raise InvalidValue.of(("managementKey", "its checksum is wrong: copy the whole key again"))
 
 
 def require_no_more(principal: Principal, key: ManagementKey) -> None:

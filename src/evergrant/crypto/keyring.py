@@ -129,10 +129,6 @@ class Keyring:
         """
         return DataKey(wrapped.id, self._unwrap(wrapped))
 
-    def is_stale(self, wrapped: WrappedDataKey) -> bool:
-        """Tell whether a key other than the first one wrapped this: `rewrap` it to let the old one go."""
-        return wrapped.master_key_id != self.first_id
-
     def rewrap(self, wrapped: WrappedDataKey) -> WrappedDataKey:
         """Wrap the same data key by the first master key.
 

@@ -9,6 +9,8 @@ import hmac
 import secrets
 import zlib
 
+KEY_PREFIX = "evg_"
+"""What every management key of ours begins with."""
 _BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
 
@@ -37,13 +39,13 @@ def new_management_key(key_id: str) -> str:
 
     The fixed prefix and the checksum let secret scanners find a leaked key without false alarms.
     """
-    body = f"evg_{key_id}_{new_id(43)}"
+    body = f"{KEY_PREFIX}{key_id}_{new_id(43)}"
     return body + _checksum(body)
 
 
 def is_management_key(text: str) -> bool:
     """Tell whether `text` has the form of a management key of ours and its checksum is right."""
-    return text.startswith("evg_") and len(text) > 10 and text[-6:] == _checksum(text[:-6])
+    return text.startswith(KEY_PREFIX) and len(text) > 10 and text[-6:] == _checksum(text[:-6])
 
 
 def _checksum(body: str) -> str:
