@@ -48,9 +48,12 @@ class Grant(Base):
             "external_identifier",
             "scope_key",
         ),
-        # The sweep's index: only what will ever be due is in it.
+        # The sweep's index: only what will ever be due is in it. By app, because each app is a queue of its own: one
+        # whose provider is down or slow must not be in the way of the others.
         Index(
             "ix_grants_due",
+            "project_id",
+            "app_id",
             "next_refresh_at",
             postgresql_where=text("next_refresh_at IS NOT NULL"),
             sqlite_where=text("next_refresh_at IS NOT NULL"),
@@ -93,6 +96,10 @@ class Grant(Base):
     """No call to the provider before this instant, not even for a waiting caller."""
     next_refresh_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     """When the background refresher takes the grant up; none for never."""
+    last_fetched_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """When a token was last handed out, to about a day: who is not fetched for long is refreshed less often."""
+    interrupted_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """When a refresh ended without an answer that could be read: the provider may have rotated the token, or not."""
     token_version: Mapped[int] = mapped_column(default=1)
     """Counts every storing of tokens, so that a change is seen without opening anything."""
     lease_owner: Mapped[str | None] = mapped_column(String(32))

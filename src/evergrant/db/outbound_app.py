@@ -66,6 +66,11 @@ class OutboundApp(Base):
     skip_consent_page: Mapped[bool] = mapped_column(default=False)
     require_confirmation: Mapped[bool] = mapped_column(default=False)
 
+    refresh_policy: Mapped[str] = mapped_column(String(16), default="proactive")
+    """`proactive`: refreshed in the background before anybody has to wait; `on_demand`: when a fetch needs it."""
+    refresh_token_idle_seconds: Mapped[int] = mapped_column(default=0)
+    """After so long without use the provider's refresh tokens die; 0 for never, or unknown."""
+
     unhealthy_since: Mapped[datetime | None] = mapped_column(UtcDateTime)
     unhealthy_reason: Mapped[str] = mapped_column(default="")
     """Why the provider refuses this registration; empty while it does not."""
