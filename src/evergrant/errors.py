@@ -181,12 +181,17 @@ class UpstreamUnavailable(UpstreamError):
         message: str | None = None,
         *,
         retry_after: int | None = None,
+        in_doubt: bool = False,
         provider_error: str = "",
         provider_description: str = "",
     ) -> None:
-        """`retry_after` is in seconds, from the provider's own `Retry-After` where it sent one."""
+        """`retry_after` is in seconds, from the provider's own `Retry-After` where it sent one.
+
+        `in_doubt`: the provider may have done what was asked, and only its answer was lost.
+        """
         super().__init__(message, provider_error=provider_error, provider_description=provider_description)
         self.provider_retry_after = retry_after
+        self.in_doubt = in_doubt
         if retry_after is not None:
             self.retry_after = retry_after
 

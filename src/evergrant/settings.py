@@ -6,6 +6,7 @@ the path of a file that holds the value, as container platforms mount them.
 
 import ipaddress
 import os
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -54,6 +55,17 @@ class Settings(BaseSettings):
         default=True,
         description="Whether 'evergrant serve' also refreshes in the background.",
     )
+    refresh_concurrency: int = Field(
+        default=64, ge=1, le=150, description="How many refreshes one background refresher has in flight."
+    )
+    refresh_concurrency_per_endpoint: int = Field(
+        default=16, ge=1, le=100, description="The same for one token endpoint, so that no provider takes all of them."
+    )
+    idle_after_days: int = Field(
+        default=30,
+        ge=0,
+        description="A connection that nobody fetched for so many days is refreshed only to stay alive; 0 for never.",
+    )
     bootstrap_project_id: str | None = Field(
         default=None, description="A project to create at start if it does not exist."
     )
@@ -101,6 +113,11 @@ class Settings(BaseSettings):
         if (self.bootstrap_project_id is None) != (self.bootstrap_management_key is None):
             raise ValueError("bootstrap_project_id and bootstrap_management_key are set together or not at all")
         return self
+
+    @property
+    def idle_after(self) -> timedelta | None:
+        """How long without a fetch makes a connection idle; None for never."""
+        return timedelta(days=self.idle_after_days) if self.idle_after_days else None
 
     @property
     def uses_sqlite(self) -> bool:

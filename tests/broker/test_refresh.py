@@ -1,6 +1,7 @@
 """Refreshing when a fetch needs it: who calls the provider, what is believed, what is kept."""
 
 import asyncio
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -10,9 +11,10 @@ import httpx2
 import pytest
 from sqlalchemy import select, update
 
-from evergrant.broker import lease, refresh
-from evergrant.broker.lease import LEASE_SECONDS, Lease
-from evergrant.broker.refresh import refresh_grant
+from evergrant.broker import endpoints, lease, refresh
+from evergrant.broker.apps import load_app
+from evergrant.broker.lease import LEASE_SECONDS, Held, Lease
+from evergrant.broker.refresh import Claim, refresh_grant
 from evergrant.broker.runtime import Broker, open_broker
 from evergrant.db import Grant
 from evergrant.db.types import database_now
@@ -406,14 +408,16 @@ async def test_an_answer_is_landed_even_if_the_database_was_away_when_it_came(
 async def test_a_claimed_lease_is_handed_to_the_caller_who_waits_for_it(here: Installation) -> None:
     """The sweep and a fetch in one process must not wait for each other."""
     async with open_broker(here.settings) as broker:
-        claimed = Lease.new()
-        await _take_over(broker, lease_owner=claimed.owner, lease_until=database_now(30))
+        ours = Lease.new()
+        await _take_over(broker, lease_owner=ours.owner, lease_until=database_now(30))
         grant = await _grant(broker)
+        app = await load_app(broker, grant.project_id, grant.app_id)
+        claim = Claim(Held(ours, grant, 0.0), app, time.monotonic())
         arguments = (broker, grant.project_id, grant.id)
         fetch = asyncio.create_task(refresh_grant(*arguments, seen_version=grant.token_version))
         await asyncio.sleep(0.1)
         async with asyncio.timeout(5):
-            sweep = await refresh_grant(*arguments, seen_version=grant.token_version, claimed=claimed)
+            sweep = await refresh_grant(*arguments, seen_version=grant.token_version, claim=claim)
             assert (await fetch).token_version == sweep.token_version == grant.token_version + 1
     assert refreshes(here) == 1
 
@@ -452,3 +456,61 @@ async def test_a_dead_consent_leaves_the_background_alone(here: Installation) ->
         with pytest.raises(ReauthorizationRequired):
             await refresh_grant(broker, grant.project_id, grant.id, seen_version=grant.token_version)
         assert (await _grant(broker)).next_refresh_at is None
+
+
+def test_an_endpoint_that_fails_again_and_again_is_left_alone_and_then_tried_once_at_a_time(
+    here: Installation, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    users = [f"user-{n}" for n in range(8)]
+    for user in users:
+        here.connected(user)
+    clock.advance(EXPIRED)
+    monkeypatch.setattr(endpoints, "PAUSE", (1.0, 1.0))
+    here.provider.state.next_token_answers.extend(instead(503) for _ in range(6))
+    answers = [here.backend.fetch(user) for user in users]
+    assert {answer.status_code for answer in answers} == {503}
+    assert refreshes(here) == 5, "five failures in a row, then nobody calls"
+    assert "5 times in a row" in answers[-1].json()["message"]
+    assert 1 <= int(answers[-1].headers["retry-after"]) <= 2
+    time.sleep(1.5)  # over the pause: one may try, and fails
+    with ThreadPoolExecutor(8) as pool:
+        again = list(pool.map(here.backend.fetch, users))
+    assert {answer.status_code for answer in again} == {503}
+    assert refreshes(here) == 6
+    time.sleep(1.5)
+    assert here.backend.fetch(users[-1]).status_code == 200  # it is back, for everybody
+    assert {here.backend.fetch(user).status_code for user in users[5:]} == {200}
+
+
+def test_refusals_are_answers_and_do_not_open_the_breaker(here: Installation, clock: Clock) -> None:
+    users = [f"user-{n}" for n in range(7)]
+    for user in users:
+        here.connected(user)
+    clock.advance(EXPIRED)
+    here.provider.state.next_token_answers.extend(instead(400, {"error": "invalid_grant"}) for _ in range(6))
+    assert [here.backend.fetch(user).status_code for user in users] == [404] * 6 + [200]
+
+
+async def test_a_grant_that_dies_after_an_interrupted_refresh_says_so(here: Installation, clock: Clock) -> None:
+    clock.advance(EXPIRED)
+    here.provider.state.next_token_answers.append(dropped(lands=True))
+    assert (await asyncio.to_thread(here.backend.fetch)).status_code == 503
+    async with open_broker(here.settings) as broker:
+        await _take_over(broker, refresh_not_before=None)
+    dead = await asyncio.to_thread(here.backend.fetch)
+    assert dead.status_code == 404
+    reason = dead.json()["details"]["lastRefreshError"]
+    assert reason.startswith("Practice contacts: invalid_grant")
+    assert "interrupted refresh" in reason
+    assert reason.endswith("The user must connect again.")
+
+
+async def test_a_lease_that_ran_out_is_an_interrupted_refresh_until_the_next_answer(here: Installation) -> None:
+    async with open_broker(here.settings) as broker:
+        await _take_over(broker, lease_owner="killed", lease_until=database_now(-1))
+        grant = await _grant(broker)
+        assert (await lease.take(broker, grant.project_id, grant.id, Lease.new())) is not None
+        assert (await _grant(broker)).interrupted_at is not None
+        await _take_over(broker, lease_owner=None, lease_until=None)
+        await refresh_grant(broker, grant.project_id, grant.id, seen_version=grant.token_version)
+        assert (await _grant(broker)).interrupted_at is None

@@ -3,21 +3,26 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterator
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 from sqlalchemy import insert, select, update
 
 from evergrant import clock as wall_clock
 from evergrant import refresher
-from evergrant.broker.grants import lifetime
+from evergrant.broker import tokens, usage
+from evergrant.broker.access import authenticate
+from evergrant.broker.grants import ResourceOwner, lifetime
 from evergrant.broker.runtime import Broker, open_broker
-from evergrant.broker.sweep import claim_due
-from evergrant.db import Grant
-from evergrant.practice.faults import Fault, instead
+from evergrant.broker.sweep import Wanted, claim_due
+from evergrant.broker.tokens import Token, fetch_token
+from evergrant.db import Grant, OutboundApp
+from evergrant.practice.faults import Fault, edited, instead
 from evergrant.settings import Settings
 from tests.conftest import Clock
-from tests.infra.installation import Installation, installation
+from tests.infra.installation import APP_ID, Installation, installation, practice_provider
 
 
 @pytest.fixture
@@ -27,6 +32,30 @@ def here(settings: Settings, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> I
         for user in ("alice", "bob", "carol"):
             running.connected(user)
         yield running
+
+
+@dataclass
+class Crowd:
+    """Two providers, of which only four calls are made at once: many are connected at the first, olga at the other."""
+
+    here: Installation
+    users: list[str]
+
+
+@pytest.fixture
+def crowd(settings: Settings, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Iterator[Crowd]:
+    monkeypatch.setattr(refresher, "POLL_SECONDS", 0.05)
+    changes = {"refresher": False, "refresh_concurrency": 6, "refresh_concurrency_per_endpoint": 4}
+    with (
+        installation(settings.model_copy(update=changes)) as here,
+        practice_provider(f"{settings.public_url}/v1/outbound/oauth/callback", access_token_seconds=3600) as other,
+    ):
+        here.backend.create_app({**other.registration, "id": "other", "name": "Other"})
+        users = [f"user-{n}" for n in range(9)]
+        for user in users:
+            here.connected(user)
+        here.connected("olga", appId="other")
+        yield Crowd(here, users)
 
 
 @contextlib.asynccontextmanager
@@ -52,6 +81,20 @@ async def until(broker: Broker, users: set[str], *, version: int) -> dict[str, G
             if all(found[user].token_version >= version for user in users):
                 return found
             await asyncio.sleep(0.05)
+
+
+def change_app(here: Installation, **fields: Any) -> None:
+    app = here.backend.get(f"app/{APP_ID}").json()["app"]
+    answer = here.backend.post("app/update", {"app": {**app, **fields}})
+    assert answer.status_code == 200, answer.text
+
+
+async def fetched(broker: Broker, here: Installation, clock: Clock) -> Token:
+    """Fetch alice's token through this very broker, as its server would."""
+    backend = here.backend
+    credential = f"Bearer {backend.project_id}:{backend.management_key}"
+    principal = await authenticate(broker, credential, client_address="127.0.0.1", now=clock.now)
+    return await fetch_token(broker, principal, tokens.Wanted(APP_ID, ResourceOwner("alice")), now=clock.now)
 
 
 def refreshes(here: Installation) -> int:
@@ -103,7 +146,7 @@ async def test_a_failing_grant_does_not_stop_the_others(here: Installation, cloc
 
 
 async def test_a_provider_that_hangs_does_not_hold_the_others_up(here: Installation, clock: Clock) -> None:
-    clock.advance(3601)
+    clock.advance(3600 - 200)
     here.provider.state.next_token_answers.append(Fault(delay=3.0))
     async with open_broker(here.settings) as broker, running_refresher(broker):
         async with asyncio.timeout(2.5):
@@ -125,17 +168,163 @@ async def test_stopping_finishes_what_is_in_flight_and_claims_nothing_more(here:
     assert here.provider.state.reuse_detections == 0
 
 
-async def test_claims_take_the_longest_overdue_first_and_never_twice(here: Installation, clock: Clock) -> None:
+async def due_since(broker: Broker, ages: dict[str, timedelta], *, now: datetime) -> None:
+    """Make users' grants due since so long."""
+    async with broker.database.write() as session:
+        for user, age in ages.items():
+            await session.execute(update(Grant).where(Grant.user_id == user).values(next_refresh_at=now - age))
+
+
+async def the_app(broker: Broker) -> OutboundApp:
+    async with broker.database.read() as session:
+        return (await session.scalars(select(OutboundApp))).one()
+
+
+async def test_claims_take_what_expires_first_and_never_twice(here: Installation, clock: Clock) -> None:
     async with open_broker(here.settings) as broker:
-        async with broker.database.write() as session:
-            for user, age in (("alice", 10), ("bob", 30), ("carol", 20)):
-                due = clock.now - timedelta(seconds=age)
-                await session.execute(update(Grant).where(Grant.user_id == user).values(next_refresh_at=due))
-        owners = {grant.id: user for user, grant in (await grants(broker)).items()}
-        first = await claim_due(broker, limit=2, now=clock.now)
-        second = await claim_due(broker, limit=2, now=clock.now)
-    assert {owners[claim.grant_id] for claim in first} == {"bob", "carol"}
-    assert [owners[claim.grant_id] for claim in second] == ["alice"]
+        app = await the_app(broker)
+        ages = {"alice": timedelta(seconds=10), "bob": timedelta(seconds=30), "carol": timedelta(seconds=20)}
+        await due_since(broker, ages, now=clock.now)
+        first = await claim_due(broker, [Wanted(app, due=2, overdue=0)], now=clock.now)
+        second = await claim_due(broker, [Wanted(app, due=2, overdue=0)], now=clock.now)
+    assert [claim.held.grant.user_id for claim in first] == ["bob", "carol"]
+    assert [claim.held.grant.user_id for claim in second] == ["alice"]
+
+
+async def test_what_is_about_to_expire_goes_before_what_has_been_expired_for_long(
+    here: Installation, clock: Clock
+) -> None:
+    async with open_broker(here.settings) as broker:
+        app = await the_app(broker)
+        ages = {"alice": timedelta(days=3), "bob": timedelta(minutes=1), "carol": timedelta(hours=1)}
+        await due_since(broker, ages, now=clock.now)
+        claims = await claim_due(broker, [Wanted(app, due=5, overdue=1)], now=clock.now)
+    assert [claim.held.grant.user_id for claim in claims] == ["bob", "carol"]
+
+
+async def test_a_start_with_much_overdue_work_begins_slowly(crowd: Crowd, clock: Clock) -> None:
+    here, users = crowd.here, crowd.users[:6]
+    here.provider.state.token_latency = 0.2
+    async with open_broker(here.settings) as broker:
+        await due_since(broker, dict.fromkeys(users, timedelta(hours=3)), now=clock.now)
+        async with running_refresher(broker):
+            most = 0
+            async with asyncio.timeout(10):
+                while refreshes(here) < 6:
+                    under_way = sum(grant.lease_owner is not None for grant in (await grants(broker)).values())
+                    most = max(most, under_way)
+                    await asyncio.sleep(0.02)
+            await until(broker, set(users), version=2)
+    assert most == 1, "one at a time in the first seconds, instead of a stampede"
+
+
+async def test_one_endpoint_gets_no_more_than_its_share_and_the_others_theirs(crowd: Crowd, clock: Clock) -> None:
+    here, users = crowd.here, crowd.users
+    here.provider.state.token_latency = 1.0
+    clock.advance(3600 - 200)
+    async with open_broker(here.settings) as broker, running_refresher(broker):
+        found = await until(broker, {"olga"}, version=2)
+        assert all(found[user].token_version == 1 for user in users), "olga did not wait for the slow provider"
+        assert sum(found[user].lease_owner is not None for user in users) <= 4
+        await until(broker, set(users), version=2)
+    assert refreshes(here) == len(users)
+
+
+async def test_a_dead_provider_is_neither_hammered_nor_in_the_way(crowd: Crowd, clock: Clock) -> None:
+    here, users = crowd.here, crowd.users
+    here.provider.state.next_token_answers.extend(instead(503) for _ in range(100))
+    clock.advance(3600 - 200)
+    async with open_broker(here.settings) as broker:
+        async with running_refresher(broker):
+            await until(broker, {"olga"}, version=2)
+            await asyncio.sleep(1.0)
+        assert 5 <= refreshes(here) <= 8, "what was under way when the fifth failed, and then no more for a while"
+    here.provider.state.next_token_answers.clear()
+    clock.advance(11)  # over the pause of those that failed
+    async with open_broker(here.settings) as broker, running_refresher(broker):
+        await until(broker, set(users), version=2)
+    assert here.provider.state.reuse_detections == 0
+
+
+async def test_on_demand_apps_are_left_to_the_fetch(here: Installation, clock: Clock) -> None:
+    change_app(here, refreshPolicy="on_demand")
+    clock.advance(3600 - 250)
+    async with open_broker(here.settings) as broker, running_refresher(broker):
+        async with asyncio.timeout(10):
+            while any(grant.next_refresh_at is not None for grant in (await grants(broker)).values()):
+                await asyncio.sleep(0.05)
+        assert refreshes(here) == 0
+        here.connected("dora")
+        assert (await grants(broker))["dora"].next_refresh_at is None
+        clock.advance(3600)
+        assert here.backend.fetch("alice").status_code == 200  # the fetch refreshes
+        assert refreshes(here) == 1
+        assert (await grants(broker))["alice"].next_refresh_at is None
+        change_app(here, refreshPolicy="proactive")  # and back: those that expired meanwhile are taken up
+        await until(broker, {"bob", "carol", "dora"}, version=2)
+
+
+async def test_refresh_tokens_that_die_of_disuse_are_kept_alive_whatever_the_policy(
+    here: Installation, clock: Clock
+) -> None:
+    change_app(here, refreshPolicy="on_demand", refreshTokenIdleSeconds=60 * 86_400)
+    here.connected("dora")
+    async with open_broker(here.settings) as broker:
+        due = (await grants(broker))["dora"].next_refresh_at
+        assert due is not None
+        assert timedelta(days=30) <= due - clock.now <= timedelta(days=40)
+        async with running_refresher(broker):
+            clock.advance(20 * 86_400)
+            await asyncio.sleep(0.3)
+            assert refreshes(here) == 0
+            clock.advance(20 * 86_400)
+            await until(broker, {"alice", "bob", "carol", "dora"}, version=2)
+    assert refreshes(here) == 4
+
+
+async def test_a_token_without_an_end_is_still_kept_alive(here: Installation, clock: Clock) -> None:
+    change_app(here, refreshTokenIdleSeconds=60 * 86_400)
+    here.provider.state.next_token_answers.append(edited(expires_in=None))
+    here.connected("dora")
+    async with open_broker(here.settings) as broker:
+        dora = (await grants(broker))["dora"]
+    assert dora.expires_at is None
+    assert dora.next_refresh_at is not None
+    assert timedelta(days=30) <= dora.next_refresh_at - clock.now <= timedelta(days=40)
+
+
+async def test_who_is_not_fetched_for_long_is_only_kept_alive_until_the_next_fetch(
+    here: Installation, clock: Clock
+) -> None:
+    async with open_broker(here.settings) as broker:
+        clock.advance(31 * 86_400)
+        async with running_refresher(broker):  # refreshed a last time, as they are: a week is over
+            found = await until(broker, {"alice", "bob", "carol"}, version=2)
+        for grant in found.values():
+            assert grant.next_refresh_at is not None
+            assert timedelta(days=6) <= grant.next_refresh_at - clock.now <= timedelta(days=8)
+        # somebody fetches while the token is fresh, and that is enough to be kept fresh again
+        token = await fetched(broker, here, clock)
+        await usage.write_down(broker)
+        found = await grants(broker)
+        assert found["alice"].last_fetched_at == clock.now
+        assert found["alice"].next_refresh_at == token.grant.fresh_until
+        clock.advance(3600 - 200)
+        async with running_refresher(broker):
+            found = await until(broker, {"alice"}, version=3)
+        assert found["alice"].next_refresh_at is not None
+        assert found["alice"].next_refresh_at - clock.now < timedelta(hours=1)
+        assert found["bob"].token_version == 2
+
+
+async def test_fetching_is_written_down_once_a_day_at_most(here: Installation, clock: Clock) -> None:
+    async with open_broker(here.settings) as broker:
+        await fetched(broker, here, clock)
+        assert len(broker.grants_used) == 1
+        await usage.write_down(broker)
+        clock.advance(60)
+        await fetched(broker, here, clock)
+        assert broker.grants_used == {}
 
 
 async def test_finding_due_work_uses_the_index_alone(here: Installation, clock: Clock) -> None:
@@ -150,8 +339,8 @@ async def test_finding_due_work_uses_the_index_alone(here: Installation, clock: 
         async with broker.database.engine.connect() as connection:
             await connection.exec_driver_sql("ANALYZE")
             plan = await connection.exec_driver_sql(
-                explain
-                + "SELECT id FROM grants WHERE next_refresh_at <= '2026-01-01' ORDER BY next_refresh_at LIMIT 50"
+                explain + "SELECT id FROM grants WHERE project_id = 'p' AND app_id = 'a' "
+                "AND next_refresh_at <= '2026-01-01' ORDER BY next_refresh_at LIMIT 50"
             )
             text = "\n".join(str(row) for row in plan)
     assert "ix_grants_due" in text
@@ -161,10 +350,9 @@ def test_the_background_comes_before_a_fetch_would_have_to_wait() -> None:
     now = wall_clock.utcnow()
     for seconds in (10, 60, 3600, 86_400):
         for _ in range(50):
-            times = lifetime(seconds, refreshable=True, now=now)
+            times = lifetime(seconds, now=now)
             assert times.expires_at == now + timedelta(seconds=seconds)
             assert times.fresh_until is not None
-            assert times.next_refresh_at is not None
-            assert now < times.next_refresh_at <= times.fresh_until < times.expires_at
-    assert lifetime(3600, refreshable=False, now=now).next_refresh_at is None
-    assert lifetime(None, refreshable=True, now=now).expires_at is None
+            assert times.due is not None
+            assert now < times.due <= times.fresh_until < times.expires_at
+    assert lifetime(None, now=now).expires_at is None

@@ -43,6 +43,8 @@ EVERYTHING: dict[str, Any] = {
     "scopes": [{"value": "contacts", "description": "See your contacts, all of them ✓"}],
     "skipConsentPage": True,
     "requireConfirmation": True,
+    "refreshPolicy": "on_demand",
+    "refreshTokenIdleSeconds": 5_184_000,
 }
 OURS = (
     "issuer",
@@ -52,6 +54,8 @@ OURS = (
     "scopes",
     "skipConsentPage",
     "requireConfirmation",
+    "refreshPolicy",
+    "refreshTokenIdleSeconds",
 )
 
 

@@ -9,6 +9,7 @@ from pydantic import SecretStr
 
 from evergrant.broker.projects import check_redirect_url
 from evergrant.broker.runtime import Broker
+from evergrant.broker.schedule import POLICIES
 from evergrant.db import OutboundApp, Project
 from evergrant.errors import InvalidValue, MissingArgument
 from evergrant.oauth2.transport import check_url
@@ -16,6 +17,7 @@ from evergrant.oauth2.transport import check_url
 AUTH_METHODS = ("client_secret_post", "client_secret_basic", "none")
 PROMPTS = ("none", "login", "consent", "select_account")
 ACCESS_TYPES = ("offline", "online")
+MIN_IDLE_SECONDS, MAX_IDLE_SECONDS = 3_600, 10 * 365 * 86_400
 RESERVED_PARAMS = frozenset(
     {"client_id", "client_secret", "redirect_uri", "response_type", "state", "code", "code_challenge"}
     | {"code_challenge_method", "code_verifier", "grant_type", "refresh_token", "nonce", "scope"}
@@ -64,6 +66,8 @@ class AppDefinition:
     scope_descriptions: dict[str, str] | None = None
     skip_consent_page: bool | None = None
     require_confirmation: bool | None = None
+    refresh_policy: str | None = None
+    refresh_token_idle_seconds: int | None = None
 
 
 def check_definition(broker: Broker, project: Project, new: AppDefinition) -> None:
@@ -107,6 +111,10 @@ def check_definition(broker: Broker, project: Project, new: AppDefinition) -> No
     problems += prompt_problems("prompt", new.prompt)
     if new.token_endpoint_auth_method and new.token_endpoint_auth_method not in AUTH_METHODS:
         problems.append(("tokenEndpointAuthMethod", f"use one of {', '.join(AUTH_METHODS)}"))
+    if new.refresh_policy and new.refresh_policy not in POLICIES:
+        problems.append(("refreshPolicy", f"use one of {', '.join(POLICIES)}"))
+    if new.refresh_token_idle_seconds and not MIN_IDLE_SECONDS <= new.refresh_token_idle_seconds <= MAX_IDLE_SECONDS:
+        problems.append(("refreshTokenIdleSeconds", "use 0 for never, or a time between an hour and ten years"))
     problems += scope_problems("defaultScopes", new.default_scopes)
     problems += resource_problems("resource", [new.resource] if new.resource else [])
     if new.tenant_id and len(new.tenant_id) > 255:

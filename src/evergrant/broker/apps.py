@@ -1,13 +1,13 @@
 """Outbound apps: their definition, its rules, and what the protocol floor needs of them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
 from pydantic import SecretStr
 from pydantic.alias_generators import to_camel
-from sqlalchemy import select, update
+from sqlalchemy import Update, func, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -22,6 +22,7 @@ from evergrant.broker.app_definition import (
 from evergrant.broker.audit import record
 from evergrant.broker.projects import load_project
 from evergrant.broker.runtime import Broker
+from evergrant.broker.schedule import PROACTIVE
 from evergrant.catalog.loader import templates
 from evergrant.crypto.opaque import new_id
 from evergrant.crypto.sealed import Sealed, Slot
@@ -89,11 +90,38 @@ async def update_app(broker: Broker, project_id: str, definition: AppDefinition,
                 )
                 .values(refresh_not_before=None, refresh_failures=0, next_refresh_at=database_now())
             )
+            if _refreshes_more(app, before):
+                await session.execute(_reschedule(app))
             changed = sorted(to_camel(name) for name, value in _values(app).items() if value != before[name])
             await record(session, project_id, "app.updated", app_id=app.id, data={"fields": changed})
     except IntegrityError:
         raise AlreadyExists("Another app has this name already.") from None
     return app
+
+
+def _refreshes_more(app: OutboundApp, before: Mapping[str, Any]) -> bool:
+    """Tell whether grants may fall due earlier than planned. Too early is harmless: the sweep looks again."""
+    idle, was_idle = app.refresh_token_idle_seconds, before["refresh_token_idle_seconds"]
+    to_proactive = app.refresh_policy == PROACTIVE and before["refresh_policy"] != PROACTIVE
+    return to_proactive or (idle > 0 and (was_idle == 0 or idle < was_idle))
+
+
+def _reschedule(app: OutboundApp) -> Update:
+    """Plan the refresh of every grant that can be refreshed for when its access token is no longer fresh."""
+    fresh_until = func.coalesce(Grant.fresh_until, database_now())
+    return (
+        update(Grant)
+        .where(
+            Grant.project_id == app.project_id,
+            Grant.app_id == app.id,
+            Grant.status == GrantStatus.ACTIVE,
+            Grant.refresh_token.is_not(None),
+            Grant.refresh_failures == 0,
+            or_(Grant.next_refresh_at.is_(None), Grant.next_refresh_at > fresh_until),
+        )
+        .values(next_refresh_at=fresh_until)
+        .execution_options(synchronize_session=False)
+    )
 
 
 def _values(app: OutboundApp) -> dict[str, Any]:
@@ -238,6 +266,9 @@ async def _apply(broker: Broker, app: OutboundApp, new: AppDefinition, *, now: d
         app.skip_consent_page = bool(new.skip_consent_page)
     if new.require_confirmation is not None or app.require_confirmation is None:
         app.require_confirmation = bool(new.require_confirmation)
+    app.refresh_policy = new.refresh_policy or app.refresh_policy or PROACTIVE
+    if new.refresh_token_idle_seconds is not None or app.refresh_token_idle_seconds is None:
+        app.refresh_token_idle_seconds = new.refresh_token_idle_seconds or 0
     if new.client_secret is not None:
         app.client_secret = await _seal_secret(broker, app, new.client_secret)
     if app.use_dcr and not (app.client_id or app.dcr_url or client_document_url(broker, app)):

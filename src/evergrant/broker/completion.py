@@ -110,7 +110,7 @@ async def _subject(broker: Broker, trip: Trip, answer: TokenResponse) -> str:
 async def _store(broker: Broker, trip: Trip, answer: TokenResponse, subject: str) -> str:
     request, app, now = trip.request, trip.app, clock.utcnow()
     grant_id = new_grant_id()
-    tokens = await seal_answer(broker, request.project_id, grant_id, answer, has_refresh_token=False, now=now)
+    tokens = await seal_answer(broker, request.project_id, grant_id, answer, now=now)
     confirmation = new_opaque() if app.require_confirmation else ""
     async with broker.database.write() as session:
         current = await lock_app(session, request.project_id, app.id)
@@ -119,8 +119,7 @@ async def _store(broker: Broker, trip: Trip, answer: TokenResponse, subject: str
         grant = await save_tokens(
             session,
             grant_id=grant_id,
-            project_id=request.project_id,
-            app_id=app.id,
+            app=current,
             owner=ResourceOwner(request.user_id, request.tenant_id),
             external_identifier=request.external_identifier,
             granted_by=request.granted_by,

@@ -10,6 +10,7 @@ from sqlalchemy import delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from evergrant.broker.runtime import Broker
+from evergrant.broker.schedule import next_refresh
 from evergrant.crypto.sealed import Sealed, Slot
 from evergrant.db import Grant, GrantStatus, OutboundApp
 from evergrant.db.grant import scope_key
@@ -34,7 +35,7 @@ class Lifetime:
 
     expires_at: datetime | None
     fresh_until: datetime | None
-    next_refresh_at: datetime | None
+    due: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ def token_slot(project_id: str, grant_id: str, column: str) -> Slot:
     return Slot(project_id, "grants", column, grant_id)
 
 
-def lifetime(expires_in: int | None, *, refreshable: bool, now: datetime) -> Lifetime:
+def lifetime(expires_in: int | None, *, now: datetime) -> Lifetime:
     """Work out an access token's times from its lifetime in seconds.
 
     The margin is 20% of the lifetime, at most 5 minutes. The background refresher comes up to half a margin before a
@@ -71,7 +72,7 @@ def lifetime(expires_in: int | None, *, refreshable: bool, now: datetime) -> Lif
     margin = min(MAX_MARGIN, whole * MARGIN_SHARE)
     fresh_until = now + whole - margin
     due = fresh_until - margin * random.uniform(0, 0.5)  # noqa: S311 - jitter, not a secret
-    return Lifetime(now + whole, fresh_until, due if refreshable else None)
+    return Lifetime(now + whole, fresh_until, due)
 
 
 async def seal_answer(
@@ -80,7 +81,6 @@ async def seal_answer(
     grant_id: str,
     answer: TokenResponse,
     *,
-    has_refresh_token: bool,
     fallback_expires_in: int | None = None,
     now: datetime,
 ) -> SealedTokens:
@@ -91,7 +91,6 @@ async def seal_answer(
         project_id: the grant's project.
         grant_id: the grant, which need not exist yet.
         answer: what the token endpoint answered.
-        has_refresh_token: whether the grant holds one that stays when the answer brings none (RFC 6749 section 6).
         fallback_expires_in: the lifetime in seconds to assume where the answer does not say.
         now: the moment of the answer.
     """
@@ -109,7 +108,7 @@ async def seal_answer(
         refresh_token=refresh,
         id_token=identity,
         scopes=answer.scopes,
-        lifetime=lifetime(expires_in, refreshable=has_refresh_token or refresh is not None, now=now),
+        lifetime=lifetime(expires_in, now=now),
     )
 
 
@@ -137,8 +136,7 @@ async def save_tokens(
     session: AsyncSession,
     *,
     grant_id: str,
-    project_id: str,
-    app_id: str,
+    app: OutboundApp,
     owner: ResourceOwner,
     external_identifier: str,
     granted_by: str,
@@ -156,10 +154,13 @@ async def save_tokens(
     grant gone and stores nothing.
     """
     granted = list(tokens.scopes if tokens.scopes is not None else scopes)
+    due = None
+    if tokens.refresh_token is not None:
+        due = next_refresh(app, tokens.lifetime.due, used_at=now, refreshed_at=now, idle_after=None, now=now)
     grant = Grant(
-        project_id=project_id,
+        project_id=app.project_id,
         id=grant_id,
-        app_id=app_id,
+        app_id=app.id,
         user_id=owner.user_id,
         tenant_id=owner.tenant_id,
         external_identifier=external_identifier,
@@ -176,7 +177,7 @@ async def save_tokens(
         id_token=tokens.id_token,
         expires_at=tokens.lifetime.expires_at,
         fresh_until=tokens.lifetime.fresh_until,
-        next_refresh_at=tokens.lifetime.next_refresh_at,
+        next_refresh_at=due,
     )
     session.add(grant)
     await session.flush()

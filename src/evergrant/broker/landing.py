@@ -18,7 +18,8 @@ from evergrant.broker.grants import alive, load_grant, seal_answer
 from evergrant.broker.journal import Entry
 from evergrant.broker.lease import Held
 from evergrant.broker.runtime import Broker
-from evergrant.db import Grant, GrantStatus
+from evergrant.broker.schedule import next_refresh, used_at
+from evergrant.db import Grant, GrantStatus, OutboundApp
 from evergrant.db.grant import scope_key
 from evergrant.errors import Unavailable, UpstreamUnavailable
 from evergrant.oauth2.token_response import TokenResponse
@@ -33,15 +34,17 @@ GIVE_UP_SECONDS = 300.0
 """How long a landing is tried again while the database is away. After that, the journal has it."""
 
 
-async def land(broker: Broker, held: Held, answer: TokenResponse) -> Grant:
+async def land(broker: Broker, app: OutboundApp, held: Held, answer: TokenResponse, *, fetched: bool) -> Grant:
     """Store a refresh's answer on the row whose lease is ours, and let the lease go.
+
+    `fetched` tells that somebody is waiting for the token, so that the grant counts as used.
 
     Raises:
         UpstreamUnavailable: somebody else holds the row now and has not finished: ours was not stored.
         Unavailable: the database was away for too long; the journal lands the answer later.
     """
     grant = held.grant
-    values = await until_it_works(lambda: _values(broker, grant, answer))
+    values = await until_it_works(lambda: _values(broker, app, grant, answer, fetched=fetched))
     entry = Entry(grant.project_id, grant.id, held.lease.owner, grant.token_version, values)
     file = await asyncio.to_thread(broker.journal.write, entry)
     landed = await until_it_works(lambda: lease.write(broker, lease.closing(held).values(**values)))
@@ -57,15 +60,24 @@ async def land(broker: Broker, held: Held, answer: TokenResponse) -> Grant:
     raise UpstreamUnavailable("Another process is refreshing this connection.", retry_after=1)
 
 
-async def _values(broker: Broker, grant: Grant, answer: TokenResponse) -> dict[str, object]:
+async def _values(
+    broker: Broker, app: OutboundApp, grant: Grant, answer: TokenResponse, *, fetched: bool
+) -> dict[str, object]:
     now = clock.utcnow()
     tokens = await seal_answer(
         broker,
         grant.project_id,
         grant.id,
         answer,
-        has_refresh_token=True,
         fallback_expires_in=_previous_lifetime(grant),
+        now=now,
+    )
+    due = next_refresh(
+        app,
+        tokens.lifetime.due,
+        used_at=now if fetched else used_at(grant),
+        refreshed_at=now,
+        idle_after=broker.settings.idle_after,
         now=now,
     )
     values: dict[str, object] = {
@@ -73,13 +85,16 @@ async def _values(broker: Broker, grant: Grant, answer: TokenResponse) -> dict[s
         "access_token_type": tokens.access_token_type,
         "expires_at": tokens.lifetime.expires_at,
         "fresh_until": tokens.lifetime.fresh_until,
-        "next_refresh_at": tokens.lifetime.next_refresh_at,
+        "next_refresh_at": due,
         "last_refresh_time": now,
         "last_refresh_error": "",
         "refresh_failures": 0,
         "refresh_not_before": None,
+        "interrupted_at": None,
         "token_version": grant.token_version + 1,
     }
+    if fetched:
+        values["last_fetched_at"] = now
     if tokens.refresh_token is not None:  # none returned keeps the old one (RFC 6749 section 6)
         values["refresh_token"] = tokens.refresh_token
     if tokens.id_token is not None:

@@ -6,8 +6,9 @@ lost it stores nothing, because every write is on the condition that the lease i
 
 import secrets
 from dataclasses import dataclass
+from datetime import datetime
 
-from sqlalchemy import Update, or_, update
+from sqlalchemy import ColumnElement, Update, case, or_, update
 
 from evergrant.broker.audit import record
 from evergrant.broker.runtime import Broker
@@ -39,11 +40,30 @@ class Held:
     wait_seconds: float
     """How long the provider must be left alone; 0 when it may be called."""
 
+    @classmethod
+    def of(cls, lease: Lease, grant: Grant, at: datetime) -> "Held":
+        """Take a row as it was when its lease was taken, at this instant of the database's clock."""
+        wait = (grant.refresh_not_before - at).total_seconds() if grant.refresh_not_before else 0.0
+        return cls(lease, grant, max(0.0, wait))
+
+
+def is_free() -> ColumnElement[bool]:
+    """Tell whether nobody holds a row's lease."""
+    return or_(Grant.lease_owner.is_(None), Grant.lease_until < database_now())
+
+
+def interruption() -> ColumnElement[datetime | None]:
+    """Return what `interrupted_at` becomes when a free lease is taken.
+
+    Who lets a lease run out was killed or stopped with the refresh under way, and nobody knows how far it got.
+    """
+    return case((Grant.lease_owner.is_not(None), database_now()), else_=Grant.interrupted_at)
+
 
 async def take(broker: Broker, project_id: str, grant_id: str, lease: Lease) -> Held | None:
     """Take a lease that is free or has run out; None while somebody else holds it, or when the grant is gone."""
-    free = or_(Grant.lease_owner.is_(None), Grant.lease_until < database_now())
-    return await _hold(broker, lease, update(Grant).where(Grant.project_id == project_id, Grant.id == grant_id, free))
+    statement = update(Grant).where(Grant.project_id == project_id, Grant.id == grant_id, is_free())
+    return await _hold(broker, lease, statement.values(interrupted_at=interruption()))
 
 
 async def renew(broker: Broker, project_id: str, grant_id: str, lease: Lease) -> Held | None:
@@ -63,8 +83,7 @@ async def _hold(broker: Broker, lease: Lease, statement: Update) -> Held | None:
     if row is None:
         return None
     grant, at = row
-    wait = (grant.refresh_not_before - at).total_seconds() if grant.refresh_not_before else 0.0
-    return Held(lease, grant, max(0.0, wait))
+    return Held.of(lease, grant, at)
 
 
 def closing(held: Held) -> Update:

@@ -12,6 +12,8 @@ Refresh tokens rotate. One that is sent twice, or whose answer is dropped, can c
 import asyncio
 import logging
 import random
+import time
+from dataclasses import dataclass
 from datetime import timedelta
 
 from sqlalchemy import Update, update
@@ -19,6 +21,7 @@ from sqlalchemy import Update, update
 from evergrant import clock
 from evergrant.broker import lease, registration
 from evergrant.broker.apps import load_app, provider_client
+from evergrant.broker.endpoints import Endpoint
 from evergrant.broker.grants import alive, load_grant, token_slot
 from evergrant.broker.landing import land
 from evergrant.broker.lease import Held, Lease
@@ -33,10 +36,13 @@ from evergrant.errors import (
     UpstreamUnavailable,
 )
 from evergrant.oauth2 import token_endpoint
+from evergrant.oauth2.token_endpoint import CONNECT_AGAIN
 from evergrant.oauth2.token_response import TokenResponse
 
 log = logging.getLogger(__name__)
 
+CLAIM_SECONDS = 15.0
+"""So long after a claim its lease still covers a whole call; later it is renewed first."""
 CALL_SECONDS = 30.0
 """The holder gives up here, whatever the transport does: well before its lease ends."""
 POLL_SECONDS = (0.05, 0.25)
@@ -48,16 +54,33 @@ BACKGROUND_PAUSE = (5.0, 600.0)
 REJECTED_PAUSE = 1800.0
 """Seconds between background tries while the app's registration is refused: only the operator can mend that."""
 NO_WAY_TO_REFRESH = "The access token has expired and the provider gave no refresh token: the user must connect again."
+INTERRUPTED = (
+    " It comes after an interrupted refresh: an earlier call ended without an answer that evergrant could read, and "
+    "a new refresh token may have been lost with it."
+)
 DEAD = "grant.reauthorization_required"
 """What the audit log calls the end of a consent."""
 
 
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A grant whose lease the caller holds already, and its app: the background takes them in batches."""
+
+    held: Held
+    app: OutboundApp
+    at: float
+    """The monotonic second of the claim."""
+
+    @property
+    def is_young(self) -> bool:
+        """Whether the lease lasts long enough for a call without being renewed."""
+        return time.monotonic() - self.at < CLAIM_SECONDS
+
+
 async def refresh_grant(
-    broker: Broker, project_id: str, grant_id: str, *, seen_version: int, claimed: Lease | None = None
+    broker: Broker, project_id: str, grant_id: str, *, seen_version: int, claim: Claim | None = None
 ) -> Grant:
     """Return the grant with tokens newer than `seen_version`, refreshing it unless somebody else just did.
-
-    `claimed` is a lease that the caller already holds on the row: the sweep takes them in batches.
 
     Raises:
         ReauthorizationRequired: the consent is dead; it is recorded as such.
@@ -65,14 +88,14 @@ async def refresh_grant(
         UpstreamUnavailable: the provider failed; the grant is as before.
         TokenNotFound: the grant is gone.
     """
-    if claimed is not None and broker.refreshes.is_running((project_id, grant_id)):
+    if claim is not None and broker.refreshes.is_running((project_id, grant_id)):
         # Somebody in this process is already waiting for the very lease that we hold: let them have it.
-        await lease.let_go(broker, project_id, grant_id, claimed)
-        claimed = None
+        await lease.let_go(broker, project_id, grant_id, claim.held.lease)
+        claim = None
     while True:
         flight = broker.refreshes.start(
             (project_id, grant_id),
-            lambda: _refresh(broker, project_id, grant_id, seen_version=seen_version, claimed=claimed),
+            lambda: _refresh(broker, project_id, grant_id, seen_version=seen_version, claim=claim),
         )
         grant = await asyncio.shield(flight)
         # A flight that set out for somebody who had seen an older version may have brought only what we have seen.
@@ -80,12 +103,15 @@ async def refresh_grant(
             return grant
 
 
-async def _refresh(
-    broker: Broker, project_id: str, grant_id: str, *, seen_version: int, claimed: Lease | None
-) -> Grant:
+async def _refresh(broker: Broker, project_id: str, grant_id: str, *, seen_version: int, claim: Claim | None) -> Grant:
     key = (project_id, grant_id)
-    held = await lease.renew(broker, *key, claimed) if claimed else await lease.take(broker, *key, Lease.new())
+    if claim is None:
+        held = await lease.take(broker, *key, Lease.new())
+    else:
+        held = claim.held if claim.is_young else await lease.renew(broker, *key, claim.held.lease)
     pause = POLL_SECONDS[0]
+    if held is None:
+        broker.metrics.lease_conflicts.inc()
     while held is None:
         grant = alive(await load_grant(broker, project_id, grant_id))
         if grant.token_version > seen_version:
@@ -103,40 +129,53 @@ async def _refresh(
     if held.wait_seconds > 0:
         await lease.let_go(broker, *key, held.lease)
         raise UpstreamUnavailable(grant.last_refresh_error or None, retry_after=max(1, round(held.wait_seconds + 0.5)))
-    return await _call_and_land(broker, held)
-
-
-async def _call_and_land(broker: Broker, held: Held) -> Grant:
-    grant = held.grant
-    app = await load_app(broker, grant.project_id, grant.app_id)
+    app = claim.app if claim is not None else await load_app(broker, project_id, grant.app_id)
+    endpoint = broker.endpoints.of(app)
     try:
-        answer = await _call(broker, app, grant)
+        endpoint.require(app.name)
+    except UpstreamUnavailable:
+        await lease.let_go(broker, *key, held.lease)
+        raise
+    return await _call_and_land(broker, app, endpoint, held, fetched=claim is None)
+
+
+async def _call_and_land(broker: Broker, app: OutboundApp, endpoint: Endpoint, held: Held, *, fetched: bool) -> Grant:
+    grant = held.grant
+    outcome = "broken"
+    try:
+        answer = await _call(broker, app, endpoint, grant)
+        outcome = "refreshed"
     except ReauthorizationRequired as error:
+        outcome = "reauthorization_required"
         return await _believe_or_not(broker, held, error)
     except UpstreamRejected as error:
+        outcome = "rejected"
         told = await registration.refused(broker, app, error)
         await _rejected(broker, held, app, told)
         raise told from error
     except UpstreamUnavailable as error:
+        outcome = "in_doubt" if error.in_doubt else "unavailable"
         await _failed_for_now(broker, held, error)
         raise
     except EvergrantError:
         await lease.let_go(broker, grant.project_id, grant.id, held.lease)
         raise
-    landed = await land(broker, held, answer)
+    finally:
+        broker.metrics.refreshes.labels(grant.project_id, grant.app_id, outcome).inc()
+    landed = await land(broker, app, held, answer, fetched=fetched)
     if app.unhealthy_since is not None:
         await _recovered(broker, app)
     return landed
 
 
-async def _call(broker: Broker, app: OutboundApp, grant: Grant) -> TokenResponse:
+async def _call(broker: Broker, app: OutboundApp, endpoint: Endpoint, grant: Grant) -> TokenResponse:
     """Call the provider. No database connection is held meanwhile."""
     assert grant.refresh_token is not None  # noqa: S101 - _refresh has looked; this tells the type checker
     provider = await provider_client(broker, app)
     slot = token_slot(grant.project_id, grant.id, "refresh_token")
     refresh_token = await broker.vault.open(slot, grant.refresh_token)
     try:
-        async with asyncio.timeout(CALL_SECONDS):
+        async with asyncio.timeout(CALL_SECONDS), endpoint.call():
             return await token_endpoint.refresh(
                 broker.http,
                 provider.server,
@@ -145,7 +184,7 @@ async def _call(broker: Broker, app: OutboundApp, grant: Grant) -> TokenResponse
                 resources=grant.resources or ([app.resource] if app.resource else ()),
             )
     except TimeoutError:
-        raise UpstreamUnavailable(f"{app.name} did not answer within {CALL_SECONDS:.0f} s.") from None
+        raise UpstreamUnavailable(f"{app.name} did not answer within {CALL_SECONDS:.0f} s.", in_doubt=True) from None
 
 
 def _dead(held: Held, reason: str) -> Update:
@@ -161,6 +200,8 @@ async def _believe_or_not(broker: Broker, held: Held, error: ReauthorizationRequ
     """Handle `invalid_grant`: if the stored token has moved meanwhile, it was only our copy that was spent."""
     grant = held.grant
     text = str(error.details.get("lastRefreshError") or error.message)
+    if grant.interrupted_at is not None:
+        text = f"{text.removesuffix(CONNECT_AGAIN)}{INTERRUPTED}{CONNECT_AGAIN}"
     still_ours = _dead(held, text).where(Grant.token_version == grant.token_version)
     dead = await lease.write(broker, still_ours, audited_as=DEAD)
     if dead is not None:
@@ -183,6 +224,7 @@ async def _failed_for_now(broker: Broker, held: Held, error: UpstreamUnavailable
             refresh_failures=failures,
             refresh_not_before=database_now(on_demand),
             next_refresh_at=clock.utcnow() + timedelta(seconds=background),
+            interrupted_at=clock.utcnow() if error.in_doubt else held.grant.interrupted_at,
         ),
     )
     error.retry_after = max(1, round(on_demand + 0.5))

@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from evergrant.broker.endpoints import Endpoints
 from evergrant.broker.journal import Journal
 from evergrant.broker.principal import Principal
 from evergrant.broker.single_flight import SingleFlight
@@ -17,6 +18,7 @@ from evergrant.crypto.keyring import Keyring, new_master_key
 from evergrant.db.engine import Database, database_url, make_engine
 from evergrant.db.grant_reader import GrantReader, open_grant_reader
 from evergrant.errors import ConfigurationError
+from evergrant.metrics import Metrics
 from evergrant.oauth2.transport import Http, open_http
 from evergrant.settings import Settings
 
@@ -41,6 +43,8 @@ class Broker:
     http: Http
     grant_reader: GrantReader
     journal: Journal
+    metrics: Metrics = field(default_factory=Metrics)
+    endpoints: Endpoints = field(default_factory=Endpoints)
     refreshes: "SingleFlight[tuple[str, str], Grant]" = field(default_factory=SingleFlight)
     """Refreshes in flight in this process, by (project, grant)."""
     registrations: "SingleFlight[tuple[str, str], None]" = field(default_factory=SingleFlight)
@@ -51,6 +55,8 @@ class Broker:
     """When keys were used, by (project, key), until that is written down."""
     addresses_used: dict[tuple[str, str, str], datetime] = field(default_factory=dict)
     """First uses of keys from an address, by (project, key, address), until they are written down."""
+    grants_used: dict[tuple[str, str], datetime] = field(default_factory=dict)
+    """When tokens were handed out, by (project, grant), until that is written down."""
     addresses_known: set[tuple[str, str, str]] = field(default_factory=set)
     """Uses that are written down."""
     policies: "dict[str, tuple[dict[tuple[str, str], list[AccessPolicy]], float]]" = field(default_factory=dict)

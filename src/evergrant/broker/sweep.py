@@ -1,70 +1,146 @@
-"""The sweep: finds grants that will soon need a refresh and refreshes them before anybody has to wait."""
+"""The sweep: finds grants that will soon need a refresh and refreshes them before anybody has to wait.
+
+Each app is a queue of its own. Its queue has two parts: what is due, and what has been overdue for long, after a stop
+or an outage. What is due goes first, because a fetch may want it any moment and still finds a valid token; the overdue
+is worked off beside it.
+"""
 
 import logging
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
-from sqlalchemy import or_, select, update
+from sqlalchemy import select, update
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.sql.expression import tuple_
 
-from evergrant.broker.lease import LEASE_SECONDS, Lease
-from evergrant.broker.refresh import refresh_grant
+from evergrant.broker import lease
+from evergrant.broker.lease import LEASE_SECONDS, Held, Lease
+from evergrant.broker.refresh import Claim, refresh_grant
 from evergrant.broker.runtime import Broker
-from evergrant.db import Grant, GrantStatus
+from evergrant.broker.schedule import is_wanted, next_refresh, refreshed_at, used_at
+from evergrant.db import Grant, GrantStatus, OutboundApp
 from evergrant.db.types import database_now
 from evergrant.errors import EvergrantError
 
 log = logging.getLogger(__name__)
 
+OVERDUE = timedelta(minutes=5)
+"""What is due for longer than this has most likely expired: nobody is better off if it comes before the rest."""
+
 
 @dataclass(frozen=True, slots=True)
-class Claim:
-    """A due grant whose lease we hold."""
+class DueApp:
+    """An app with grants that are due."""
 
-    project_id: str
-    grant_id: str
-    token_version: int
-    lease: Lease
+    app: OutboundApp
+    since: datetime
+    """When the first of them fell due."""
 
 
-async def claim_due(broker: Broker, *, limit: int, now: datetime) -> list[Claim]:
-    """Take the leases of up to `limit` due grants, those overdue longest first, in one short transaction."""
-    lease = Lease.new()
-    due = (
-        select(Grant.project_id, Grant.id)
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """How many of an app's due grants to claim: that fell due lately, and that are overdue for long."""
+
+    app: OutboundApp
+    due: int
+    overdue: int
+
+
+async def due_apps(broker: Broker, *, now: datetime) -> list[DueApp]:
+    """Return the apps with due grants, those that wait longest first. Costs one look into the index per app."""
+    first = (
+        select(Grant.next_refresh_at)
         .where(
-            Grant.next_refresh_at <= now,
-            Grant.status == GrantStatus.ACTIVE,
-            or_(Grant.lease_owner.is_(None), Grant.lease_until < database_now()),
+            Grant.project_id == OutboundApp.project_id,
+            Grant.app_id == OutboundApp.id,
+            Grant.next_refresh_at.is_not(None),
         )
         .order_by(Grant.next_refresh_at)
-        .limit(limit)
-        # Two sweeps at once must not wait for each other's rows. SQLite has one writer anyway and ignores this.
-        .with_for_update(skip_locked=True)
+        .limit(1)
+        .scalar_subquery()
     )
+    query = select(OutboundApp, first.label("since")).where(first <= now).order_by("since")
+    async with broker.database.read() as session:
+        rows = (await session.execute(query)).all()
+    return [DueApp(app, since) for app, since in rows if since is not None]
+
+
+async def claim_due(broker: Broker, wanted: Sequence[Wanted], *, now: datetime) -> list[Claim]:
+    """Take the leases of due grants, in one short transaction; of each app those that expire first."""
+    held: list[tuple[Held, OutboundApp]] = []
+    long_ago = now - OVERDUE
+    async with broker.database.write() as session:
+        for one in wanted:
+            for since, until, limit in ((long_ago, now, one.due), (None, long_ago, one.overdue)):
+                if limit > 0:
+                    rows = await _claim(session, one.app, since=since, until=until, limit=limit)
+                    held += [(row, one.app) for row in rows]
+    at = time.monotonic()
+    return [Claim(row, app, at) for row, app in held]
+
+
+async def _claim(
+    session: AsyncSession, app: OutboundApp, *, since: datetime | None, until: datetime, limit: int
+) -> list[Held]:
+    held_by_us = Lease.new()
+    due = select(Grant.project_id, Grant.id).where(
+        Grant.project_id == app.project_id,
+        Grant.app_id == app.id,
+        Grant.next_refresh_at <= until,
+        Grant.status == GrantStatus.ACTIVE,
+        lease.is_free(),
+    )
+    if since is not None:
+        due = due.where(Grant.next_refresh_at > since).order_by(Grant.next_refresh_at)
+    else:  # the latest first: the longer a token has been expired, the less anybody seems to want it
+        due = due.order_by(Grant.next_refresh_at.desc())
+    # Two sweeps at once must not wait for each other's rows. SQLite has one writer anyway and ignores this.
+    due = due.limit(limit).with_for_update(skip_locked=True)
     statement = (
         update(Grant)
         .where(tuple_(Grant.project_id, Grant.id).in_(due))
-        .values(lease_owner=lease.owner, lease_until=database_now(LEASE_SECONDS))
-        .returning(Grant.project_id, Grant.id, Grant.token_version)
+        .values(
+            lease_owner=held_by_us.owner,
+            lease_until=database_now(LEASE_SECONDS),
+            interrupted_at=lease.interruption(),
+        )
+        .returning(Grant, database_now().label("at"))
         .execution_options(synchronize_session=False)
     )
-    async with broker.database.write() as session:
-        rows = (await session.execute(statement)).all()
-    return [Claim(project_id, grant_id, version, lease) for project_id, grant_id, version in rows]
+    rows = (await session.execute(statement)).all()
+    return sorted((Held.of(held_by_us, grant, at) for grant, at in rows), key=due_at)
 
 
-async def refresh_claimed(broker: Broker, claim: Claim) -> None:
-    """Refresh one claimed grant. Whatever goes wrong is on its row and in the log, and stops nothing else."""
+def due_at(held: Held) -> datetime:
+    """Return when a claimed grant fell due."""
+    assert held.grant.next_refresh_at is not None  # noqa: S101 - it was claimed because of it
+    return held.grant.next_refresh_at
+
+
+async def refresh_claimed(broker: Broker, claim: Claim, *, now: datetime) -> None:
+    """Refresh one claimed grant, or put it off. Whatever goes wrong is on its row and in the log, and stops nothing."""
+    grant = claim.held.grant
     try:
-        await refresh_grant(
-            broker,
-            claim.project_id,
-            claim.grant_id,
-            seen_version=claim.token_version,
-            claimed=claim.lease,
-        )
+        if is_wanted(claim.app, grant, idle_after=broker.settings.idle_after, now=now):
+            await refresh_grant(broker, grant.project_id, grant.id, seen_version=grant.token_version, claim=claim)
+        else:
+            await _put_off(broker, claim, now=now)
     except EvergrantError as error:
-        log.info("a refresh failed", extra={"grant": claim.grant_id, "error": error.message})
+        log.info("a refresh failed", extra={"grant": grant.id, "app": grant.app_id, "error": error.message})
     except Exception:
-        log.exception("a refresh broke", extra={"grant": claim.grant_id})
+        log.exception("a refresh broke", extra={"grant": grant.id, "app": grant.app_id})
+
+
+async def _put_off(broker: Broker, claim: Claim, *, now: datetime) -> None:
+    grant = claim.held.grant
+    later = next_refresh(
+        claim.app,
+        grant.fresh_until,
+        used_at=used_at(grant),
+        refreshed_at=refreshed_at(grant),
+        idle_after=broker.settings.idle_after,
+        now=now,
+    )
+    await lease.write(broker, lease.closing(claim.held).values(next_refresh_at=later))

@@ -12,7 +12,7 @@ from pydantic import SecretStr
 from sqlalchemy import select
 
 from evergrant import clock
-from evergrant.broker import policies
+from evergrant.broker import policies, usage
 from evergrant.broker.apps import load_app
 from evergrant.broker.audit import record
 from evergrant.broker.grants import ResourceOwner, token_slot
@@ -98,6 +98,7 @@ async def fetch_token(broker: Broker, principal: Principal, wanted: Wanted, *, n
     if view.access_token is None:  # a refresh brings one, so this cannot be; but an empty token must never get out
         raise TokenNotFound
     access = await broker.vault.open(token_slot(project_id, view.id, "access_token"), view.access_token)
+    usage.note(broker, project_id, view, now=now)
     refresh = None
     if wanted.with_refresh_token and view.refresh_token is not None:
         refresh = await broker.vault.open(token_slot(project_id, view.id, "refresh_token"), view.refresh_token)

@@ -222,7 +222,7 @@ def _lifetime(upload: TokenUpload, *, now: datetime) -> Lifetime:
         return Lifetime(None, None, None)
     left = upload.access_token_expiry - int(now.timestamp())
     if left > 0:
-        return lifetime(left, refreshable=upload.refresh_token is not None, now=now)
+        return lifetime(left, now=now)
     ended = datetime.fromtimestamp(upload.access_token_expiry, UTC)
     return Lifetime(ended, ended, now + timedelta(seconds=1))
 
@@ -244,8 +244,7 @@ async def store(
     return await save_tokens(
         session,
         grant_id=prepared.grant_id,
-        project_id=project_id,
-        app_id=upload.app_id,
+        app=current,
         owner=upload.owner,
         external_identifier=upload.external_identifier,
         granted_by=upload.granted_by,
@@ -284,14 +283,12 @@ async def _verify_and_store(
     except TimeoutError:
         raise UpstreamUnavailable(f"{app.name} did not answer within {VERIFY_SECONDS:.0f} s.") from None
     except ReauthorizationRequired as error:
-        message = f"{error.message.removesuffix(' The user must connect again.')} Nothing was stored."
+        message = f"{error.message.removesuffix(token_endpoint.CONNECT_AGAIN)} Nothing was stored."
         raise RefreshTokenRefused(message, provider_error=error.provider_error) from error
     now = clock.utcnow()
     if answer.refresh_token is None:  # none returned keeps the old one (RFC 6749 section 6)
         answer = replace(answer, refresh_token=upload.refresh_token)
-    tokens = await until_it_works(
-        lambda: seal_answer(broker, app.project_id, grant_id, answer, has_refresh_token=True, now=now)
-    )
+    tokens = await until_it_works(lambda: seal_answer(broker, app.project_id, grant_id, answer, now=now))
     scopes = answer.scopes if answer.scopes is not None else _scopes(app, upload)
     prepared = PreparedUpload(upload, grant_id, scopes, token_sub, tokens)
 

@@ -41,6 +41,7 @@ class GrantView(NamedTuple):
     last_refresh_time: datetime | None
     last_refresh_error: str
     token_version: int
+    last_fetched_at: datetime | None
 
     @classmethod
     def of(cls, grant: Grant) -> "GrantView":
@@ -183,7 +184,7 @@ class SqliteGrantReader:
         values[5] = json.loads(values[5])
         values[8] = Sealed(values[8]) if values[8] is not None else None
         values[10] = Sealed(values[10]) if values[10] is not None else None
-        for index in (11, 12, 13):
+        for index in (11, 12, 13, 16):
             if values[index] is not None:
                 values[index] = datetime.fromisoformat(values[index]).replace(tzinfo=UTC)
         return GrantView(*values)

@@ -87,6 +87,7 @@ def failure_of(
         return UpstreamUnavailable(
             f"{who} answered {status} with something that is not an OAuth answer. It is tried again later.",
             retry_after=_retry_after(answer),
+            in_doubt=status < 300,
         )
     return UpstreamRejected(
         f"{who} refuses this app: {said.rstrip('.') or f'it answered {status}'}. Correct the app's settings.",
@@ -97,7 +98,7 @@ def failure_of(
 
 def not_a_token_response(client_name: str, why: str) -> UpstreamUnavailable:
     """Make the error for a success status without a usable token."""
-    return UpstreamUnavailable(f"{client_name or 'The provider'}: {why}. It is tried again later.")
+    return UpstreamUnavailable(f"{client_name or 'The provider'}: {why}. It is tried again later.", in_doubt=True)
 
 
 def _error(members: dict[str, Any], status: int, secrets: tuple[str, ...]) -> tuple[str, str]:

@@ -19,6 +19,8 @@ from evergrant.oauth2.registration import ClientRegistration, ServerMetadata
 from evergrant.oauth2.token_response import InvalidTokenResponse, TokenResponse
 from evergrant.oauth2.transport import Http, HttpAnswer
 
+CONNECT_AGAIN = " The user must connect again."
+"""Ends the message about a consent that is dead."""
 _RESERVED = frozenset(
     {
         "grant_type",
@@ -96,7 +98,7 @@ async def refresh(
     body = prepare_token_request("refresh_token", body=urlencode(own), **parameters)
 
     def reauthorize(text: str, code: str) -> ReauthorizationRequired:
-        message = f"{text} The user must connect again."
+        message = text + CONNECT_AGAIN
         return ReauthorizationRequired(message, last_refresh_error=message, provider_error=code)
 
     return await _token_request(

@@ -204,17 +204,19 @@ class Http:
         try:
             async with asyncio.timeout(self._total_seconds):
                 return await self._exchange(method, target, headers, content)
-        except (TimeoutError, httpcore2.TimeoutException):
+        except (httpcore2.ConnectTimeout, httpcore2.PoolTimeout):
             raise UpstreamUnavailable(f"{host} did not answer in time.") from None
+        except (TimeoutError, httpcore2.TimeoutException):
+            raise UpstreamUnavailable(f"{host} did not answer in time.", in_doubt=True) from None
         except _NameNotResolved:
             raise UpstreamUnavailable(f"{host} cannot be reached: the name does not resolve.") from None
         except httpcore2.ConnectError as error:
             reason = "its TLS certificate is not accepted" if _is_tls(error) else "it takes no connection"
             raise UpstreamUnavailable(f"{host} cannot be reached: {reason}.") from None
         except (httpcore2.NetworkError, httpcore2.ProtocolError, OSError):
-            raise UpstreamUnavailable(f"{host} broke off or garbled its answer.") from None
+            raise UpstreamUnavailable(f"{host} broke off or garbled its answer.", in_doubt=True) from None
         except _UnusableAnswer as error:
-            raise UpstreamUnavailable(f"{host} {error}.") from None
+            raise UpstreamUnavailable(f"{host} {error}.", in_doubt=True) from None
 
     async def _exchange(
         self, method: str, target: Target, headers: Mapping[str, str], content: bytes | None

@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
 
 from evergrant import __version__
+from evergrant.broker import usage
 from evergrant.broker.access import write_down_use
 from evergrant.broker.runtime import Broker, open_broker
 from evergrant.errors import EvergrantError
@@ -118,5 +119,6 @@ async def _write_down_use(broker: Broker, stop: asyncio.Event) -> None:
             await asyncio.wait_for(stop.wait(), WRITE_DOWN_SECONDS)
         try:
             await write_down_use(broker)
+            await usage.write_down(broker)
         except EvergrantError:
-            log.warning("could not write down when keys were used", exc_info=True)
+            log.warning("could not write down when keys and connections were used", exc_info=True)

@@ -39,6 +39,8 @@ STORED = {
     "scopes": [{"value": SCOPE, "description": "See your contacts"}],
     "skipConsentPage": False,
     "requireConfirmation": False,
+    "refreshPolicy": "proactive",
+    "refreshTokenIdleSeconds": 0,
     "health": {"status": "ok", "reason": "", "since": ""},
     "createdTime": "1741103514",
     "updatedTime": "1741103514",

@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 
 from fastapi import APIRouter, Path
-from pydantic import Field, model_validator
+from pydantic import Field, Strict, model_validator
 
 from evergrant import clock
 from evergrant.broker import apps
@@ -99,6 +99,16 @@ class AppFields(StrictWireModel):
     require_confirmation: Flag | None = Field(
         default=None, description="A connection counts only after your backend confirmed who came back."
     )
+    refresh_policy: ShortText | None = Field(
+        default=None,
+        description="`proactive` refreshes in the background before a fetch would have to wait; `on_demand` does not.",
+    )
+    refresh_token_idle_seconds: Annotated[int, Strict()] | None = Field(
+        default=None,
+        ge=0,
+        description="After so many seconds without use the provider's refresh tokens die, so evergrant uses them well "
+        "before, whatever the policy. 0 for never.",
+    )
 
 
 class CreateApp(AppFields):
@@ -184,6 +194,8 @@ class AppBody(WireModel):
     scopes: list[ScopeDescription]
     skip_consent_page: bool
     require_confirmation: bool
+    refresh_policy: str
+    refresh_token_idle_seconds: int
     health: AppHealth
     created_time: str
     updated_time: str
@@ -247,6 +259,8 @@ def app_body(broker: Broker, app: OutboundApp) -> AppBody:
         scopes=[ScopeDescription(value=k, description=v) for k, v in app.scope_descriptions.items()],
         skip_consent_page=app.skip_consent_page,
         require_confirmation=app.require_confirmation,
+        refresh_policy=app.refresh_policy,
+        refresh_token_idle_seconds=app.refresh_token_idle_seconds,
         health=AppHealth(
             status="unhealthy" if app.unhealthy_since else "ok",
             reason=app.unhealthy_reason,
@@ -295,6 +309,8 @@ def definition(body: AppFields, app_id: str) -> AppDefinition:
         scope_descriptions=(None if body.scopes is None else {scope.value: scope.description for scope in body.scopes}),
         skip_consent_page=body.skip_consent_page,
         require_confirmation=body.require_confirmation,
+        refresh_policy=body.refresh_policy,
+        refresh_token_idle_seconds=body.refresh_token_idle_seconds,
     )
 
 

@@ -1,0 +1,83 @@
+"""When a grant is refreshed in the background: ahead of every expiry, only to stay alive, or not at all.
+
+An app's `refresh_policy` says which: `proactive`, so that a fetch never waits, or `on_demand`. Grants that nobody has
+fetched for long drop to keeping alive by themselves. Where a provider lets refresh tokens die of disuse (the app's
+`refresh_token_idle_seconds`), every grant is refreshed well before that, whatever its policy.
+"""
+
+import random
+from datetime import datetime, timedelta
+
+from evergrant.db import Grant, OutboundApp
+
+PROACTIVE = "proactive"
+ON_DEMAND = "on_demand"
+POLICIES = (PROACTIVE, ON_DEMAND)
+
+KEEP_ALIVE_SHARE = (0.5, 0.65)
+"""Parts of a refresh token's life without use after which it is used, at a random one between these."""
+KEEP_ALIVE = timedelta(days=7)
+"""How often a grant that nobody fetches is refreshed, where its provider's rule is not known."""
+KEEP_ALIVE_JITTER = (0.9, 1.1)
+
+
+def is_kept_fresh(app: OutboundApp, *, used_at: datetime, idle_after: timedelta | None, now: datetime) -> bool:
+    """Tell whether a grant is refreshed ahead of each expiry; `idle_after` None never calls one idle."""
+    idle = idle_after is not None and now - used_at >= idle_after
+    return app.refresh_policy == PROACTIVE and not idle
+
+
+def next_refresh(
+    app: OutboundApp,
+    due: datetime | None,
+    *,
+    used_at: datetime,
+    refreshed_at: datetime,
+    idle_after: timedelta | None,
+    now: datetime,
+) -> datetime | None:
+    """Return when the background takes up a grant that can be refreshed; None for never.
+
+    Args:
+        app: the grant's app.
+        due: when its access token is to be replaced before a fetch would have to; None where it does not end.
+        used_at: when it was last fetched, or connected.
+        refreshed_at: when its refresh token was last used, or issued.
+        idle_after: how long without a fetch makes it idle.
+        now: the moment.
+    """
+    alive = None
+    if app.refresh_token_idle_seconds:
+        share = random.uniform(*KEEP_ALIVE_SHARE)  # noqa: S311 - jitter, not a secret
+        alive = refreshed_at + timedelta(seconds=app.refresh_token_idle_seconds * share)
+    if is_kept_fresh(app, used_at=used_at, idle_after=idle_after, now=now):
+        return min((at for at in (due, alive) if at is not None), default=None)
+    if alive is not None or due is None or app.refresh_policy == ON_DEMAND:
+        return alive
+    return max(due, refreshed_at + KEEP_ALIVE * random.uniform(*KEEP_ALIVE_JITTER))  # noqa: S311 - jitter
+
+
+def is_wanted(app: OutboundApp, grant: Grant, *, idle_after: timedelta | None, now: datetime) -> bool:
+    """Tell whether a grant that is due is to be refreshed now.
+
+    Its due time was set by the policy and the use at its last refresh, and both may have changed since.
+    """
+    if is_kept_fresh(app, used_at=used_at(grant), idle_after=idle_after, now=now):
+        return True
+    if app.refresh_token_idle_seconds:
+        earliest = timedelta(seconds=app.refresh_token_idle_seconds * KEEP_ALIVE_SHARE[0])
+    elif app.refresh_policy == PROACTIVE:
+        earliest = KEEP_ALIVE * KEEP_ALIVE_JITTER[0]
+    else:
+        return False
+    return now >= refreshed_at(grant) + earliest
+
+
+def used_at(grant: Grant) -> datetime:
+    """Return when a grant was last fetched, or connected."""
+    return grant.last_fetched_at or grant.consented_at
+
+
+def refreshed_at(grant: Grant) -> datetime:
+    """Return when a grant's refresh token was last used, or issued."""
+    return grant.last_refresh_time or grant.consented_at
