@@ -153,7 +153,7 @@ def test_policies_hold_here_too(here: Installation, idp: Issuer) -> None:
         here.backend.http.delete(f"/v1/mgmt/outbound/policies?id={made.json()['policy']['id']}")
 
 
-def test_the_project_is_said_where_several_trust_the_issuer(here: Installation) -> None:
+def test_the_project_is_said_where_several_trust_the_issuer(here: Installation, idp: Issuer) -> None:
     made = new_project(here.settings)
     other = Backend(here.url, made.project_id, made.management_key)
     with issuer() as shared:
@@ -161,7 +161,7 @@ def test_the_project_is_said_where_several_trust_the_issuer(here: Installation) 
         trust(other, shared)
         assert oauth_error(exchange(here, shared.access("alice")), "invalid_request")
         answer = exchange(here, shared.access("alice"), project_id=here.backend.project_id)
-        assert answer.status_code == 200
+        assert answer.status_code == 200, answer.text
     other.http.close()
 
 
