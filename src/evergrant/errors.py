@@ -14,6 +14,7 @@ EvergrantError                           status  code
 ├── AlreadyExists                        409     E111507
 ├── RefreshTokenRefused                  400     E111508   (an upload with `verifyRefresh`)
 ├── RequestTooLarge                      413     E011008
+├── RateLimited                          429     E130429
 ├── UpstreamError
 │   ├── UpstreamUnavailable              503     E111505
 │   └── UpstreamRejected                 502     E111506
@@ -30,6 +31,7 @@ operator may know goes to the log, never into a message.
 """
 
 from collections.abc import Mapping
+from math import ceil
 from typing import Any, ClassVar
 
 
@@ -148,6 +150,19 @@ class RequestTooLarge(EvergrantError):
 
     status = 413
     code = "E011008"
+
+
+class RateLimited(EvergrantError):
+    """Too many requests: wait for as many seconds as Retry-After says, and then go on more slowly."""
+
+    status = 429
+    code = "E130429"
+
+    def __init__(self, *, limit: int, wait_seconds: float) -> None:
+        """`limit` is in requests per second."""
+        super().__init__()
+        self.limit = limit
+        self.retry_after = max(1, ceil(wait_seconds))
 
 
 class UpstreamError(EvergrantError):

@@ -66,6 +66,16 @@ class Settings(BaseSettings):
         ge=0,
         description="A connection that nobody fetched for so many days is refreshed only to stay alive; 0 for never.",
     )
+    rate_limit_per_key: int = Field(
+        default=1000,
+        ge=0,
+        description="Requests per second that one management key or user may make of one process; 0 for no limit.",
+    )
+    rate_limit_per_address: int = Field(
+        default=20,
+        ge=0,
+        description="Wrong credentials and browser pages per second that one address may ask of one process; 0: any.",
+    )
     bootstrap_project_id: str | None = Field(
         default=None, description="A project to create at start if it does not exist."
     )

@@ -35,6 +35,8 @@ def replicas_on(postgresql_url: str, *, data_dir: Path, logs: Path, count: int) 
         public_url=f"http://127.0.0.1:{free_port()}",
         egress_allow="127.0.0.0/8",
         refresher=False,
+        rate_limit_per_key=0,
+        rate_limit_per_address=0,
         log_level="warning",
     )
     made = new_project(settings)

@@ -32,6 +32,7 @@ async def authenticate(broker: Broker, authorization: str, *, client_address: st
     Raises:
         AuthenticationFailed: whatever is wrong with it; only an expired key or a forbidden address is told apart, and
             only to somebody who holds the right key.
+        RateLimited: it asks too much, or this address has brought too many wrong ones.
         Unavailable: the database cannot be reached.
     """
     scheme, _, credential = authorization.partition(" ")
@@ -45,23 +46,36 @@ async def authenticate(broker: Broker, authorization: str, *, client_address: st
     if remembered is not None and remembered[1] > time.monotonic():
         principal = remembered[0]
     else:
-        try:
-            principal = await _look_up(broker, project_id, key_digest)
-        except AuthenticationFailed:
-            # An operator's own key may look like a JWT, but no JWT is the text of a key.
-            if not looks_like_jwt(key):
-                raise
-            principal = await recognise(broker, project_id, key, now=now)
+        principal = await _look_up_or_count(broker, project_id, key, key_digest, client_address, now=now)
         if len(broker.principals) >= MAX_REMEMBERED:
             broker.principals.clear()
         broker.principals[project_id, key_digest] = (principal, time.monotonic() + REMEMBER_SECONDS)
     principal.check_usable(client_address=client_address, now=now)
+    broker.limits.keys.take((principal.project_id, principal.name))
     if principal.is_user:
         return principal
     broker.keys_used[project_id, principal.key_id] = now
     if (use := (project_id, principal.key_id, client_address)) not in broker.addresses_known:
         broker.addresses_used.setdefault(use, now)
     return principal
+
+
+async def _look_up_or_count(
+    broker: Broker, project_id: str, key: str, key_digest: bytes, client_address: str, *, now: datetime
+) -> Principal:
+    """Look a credential up. A wrong one counts against the address, which at its limit costs us nothing any more."""
+    broker.limits.addresses.require(client_address)
+    try:
+        try:
+            return await _look_up(broker, project_id, key_digest)
+        except AuthenticationFailed:
+            # An operator's own key may look like a JWT, but no JWT is the text of a key.
+            if not looks_like_jwt(key):
+                raise
+            return await recognise(broker, project_id, key, now=now)
+    except AuthenticationFailed:
+        broker.limits.addresses.take(client_address)
+        raise
 
 
 async def _look_up(broker: Broker, project_id: str, key_digest: bytes) -> Principal:

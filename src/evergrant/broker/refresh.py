@@ -15,6 +15,7 @@ import random
 import time
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 
 from sqlalchemy import Update, update
 
@@ -95,9 +96,10 @@ async def refresh_grant(
     while True:
         flight = broker.refreshes.start(
             (project_id, grant_id),
-            lambda: _refresh(broker, project_id, grant_id, seen_version=seen_version, claim=claim),
+            partial(_refresh, broker, project_id, grant_id, seen_version=seen_version, claim=claim),
         )
         grant = await asyncio.shield(flight)
+        claim = None  # it was for the first flight only
         # A flight that set out for somebody who had seen an older version may have brought only what we have seen.
         if grant.token_version > seen_version:
             return grant

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from evergrant.broker.endpoints import Endpoints
 from evergrant.broker.journal import Journal
+from evergrant.broker.limits import Limits
 from evergrant.broker.principal import Principal
 from evergrant.broker.single_flight import SingleFlight
 from evergrant.broker.vault import Vault
@@ -43,6 +44,7 @@ class Broker:
     http: Http
     grant_reader: GrantReader
     journal: Journal
+    limits: Limits
     metrics: Metrics = field(default_factory=Metrics)
     endpoints: Endpoints = field(default_factory=Endpoints)
     refreshes: "SingleFlight[tuple[str, str], Grant]" = field(default_factory=SingleFlight)
@@ -87,6 +89,7 @@ async def open_broker(settings: Settings) -> AsyncIterator[Broker]:
                 http=http,
                 grant_reader=reader,
                 journal=Journal(settings.data_dir / JOURNAL_FOLDER),
+                limits=Limits(per_key=settings.rate_limit_per_key, per_address=settings.rate_limit_per_address),
             )
             try:
                 yield broker

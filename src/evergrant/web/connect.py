@@ -3,7 +3,7 @@
 import secrets
 from urllib.parse import urlencode
 
-from fastapi import APIRouter, Form, Request
+from fastapi import APIRouter, Depends, Form, Request
 from fastapi.responses import RedirectResponse, Response
 
 from evergrant import clock
@@ -13,10 +13,10 @@ from evergrant.broker.audit import Actor, actor
 from evergrant.broker.connect import Trip
 from evergrant.broker.runtime import Broker
 from evergrant.errors import AppNotFound, ConnectFailed, EvergrantError
-from evergrant.web.deps import BrokerDep
+from evergrant.web.deps import BrokerDep, limit_address
 from evergrant.web.templating import PAGE_HEADERS, message_page, page
 
-router = APIRouter(include_in_schema=False)
+router = APIRouter(include_in_schema=False, dependencies=[Depends(limit_address)])
 
 COOKIE_SECONDS = 1800
 RESULT_PATH = "/connect-result"

@@ -35,6 +35,15 @@ async def principal_of(request: Request) -> Principal:
     return principal
 
 
+def limit_address(request: Request) -> None:
+    """Count a call that needs no credential against its address.
+
+    Raises:
+        RateLimited: there were too many.
+    """
+    get_broker(request).limits.addresses.take(request.client.host if request.client else "")
+
+
 def require(permission: Permission) -> Callable[[Request], Awaitable[Principal]]:
     """Make a dependency that authenticates and checks one permission."""
 

@@ -18,6 +18,7 @@ from evergrant.errors import (
     MissingArgument,
     NotFound,
     OperatorError,
+    RateLimited,
     RequestTooLarge,
 )
 from evergrant.logs import request_id
@@ -88,6 +89,12 @@ def render(request: Request, error: EvergrantError) -> Response:
         log.error("not set up correctly", exc_info=error)
         error = OperatorError()  # the reason is the operator's, and is in the log
     headers = {"Retry-After": str(error.retry_after)} if error.retry_after is not None else {}
+    if isinstance(error, RateLimited):
+        headers |= {
+            "x-ratelimit-limit": str(error.limit),
+            "x-ratelimit-remaining": "0",
+            "x-ratelimit-reset": str(error.retry_after),
+        }
     if error.status == 401:
         headers["WWW-Authenticate"] = 'Bearer realm="evergrant"'
     if request.url.path.startswith("/v1/") and not isinstance(error, ConnectFailed):

@@ -23,6 +23,7 @@ from evergrant.errors import (
     InvalidRequest,
     OperatorError,
     PermissionDenied,
+    RateLimited,
     TokenNotFound,
     UpstreamRejected,
 )
@@ -99,6 +100,7 @@ def _documented_error(description: str) -> dict[str, Any]:
     response_model=ExchangeAnswer,
     responses={
         400: _documented_error("`error` says what is wrong (RFC 6749 section 5.2, RFC 8693 section 2.2.2)."),
+        429: _documented_error("Too many requests. Obey `Retry-After` (seconds)."),
         502: _documented_error("The provider refuses the app's registration: the operator must correct it."),
         503: _documented_error("The provider, the issuer or the database is away. Obey `Retry-After` (seconds)."),
     },
@@ -224,6 +226,8 @@ def _translated(error: EvergrantError) -> OAuthError:
         case OperatorError():
             log.error("not set up correctly", exc_info=error)
             return OAuthError("server_error", OperatorError().message, status=500)
+        case RateLimited():
+            return OAuthError("temporarily_unavailable", error.message, status=429, retry_after=error.retry_after)
         case _ if error.status == 503:
             return OAuthError("temporarily_unavailable", error.message, status=503, retry_after=error.retry_after or 5)
         case _:

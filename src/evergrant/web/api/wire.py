@@ -101,11 +101,13 @@ def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
         404: "There is no such app, or nobody has connected it with these scopes: send the user through connect.",
         409: "The id or the name is already taken.",
         413: "The body is larger than 1 MiB.",
+        429: "Too many requests. Obey `Retry-After` (seconds); `x-ratelimit-limit` is per second.",
         502: "The provider refuses this app's registration: the operator must correct it.",
         503: "The provider or the database is away and there is no valid token left. Obey `Retry-After` (seconds).",
     }
     return {
-        status: {"model": ErrorBody, "description": meanings[status]} for status in sorted({401, 403, 503, *statuses})
+        status: {"model": ErrorBody, "description": meanings[status]}
+        for status in sorted({401, 403, 429, 503, *statuses})
     }
 
 

@@ -1,0 +1,81 @@
+"""Who asks too much is told to wait, and nobody else notices."""
+
+import time
+from collections.abc import Callable, Iterator
+
+import httpx2
+import pytest
+
+from evergrant.settings import Settings
+from tests.infra.installation import Installation, installation
+
+
+@pytest.fixture
+def here(settings: Settings) -> Iterator[Installation]:
+    """A key may ask twice a second, an address once; what is saved up is ten times that."""
+    limits = {"refresher": False, "rate_limit_per_key": 2, "rate_limit_per_address": 1}
+    with installation(settings.model_copy(update=limits)) as running:
+        yield running
+
+
+def is_limited(answer: httpx2.Response, *, limit: int) -> bool:
+    body = answer.json() if answer.headers["content-type"] == "application/json" else {"errorCode": "E130429"}
+    return (
+        (answer.status_code, body["errorCode"]) == (429, "E130429")
+        and int(answer.headers["retry-after"]) >= 1
+        and answer.headers["x-ratelimit-limit"] == str(limit)
+        and answer.headers["x-ratelimit-remaining"] == "0"
+    )
+
+
+def until_limited(ask: Callable[[], httpx2.Response]) -> list[httpx2.Response]:
+    """Ask until the answer is 429; a slow machine is allowed more, because it lets more time pass."""
+    answers = [ask()]
+    while answers[-1].status_code != 429 and len(answers) < 500:
+        answers.append(ask())
+    return answers
+
+
+def test_a_key_that_asks_too_much_waits_and_then_goes_on(here: Installation) -> None:
+    answers = until_limited(lambda: here.backend.get("apps"))
+    assert answers[0].status_code == 200
+    assert is_limited(answers[-1], limit=2)
+    other = here.backend.http.put("/v1/mgmt/managementkey", json={"name": "other", "permissions": ["apps:read"]})
+    assert other.status_code == 429, "the calls share one limit"
+    time.sleep(1.1)
+    assert here.backend.get("apps").status_code == 200
+
+
+def test_wrong_credentials_are_refused_unread_after_too_many_and_right_ones_are_still_known(
+    here: Installation,
+) -> None:
+    assert here.backend.get("apps").status_code == 200
+    with httpx2.Client(base_url=here.url, trust_env=False) as http:
+        path, headers = "/v1/mgmt/outbound/apps", {"Authorization": f"Bearer {here.backend.project_id}:guess"}
+        answers = until_limited(lambda: http.get(path, headers=headers))
+        assert answers[0].status_code == 401
+        assert is_limited(answers[-1], limit=1)
+        form = {
+            "grant_type": "urn:ietf:params:oauth:grant-type:token-exchange",
+            "subject_token": "eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJhIn0.c2ln",
+            "subject_token_type": "urn:ietf:params:oauth:token-type:access_token",
+            "audience": "practice",
+        }
+        exchanged = http.post("/oauth2/v1/token", data=form)
+        assert (exchanged.status_code, exchanged.json()["error"]) == (429, "temporarily_unavailable")
+        assert exchanged.headers["retry-after"]
+    assert here.backend.get("apps").status_code == 200
+
+
+def test_pages_for_browsers_are_limited_by_address(here: Installation) -> None:
+    with httpx2.Client(base_url=here.url, trust_env=False) as http:
+        answers = until_limited(lambda: http.get("/connect/some-ticket-that-nobody-made"))
+    assert answers[0].status_code in (400, 404)
+    assert is_limited(answers[-1], limit=1)
+    assert "text/html" in answers[-1].headers["content-type"]
+
+
+def test_without_limits_nobody_waits(settings: Settings) -> None:
+    limits = {"refresher": False, "rate_limit_per_key": 0, "rate_limit_per_address": 0}
+    with installation(settings.model_copy(update=limits)) as running:
+        assert {running.backend.get("apps").status_code for _ in range(60)} == {200}
