@@ -1,5 +1,6 @@
 """The house: what is shipped around the code says the same as the code."""
 
+import json
 import re
 import shlex
 import subprocess
@@ -13,12 +14,15 @@ from typing import Any
 import click
 import pytest
 import yaml
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import Connection
+from sqlalchemy import Connection, select, text
 
+from evergrant.broker.principal import ALL_PERMISSIONS
 from evergrant.cli import cli
-from evergrant.db import Base
+from evergrant.db import Base, ManagementKey
 from evergrant.db.engine import database_url as with_driver
 from evergrant.db.engine import make_engine
 from evergrant.settings import PREFIX, SECRETS, Settings
@@ -155,6 +159,38 @@ async def test_the_migrations_build_exactly_what_the_models_say(database_url: st
     async with engine.connect() as connection:
         assert await connection.run_sync(differences) == []
     await engine.dispose()
+
+
+async def test_an_upgrade_lets_a_key_that_may_do_everything_do_so_still(tmp_path: Path, postgres_server: Any) -> None:
+    first = ["apps:read", "apps:write", "connect", "tokens:fetch", "tokens:fetch:refresh_token", "tokens:write"]
+    everything, less = sorted([*first, "keys", "audit"]), sorted([*first, "keys"])
+
+    def upgrade(connection: Connection, revision: str) -> None:
+        config = Config()
+        config.set_main_option("script_location", str(ROOT / "migrations"))
+        config.attributes["connection"] = connection
+        command.upgrade(config, revision)
+
+    for url in (f"sqlite:///{tmp_path / 'old.db'}", postgres_server.create_database("old_keys")):
+        engine = make_engine(with_driver(url, Path()))
+        async with engine.begin() as connection:
+            await connection.run_sync(upgrade, "0003")
+            insert = "INSERT INTO projects (id, name, redirect_origins, created_at) VALUES ('P1', 'One', '[]', '{}')"
+            await connection.exec_driver_sql(insert.format("2026-01-31 00:00:00"))
+            for name, permissions in (("all", everything), ("less", less)):
+                await connection.execute(
+                    text(
+                        "INSERT INTO management_keys (project_id, id, name, description, digest, permissions, app_ids,"
+                        " allowed_cidrs, disabled, created_at) SELECT 'P1', :name, :name, '', :digest, "
+                        + ("CAST(:permissions AS json)" if engine.dialect.name == "postgresql" else ":permissions")
+                        + ", '[]', '[]', false, created_at FROM projects"
+                    ),
+                    {"name": name, "digest": name.encode(), "permissions": json.dumps(permissions)},
+                )
+            await connection.run_sync(upgrade, "head")
+            rows = await connection.execute(select(ManagementKey.id, ManagementKey.permissions))
+            assert {row.id: row.permissions for row in rows} == {"all": sorted(ALL_PERMISSIONS), "less": less}
+        await engine.dispose()
 
 
 def test_the_changelog_speaks_of_this_version() -> None:

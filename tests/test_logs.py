@@ -27,6 +27,7 @@ TICKET = "3q2-7wQx0Ck5nXy1mB8fLr6hJt4vZsPdEaUiOg9KcNM"
     [
         (f"key {KEY} is wrong", KEY),
         (f"Authorization: Bearer P123:{KEY}", KEY),
+        ("signed with whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"),
         ("{'authorization': 'Bearer abc.def.ghi'}", "abc.def.ghi"),
         ("authorization: basic dXNlcjpwYXNzd29yZA==", "dXNlcjpwYXNzd29yZA=="),
         ("GET https://p.example/cb?code=4/0Adeu5B&state=xyz123", "4/0Adeu5B"),

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import contextlib
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ from evergrant.crypto.sealed import Sealed, Slot
 from evergrant.practice.faults import half_a_body, html, instead
 from evergrant.settings import Settings
 from tests.infra.installation import APP_ID, Backend, Browser, Provider, new_project, practice_provider
+from tests.infra.receiver import Received, Receiver, receiver
 from tests.infra.rows import dump, execute
 from tests.infra.serving import ServerProcess, environment_of, free_port
 
@@ -26,6 +28,8 @@ pytestmark = pytest.mark.xdist_group("secrets")  # one worker makes the module's
 CLIENT_SECRET = "planted-client-secret-7f3a"
 DATABASE_PASSWORD = "planted-database-password-7f3a"
 BAD = "planted-in-a-bad-request-7f3a"
+HOOK_PATH = "planted-in-a-webhooks-url-7f3a"
+TOLD = {"grant.created", "grant.reauthorization_required", "app.unhealthy", "app.recovered", "webhook.test"}
 
 
 @dataclass
@@ -37,6 +41,8 @@ class Haul:
     returned: list[str] = field(default_factory=list)
     """Where browsers were sent back to."""
     log: str = ""
+    told: list[Received] = field(default_factory=list)
+    """What webhooks were sent."""
 
     def plant(self, what: str, *values: str) -> None:
         assert all(len(value) > 12 for value in values), what
@@ -87,13 +93,19 @@ def haul(
                 stack.callback(http.close)
                 http.event_hooks = {"response": [httpx2.Response.read, haul.answers.append]}
             backend.create_app({**provider.registration, "clientSecret": CLIENT_SECRET})
+            hooks = stack.enter_context(receiver())
+            listen(haul, backend, hooks)
             connect(haul, settings, backend, browser, provider)
             refuse(backend, browser)
             refresh_badly(haul, backend, provider)
             break_a_row(settings, backend)
             for path in ("/docs", "/openapi.json", "/healthz", "/readyz", "/nothing-here"):
                 browser.open(server.url + path)
+            deadline = time.monotonic() + 15
+            while not {one.type for one in hooks.received} >= TOLD and time.monotonic() < deadline:
+                time.sleep(0.1)
             server.stop()
+            haul.told = hooks.received
             haul.log = server.output()
             haul.plant("access token", *provider.state.access_tokens)
             haul.plant("refresh token", *provider.state.refresh_tokens)
@@ -123,6 +135,19 @@ def connect(haul: Haul, settings: Settings, backend: Backend, browser: Browser, 
     echo = {"error": "invalid_request", "error_description": f"code={code} client_secret={CLIENT_SECRET}"}
     provider.state.next_token_answers.append(instead(400, echo))
     haul.returned.append(browser.open(failing).headers["location"])
+
+
+def listen(haul: Haul, backend: Backend, hooks: Receiver) -> None:
+    """Make webhooks: one that accepts, and one that does not, at an address that is as good as a password."""
+    haul.plant("webhook address", HOOK_PATH)
+    hooks.answer(f"/{HOOK_PATH}", 500)
+    for path in ("good", HOOK_PATH):
+        made = backend.post("webhook/create", {"url": f"{hooks.url}/{path}"}).json()
+        rotated = backend.post("webhook/rotate-secret", {"id": made["webhook"]["id"]}).json()
+        haul.plant("webhook secret", made["secret"], rotated["secret"])
+        assert backend.post("webhook/test", {"id": made["webhook"]["id"]}).status_code == 200
+    backend.post("webhook/create", {"url": f"http://{BAD}/"})
+    backend.post("webhook/create", {"url": "https://a.example", "secret": BAD})
 
 
 async def code_verifiers(settings: Settings) -> list[str]:
@@ -218,7 +243,7 @@ def test_the_log_tells_much_and_no_secret(haul: Haul) -> None:
 
 
 def test_no_refusal_and_no_page_holds_a_secret(haul: Haul) -> None:
-    meant = ("app/user/token", "app/connect")
+    meant = ("app/user/token", "app/connect", "webhook/create", "webhook/rotate-secret")
     searched = 0
     for answer in haul.answers:
         ours = "/authorize" not in answer.url.path
@@ -239,11 +264,18 @@ def test_the_way_back_to_the_application_carries_no_secret(haul: Haul) -> None:
         assert set(parse_qs(urlsplit(location).query)) <= {"outboundAppId", "outboundStatus", "err", "errDescription"}
 
 
+def test_what_webhooks_are_sent_holds_no_secret(haul: Haul) -> None:
+    assert {one.type for one in haul.told} >= TOLD
+    for one in haul.told:
+        assert haul.found_in(f"{one.body.decode()} {one.headers}") == [], one.type
+
+
 def test_the_search_would_find_them(haul: Haul) -> None:
     for what, values in haul.secrets.items():
         for value in values:
             assert what in haul.found_in(f"x{value}x")
     assert haul.secrets.keys() == {
         *("master key", "database password", "client secret", "management key", "what bad requests held"),
+        *("webhook secret", "webhook address"),
         *("ticket", "state", "nonce", "code verifier", "access token", "refresh token", "code", "cookie"),
     }

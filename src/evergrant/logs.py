@@ -19,6 +19,8 @@ request_id: ContextVar[str] = ContextVar("request_id", default="")
 _SECRET_PATTERNS: tuple[tuple[tuple[str, ...], re.Pattern[str]], ...] = (
     # our own management keys and tickets, wherever they stand
     (("evg_",), re.compile(r"evg_[A-Za-z0-9]+_[A-Za-z0-9_-]{16,}")),
+    # secrets of webhooks
+    (("whsec_",), re.compile(r"whsec_[A-Za-z0-9+/=]{16,}")),
     # credentials in a header
     (("bearer ", "basic "), re.compile(r"(?i)(?<=bearer )[^\s\"',]+|(?<=basic )[A-Za-z0-9+/=]{8,}")),
     # secrets as query or form parameters, JSON members or Python reprs

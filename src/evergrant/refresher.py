@@ -20,6 +20,8 @@ from evergrant.broker.refresh import Claim
 from evergrant.broker.revocation import revoke_due
 from evergrant.broker.runtime import Broker, open_broker
 from evergrant.broker.sweep import OVERDUE, Wanted, claim_due, due_apps, due_at, refresh_claimed
+from evergrant.broker.webhook_delivery import deliver_until
+from evergrant.broker.webhook_log import clear_old_deliveries
 from evergrant.db import OutboundApp
 from evergrant.errors import EvergrantError
 from evergrant.settings import Settings
@@ -70,7 +72,9 @@ class Refresher:
             try:
                 now = clock.utcnow()
                 due = await due_apps(self._broker, now=now)
-                await self._work_off([_Queue(one.app, True, one.since <= now - OVERDUE) for one in due], stop)
+                queues = [_Queue(one.app, True, one.since <= now - OVERDUE) for one in due]
+                if await self._work_off(queues, stop):
+                    continue
             except EvergrantError:
                 log.exception("the sweep failed and will try again")
                 pause = PAUSE_AFTER_FAILURE_SECONDS
@@ -80,8 +84,8 @@ class Refresher:
             log.info("finishing refreshes in flight", extra={"inFlight": len(self._running)})
             await asyncio.wait(self._running)
 
-    async def _work_off(self, queues: list[_Queue], stop: asyncio.Event) -> None:
-        """Claim and begin as slots come free, for about as long as the list can be believed."""
+    async def _work_off(self, queues: list[_Queue], stop: asyncio.Event) -> bool:
+        """Claim and begin as slots come free, for about as long as the list can be believed; tell if more waits."""
         loop = asyncio.get_running_loop()
         until = loop.time() + POLL_SECONDS
         while queues and not stop.is_set() and loop.time() < until:
@@ -98,6 +102,7 @@ class Refresher:
             if queues:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._some_ended.wait(), max(0.0, until - loop.time()))
+        return bool(queues)
 
     def _wanted(self, queues: list[_Queue]) -> dict[_Queue, Wanted]:
         """Share the free slots out among the apps, those that wait longest first."""
@@ -154,6 +159,7 @@ async def _do_chores(broker: Broker, stop: asyncio.Event) -> None:
         try:
             await replay(broker, older_than_seconds=GIVE_UP_SECONDS)  # what a landing in this very process gave up
             await clear_finished(broker, now=clock.utcnow())
+            await clear_old_deliveries(broker, now=clock.utcnow())
             while not stop.is_set() and await revoke_due(broker, now=clock.utcnow()):
                 pass
         except EvergrantError:
@@ -172,4 +178,4 @@ async def run(settings: Settings) -> None:
         loop.add_signal_handler(number, stop.set)
     async with open_broker(settings) as broker:
         log.info("refreshing in the background")
-        await refresh_until(broker, stop)
+        await asyncio.gather(refresh_until(broker, stop), deliver_until(broker, stop))

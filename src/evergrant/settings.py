@@ -53,7 +53,7 @@ class Settings(BaseSettings):
     )
     refresher: bool = Field(
         default=True,
-        description="Whether 'evergrant serve' also refreshes in the background.",
+        description="Whether 'evergrant serve' also refreshes and delivers webhooks in the background.",
     )
     refresh_concurrency: int = Field(
         default=64, ge=1, le=150, description="How many refreshes one background refresher has in flight."

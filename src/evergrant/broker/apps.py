@@ -19,6 +19,7 @@ from evergrant.broker.app_definition import (
     scope_problems,
     take_client,
 )
+from evergrant.broker.app_health import clear_unhealthy
 from evergrant.broker.audit import record
 from evergrant.broker.projects import load_project
 from evergrant.broker.runtime import Broker
@@ -79,6 +80,7 @@ async def update_app(broker: Broker, project_id: str, definition: AppDefinition,
     try:
         async with broker.database.write() as session:
             await _check_connections(session, app)
+            await clear_unhealthy(session, project_id, app.id, reason="updated")
             await session.merge(app)
             await session.execute(
                 update(Grant)

@@ -26,6 +26,7 @@ OWN_ACTIONS = (
     "project.",
     "revocation.",
     "token.",
+    "webhook.",
 )
 """How evergrant's own actions begin. Nobody else can write such a record."""
 _BATCH = 500

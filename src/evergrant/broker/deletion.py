@@ -12,7 +12,8 @@ from evergrant.broker.audit import record
 from evergrant.broker.principal import Principal
 from evergrant.broker.revocation import Outcome, claim_first, prepare, try_first
 from evergrant.broker.runtime import Broker
-from evergrant.db import AccessPolicy, Grant, OutboundApp, Revocation
+from evergrant.broker.webhooks import EventType, about_grant, emit
+from evergrant.db import AccessPolicy, Grant, GrantStatus, OutboundApp, Revocation
 from evergrant.errors import AppNotFound, MissingArgument, TokenNotFound
 
 BATCH = 200
@@ -144,6 +145,9 @@ async def _delete_batch(broker: Broker, grants: Sequence[Grant], rows: Sequence[
         gone = set(await session.scalars(statement))
         session.add_all(row for row in rows if row.grant_id in gone)
         await session.flush()
+        # One that nobody has confirmed was never told of.
+        told = [grant for grant in grants if grant.id in gone and grant.status != GrantStatus.PENDING]
+        await emit(session, project_id, EventType.GRANT_REVOKED, *(about_grant(grant) for grant in told))
         for grant in grants:
             if grant.id in gone:
                 data: dict[str, Any] = {"grantId": grant.id, "scopes": grant.scopes}

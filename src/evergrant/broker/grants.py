@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from evergrant.broker import webhooks
 from evergrant.broker.runtime import Broker
 from evergrant.broker.schedule import next_refresh
 from evergrant.crypto.sealed import Sealed, Slot
@@ -187,8 +188,8 @@ async def save_tokens(
 
 
 async def replace_earlier(session: AsyncSession, grant: Grant) -> None:
-    """Delete the consents that `grant` takes the place of: same app, owner and scopes."""
-    await session.execute(
+    """Delete the consents that `grant` takes the place of: same app, owner and scopes; and tell webhooks of it."""
+    replaced = await session.execute(
         delete(Grant)
         .where(
             Grant.project_id == grant.project_id,
@@ -200,8 +201,10 @@ async def replace_earlier(session: AsyncSession, grant: Grant) -> None:
             Grant.status != GrantStatus.PENDING,
             Grant.id != grant.id,
         )
+        .returning(Grant.id, Grant.status)
         .execution_options(synchronize_session=False)
     )
+    await webhooks.emit_consent(session, grant, replaced=[(row.id, row.status) for row in replaced])
 
 
 async def load_grant(broker: Broker, project_id: str, grant_id: str) -> Grant | None:

@@ -5,11 +5,13 @@ lost it stores nothing, because every write is on the condition that the lease i
 """
 
 import secrets
+import time
 from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import ColumnElement, Update, case, or_, update
 
+from evergrant.broker import webhooks
 from evergrant.broker.audit import record
 from evergrant.broker.runtime import Broker
 from evergrant.db import Grant
@@ -39,12 +41,17 @@ class Held:
     grant: Grant
     wait_seconds: float
     """How long the provider must be left alone; 0 when it may be called."""
+    ends: float
+    """The monotonic second from which on the lease may not be ours any more."""
 
     @classmethod
-    def of(cls, lease: Lease, grant: Grant, at: datetime) -> "Held":
-        """Take a row as it was when its lease was taken, at this instant of the database's clock."""
+    def of(cls, lease: Lease, grant: Grant, at: datetime, *, asked_at: float) -> "Held":
+        """Take a row as it was when its lease was taken: at this instant of the database's clock.
+
+        `asked_at` is the monotonic second before it was asked for, so that `ends` is rather too early than too late.
+        """
         wait = (grant.refresh_not_before - at).total_seconds() if grant.refresh_not_before else 0.0
-        return cls(lease, grant, max(0.0, wait))
+        return cls(lease, grant, max(0.0, wait), asked_at + LEASE_SECONDS)
 
 
 def is_free() -> ColumnElement[bool]:
@@ -78,12 +85,13 @@ async def _hold(broker: Broker, lease: Lease, statement: Update) -> Held | None:
         .returning(Grant, database_now().label("at"))
         .execution_options(synchronize_session=False)
     )
+    asked_at = time.monotonic()
     async with broker.database.write() as session:
         row = (await session.execute(statement)).one_or_none()
     if row is None:
         return None
     grant, at = row
-    return Held.of(lease, grant, at)
+    return Held.of(lease, grant, at, asked_at=asked_at)
 
 
 def closing(held: Held) -> Update:
@@ -107,6 +115,8 @@ async def write(broker: Broker, statement: Update, *, audited_as: str = "") -> G
     """
     async with broker.database.write() as session:
         grant = (await session.execute(statement.returning(Grant))).scalar_one_or_none()
+        if grant is not None and audited_as == webhooks.EventType.GRANT_REAUTHORIZATION_REQUIRED:
+            await webhooks.emit_dead(session, grant)
         if grant is not None and audited_as:
             await record(
                 session,

@@ -21,6 +21,7 @@ class Permission(StrEnum):
     TOKENS_WRITE = "tokens:write"
     KEYS = "keys"
     AUDIT = "audit"
+    WEBHOOKS = "webhooks"
 
 
 ALL_PERMISSIONS = frozenset(Permission)

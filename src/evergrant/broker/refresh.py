@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 
-from sqlalchemy import Update, update
+from sqlalchemy import Update
 
 from evergrant import clock
-from evergrant.broker import lease, registration
+from evergrant.broker import app_health, lease, registration
 from evergrant.broker.apps import load_app, provider_client
 from evergrant.broker.endpoints import Endpoint
 from evergrant.broker.grants import alive, load_grant, token_slot
@@ -42,10 +42,10 @@ from evergrant.oauth2.token_response import TokenResponse
 
 log = logging.getLogger(__name__)
 
-CLAIM_SECONDS = 15.0
-"""So long after a claim its lease still covers a whole call; later it is renewed first."""
 CALL_SECONDS = 30.0
 """The holder gives up here, whatever the transport does: well before its lease ends."""
+CALL_MARGIN = 1.5
+"""So many times that long the lease must still last when a call begins: it may have to wait for a slot."""
 POLL_SECONDS = (0.05, 0.25)
 """How often who waits for another process looks at the row: at first, and later."""
 ON_DEMAND_PAUSE = (1.0, 5.0)
@@ -69,13 +69,6 @@ class Claim:
 
     held: Held
     app: OutboundApp
-    at: float
-    """The monotonic second of the claim."""
-
-    @property
-    def is_young(self) -> bool:
-        """Whether the lease lasts long enough for a call without being renewed."""
-        return time.monotonic() - self.at < CLAIM_SECONDS
 
 
 async def refresh_grant(
@@ -107,10 +100,7 @@ async def refresh_grant(
 
 async def _refresh(broker: Broker, project_id: str, grant_id: str, *, seen_version: int, claim: Claim | None) -> Grant:
     key = (project_id, grant_id)
-    if claim is None:
-        held = await lease.take(broker, *key, Lease.new())
-    else:
-        held = claim.held if claim.is_young else await lease.renew(broker, *key, claim.held.lease)
+    held = claim.held if claim is not None else await lease.take(broker, *key, Lease.new())
     pause = POLL_SECONDS[0]
     if held is None:
         broker.metrics.lease_conflicts.inc()
@@ -145,7 +135,7 @@ async def _call_and_land(broker: Broker, app: OutboundApp, endpoint: Endpoint, h
     grant = held.grant
     outcome = "broken"
     try:
-        answer = await _call(broker, app, endpoint, grant)
+        answer = await _call(broker, app, endpoint, held)
         outcome = "refreshed"
     except ReauthorizationRequired as error:
         outcome = "reauthorization_required"
@@ -155,6 +145,12 @@ async def _call_and_land(broker: Broker, app: OutboundApp, endpoint: Endpoint, h
         told = await registration.refused(broker, app, error)
         await _rejected(broker, held, app, told)
         raise told from error
+    except _LeaseLost:
+        outcome = "lease_lost"
+        current = alive(await load_grant(broker, grant.project_id, grant.id))
+        if current.token_version > grant.token_version:
+            return current
+        raise UpstreamUnavailable("Another process is refreshing this connection.", retry_after=1) from None
     except UpstreamUnavailable as error:
         outcome = "in_doubt" if error.in_doubt else "unavailable"
         await _failed_for_now(broker, held, error)
@@ -166,18 +162,26 @@ async def _call_and_land(broker: Broker, app: OutboundApp, endpoint: Endpoint, h
         broker.metrics.refreshes.labels(grant.project_id, grant.app_id, outcome).inc()
     landed = await land(broker, app, held, answer, fetched=fetched)
     if app.unhealthy_since is not None:
-        await _recovered(broker, app)
+        await app_health.note_healthy(broker, app)
     return landed
 
 
-async def _call(broker: Broker, app: OutboundApp, endpoint: Endpoint, grant: Grant) -> TokenResponse:
+class _LeaseLost(Exception):
+    """The lease was over before the provider was called: somebody else may be calling it."""
+
+
+async def _call(broker: Broker, app: OutboundApp, endpoint: Endpoint, held: Held) -> TokenResponse:
     """Call the provider. No database connection is held meanwhile."""
+    grant = held.grant
     assert grant.refresh_token is not None  # noqa: S101 - _refresh has looked; this tells the type checker
     provider = await provider_client(broker, app)
     slot = token_slot(grant.project_id, grant.id, "refresh_token")
     refresh_token = await broker.vault.open(slot, grant.refresh_token)
+    is_late = held.ends - time.monotonic() < CALL_SECONDS * CALL_MARGIN
+    if is_late and await lease.renew(broker, grant.project_id, grant.id, held.lease) is None:
+        raise _LeaseLost  # this process was slow or stood still: the token that it holds may be spent already
     try:
-        async with asyncio.timeout(CALL_SECONDS), endpoint.call():
+        async with endpoint.call(name=app.name), asyncio.timeout(CALL_SECONDS):
             return await token_endpoint.refresh(
                 broker.http,
                 provider.server,
@@ -244,24 +248,8 @@ async def _rejected(broker: Broker, held: Held, app: OutboundApp, error: Upstrea
             next_refresh_at=now + timedelta(seconds=slow),
         ),
     )
-    await _record_failure(
-        broker,
-        update(OutboundApp)
-        .where(OutboundApp.project_id == app.project_id, OutboundApp.id == app.id)
-        .values(unhealthy_since=app.unhealthy_since or now, unhealthy_reason=error.message)
-        .execution_options(synchronize_session=False),
-    )
+    await app_health.note_unhealthy(broker, app, error.message)
     log.error("a provider refuses an app's registration", extra={"app": app.id, "project": app.project_id})
-
-
-async def _recovered(broker: Broker, app: OutboundApp) -> None:
-    await _record_failure(
-        broker,
-        update(OutboundApp)
-        .where(OutboundApp.project_id == app.project_id, OutboundApp.id == app.id)
-        .values(unhealthy_since=None, unhealthy_reason="")
-        .execution_options(synchronize_session=False),
-    )
 
 
 async def _record_failure(broker: Broker, statement: Update) -> None:

@@ -15,6 +15,7 @@ from sqlalchemy import update
 
 from evergrant import clock
 from evergrant.broker import audit
+from evergrant.broker.app_health import clear_unhealthy
 from evergrant.broker.apps import callback_url, client_document_url, load_app, provider_client, secret_slot
 from evergrant.broker.runtime import Broker
 from evergrant.db import OutboundApp
@@ -81,8 +82,6 @@ async def _register(broker: Broker, key: tuple[str, str], *, now: datetime) -> N
             client_secret_expires_at=client.expires_at,
             token_endpoint_auth_method=client.auth_method,
             registered_redirect_uri=redirect_uri,
-            unhealthy_since=None,
-            unhealthy_reason="",
         )
         .returning(OutboundApp.id)
         .execution_options(synchronize_session=False)
@@ -91,6 +90,7 @@ async def _register(broker: Broker, key: tuple[str, str], *, now: datetime) -> N
         if (await session.execute(statement)).one_or_none() is None:
             log.info("a registration came second and was dropped", extra={"app": app.id, "project": app.project_id})
             return
+        await clear_unhealthy(session, app.project_id, app.id, reason="registered")
         data = {"clientId": client.client_id, "redirectUri": redirect_uri, "again": bool(app.registered_redirect_uri)}
         await audit.record(session, app.project_id, "app.registered", app_id=app.id, data=data)
 

@@ -16,7 +16,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 from evergrant.broker.audit import record
 from evergrant.broker.runtime import Broker
 from evergrant.crypto.sealed import Sealed, Slot
-from evergrant.db import AuthorizationRequest, Base, Grant, OutboundApp, Project, Revocation
+from evergrant.db import AuthorizationRequest, Base, Grant, OutboundApp, Project, Revocation, Webhook
 
 BATCH = 200
 
@@ -46,6 +46,7 @@ EVERYTHING_SEALED = (
     SealedColumns(Grant, ("access_token", "refresh_token", "id_token"), "token_version"),
     SealedColumns(AuthorizationRequest, ("code_verifier",), "state_digest"),
     SealedColumns(Revocation, ("client_secret", "token"), "attempts"),
+    SealedColumns(Webhook, ("secret", "previous_secret"), "secret_version"),
 )
 
 

@@ -5,7 +5,21 @@ import sys
 import click
 
 from evergrant import __version__
-from evergrant.cli import apps, audit, db, demo, doctor, init, issuers, keyring, keys, policies, projects, serve
+from evergrant.cli import (
+    apps,
+    audit,
+    db,
+    demo,
+    doctor,
+    init,
+    issuers,
+    keyring,
+    keys,
+    policies,
+    projects,
+    serve,
+    webhooks,
+)
 from evergrant.errors import EvergrantError
 
 
@@ -24,6 +38,7 @@ for command in (
     issuers.issuers,
     apps.apps,
     policies.policies,
+    webhooks.webhooks,
     keyring.keyring,
     audit.audit,
     db.db,

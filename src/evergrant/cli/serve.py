@@ -50,7 +50,7 @@ def serve(host: str, port: int, workers: int, no_refresher: bool, migrate: bool)
 @click.command()
 @click.option("--migrate", is_flag=True, help="Bring a PostgreSQL schema up to date first. SQLite does so anyway.")
 def refresher(migrate: bool) -> None:
-    """Refresh in the background, without serving. Any number of these may run."""
+    """Refresh and deliver webhooks in the background, without serving. Any number of these may run."""
     settings = load_settings()
     configure_logging(level=settings.log_level, style=settings.log_format)
     asyncio.run(prepare(settings, migrate=migrate))

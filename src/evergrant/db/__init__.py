@@ -11,6 +11,7 @@ from evergrant.db.outbound_app import OutboundApp
 from evergrant.db.project import Project
 from evergrant.db.revocation import Revocation
 from evergrant.db.trusted_issuer import TrustedIssuer
+from evergrant.db.webhook import Webhook, WebhookDelivery
 
 __all__ = [
     "AccessPolicy",
@@ -25,4 +26,6 @@ __all__ = [
     "Project",
     "Revocation",
     "TrustedIssuer",
+    "Webhook",
+    "WebhookDelivery",
 ]

@@ -75,7 +75,7 @@ def failure_of(
     if status in (408, 425, 429) or not (200 <= status < 300 or 400 <= status < 500) or normalized in _LATER:
         return UpstreamUnavailable(
             f"{who} answered {status}{f' ({said})' if said else ''}. It is tried again later.",
-            retry_after=_retry_after(answer),
+            retry_after=retry_after(answer),
             provider_error=code,
             provider_description=description,
         )
@@ -86,7 +86,7 @@ def failure_of(
     if members is None and status != 401:
         return UpstreamUnavailable(
             f"{who} answered {status} with something that is not an OAuth answer. It is tried again later.",
-            retry_after=_retry_after(answer),
+            retry_after=retry_after(answer),
             in_doubt=status < 300,
         )
     return UpstreamRejected(
@@ -124,8 +124,8 @@ def _error(members: dict[str, Any], status: int, secrets: tuple[str, ...]) -> tu
     return code, "" if text == code else text
 
 
-def _retry_after(answer: HttpAnswer) -> int | None:
-    """Read `Retry-After` (RFC 9110 section 10.2.3), a number of seconds or a date, as 1 second to 1 hour."""
+def retry_after(answer: HttpAnswer, *, most: int = MAX_RETRY_AFTER) -> int | None:
+    """Read `Retry-After` (RFC 9110 section 10.2.3), a number of seconds or a date, as 1 to `most` seconds."""
     text = answer.headers.get("retry-after", "").strip()
     if text.isascii() and text.isdigit():
         seconds = int(text[:9])
@@ -135,7 +135,7 @@ def _retry_after(answer: HttpAnswer) -> int | None:
         except ValueError:
             return None
         seconds = int((_aware(at) - clock.utcnow()).total_seconds())
-    return min(max(seconds, 1), MAX_RETRY_AFTER)
+    return min(max(seconds, 1), most)
 
 
 def _aware(at: datetime) -> datetime:

@@ -186,6 +186,10 @@ class Http:
         headers = {"content-type": "application/json", "accept": "application/json"}
         return await self._request("POST", url, headers, json.dumps(value).encode("ascii"))
 
+    async def post_bytes(self, url: str, content: bytes, headers: Mapping[str, str]) -> HttpAnswer:
+        """POST a body that is sent exactly as it is, because it is signed. Raises what `post_form` raises."""
+        return await self._request("POST", url, headers, content)
+
     async def get_json(self, url: str, headers: Mapping[str, str] | None = None) -> HttpAnswer:
         """GET what should be JSON; the caller looks at status and body. Raises what `post_form` raises."""
         return await self._request("GET", url, {"accept": "application/json", **(headers or {})}, None)

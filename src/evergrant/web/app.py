@@ -13,6 +13,7 @@ from evergrant import __version__
 from evergrant.broker import usage
 from evergrant.broker.access import write_down_use
 from evergrant.broker.runtime import Broker, open_broker
+from evergrant.broker.webhook_delivery import deliver_until
 from evergrant.errors import EvergrantError
 from evergrant.logs import configure_logging
 from evergrant.refresher import refresh_until
@@ -31,6 +32,8 @@ from evergrant.web.api import (
     tokens,
     trusted_issuers,
     uploads,
+    webhook_deliveries,
+    webhooks,
 )
 from evergrant.web.api import connect as api_connect
 from evergrant.web.middleware import RequestMiddleware
@@ -51,7 +54,7 @@ def create_app(settings: Settings) -> FastAPI:
             app.state.broker = broker
             tasks = [asyncio.create_task(_write_down_use(broker, stop))]
             if settings.refresher:
-                tasks.append(asyncio.create_task(refresh_until(broker, stop)))
+                tasks += [asyncio.create_task(work(broker, stop)) for work in (refresh_until, deliver_until)]
             _settle_memory()
             try:
                 yield
@@ -86,6 +89,8 @@ def create_app(settings: Settings) -> FastAPI:
         exchange.router,
         management_keys.router,
         audit.router,
+        webhook_deliveries.router,  # first: its paths are no ids of webhooks
+        webhooks.router,
         license_tier.router,
         connect.router,
         client_metadata.router,
