@@ -13,6 +13,7 @@ from pydantic import SecretStr
 from evergrant import clock as wall_clock
 from evergrant.settings import Settings
 from tests.infra.databases import TEMPLATE, fresh_postgres_database, fresh_sqlite_database, migrate
+from tests.infra.ledgers import pytest_terminal_summary  # noqa: F401 - a hook: pytest finds it here by its name
 from tests.infra.postgres import PostgresServer
 from tests.infra.serving import free_port
 

@@ -3,14 +3,11 @@
 import stat
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import pytest
 from sqlalchemy import select, update
 
@@ -21,11 +18,8 @@ from evergrant.crypto.sealed import Sealed
 from evergrant.db import Grant, GrantStatus
 from evergrant.settings import Settings
 from tests.conftest import Clock
-from tests.infra.installation import APP_ID, SCOPES, Installation, installation
-from tests.infra.postgres import PostgresServer
-from tests.infra.replicas import Replicas, replicas_on
+from tests.infra.installation import Installation, installation
 
-FETCH: dict[str, Any] = {"appId": APP_ID, "userId": "alice", "scopes": SCOPES}
 ENTRY = Entry(
     project_id="P1",
     grant_id="g1",
@@ -127,78 +121,3 @@ async def test_an_entry_lands_once_and_on_the_row_that_it_was_got_with(here: Ins
         assert await replay(broker) == 0
         assert (await state())[1] == "dead"
         assert list(broker.journal.entries()) == []
-
-
-class Outage:
-    """One server process on PostgreSQL whose database goes away when the provider has been asked."""
-
-    def __init__(self, running: Replicas, postgres: PostgresServer, *, database: str, journal: Path) -> None:
-        (self.server,), (self.backend,), self.provider = running.servers, running.backends, running.provider
-        self.database = database
-        self._postgres = postgres
-        self._journal = journal
-
-    def begin(self) -> None:
-        self._postgres.execute(f'ALTER DATABASE "{self.database}" ALLOW_CONNECTIONS false')
-        self._postgres.execute(
-            f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{self.database}'"
-        )
-
-    def end(self) -> None:
-        self._postgres.execute(f'ALTER DATABASE "{self.database}" ALLOW_CONNECTIONS true')
-
-    def ask_while_it_begins(self) -> None:
-        """Fetch an expired token; the provider rotates, and meanwhile the database goes."""
-        self.provider.state.token_latency = 1.0
-        self.provider.state.access_token_seconds = 3600
-        time.sleep(2.1)
-        with ThreadPoolExecutor(1) as pool:
-            asked = pool.submit(self.backend.http.post, "/v1/mgmt/outbound/app/user/token", json=FETCH, timeout=4)
-            while not self.provider.state.rotations:
-                time.sleep(0.02)
-            self.begin()
-            with suppress(httpx2.HTTPError):
-                asked.result()
-
-    @property
-    def waiting(self) -> list[Path]:
-        return list(self._journal.glob("*.json"))
-
-
-@pytest.fixture
-def outage(postgres_server: PostgresServer, postgresql_url: str, data_dir: Path, tmp_path: Path) -> Iterator[Outage]:
-    name = postgresql_url.split("?")[0].rsplit("/", 1)[1]
-    with replicas_on(postgresql_url, data_dir=data_dir, logs=tmp_path, count=1) as running:
-        made = Outage(running, postgres_server, database=name, journal=data_dir / "journal")
-        try:
-            yield made
-        finally:
-            made.end()
-
-
-def fetched_fresh(outage: Outage) -> bool:
-    answer = outage.backend.post("app/user/token", FETCH)
-    state = outage.provider.state
-    once = (state.token_calls["refresh_token"], state.rotations, state.reuse_detections) == (1, 1, 0)
-    return answer.status_code == 200 and once and not state.revoked_families
-
-
-def test_an_answer_survives_the_database_being_away_when_it_comes(outage: Outage) -> None:
-    outage.ask_while_it_begins()
-    time.sleep(1.0)
-    assert len(outage.waiting) == 1
-    outage.end()
-    time.sleep(2.5)  # the landing tries every two seconds at most
-    assert fetched_fresh(outage)
-    assert outage.waiting == []
-
-
-def test_an_answer_survives_a_kill_while_the_database_is_away(outage: Outage) -> None:
-    outage.ask_while_it_begins()
-    time.sleep(0.5)
-    outage.server.kill()
-    assert len(outage.waiting) == 1
-    outage.end()
-    outage.server.start()
-    assert outage.waiting == []
-    assert fetched_fresh(outage)

@@ -10,7 +10,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -54,14 +54,23 @@ def free_port() -> int:
 class ServerProcess:
     """`evergrant serve` as a process of its own, ready when the `with` block begins, gone when it ends.
 
-    The environment is `environment` and nothing else of `EVERGRANT_*`. What it writes is in `output()`.
+    The environment is `environment` and nothing else of `EVERGRANT_*`. What it writes is in `output()`. `program` are
+    Python's arguments before "serve": a test that alters evergrant gives a program of its own.
     """
 
-    def __init__(self, environment: Mapping[str, str], *arguments: str, port: int | None = None, log: Path) -> None:
+    def __init__(
+        self,
+        environment: Mapping[str, str],
+        *arguments: str,
+        port: int | None = None,
+        log: Path,
+        program: Sequence[str] = ("-m", "evergrant"),
+    ) -> None:
         self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._log = log
         self._arguments = arguments
+        self._program = program
         self._environment = {k: v for k, v in os.environ.items() if not k.startswith("EVERGRANT_")}
         self._environment |= {"EVERGRANT_PUBLIC_URL": self.url, **environment}
         self._process: subprocess.Popen[bytes] | None = None
@@ -74,11 +83,12 @@ class ServerProcess:
         return self._process.pid
 
     def start(self, *, ready_within: float = 30.0) -> None:
-        """Start it and wait, at most `ready_within` seconds, until /healthz answers."""
+        """Start it, unless it runs, and wait at most `ready_within` seconds until /healthz answers."""
+        if self._process and self._process.poll() is None:
+            return
         command = [
             sys.executable,
-            "-m",
-            "evergrant",
+            *self._program,
             "serve",
             "--host",
             "127.0.0.1",

@@ -25,8 +25,8 @@ class Live:
         )
         self.refresh_token = provider.issue(self.family).refresh_token
 
-    def refresh(self, *, timeout: float = 5.0) -> httpx2.Response:
-        form = {"grant_type": "refresh_token", "refresh_token": self.refresh_token}
+    def refresh(self, *, timeout: float = 5.0, token: str | None = None) -> httpx2.Response:
+        form = {"grant_type": "refresh_token", "refresh_token": token or self.refresh_token}
         return httpx2.post(self.token_url, data=form, auth=("shop", "secret"), timeout=timeout, trust_env=False)
 
 
@@ -91,3 +91,50 @@ def test_every_call_can_be_made_to_take_its_time(live: Live) -> None:
     began = time.monotonic()
     assert live.refresh().status_code == 200
     assert time.monotonic() - began >= 0.2
+
+
+def test_half_a_body_can_come_although_nothing_landed(live: Live) -> None:
+    live.provider.next_token_answers.append(faults.half_a_body(lands=False))
+    with pytest.raises(httpx2.RemoteProtocolError):
+        live.refresh()
+    assert live.refresh().status_code == 200
+
+
+def test_held_answers_wait_and_it_is_known_whose_they_are_and_who_did_not_wait(live: Live) -> None:
+    live.provider.held = True
+    with pytest.raises(httpx2.ReadTimeout):
+        live.refresh(timeout=0.3)
+    assert live.provider.on_the_wire == {live.family.id: 1}
+    assert (live.provider.rotations, live.provider.unheard) == (1, [])
+    live.provider.held = False
+    deadline = time.monotonic() + 10
+    while live.provider.on_the_wire[live.family.id]:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert live.provider.unheard == [live.family]
+
+
+def test_how_often_a_refresh_token_came_is_counted(live: Live) -> None:
+    live.provider.next_token_answers.append(faults.instead(500))
+    live.refresh()
+    newer = live.refresh().json()["refresh_token"]
+    live.refresh(token=newer)
+    assert live.provider.presented == {live.refresh_token: 2, newer: 1}
+    assert live.provider.unheard == []
+
+
+def test_without_rotation_a_refresh_token_stays_good_and_no_other_comes(live: Live) -> None:
+    live.provider.rotates = False
+    for _ in range(2):
+        assert "refresh_token" not in live.refresh().json()
+    assert (live.provider.rotations, live.provider.revoked_families) == (0, [])
+
+
+def test_a_repeat_is_forgiven_until_its_successor_is_used(live: Live) -> None:
+    live.provider.forgives_repeats = True
+    unheard_of = live.refresh().json()["refresh_token"]
+    newest = live.refresh().json()["refresh_token"]
+    assert live.refresh(token=newest).status_code == 200
+    assert live.provider.revoked_families == []
+    assert live.refresh(token=unheard_of).status_code == 400
+    assert live.provider.revoked_families == [live.family]

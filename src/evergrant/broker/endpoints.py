@@ -18,6 +18,8 @@ FAILURES_TO_OPEN = 5
 """In a row. One user's 429 says nothing about the others, five failures without a success between them do."""
 PAUSE = (2.0, 60.0)
 """Seconds for which a failing endpoint is left alone: at first, doubling, and at most."""
+SLOT_SECONDS = 10.0
+"""How long a call waits for a free slot."""
 CALLS_AT_ONCE = 100
 """Half of the connections that there are: however slow one endpoint is, the others find some."""
 
@@ -64,17 +66,27 @@ class Endpoint:
             )
 
     @asynccontextmanager
-    async def call(self) -> AsyncIterator[None]:
+    async def call(self, *, name: str) -> AsyncIterator[None]:
         """Make one call, waiting for a free slot.
 
-        What is raised inside counts as a failure if it is `UpstreamUnavailable`; every other outcome is an answer.
+        What is raised inside counts as a failure if it is `UpstreamUnavailable` or a timeout; every other outcome is an
+        answer.
+
+        Raises:
+            UpstreamUnavailable: there was no free slot for too long.
         """
+        try:
+            async with asyncio.timeout(SLOT_SECONDS):
+                await self._slots.acquire()
+        except TimeoutError:
+            raise UpstreamUnavailable(
+                f"{name} is slow, and too many calls are waiting for it.", retry_after=2
+            ) from None
         trying = self.is_open
         self._trying = self._trying or trying
         try:
-            async with self._slots:
-                yield
-        except UpstreamUnavailable:
+            yield
+        except (UpstreamUnavailable, TimeoutError):
             self._failed()
             raise
         except Exception:
@@ -83,6 +95,7 @@ class Endpoint:
         else:
             self.failures = 0
         finally:
+            self._slots.release()
             if trying:
                 self._trying = False
 

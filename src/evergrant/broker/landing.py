@@ -13,7 +13,6 @@ from typing import TypeVar
 from sqlalchemy import case, null, update
 
 from evergrant import clock
-from evergrant.broker import lease
 from evergrant.broker.grants import alive, load_grant, seal_answer
 from evergrant.broker.journal import Entry
 from evergrant.broker.lease import Held
@@ -47,12 +46,12 @@ async def land(broker: Broker, app: OutboundApp, held: Held, answer: TokenRespon
     values = await until_it_works(lambda: _values(broker, app, grant, answer, fetched=fetched))
     entry = Entry(grant.project_id, grant.id, held.lease.owner, grant.token_version, values)
     file = await asyncio.to_thread(broker.journal.write, entry)
-    landed = await until_it_works(lambda: lease.write(broker, lease.closing(held).values(**values)))
+    landed = await until_it_works(lambda: _store(broker, entry))
     await asyncio.to_thread(broker.journal.forget, file)
     if landed is not None:
         return landed
-    # The lease was taken over while we were away (a stopped process, a paused machine), or the user reconnected. What
-    # is there now is newer than what we asked with, so ours must not overwrite it.
+    # Somebody took the lease over while we were away (a stopped process, a paused machine) and was faster, or the user
+    # reconnected. What is there now is newer than what we asked with, so ours must not overwrite it.
     log.warning("a refresh came back after its lease was lost", extra={"grant": grant.id, "app": grant.app_id})
     current = alive(await load_grant(broker, grant.project_id, grant.id))
     if current.token_version > grant.token_version:
@@ -143,28 +142,37 @@ async def replay(broker: Broker, *, older_than_seconds: float = 0.0) -> int:
     """
     landed = 0
     for file, entry in list(broker.journal.entries(older_than=time.time() - older_than_seconds)):
-        ours = Grant.lease_owner == entry.lease_owner
-        statement = (
-            update(Grant)
-            .where(
-                Grant.project_id == entry.project_id,
-                Grant.id == entry.grant_id,
-                Grant.token_version == entry.seen_version,
-                Grant.status == GrantStatus.ACTIVE,
-            )
-            .values(
-                **entry.values,
-                # Whoever took the lease over meanwhile keeps it, and finds the newer tokens on the row.
-                lease_owner=case((ours, null()), else_=Grant.lease_owner),
-                lease_until=case((ours, null()), else_=Grant.lease_until),
-            )
-            .returning(Grant.id)
-            .execution_options(synchronize_session=False)
-        )
-        async with broker.database.write() as session:
-            done = (await session.execute(statement)).one_or_none() is not None
+        done = await _store(broker, entry) is not None
         broker.journal.forget(file)
         landed += done
         what = "landed a refresh from the journal" if done else "the journal held a refresh that is out of date"
         log.warning(what, extra={"grant": entry.grant_id, "project": entry.project_id})
     return landed
+
+
+async def _store(broker: Broker, entry: Entry) -> Grant | None:
+    """Write an answer onto the row that it was got with; None where the row has moved on, or is gone.
+
+    Whether the lease is still ours does not decide that: it may have been taken over by somebody who has got nothing
+    yet, or a database that failed over may have forgotten it. Nobody else has this answer.
+    """
+    ours = Grant.lease_owner == entry.lease_owner
+    statement = (
+        update(Grant)
+        .where(
+            Grant.project_id == entry.project_id,
+            Grant.id == entry.grant_id,
+            Grant.token_version == entry.seen_version,
+            Grant.status == GrantStatus.ACTIVE,
+        )
+        .values(
+            **entry.values,
+            # Whoever took the lease over meanwhile keeps it, and finds the newer tokens on the row.
+            lease_owner=case((ours, null()), else_=Grant.lease_owner),
+            lease_until=case((ours, null()), else_=Grant.lease_until),
+        )
+        .returning(Grant)
+        .execution_options(synchronize_session=False)
+    )
+    async with broker.database.write() as session:
+        return (await session.execute(statement)).scalar_one_or_none()

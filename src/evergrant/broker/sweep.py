@@ -77,8 +77,7 @@ async def claim_due(broker: Broker, wanted: Sequence[Wanted], *, now: datetime) 
                 if limit > 0:
                     rows = await _claim(session, one.app, since=since, until=until, limit=limit)
                     held += [(row, one.app) for row in rows]
-    at = time.monotonic()
-    return [Claim(row, app, at) for row, app in held]
+    return [Claim(row, app) for row, app in held]
 
 
 async def _claim(
@@ -109,8 +108,9 @@ async def _claim(
         .returning(Grant, database_now().label("at"))
         .execution_options(synchronize_session=False)
     )
+    asked_at = time.monotonic()
     rows = (await session.execute(statement)).all()
-    return sorted((Held.of(held_by_us, grant, at) for grant, at in rows), key=due_at)
+    return sorted((Held.of(held_by_us, grant, at, asked_at=asked_at) for grant, at in rows), key=due_at)
 
 
 def due_at(held: Held) -> datetime:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 
@@ -76,8 +76,9 @@ def html(status: int = 200, *, lands: bool = False) -> Fault:
 
 
 def half_a_body(*, lands: bool = True) -> Fault:
-    """Announce the whole answer, send half of it and close the connection."""
-    return Fault(lands=lands, answer=lambda normal: _Cut(normal, keeps=0.5))
+    """Announce the whole answer, send half of it and close the connection; without landing, of a made-up one."""
+    made_up = JSONResponse({"access_token": "made-up", "token_type": "Bearer", "expires_in": 3600})
+    return Fault(lands=lands, answer=lambda normal: _Cut(normal if lands else made_up, keeps=0.5))
 
 
 def dropped(*, lands: bool = True, delay: float = 0.0) -> Fault:

@@ -2,7 +2,8 @@
 
 import secrets
 from collections import Counter, deque
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -54,6 +55,8 @@ class RefreshToken:
 
     family: Family
     spent: bool = False
+    successor: str = ""
+    """What it was exchanged for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +116,22 @@ class ProviderState:
     code_replays: int = 0
     """Spent authorization codes that came back; each revoked the family it had started."""
 
+    presented: Counter[str] = field(default_factory=Counter)
+    """How often each refresh token reached /token, whatever became of it: one that rotates must come once."""
+    on_the_wire: Counter[str] = field(default_factory=Counter)
+    """Refreshes that have arrived and are not answered yet, by the id of their family."""
+    unheard: list[Family] = field(default_factory=list)
+    """Families whose refresh was answered when nobody was there any more to hear it."""
+
     token_latency: float = 0.0
     """Seconds that every call of /token takes, after its work is done."""
+    held: bool = False
+    """While this is true, /token does its work and keeps the answers back."""
+    rotates: bool = True
+    """Turned off, a refresh token stays good and a refresh brings no other (RFC 6749 section 6)."""
+    forgives_repeats: bool = False
+    """Turned on, a spent refresh token may come again until its successor is used, as at providers with a grace
+    period; the successor that nobody heard of ends."""
     next_token_answers: deque[Fault] = field(default_factory=deque)
     """Faults for the next calls of /token, first come, first served."""
 
@@ -141,6 +158,23 @@ class ProviderState:
     def revoked_families(self) -> list[Family]:
         """The consents that are over; for a broker under test this list stays empty."""
         return [family for family in self.families if family.revoked]
+
+    @contextmanager
+    def answering(self, refresh_token: str) -> Iterator[Family | None]:
+        """Count a call of /token as under way, if it presents a refresh token that was issued; yield its family."""
+        if not refresh_token:
+            yield None
+            return
+        self.presented[refresh_token] += 1
+        known = self.refresh_tokens.get(refresh_token)
+        if known is None:
+            yield None
+            return
+        self.on_the_wire[known.family.id] += 1
+        try:
+            yield known.family
+        finally:
+            self.on_the_wire[known.family.id] -= 1
 
     def start_family(self, *, client_id: str, person: Person, scopes: Collection[str]) -> Family:
         """Record a consent. Tests start one here when they need a grant without a browser."""

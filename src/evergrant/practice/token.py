@@ -15,6 +15,9 @@ from starlette.responses import JSONResponse, Response
 from evergrant import clock
 from evergrant.practice.state import ProviderState, Tokens
 
+HELD_POLL_SECONDS = 0.01
+"""How often an answer that is kept back looks whether it may go."""
+
 
 class _Refusal(Exception):
     """An error answer (RFC 6749 section 5.2)."""
@@ -38,8 +41,8 @@ def token_routes(state: ProviderState) -> APIRouter:
     @router.post("/token")
     async def token(request: Request) -> Response:
         body, authorization = await request.body(), request.headers.get("Authorization", "")
-        grant_type = dict(parse_qsl(body.decode("utf-8", "replace"))).get("grant_type", "")
-        state.token_calls[grant_type] += 1
+        sent = dict(parse_qsl(body.decode("utf-8", "replace")))
+        state.token_calls[sent.get("grant_type", "")] += 1
 
         def work() -> Response:
             try:
@@ -48,12 +51,17 @@ def token_routes(state: ProviderState) -> APIRouter:
                 state.token_errors[refusal.error] += 1
                 return refusal.answer()
 
-        if state.next_token_answers:
-            return await state.next_token_answers.popleft().play(work)
-        answer = work()
-        if state.token_latency:
-            await asyncio.sleep(state.token_latency)
-        return answer
+        with state.answering(sent.get("refresh_token", "")) as family:
+            if state.next_token_answers:
+                return await state.next_token_answers.popleft().play(work)
+            answer = work()
+            if state.token_latency:
+                await asyncio.sleep(state.token_latency)
+            while state.held:  # noqa: ASYNC110  # tests set it from another thread, where no event can be set
+                await asyncio.sleep(HELD_POLL_SECONDS)
+            if family is not None and await request.is_disconnected():
+                state.unheard.append(family)
+            return answer
 
     @router.post("/revoke")
     async def revoke(request: Request) -> Response:
@@ -106,6 +114,9 @@ def _rotate(state: ProviderState, form: Mapping[str, str], client_id: str) -> To
     token = state.refresh_tokens.get(form.get("refresh_token", ""))
     if token is None or token.family.client_id != client_id:
         raise _Refusal("invalid_grant", "The refresh token is unknown.")
+    repeated = state.refresh_tokens.get(token.successor)
+    if state.forgives_repeats and repeated is not None and not repeated.spent:
+        repeated.spent, token.spent = True, False
     if token.spent and not token.family.revoked:
         # One of two holders is a thief, nobody can tell which: both are locked out (RFC 9700 section 4.14.2).
         state.reuse_detections += 1
@@ -115,10 +126,12 @@ def _rotate(state: ProviderState, form: Mapping[str, str], client_id: str) -> To
     scopes = frozenset(form.get("scope", "").split()) or token.family.scopes
     if not scopes <= token.family.scopes:
         raise _Refusal("invalid_scope", "A refresh cannot ask for more than was granted.")
-    token.spent = True
-    state.rotations += 1
     # No nonce: it belongs to the sign-in, which a refresh is not (OpenID Connect Core section 12.2).
-    return state.issue(token.family, scopes=scopes)
+    tokens = state.issue(token.family, scopes=scopes, with_refresh_token=state.rotates)
+    if tokens.refresh_token is not None:
+        token.spent, token.successor = True, tokens.refresh_token
+        state.rotations += 1
+    return tokens
 
 
 def _success(state: ProviderState, tokens: Tokens) -> Response:

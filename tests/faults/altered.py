@@ -1,0 +1,33 @@
+"""`evergrant`, with some of its constants and its clock altered: a test starts servers with this program.
+
+`ALTERED` is a JSON object of values by full name, for example {"evergrant.broker.lease.LEASE_SECONDS": 3}.
+`CLOCK_OFFSET` is a file with the seconds by which this process's clock is wrong; it is read at every look at the clock,
+so that a test moves the clock while the process runs.
+"""
+
+import importlib
+import json
+import os
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from evergrant import clock
+
+
+def alter() -> None:
+    """Apply what the environment says, before anything of evergrant has copied a constant."""
+    for place, value in json.loads(os.environ.get("ALTERED", "{}")).items():
+        module_name, _, name = place.rpartition(".")
+        module = importlib.import_module(module_name)
+        getattr(module, name)  # a misspelt name must not pass for an alteration
+        setattr(module, name, value)
+    if "CLOCK_OFFSET" in os.environ:
+        offset = Path(os.environ["CLOCK_OFFSET"])
+        clock.utcnow = lambda: datetime.now(UTC) + timedelta(seconds=float(offset.read_text()))
+
+
+if __name__ == "__main__":
+    alter()
+    from evergrant.cli import cli
+
+    cli()

@@ -1,0 +1,69 @@
+"""What every fault is given: somewhere to write its ledger, and replicas that are shared."""
+
+import base64
+import os
+from collections.abc import Callable, Iterator
+
+import pytest
+from pydantic import SecretStr
+
+from evergrant.broker.lease import LEASE_SECONDS
+from evergrant.broker.refresh import CALL_SECONDS
+from evergrant.settings import Settings
+from tests.faults.clocks import Clocks
+from tests.faults.estate import SCALE, Estate, estate_of_processes
+from tests.faults.ledger import Ledger
+from tests.infra.databases import fresh_postgres_database
+from tests.infra.ledgers import PROPERTY
+from tests.infra.postgres import PostgresServer
+
+Book = Callable[[Ledger], Ledger]
+
+
+@pytest.fixture
+def book(record_property: Callable[[str, object], None]) -> Book:
+    """Write a ledger into the report, so that it is printed at the end of the run, and return it."""
+
+    def write(ledger: Ledger) -> Ledger:
+        record_property(PROPERTY, dict(zip(Ledger.headings(), ledger.columns(), strict=True)))
+        return ledger
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def clocks(tmp_path_factory: pytest.TempPathFactory) -> Clocks:
+    """The clocks of the replicas, right until a test makes them wrong."""
+    return Clocks(tmp_path_factory.mktemp("clocks"), count=3)
+
+
+@pytest.fixture(scope="session")
+def shared_replicas(
+    postgres_server: PostgresServer, clocks: Clocks, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Estate]:
+    folder = tmp_path_factory.mktemp("replicas")
+    altered = {
+        "evergrant.broker.lease.LEASE_SECONDS": LEASE_SECONDS / SCALE,
+        "evergrant.broker.refresh.CALL_SECONDS": CALL_SECONDS / SCALE,
+    }
+    with fresh_postgres_database(postgres_server) as url:
+        settings = Settings(
+            data_dir=folder / "data",
+            database_url=SecretStr(url),
+            master_keys=SecretStr(base64.b64encode(os.urandom(32)).decode()),
+            egress_allow="127.0.0.0/8",
+        )
+        with estate_of_processes(settings, 3, logs=folder, altered=altered, clock_offsets=clocks.files) as estate:
+            yield estate
+
+
+@pytest.fixture
+def replicas(shared_replicas: Estate) -> Iterator[Estate]:
+    """Three replicas on PostgreSQL, all of them running, and their provider on a good day.
+
+    They take long to start, so tests share them: mark these with `together_in_a_worker`.
+    """
+    for server in shared_replicas.servers:
+        server.start()
+    yield shared_replicas
+    shared_replicas.good_day()

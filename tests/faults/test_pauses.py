@@ -1,0 +1,96 @@
+"""A holder of leases that stands still, and goes on when others have long done its work."""
+
+import asyncio
+import base64
+import os
+import signal
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import asyncpg
+import pytest
+from pydantic import SecretStr
+
+from evergrant.broker.lease import LEASE_SECONDS
+from evergrant.settings import Settings
+from tests.faults.conftest import Book
+from tests.faults.estate import SCALE, Estate, estate_of_processes, together, together_in_a_worker, wait_until
+from tests.faults.ledger import Ledger
+from tests.infra.rows import execute
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=together_in_a_worker)])
+def two_or_more(request: pytest.FixtureRequest, data_dir: Path, tmp_path: Path) -> Iterator[Estate]:
+    """Several servers on one database."""
+    if request.param == "postgresql":
+        yield request.getfixturevalue("replicas")
+        return
+    settings = Settings(
+        data_dir=data_dir,
+        database_url=SecretStr(request.getfixturevalue("sqlite_url")),
+        master_keys=SecretStr(base64.b64encode(os.urandom(32)).decode()),
+        egress_allow="127.0.0.0/8",
+    )
+    with estate_of_processes(settings, 2, logs=tmp_path) as estate:
+        yield estate
+
+
+def test_a_paused_holder_that_goes_on_after_its_lease_does_not_overwrite_newer_tokens(
+    two_or_more: Estate, book: Book
+) -> None:
+    """It is stopped with calls on the wire, and finds the answers when it goes on. The provider forgives repeats."""
+    state, holder = two_or_more.state, two_or_more.servers[0]
+    state.held, state.forgives_repeats = True, True
+    consents = two_or_more.consents(4)
+    with ThreadPoolExecutor(4) as pool:
+        asked = [pool.submit(consents.fetch, user) for user in consents.users]
+        wait_until(lambda: len(consents.on_the_wire) == 4, "the holder's calls are on the wire")
+        holder.send(signal.SIGSTOP)
+        state.held = False
+        wait_until(lambda: not consents.on_the_wire, "the holder's answers are on their way")
+        # a lease lasts for a minute: this is the minute
+        execute(two_or_more.settings, "UPDATE grants SET lease_until = '2020-01-01' WHERE lease_owner IS NOT NULL")
+        assert all(together([partial(consents.works, user, at=1) for user in consents.users]))
+        stored = consents.rows
+        holder.send(signal.SIGCONT)
+        assert all(two_or_more.works(future.result()) for future in asked)
+    assert consents.rows == stored
+    assert book(consents.ledger()) == Ledger.clean(4, calls=8)
+
+
+@together_in_a_worker
+def test_a_holder_that_is_paused_before_its_call_does_not_make_it_when_its_lease_is_over(
+    replicas: Estate, book: Book
+) -> None:
+    """It has taken its lease and waits for the database; when it goes on, its refresh token is long spent."""
+    holder = replicas.servers[0]
+    consents = replicas.consents(1)
+    (user,) = consents.users
+    with ThreadPoolExecutor(1) as pool:
+        with locked(replicas.settings, "outbound_apps"):
+            late = pool.submit(consents.fetch, user)
+            wait_until(lambda: consents.rows[user].lease_owner is not None, "the holder has its lease")
+            holder.send(signal.SIGSTOP)
+            time.sleep(LEASE_SECONDS / SCALE + 0.5)
+        assert consents.works(user, at=1)
+        holder.send(signal.SIGCONT)
+        assert replicas.works(late.result())
+    assert book(consents.ledger()) == Ledger.clean(1)
+
+
+@contextmanager
+def locked(settings: Settings, table: str) -> Iterator[None]:
+    """Keep everybody out of a table of a PostgreSQL database."""
+    assert settings.database_url is not None
+    loop = asyncio.new_event_loop()
+    connection = loop.run_until_complete(asyncpg.connect(settings.database_url.get_secret_value()))
+    try:
+        loop.run_until_complete(connection.execute(f"BEGIN; LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE"))
+        yield
+    finally:
+        loop.run_until_complete(connection.close())
+        loop.close()
