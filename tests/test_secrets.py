@@ -27,6 +27,7 @@ pytestmark = pytest.mark.xdist_group("secrets")  # one worker makes the module's
 
 CLIENT_SECRET = "planted-client-secret-7f3a"
 DATABASE_PASSWORD = "planted-database-password-7f3a"
+METRICS_TOKEN = "planted-metrics-token-7f3a"
 BAD = "planted-in-a-bad-request-7f3a"
 HOOK_PATH = "planted-in-a-webhooks-url-7f3a"
 TOLD = {"grant.created", "grant.reauthorization_required", "app.unhealthy", "app.recovered", "webhook.test"}
@@ -73,11 +74,13 @@ def haul(
         master_keys=SecretStr(master_key),
         egress_allow="127.0.0.0/8",
         log_level="debug",
+        metrics_token=SecretStr(METRICS_TOKEN),
     )
     made = new_project(settings)
     haul = Haul()
     haul.plant("master key", master_key)
     haul.plant("database password", DATABASE_PASSWORD)
+    haul.plant("metrics token", METRICS_TOKEN)
     haul.plant("client secret", CLIENT_SECRET)
     haul.plant("management key", made.management_key)
     haul.plant("what bad requests held", BAD)
@@ -101,6 +104,8 @@ def haul(
             break_a_row(settings, backend)
             for path in ("/docs", "/openapi.json", "/healthz", "/readyz", "/nothing-here"):
                 browser.open(server.url + path)
+            for token in (METRICS_TOKEN, BAD):
+                browser.http.get(f"{server.url}/metrics", headers={"Authorization": f"Bearer {token}"})
             deadline = time.monotonic() + 15
             while not {one.type for one in hooks.received} >= TOLD and time.monotonic() < deadline:
                 time.sleep(0.1)
@@ -257,6 +262,15 @@ def test_no_refusal_and_no_page_holds_a_secret(haul: Haul) -> None:
     assert searched > 60
 
 
+def test_the_metrics_tell_much_and_neither_a_secret_nor_who_anybody_is(haul: Haul) -> None:
+    told, refused = [answer for answer in haul.answers if answer.url.path == "/metrics"]
+    assert (told.status_code, refused.status_code) == (200, 401)
+    assert 'evergrant_fetch_seconds_count{outcome="error"} 1.0' in told.text
+    assert haul.found_in(told.text + refused.text) == []
+    for person in ("alice", "bob", "carol", "dave"):
+        assert person not in told.text
+
+
 def test_the_way_back_to_the_application_carries_no_secret(haul: Haul) -> None:
     assert len(haul.returned) == 4
     for location in haul.returned:
@@ -275,7 +289,14 @@ def test_the_search_would_find_them(haul: Haul) -> None:
         for value in values:
             assert what in haul.found_in(f"x{value}x")
     assert haul.secrets.keys() == {
-        *("master key", "database password", "client secret", "management key", "what bad requests held"),
+        *(
+            "master key",
+            "database password",
+            "metrics token",
+            "client secret",
+            "management key",
+            "what bad requests held",
+        ),
         *("webhook secret", "webhook address"),
         *("ticket", "state", "nonce", "code verifier", "access token", "refresh token", "code", "cookie"),
     }

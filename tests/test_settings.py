@@ -67,13 +67,13 @@ def test_a_secret_comes_from_a_file_without_its_line_break_and_does_not_print(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
 ) -> None:
     file = tmp_path / "secret"
-    file.write_text("planted-secret\n")
+    file.write_text("the-planted-secret\n")
     monkeypatch.setenv(f"EVERGRANT_{name.upper()}_FILE", str(file))
     if name == "bootstrap_management_key":
         monkeypatch.setenv("EVERGRANT_BOOTSTRAP_PROJECT_ID", "shop")
     settings = load_settings()
-    assert getattr(settings, name).get_secret_value() == "planted-secret"
-    assert "planted-secret" not in f"{settings} {settings!r} {settings.model_dump_json()}"
+    assert getattr(settings, name).get_secret_value() == "the-planted-secret"
+    assert "the-planted-secret" not in f"{settings} {settings!r} {settings.model_dump_json()}"
 
 
 def test_the_bootstrap_project_and_its_key_are_set_together(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,3 +91,16 @@ def test_this_machine_is_known_by_its_names(host: str) -> None:
 @pytest.mark.parametrize("host", ["localhost.example.com", "127.0.0.1.example.com", "10.0.0.1", "0.0.0.0", "::", ""])
 def test_another_machine_is_not_taken_for_this_one(host: str) -> None:
     assert not is_loopback_host(host)
+
+
+@pytest.mark.parametrize("token", ["short", "fifteen-letters", "with spaces in between", "nicht-für-kopfzeilen"])
+def test_a_metrics_token_is_long_and_fits_into_a_header(monkeypatch: pytest.MonkeyPatch, token: str) -> None:
+    monkeypatch.setenv("EVERGRANT_METRICS_TOKEN", token)
+    with pytest.raises(ConfigurationError, match="EVERGRANT_METRICS_TOKEN: use 16 or more") as raised:
+        load_settings()
+    assert token not in str(raised.value)
+
+
+def test_a_metrics_token_that_is_set_to_nothing_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EVERGRANT_METRICS_TOKEN", "")
+    assert load_settings().metrics_token is None

@@ -6,6 +6,7 @@ the path of a file that holds the value, as container platforms mount them.
 
 import ipaddress
 import os
+import re
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal
@@ -19,7 +20,8 @@ from evergrant.errors import ConfigurationError
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 PREFIX = "EVERGRANT_"
-SECRETS = ("database_url", "master_keys", "bootstrap_management_key")
+_WORKERS_FOLDER = "_EVERGRANT_WORKERS_FOLDER"  # from us to ourselves, and no setting
+SECRETS = ("database_url", "master_keys", "bootstrap_management_key", "metrics_token")
 
 
 class Settings(BaseSettings):
@@ -86,6 +88,10 @@ class Settings(BaseSettings):
         default=(),
         description="Origins that the bootstrap project may send browsers back to, separated by commas.",
     )
+    metrics_token: SecretStr | None = Field(
+        default=None,
+        description="What Prometheus sends to read /metrics. Without it, only this machine itself may.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["json", "text"] = "json"
 
@@ -118,6 +124,15 @@ class Settings(BaseSettings):
             raise ValueError("must be https: plain http is for loopback trials only")
         return value.rstrip("/")
 
+    @field_validator("metrics_token")
+    @classmethod
+    def _metrics_token(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None or not value.get_secret_value():
+            return None  # set to nothing, as compose does with what is not in .env
+        if not re.fullmatch(r"[!-~]{16,}", value.get_secret_value()):
+            raise ValueError("use 16 or more ASCII characters without spaces: it goes into an HTTP header")
+        return value
+
     @model_validator(mode="after")
     def _bootstrap_is_whole(self) -> "Settings":
         if (self.bootstrap_project_id is None) != (self.bootstrap_management_key is None):
@@ -138,6 +153,17 @@ class Settings(BaseSettings):
     def is_loopback_trial(self) -> bool:
         """Whether browsers reach this instance over plain http, which only loopback may."""
         return self.public_url.startswith("http://")
+
+
+def share_folder_with_workers(folder: Path) -> None:
+    """Tell the worker processes that this one starts where their numbers are added up."""
+    os.environ[_WORKERS_FOLDER] = str(folder)
+
+
+def folder_of_workers() -> Path | None:
+    """Return the folder where this worker's server adds numbers up; None where it is the only process."""
+    folder = os.environ.get(_WORKERS_FOLDER)
+    return Path(folder) if folder else None
 
 
 def is_loopback_host(host: str) -> bool:

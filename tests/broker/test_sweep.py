@@ -246,6 +246,21 @@ async def test_a_dead_provider_is_neither_hammered_nor_in_the_way(crowd: Crowd, 
     assert here.provider.state.reuse_detections == 0
 
 
+async def test_what_cannot_be_opened_does_not_stay_first_in_its_queue(crowd: Crowd, clock: Clock) -> None:
+    here, users = crowd.here, crowd.users
+    clock.advance(3600 - 200)
+    async with open_broker(here.settings) as broker:
+        sealed = (await grants(broker))["olga"].refresh_token  # somebody else's, which opens for nobody but her
+        async with broker.database.write() as session:
+            broken = update(Grant).where(Grant.user_id.in_(users[:4]))
+            await session.execute(broken.values(refresh_token=sealed, next_refresh_at=clock.now - timedelta(minutes=4)))
+        async with running_refresher(broker):
+            found = await until(broker, set(users[4:]), version=2)
+    assert {found[user].token_version for user in users[:4]} == {1}
+    assert {found[user].status for user in users[:4]} == {"active"}
+    assert "evergrant could not refresh" in found[users[0]].last_refresh_error
+
+
 async def test_on_demand_apps_are_left_to_the_fetch(here: Installation, clock: Clock) -> None:
     change_app(here, refreshPolicy="on_demand")
     clock.advance(3600 - 250)

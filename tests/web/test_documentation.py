@@ -74,6 +74,7 @@ def test_operations_have_the_names_that_code_generators_shall_use() -> None:
         "loadTrustedIssuers",
         "loadWebhook",
         "loadWebhooks",
+        "metrics",
         "readyz",
         "refreshToken",
         "replayDeliveries",

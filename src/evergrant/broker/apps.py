@@ -98,6 +98,7 @@ async def update_app(broker: Broker, project_id: str, definition: AppDefinition,
             await record(session, project_id, "app.updated", app_id=app.id, data={"fields": changed})
     except IntegrityError:
         raise AlreadyExists("Another app has this name already.") from None
+    broker.endpoints.of(app).forgive()
     return app
 
 

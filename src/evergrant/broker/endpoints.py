@@ -99,6 +99,10 @@ class Endpoint:
             if trying:
                 self._trying = False
 
+    def forgive(self) -> None:
+        """Close the breaker: somebody has reason to believe that it works again."""
+        self.failures = 0
+
     def _failed(self) -> None:
         self.failures += 1
         if self.is_open:
@@ -120,7 +124,3 @@ class Endpoints:
         if found is None:
             found = self._by_url[url] = Endpoint(url)
         return found
-
-    def all(self) -> list[Endpoint]:
-        """Return them, for metrics."""
-        return list(self._by_url.values())

@@ -20,6 +20,7 @@ from evergrant.crypto.sealed import Sealed
 log = logging.getLogger(__name__)
 
 _SUFFIX = ".json"
+_BROKEN = ".broken"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,18 @@ class Entry:
     seen_version: int
     """It lands on a row with this `token_version` and on no other."""
     values: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Census:
+    """What is in a journal's folder."""
+
+    waiting: int
+    """Answers that have not landed yet: for some milliseconds each refresh has one."""
+    oldest: float | None
+    """When the first of them was written, in epoch seconds."""
+    broken: int
+    """Files that could not be read and were put aside."""
 
 
 class Journal:
@@ -93,7 +106,16 @@ class Journal:
                 continue  # it landed meanwhile
             except (ValueError, TypeError, KeyError, AttributeError, OSError):
                 log.exception("a journal file cannot be read and is put aside", extra={"file": str(path)})
-                path.rename(path.with_suffix(".broken"))
+                path.rename(path.with_suffix(_BROKEN))
+
+    def census(self) -> Census:
+        """Count the folder's files. Blocks; call it in a thread."""
+        waiting = [_written_at(path) for path in self._folder.glob(f"*{_SUFFIX}")]
+        return Census(
+            waiting=len(waiting),
+            oldest=min((at for at in waiting if at), default=None),
+            broken=sum(1 for _ in self._folder.glob(f"*{_BROKEN}")),
+        )
 
     def _sync_folder(self) -> None:
         """Make the new name itself safe, which a file's own fsync does not."""

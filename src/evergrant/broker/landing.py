@@ -43,10 +43,10 @@ async def land(broker: Broker, app: OutboundApp, held: Held, answer: TokenRespon
         Unavailable: the database was away for too long; the journal lands the answer later.
     """
     grant = held.grant
-    values = await until_it_works(lambda: _values(broker, app, grant, answer, fetched=fetched))
+    values = await until_it_works(broker, lambda: _values(broker, app, grant, answer, fetched=fetched))
     entry = Entry(grant.project_id, grant.id, held.lease.owner, grant.token_version, values)
     file = await asyncio.to_thread(broker.journal.write, entry)
-    landed = await until_it_works(lambda: _store(broker, entry))
+    landed = await until_it_works(broker, lambda: _store(broker, entry))
     await asyncio.to_thread(broker.journal.forget, file)
     if landed is not None:
         return landed
@@ -111,7 +111,7 @@ def _previous_lifetime(grant: Grant) -> int | None:
     return lived if lived > 0 else None  # an uploaded one may have ended before it came here
 
 
-async def until_it_works(attempt: Callable[[], Awaitable[T]]) -> T:
+async def until_it_works(broker: Broker, attempt: Callable[[], Awaitable[T]]) -> T:
     """Try a write again while the database is away.
 
     Raises:
@@ -127,6 +127,7 @@ async def until_it_works(attempt: Callable[[], Awaitable[T]]) -> T:
                 log.critical("gave up storing a provider's answer")
                 raise
             log.warning("cannot store a provider's answer yet", exc_info=True)
+            broker.metrics.landings_retried.inc()
             await asyncio.sleep(pause)
             pause = min(pause * 2, PAUSE[1])
 

@@ -30,7 +30,6 @@ from evergrant.broker.runtime import Broker
 from evergrant.db import Grant, GrantStatus, OutboundApp
 from evergrant.db.types import database_now
 from evergrant.errors import (
-    EvergrantError,
     ReauthorizationRequired,
     Unavailable,
     UpstreamRejected,
@@ -55,6 +54,7 @@ BACKGROUND_PAUSE = (5.0, 600.0)
 REJECTED_PAUSE = 1800.0
 """Seconds between background tries while the app's registration is refused: only the operator can mend that."""
 NO_WAY_TO_REFRESH = "The access token has expired and the provider gave no refresh token: the user must connect again."
+OUR_FAULT = "evergrant could not refresh this connection; its log says why. The consent is as it was."
 INTERRUPTED = (
     " It comes after an interrupted refresh: an earlier call ended without an answer that evergrant could read, and "
     "a new refresh token may have been lost with it."
@@ -128,7 +128,8 @@ async def _refresh(broker: Broker, project_id: str, grant_id: str, *, seen_versi
     except UpstreamUnavailable:
         await lease.let_go(broker, *key, held.lease)
         raise
-    return await _call_and_land(broker, app, endpoint, held, fetched=claim is None)
+    with broker.metrics.refreshes_in_flight.track_inprogress():
+        return await _call_and_land(broker, app, endpoint, held, fetched=claim is None)
 
 
 async def _call_and_land(broker: Broker, app: OutboundApp, endpoint: Endpoint, held: Held, *, fetched: bool) -> Grant:
@@ -155,11 +156,12 @@ async def _call_and_land(broker: Broker, app: OutboundApp, endpoint: Endpoint, h
         outcome = "in_doubt" if error.in_doubt else "unavailable"
         await _failed_for_now(broker, held, error)
         raise
-    except EvergrantError:
-        await lease.let_go(broker, grant.project_id, grant.id, held.lease)
+    except Exception:
+        await _broken(broker, held)
         raise
     finally:
         broker.metrics.refreshes.labels(grant.project_id, grant.app_id, outcome).inc()
+        broker.metrics.breaker_is(endpoint.url, is_open=endpoint.is_open)
     landed = await land(broker, app, held, answer, fetched=fetched)
     if app.unhealthy_since is not None:
         await app_health.note_healthy(broker, app)
@@ -234,6 +236,22 @@ async def _failed_for_now(broker: Broker, held: Held, error: UpstreamUnavailable
         ),
     )
     error.retry_after = max(1, round(on_demand + 0.5))
+
+
+async def _broken(broker: Broker, held: Held) -> None:
+    """Let the lease go after an error of our own, a secret that does not open for example; the log has the reason.
+
+    The background comes back later: what cannot be refreshed must not stay first in its queue.
+    """
+    failures = held.grant.refresh_failures + 1
+    await _record_failure(
+        broker,
+        lease.closing(held).values(
+            last_refresh_error=OUR_FAULT,
+            refresh_failures=failures,
+            next_refresh_at=clock.utcnow() + timedelta(seconds=_backoff(BACKGROUND_PAUSE, failures)),
+        ),
+    )
 
 
 async def _rejected(broker: Broker, held: Held, app: OutboundApp, error: UpstreamRejected) -> None:

@@ -123,14 +123,25 @@ async def refresh_claimed(broker: Broker, claim: Claim, *, now: datetime) -> Non
     """Refresh one claimed grant, or put it off. Whatever goes wrong is on its row and in the log, and stops nothing."""
     grant = claim.held.grant
     try:
-        if is_wanted(claim.app, grant, idle_after=broker.settings.idle_after, now=now):
-            await refresh_grant(broker, grant.project_id, grant.id, seen_version=grant.token_version, claim=claim)
-        else:
-            await _put_off(broker, claim, now=now)
+        await refresh_or_put_off(broker, claim, now=now)
     except EvergrantError as error:
         log.info("a refresh failed", extra={"grant": grant.id, "app": grant.app_id, "error": error.message})
     except Exception:
         log.exception("a refresh broke", extra={"grant": grant.id, "app": grant.app_id})
+
+
+async def refresh_or_put_off(broker: Broker, claim: Claim, *, now: datetime) -> bool:
+    """Refresh one claimed grant and return True, or put it off and return False.
+
+    Raises:
+        EvergrantError: as `refresh_grant`.
+    """
+    grant = claim.held.grant
+    if not is_wanted(claim.app, grant, idle_after=broker.settings.idle_after, now=now):
+        await _put_off(broker, claim, now=now)
+        return False
+    await refresh_grant(broker, grant.project_id, grant.id, seen_version=grant.token_version, claim=claim)
+    return True
 
 
 async def _put_off(broker: Broker, claim: Claim, *, now: datetime) -> None:

@@ -288,7 +288,7 @@ async def _verify_and_store(
     now = clock.utcnow()
     if answer.refresh_token is None:  # none returned keeps the old one (RFC 6749 section 6)
         answer = replace(answer, refresh_token=upload.refresh_token)
-    tokens = await until_it_works(lambda: seal_answer(broker, app.project_id, grant_id, answer, now=now))
+    tokens = await until_it_works(broker, lambda: seal_answer(broker, app.project_id, grant_id, answer, now=now))
     scopes = answer.scopes if answer.scopes is not None else _scopes(app, upload)
     prepared = PreparedUpload(upload, grant_id, scopes, token_sub, tokens)
 
@@ -298,4 +298,4 @@ async def _verify_and_store(
             await record_upload(session, app.project_id, prepared)
         return grant
 
-    return await until_it_works(write)
+    return await until_it_works(broker, write)

@@ -197,6 +197,7 @@ async def attempt(broker: Broker, claim: Claim) -> None:
         Unavailable: our database is away; what came of it is not known, and it is sent again.
     """
     outcome = await _send(broker, claim, now=clock.utcnow())
+    broker.metrics.webhook_deliveries.labels("failed" if outcome.error else "accepted").inc()
     if outcome.error:
         await _failed(broker, claim, outcome, now=clock.utcnow())
     else:

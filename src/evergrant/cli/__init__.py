@@ -17,6 +17,7 @@ from evergrant.cli import (
     keys,
     policies,
     projects,
+    refresh,
     serve,
     webhooks,
 )
@@ -33,6 +34,7 @@ for command in (
     init.init,
     serve.serve,
     serve.refresher,
+    refresh.refresh,
     projects.projects,
     keys.keys,
     issuers.issuers,

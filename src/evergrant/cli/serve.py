@@ -1,7 +1,12 @@
 """The commands `evergrant serve` and `evergrant refresher`."""
 
 import asyncio
+import contextlib
 import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import click
 import uvicorn
@@ -9,7 +14,8 @@ import uvicorn
 from evergrant import refresher as background
 from evergrant.broker.setup import prepare
 from evergrant.logs import configure_logging
-from evergrant.settings import PREFIX, load_settings
+from evergrant.settings import PREFIX, Settings, load_settings, share_folder_with_workers
+from evergrant.web.app import create_refresher_app
 
 DRAIN_SECONDS = 45
 """How long a stop waits for requests in flight; refreshes in flight are waited for after that."""
@@ -31,27 +37,54 @@ def serve(host: str, port: int, workers: int, no_refresher: bool, migrate: bool)
     asyncio.run(prepare(settings, migrate=migrate))
     if no_refresher:
         os.environ[f"{PREFIX}REFRESHER"] = "false"  # for the worker processes, which read it from there
+    with _numbers_that_add_up(workers):
+        _listen(
+            "evergrant.web.app:create_app_from_environment",
+            settings,
+            factory=True,
+            host=host,
+            port=port,
+            workers=workers,
+            timeout_worker_healthcheck=WORKER_SILENCE_SECONDS,
+        )
+
+
+@click.command()
+@click.option("--migrate", is_flag=True, help="Bring a PostgreSQL schema up to date first. SQLite does so anyway.")
+@click.option("--metrics-port", type=click.IntRange(1, 65535), help="Answer /metrics and health checks on this port.")
+@click.option("--metrics-host", default="127.0.0.1", show_default=True, help="Address to listen on for them.")
+def refresher(migrate: bool, metrics_port: int | None, metrics_host: str) -> None:
+    """Refresh and deliver webhooks in the background, without serving. Any number of these may run."""
+    settings = load_settings()
+    configure_logging(level=settings.log_level, style=settings.log_format)
+    asyncio.run(prepare(settings, migrate=migrate))
+    if metrics_port is None:
+        asyncio.run(background.run(settings))
+    else:
+        refreshing = settings.model_copy(update={"refresher": True})
+        _listen(create_refresher_app(refreshing), settings, host=metrics_host, port=metrics_port)
+
+
+def _listen(app: Any, settings: Settings, **options: Any) -> None:
+    """Serve until SIGTERM or SIGINT."""
     uvicorn.run(
-        "evergrant.web.app:create_app_from_environment",
-        factory=True,
-        host=host,
-        port=port,
-        workers=workers,
+        app,
         log_config=None,
         access_log=False,
         server_header=False,
         proxy_headers=True,
         forwarded_allow_ips=settings.trusted_proxies,
         timeout_graceful_shutdown=DRAIN_SECONDS,
-        timeout_worker_healthcheck=WORKER_SILENCE_SECONDS,
+        **options,
     )
 
 
-@click.command()
-@click.option("--migrate", is_flag=True, help="Bring a PostgreSQL schema up to date first. SQLite does so anyway.")
-def refresher(migrate: bool) -> None:
-    """Refresh and deliver webhooks in the background, without serving. Any number of these may run."""
-    settings = load_settings()
-    configure_logging(level=settings.log_level, style=settings.log_format)
-    asyncio.run(prepare(settings, migrate=migrate))
-    asyncio.run(background.run(settings))
+@contextlib.contextmanager
+def _numbers_that_add_up(workers: int) -> Iterator[None]:
+    """Give several workers a folder in which their metrics add up, whichever of them a scrape reaches."""
+    if workers == 1:
+        yield
+        return
+    with tempfile.TemporaryDirectory(prefix="evergrant-metrics-", ignore_cleanup_errors=True) as folder:
+        share_folder_with_workers(Path(folder))
+        yield

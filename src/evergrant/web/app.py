@@ -4,7 +4,9 @@ import asyncio
 import contextlib
 import gc
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 
 from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
@@ -12,13 +14,14 @@ from fastapi.staticfiles import StaticFiles
 from evergrant import __version__
 from evergrant.broker import usage
 from evergrant.broker.access import write_down_use
+from evergrant.broker.exposition import Exposition
 from evergrant.broker.runtime import Broker, open_broker
 from evergrant.broker.webhook_delivery import deliver_until
 from evergrant.errors import EvergrantError
 from evergrant.logs import configure_logging
 from evergrant.refresher import refresh_until
-from evergrant.settings import Settings, load_settings
-from evergrant.web import client_metadata, connect, cors, documentation, errors, health
+from evergrant.settings import Settings, folder_of_workers, load_settings
+from evergrant.web import client_metadata, connect, cors, documentation, errors, health, metrics
 from evergrant.web.api import (
     app_test,
     apps,
@@ -44,29 +47,16 @@ log = logging.getLogger(__name__)
 WRITE_DOWN_SECONDS = 60.0
 
 
-def create_app(settings: Settings) -> FastAPI:
-    """Make the application. The store opens when it starts."""
+def create_app(settings: Settings, *, workers_folder: Path | None = None) -> FastAPI:
+    """Make the application. The store opens when it starts.
 
-    @contextlib.asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        stop = asyncio.Event()
-        async with open_broker(settings) as broker:
-            app.state.broker = broker
-            tasks = [asyncio.create_task(_write_down_use(broker, stop))]
-            if settings.refresher:
-                tasks += [asyncio.create_task(work(broker, stop)) for work in (refresh_until, deliver_until)]
-            _settle_memory()
-            try:
-                yield
-            finally:
-                stop.set()
-                await asyncio.gather(*tasks)
-
+    `workers_folder` is where the processes of one server add up what they count; None where there is but this one.
+    """
     app = FastAPI(
         title="evergrant",
         version=__version__,
         summary="A self-hosted outbound-apps broker: consent once, get a working token every time.",
-        lifespan=lifespan,
+        lifespan=_lifespan(settings, workers_folder),
         docs_url=None,  # ours are in `documentation`
         redoc_url=None,
         openapi_url="/openapi.json",
@@ -95,6 +85,7 @@ def create_app(settings: Settings) -> FastAPI:
         connect.router,
         client_metadata.router,
         health.router,
+        metrics.router,
         documentation.router,
     ):
         app.include_router(router)
@@ -104,11 +95,48 @@ def create_app(settings: Settings) -> FastAPI:
     return app
 
 
+def create_refresher_app(settings: Settings) -> FastAPI:
+    """Make the application of `evergrant refresher --metrics-port`: it refreshes, and tells only how that goes."""
+    app = FastAPI(lifespan=_lifespan(settings), docs_url=None, redoc_url=None, openapi_url=None)
+    errors.install(app)
+    app.add_middleware(RequestMiddleware, on_bug=errors.bug)
+    for router in (health.router, metrics.router):
+        app.include_router(router)
+    return app
+
+
+def _lifespan(
+    settings: Settings, workers_folder: Path | None = None
+) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        stop = asyncio.Event()
+        async with (
+            open_broker(settings) as broker,
+            contextlib.aclosing(Exposition(broker, workers_folder)) as exposition,
+        ):
+            app.state.broker, app.state.exposition = broker, exposition
+            tasks = [
+                asyncio.create_task(_write_down_use(broker, stop)),
+                asyncio.create_task(exposition.share_until(stop)),
+            ]
+            if settings.refresher:
+                tasks += [asyncio.create_task(work(broker, stop)) for work in (refresh_until, deliver_until)]
+            _settle_memory()
+            try:
+                yield
+            finally:
+                stop.set()
+                await asyncio.gather(*tasks)
+
+    return lifespan
+
+
 def create_app_from_environment() -> FastAPI:
     """Make the application in a worker process of `evergrant serve`."""
     settings = load_settings()
     configure_logging(level=settings.log_level, style=settings.log_format)
-    return create_app(settings)
+    return create_app(settings, workers_folder=folder_of_workers())
 
 
 def _settle_memory() -> None:

@@ -1,4 +1,4 @@
-"""One pure ASGI layer: a request id, a body limit and one log line. Layers cost; the hot path has only this one."""
+"""One pure ASGI layer: a request id, a body limit, one log line, a count. Layers cost; the hot path has only this."""
 
 import logging
 import secrets
@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from evergrant.broker.runtime import Broker
 from evergrant.errors import RequestTooLarge
 from evergrant.logs import request_id
 
@@ -59,6 +60,8 @@ class RequestMiddleware:
                 raise
             await self._on_bug(Request(scope))(scope, receive, send_with_id)
         finally:
+            broker: Broker = scope["app"].state.broker
+            broker.metrics.responded(status)
             if log.isEnabledFor(logging.INFO):
                 # The path only: query strings carry codes and states. What is secret in a path, the formatter redacts.
                 log.info(

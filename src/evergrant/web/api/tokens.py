@@ -14,6 +14,7 @@ from evergrant import clock
 from evergrant.broker.grants import ResourceOwner
 from evergrant.broker.principal import Permission, Principal
 from evergrant.broker.tokens import Token, Wanted, fetch_token, parse_scopes
+from evergrant.metrics import FetchTimer
 from evergrant.web.api.wire import AppId, Flag, OptionalId, OwnerId, Text, WireModel, errors, example, read_body
 from evergrant.web.deps import get_broker, principal_of
 
@@ -156,7 +157,12 @@ async def _fetcher(request: Request) -> Principal:
 
 
 async def _answer(
-    request: Request, principal: Principal, body: FetchBody, owner: ResourceOwner, scopes: list[str] | None
+    request: Request,
+    timer: FetchTimer,
+    principal: Principal,
+    body: FetchBody,
+    owner: ResourceOwner,
+    scopes: list[str] | None,
 ) -> Response:
     wanted = Wanted(
         app_id=body.app_id,
@@ -167,7 +173,10 @@ async def _answer(
         force_refresh=body.options.force_refresh,
         minimum_seconds=body.options.minimum_seconds,
     )
-    token = await fetch_token(get_broker(request), principal, wanted, now=clock.utcnow())
+    now = clock.utcnow()
+    token = await fetch_token(get_broker(request), principal, wanted, now=now)
+    if token.grant.last_refresh_time is not None and token.grant.last_refresh_time >= now:
+        timer.outcome = "refreshed"
     return Response(
         to_json({"token": token_body(token)}),
         media_type="application/json",
@@ -200,9 +209,10 @@ _TENANT = {"appId": "google-contacts", "tenantId": "acme"}
 )
 async def fetch_user_token(request: Request) -> Response:
     """Return the grant whose scopes equal the request, else the smallest one that covers it, refreshed if needed."""
-    principal = await _fetcher(request)
-    body = await read_body(request, FetchUserToken)
-    return await _answer(request, principal, body, ResourceOwner(body.user_id, body.tenant_id), body.scopes)
+    with get_broker(request).metrics.time_fetch() as timer:
+        principal = await _fetcher(request)
+        body = await read_body(request, FetchUserToken)
+        return await _answer(request, timer, principal, body, ResourceOwner(body.user_id, body.tenant_id), body.scopes)
 
 
 @router.post(
@@ -215,9 +225,10 @@ async def fetch_user_token(request: Request) -> Response:
 )
 async def fetch_latest_user_token(request: Request) -> Response:
     """Return the most recently consented grant that works, whatever its scopes."""
-    principal = await _fetcher(request)
-    body = await read_body(request, FetchUserTokenLatest)
-    return await _answer(request, principal, body, ResourceOwner(body.user_id, body.tenant_id), None)
+    with get_broker(request).metrics.time_fetch() as timer:
+        principal = await _fetcher(request)
+        body = await read_body(request, FetchUserTokenLatest)
+        return await _answer(request, timer, principal, body, ResourceOwner(body.user_id, body.tenant_id), None)
 
 
 @router.post(
@@ -230,9 +241,10 @@ async def fetch_latest_user_token(request: Request) -> Response:
 )
 async def fetch_tenant_token(request: Request) -> Response:
     """The same for a tenant's own grant. A user's grant never answers for a tenant, nor the other way round."""
-    principal = await _fetcher(request)
-    body = await read_body(request, FetchTenantToken)
-    return await _answer(request, principal, body, ResourceOwner("", body.tenant_id), body.scopes)
+    with get_broker(request).metrics.time_fetch() as timer:
+        principal = await _fetcher(request)
+        body = await read_body(request, FetchTenantToken)
+        return await _answer(request, timer, principal, body, ResourceOwner("", body.tenant_id), body.scopes)
 
 
 @router.post(
@@ -245,9 +257,10 @@ async def fetch_tenant_token(request: Request) -> Response:
 )
 async def fetch_latest_tenant_token(request: Request) -> Response:
     """Return the tenant's most recently consented grant that works, whatever its scopes."""
-    principal = await _fetcher(request)
-    body = await read_body(request, FetchTenantTokenLatest)
-    return await _answer(request, principal, body, ResourceOwner("", body.tenant_id), None)
+    with get_broker(request).metrics.time_fetch() as timer:
+        principal = await _fetcher(request)
+        body = await read_body(request, FetchTenantTokenLatest)
+        return await _answer(request, timer, principal, body, ResourceOwner("", body.tenant_id), None)
 
 
 REQUEST_MODELS = (FetchUserToken, FetchUserTokenLatest, FetchTenantToken, FetchTenantTokenLatest)
