@@ -145,6 +145,7 @@ def _eventually_works(here: Installation) -> bool:
         answer = here.backend.fetch()
         if answer.status_code == 200:
             return works(here, answer.json()["token"])
+        time.sleep(0.05)
     return False
 
 
