@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 UV_COMPILE := $(BIN)/uv --no-config pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" $(UPGRADE)
 
-.PHONY: help demo test check format bench lock clean
+.PHONY: help demo test check format bench soak lock clean
 
 help: ## Show what there is
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
@@ -28,8 +28,12 @@ format: $(VENV)/.installed-dev ## Format, and mend what the linter can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(VENV)/.installed-dev ## Measure the token fetch beside an endpoint that does nothing
+bench: $(VENV)/.installed-dev ## Measure fetches and refreshes beside the least that such work costs
 	$(BIN)/python benchmarks/fetch.py
+	$(BIN)/python benchmarks/sweep.py
+
+soak: $(VENV)/.installed-dev ## Ten bad minutes: kills, outages, failing providers, and a ledger at the end
+	$(BIN)/python benchmarks/soak.py
 
 lock: $(VENV)/.uv ## Resolve the locks again; UPGRADE=--upgrade takes newer releases
 	$(UV_COMPILE) --output-file requirements.lock pyproject.toml

@@ -1,4 +1,4 @@
-"""A project with one app and any number of connected users, each with a really sealed token."""
+"""A project with one app and any number of connected users, each with really sealed tokens."""
 
 import json
 import time
@@ -9,12 +9,13 @@ from typing import Any
 
 from pydantic import SecretStr
 from sqlalchemy import insert
+from sqlalchemy.engine import URL
 
 from evergrant import clock
 from evergrant.broker.grants import new_grant_id, token_slot
 from evergrant.broker.runtime import Broker, open_broker
 from evergrant.broker.setup import initialise, upgrade
-from evergrant.crypto.sealed import Sealed
+from evergrant.crypto.sealed import Sealed, Slot
 from evergrant.db import Grant, GrantStatus, OutboundApp
 from evergrant.db.engine import connect_postgresql
 from evergrant.db.grant import scope_key
@@ -22,6 +23,8 @@ from evergrant.settings import Settings
 
 APP_ID = "benchmark"
 SCOPES = ["contacts.readonly", "openid"]
+CLIENT_ID = "evergrant"
+CLIENT_SECRET = "the provider's secret for evergrant"
 ACCESS_TOKEN_LENGTH = 180  # about what Google's and Microsoft's opaque tokens have
 BATCH = 20_000
 
@@ -43,16 +46,32 @@ def access_token(number: int) -> str:
     return f"access-token-of-user-{number}-".ljust(ACCESS_TOKEN_LENGTH, "x")
 
 
-async def seed(settings: Settings, grants: int) -> Seeded:
-    """Fill an empty database with `grants` users' tokens that stay fresh for a day."""
+def refresh_token(number: int) -> str:
+    return f"refresh-token-of-user-{number}"
+
+
+async def seed(settings: Settings, grants: int, *, token_url: str = "") -> Seeded:
+    """Fill an empty database with `grants` users' tokens that stay fresh for a day, refreshed at `token_url`."""
     began = time.perf_counter()
     await upgrade(settings)
     made = await initialise(settings)
     now = clock.utcnow()
     async with open_broker(settings) as broker:
+        secret = await broker.vault.seal(
+            Slot(made.project_id, "outbound_apps", "client_secret", APP_ID), SecretStr(CLIENT_SECRET)
+        )
         async with broker.database.write() as session:
             session.add(
-                OutboundApp(project_id=made.project_id, id=APP_ID, name="Benchmark", created_at=now, updated_at=now)
+                OutboundApp(
+                    project_id=made.project_id,
+                    id=APP_ID,
+                    name="Benchmark",
+                    client_id=CLIENT_ID,
+                    client_secret=secret,
+                    token_url=token_url,
+                    created_at=now,
+                    updated_at=now,
+                )
             )
         store = _into_sqlite if broker.database.is_sqlite else _into_postgresql
         for first in range(0, grants, BATCH):
@@ -61,7 +80,7 @@ async def seed(settings: Settings, grants: int) -> Seeded:
             tokens = [await _sealed(broker, made.project_id, number) for number in numbers]
             await store(broker, list(_rows(made.project_id, numbers, tokens, now=now)))
         if not broker.database.is_sqlite:
-            await _settle(broker)
+            await settle(broker.database.engine.url)
     return Seeded(made.project_id, made.management_key, time.perf_counter() - began)
 
 
@@ -69,7 +88,7 @@ async def _sealed(broker: Broker, project_id: str, number: int) -> tuple[str, Se
     grant_id = new_grant_id()
     access = await broker.vault.seal(token_slot(project_id, grant_id, "access_token"), SecretStr(access_token(number)))
     refresh = await broker.vault.seal(
-        token_slot(project_id, grant_id, "refresh_token"), SecretStr(f"refresh-token-of-user-{number}")
+        token_slot(project_id, grant_id, "refresh_token"), SecretStr(refresh_token(number))
     )
     return grant_id, access, refresh
 
@@ -91,6 +110,7 @@ def _rows(
         "expires_at": now + timedelta(days=1, minutes=5),
         "fresh_until": now + timedelta(days=1),
         "next_refresh_at": now + timedelta(days=1),
+        "last_fetched_at": now,
         "last_refresh_error": "",
         "refresh_failures": 0,
         "token_version": 1,
@@ -130,11 +150,11 @@ def _for_copy(value: Any) -> Any:
             return value
 
 
-async def _settle(broker: Broker) -> None:
+async def settle(url: URL) -> None:
     """Do now what autovacuum would do in the middle of a measurement."""
-    connection = await connect_postgresql(broker.database.engine.url)
+    connection = await connect_postgresql(url)
     try:
-        await connection.execute("VACUUM (ANALYZE) grants", timeout=300)
-        await connection.execute("CHECKPOINT", timeout=300)
+        await connection.execute("VACUUM (ANALYZE) grants", timeout=600)
+        await connection.execute("CHECKPOINT", timeout=600)
     finally:
         await connection.close()

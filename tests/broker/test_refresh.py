@@ -492,9 +492,12 @@ def test_refusals_are_answers_and_do_not_open_the_breaker(here: Installation, cl
     assert [here.backend.fetch(user).status_code for user in users] == [404] * 6 + [200]
 
 
-async def test_a_grant_that_dies_after_an_interrupted_refresh_says_so(here: Installation, clock: Clock) -> None:
+@pytest.mark.parametrize("lost", [dropped(lands=True), html(502, lands=True)], ids=["a reset", "a gateway's page"])
+async def test_a_grant_that_dies_after_an_interrupted_refresh_says_so(
+    here: Installation, clock: Clock, lost: Fault
+) -> None:
     clock.advance(EXPIRED)
-    here.provider.state.next_token_answers.append(dropped(lands=True))
+    here.provider.state.next_token_answers.append(lost)
     assert (await asyncio.to_thread(here.backend.fetch)).status_code == 503
     async with open_broker(here.settings) as broker:
         await _take_over(broker, refresh_not_before=None)

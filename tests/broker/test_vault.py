@@ -107,6 +107,19 @@ def test_a_restart_counts_on_from_what_was_reserved(
     assert used[0] == used[1] != used[2]
 
 
+def test_those_who_seal_together_share_what_is_reserved(
+    settings: Settings, project: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vaults, "SEALS_PER_RESERVATION", 8)
+
+    async def together() -> None:
+        async with open_broker(settings) as broker:
+            await asyncio.gather(*(broker.vault.seal(slot(project), SecretStr("x")) for _ in range(20)))
+
+    asyncio.run(together())
+    assert [row["seals_reserved"] for row in data_keys(settings)] == [24], "three reservations, and not twenty"
+
+
 def test_a_data_key_rolls_over_by_age(settings: Settings, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vaults, "RESERVATION_SECONDS", -1.0)  # look at the key's age every time
     project = new_project(settings).project_id

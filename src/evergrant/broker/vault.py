@@ -4,14 +4,17 @@ A project's data keys are unwrapped once and kept. Sealing may have to reserve r
 writes; so callers seal first and open their own transaction after.
 """
 
+import asyncio
 import time
 from datetime import datetime, timedelta
+from functools import partial
 
 from pydantic import SecretStr
 from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from evergrant import clock
+from evergrant.broker.single_flight import SingleFlight
 from evergrant.crypto.keyring import DataKey, Keyring, WrappedDataKey, data_key_id
 from evergrant.crypto.sealed import Sealed, Slot
 from evergrant.db import DataKeyRow
@@ -48,18 +51,23 @@ class Vault:
         self._database = database
         self._opening: dict[tuple[str, str], DataKey] = {}
         self._sealing: dict[str, _SealingKey] = {}
+        self._reservations: SingleFlight[str, _SealingKey] = SingleFlight()
 
     async def seal(self, slot: Slot, secret: SecretStr) -> Sealed:
         """Encrypt `secret` for its place. Not inside a transaction of the caller's: this may write."""
         current = self._sealing.get(slot.project_id)
-        if current is None or current.used_up:
+        while current is None or current.used_up:
+            # Everybody who finds the key used up shares one reservation.
+            flight = self._reservations.start(slot.project_id, partial(self._reserve, slot.project_id))
             try:
-                current = await self._reserve(slot.project_id)
+                current = await asyncio.shield(flight)
             except Unavailable:
                 # A provider's answer has to be sealed now if it shall outlive this outage. What was reserved before and
                 # is left may still be used; only whether there is a newer key cannot be known.
                 if current is None or current.seals_left <= 0:
                     raise
+            if current.seals_left > 0:  # else those who shared it were more than it was made for
+                break
         current.seals_left -= 1
         return current.key.seal(slot, secret.get_secret_value())
 

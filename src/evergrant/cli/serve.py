@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,12 @@ from evergrant.logs import configure_logging
 from evergrant.settings import PREFIX, Settings, load_settings, share_folder_with_workers
 from evergrant.web.app import create_refresher_app
 
+if sys.platform == "win32":
+    LOOP_FACTORY = None
+else:
+    import uvloop
+
+    LOOP_FACTORY = uvloop.new_event_loop  # as uvicorn chooses for the server; a third of a refresh is the event loop's
 DRAIN_SECONDS = 45
 """How long a stop waits for requests in flight; refreshes in flight are waited for after that."""
 WORKER_SILENCE_SECONDS = 30
@@ -59,7 +66,8 @@ def refresher(migrate: bool, metrics_port: int | None, metrics_host: str) -> Non
     configure_logging(level=settings.log_level, style=settings.log_format)
     asyncio.run(prepare(settings, migrate=migrate))
     if metrics_port is None:
-        asyncio.run(background.run(settings))
+        with asyncio.Runner(loop_factory=LOOP_FACTORY) as runner:
+            runner.run(background.run(settings))
     else:
         refreshing = settings.model_copy(update={"refresher": True})
         _listen(create_refresher_app(refreshing), settings, host=metrics_host, port=metrics_port)

@@ -1,5 +1,6 @@
 """Engines and migrations, for SQLite and PostgreSQL."""
 
+import asyncio
 import importlib.resources
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -28,6 +29,8 @@ from evergrant.errors import ConfigurationError, MigrationsPending, Unavailable
 
 SQLITE_BUSY_SECONDS = 15
 """How long a writer waits for another process's transaction on SQLite."""
+WRITERS_QUEUE_SECONDS = 30.0
+"""How long a write waits for those of the same process that came before it, on SQLite."""
 
 HIDE_PARAMETERS = True
 """Errors name the statement only: its parameters are people's ids and ciphertexts, and errors are logged."""
@@ -131,6 +134,7 @@ class Database:
         self.engine = engine
         self.is_sqlite = engine.dialect.name == "sqlite"
         self._read = async_sessionmaker(engine, expire_on_commit=False)
+        self._writing = asyncio.Lock()
         self._write = async_sessionmaker(engine.execution_options(**{_WRITE: True}), expire_on_commit=False)
 
     @asynccontextmanager
@@ -152,8 +156,21 @@ class Database:
             Unavailable: the database cannot be reached; whether a commit under way was done is then unknown.
         """
         with _translated():
-            async with self._write() as session, session.begin():
+            async with self._turn(), self._write() as session, session.begin():
                 yield session
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """Let SQLite's writers of this process in one after another: among themselves they would sleep, not queue."""
+        if not self.is_sqlite:
+            yield
+            return
+        async with asyncio.timeout(WRITERS_QUEUE_SECONDS):
+            await self._writing.acquire()
+        try:
+            yield
+        finally:
+            self._writing.release()
 
     async def ping(self) -> None:
         """Make sure that the database answers.

@@ -94,6 +94,10 @@ def _compile(statement: Select[Any], dialect: Dialect, *, with_scopes: bool) -> 
     return str(compiled)
 
 
+_BROKEN = (asyncpg.InterfaceError, asyncpg.InternalClientError)
+"""What asyncpg itself says of a connection that the server closes under its feet."""
+
+
 class PostgresGrantReader:
     """Reads over a few connections of its own, held between requests."""
 
@@ -120,13 +124,13 @@ class PostgresGrantReader:
                     continue
                 try:
                     return _postgres_view(await self._fetch(connection, sql, arguments))
-                except (asyncpg.PostgresConnectionError, asyncpg.InterfaceError, OSError):
+                except (asyncpg.PostgresConnectionError, *_BROKEN, OSError):
                     # The server closed it while it lay idle (a restart, a failover): reading again is harmless.
                     continue
             try:
                 connection = await connect_postgresql(self._url)
                 return _postgres_view(await self._fetch(connection, sql, arguments))
-            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+            except (asyncpg.PostgresError, *_BROKEN, OSError) as error:
                 raise Unavailable from error
 
     async def _fetch(

@@ -76,6 +76,7 @@ def failure_of(
         return UpstreamUnavailable(
             f"{who} answered {status}{f' ({said})' if said else ''}. It is tried again later.",
             retry_after=retry_after(answer),
+            in_doubt=status in (502, 504),  # a gateway's words: what is behind it may have done its work
             provider_error=code,
             provider_description=description,
         )

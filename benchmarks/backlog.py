@@ -1,0 +1,76 @@
+"""The grants of a sweep's benchmark: makes them due, and counts what was stored."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sqlalchemy import ColumnElement, Table, func, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from benchmarks.seed import settle
+from evergrant import clock
+from evergrant.db import Grant
+from evergrant.db.engine import database_url, make_engine
+from evergrant.settings import Settings
+
+T = TypeVar("T")
+GRANTS: Table = Grant.metadata.tables["grants"]
+
+
+class Backlog:
+    """A backlog that can be filled again. It works on an event loop of its own, so that its callers need none."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        configured = settings.database_url.get_secret_value() if settings.database_url else None
+        self._engine = make_engine(database_url(configured, Path(settings.data_dir)))
+        self._loop = asyncio.new_event_loop()
+
+    def empty(self) -> None:
+        """Let no grant be due, and tidy up after the turn before."""
+        self._run(self._set(clock.utcnow() + timedelta(days=1), tidy=True))
+
+    def fill(self) -> None:
+        """Make every grant due, in one moment."""
+        self._run(self._set(clock.utcnow() - timedelta(seconds=5), tidy=False))
+
+    async def _set(self, due: datetime, *, tidy: bool) -> None:
+        async with self._engine.begin() as connection:
+            await connection.execute(update(GRANTS).values(next_refresh_at=due))
+        if tidy and self._engine.dialect.name == "postgresql":
+            await settle(self._engine.url)
+
+    def stored(self) -> int:
+        """Return how often tokens were stored, ever."""
+
+        async def count(connection: AsyncConnection) -> int:
+            return int((await connection.execute(select(func.sum(GRANTS.c.token_version)))).scalar_one())
+
+        return self._run(self._with_connection(count))
+
+    def waiting(self) -> int:
+        """Return how many grants are due."""
+        return self._count(GRANTS.c.next_refresh_at <= clock.utcnow())
+
+    def failed(self) -> int:
+        """Return how many grants could not be refreshed."""
+        return self._count(GRANTS.c.last_refresh_error != "")
+
+    def _count(self, which: ColumnElement[bool]) -> int:
+        async def count(connection: AsyncConnection) -> int:
+            return int((await connection.execute(select(func.count()).where(which))).scalar_one())
+
+        return self._run(self._with_connection(count))
+
+    def close(self) -> None:
+        self._run(self._engine.dispose())
+        self._loop.close()
+
+    async def _with_connection(self, what: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        async with self._engine.connect() as connection:
+            return await what(connection)
+
+    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        return self._loop.run_until_complete(work)
