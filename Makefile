@@ -7,10 +7,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 UV_COMPILE := $(BIN)/uv --no-config pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" $(UPGRADE)
 
-.PHONY: help demo test check format bench soak lock clean
+.PHONY: help demo test check format bench soak catalog-audit catalog-table lock clean
 
 help: ## Show what there is
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.installed ## Try evergrant with a practice provider: nothing to configure
 	$(BIN)/evergrant demo
@@ -34,6 +34,12 @@ bench: $(VENV)/.installed-dev ## Measure fetches and refreshes beside the least 
 
 soak: $(VENV)/.installed-dev ## Ten bad minutes: kills, outages, failing providers, and a ledger at the end
 	$(BIN)/python benchmarks/soak.py
+
+catalog-audit: $(VENV)/.installed-dev ## Compare the app library with what public packages say (needs pip, npm and a network)
+	$(BIN)/python -m scripts.catalog_audit
+
+catalog-table: $(VENV)/.installed-dev ## Write docs/providers.md anew, from the entries and the last audit
+	$(BIN)/python -m scripts.provider_table
 
 lock: $(VENV)/.uv ## Resolve the locks again; UPGRADE=--upgrade takes newer releases
 	$(UV_COMPILE) --output-file requirements.lock pyproject.toml

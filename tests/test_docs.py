@@ -10,6 +10,7 @@ from evergrant import errors
 from evergrant.broker.audit_log import OWN_ACTIONS
 from evergrant.broker.principal import Permission
 from evergrant.broker.webhooks import EventType
+from evergrant.catalog.template import Template, Variable
 from evergrant.settings import PREFIX, Settings
 from evergrant.web.app import create_app
 
@@ -114,6 +115,11 @@ def test_every_field_of_a_fetch_is_documented(openapi: dict[str, Any]) -> None:
 def test_every_field_of_an_upload_is_documented(openapi: dict[str, Any]) -> None:
     names = members_of(openapi, "UploadUserTokens") | members_of(openapi, "UploadTenantTokens")
     assert names - rows_of("connections.md") == set()
+
+
+def test_every_field_of_the_app_library_is_documented() -> None:
+    names = Template.model_fields.keys() | {field.alias or name for name, field in Variable.model_fields.items()}
+    assert names - rows_of("catalogue.md") == set()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

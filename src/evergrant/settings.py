@@ -88,6 +88,10 @@ class Settings(BaseSettings):
         default=(),
         description="Origins that the bootstrap project may send browsers back to, separated by commas.",
     )
+    catalog_dir: Path | None = Field(
+        default=None,
+        description="A folder of provider files that add to the app library, or replace entries of it.",
+    )
     metrics_token: SecretStr | None = Field(
         default=None,
         description="What Prometheus sends to read /metrics. Without it, only this machine itself may.",

@@ -31,6 +31,7 @@ ENTRY = Entry(
         "fresh_until": None,
         "scopes": ["a", "b"],
         "token_version": 4,
+        "details": {"sealed": "a name like ours", "at": "and another"},
     },
 )
 

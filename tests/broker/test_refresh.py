@@ -11,7 +11,7 @@ import httpx2
 import pytest
 from sqlalchemy import select, update
 
-from evergrant.broker import endpoints, lease, refresh
+from evergrant.broker import endpoints, lease, refresh, setbacks
 from evergrant.broker.apps import load_app
 from evergrant.broker.lease import LEASE_SECONDS, Held, Lease
 from evergrant.broker.refresh import Claim, refresh_grant
@@ -129,7 +129,7 @@ def test_while_the_provider_fails_a_valid_token_is_still_handed_out(
 def test_while_the_provider_fails_an_expired_token_is_never_handed_out(
     here: Installation, clock: Clock, fault: Fault, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(refresh, "ON_DEMAND_PAUSE", (0.05, 0.05))
+    monkeypatch.setattr(setbacks, "ON_DEMAND_PAUSE", (0.05, 0.05))
     clock.advance(EXPIRED)
     here.provider.state.next_token_answers.append(fault)
     answer = here.backend.fetch()

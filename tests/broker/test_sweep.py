@@ -371,3 +371,12 @@ def test_the_background_comes_before_a_fetch_would_have_to_wait() -> None:
             assert times.due is not None
             assert now < times.due <= times.fresh_until < times.expires_at
     assert lifetime(None, now=now).expires_at is None
+
+
+def test_where_the_provider_refuses_to_refresh_earlier_the_background_comes_no_earlier() -> None:
+    now = wall_clock.utcnow()
+    times = lifetime(600, now=now, margin_seconds=30)
+    assert times.fresh_until == times.due == now + timedelta(seconds=570)
+    short = lifetime(20, now=now, margin_seconds=30)  # such a margin cannot be meant
+    assert short.fresh_until is not None
+    assert short.fresh_until > now

@@ -1,27 +1,69 @@
-"""The catalogue's files: all of them are good, and one that is not says where."""
+"""The app library's files: all of them are good, families share, a folder adds, and what is not good says where."""
 
+import re
 from pathlib import Path
 
 import pytest
 
-from evergrant.catalog.loader import dcr_presets, load, templates
+from evergrant.catalog.loader import dcr_presets, load_catalogue
 from evergrant.catalog.template import Template
 from evergrant.errors import ConfigurationError
 
 GOOD = """
 name = "Example"
-category = "examples"
+category = "other"
 documentation_url = "https://example.com/docs"
-verification = "made up"
-authorization_url = "https://example.com/authorize"
-token_url = "https://example.com/token"
+verification = "unconfirmed"
+authorization_endpoint = "https://example.com/authorize"
+token_endpoint = "https://example.com/token"
 """
+FAMILY = (
+    GOOD
+    + """
+authorization_params = { prompt = "consent", audience = "api" }
+[scopes]
+read = "Read"
+[variables.region]
+title = "Region"
+enum = ["eu", "us"]
+[token_response]
+access_token = "/data/access_token"
+[[templates]]
+id = "example-eu"
+name = "Example EU"
+authorization_params = { audience = "eu", prompt = "", region = "{region}" }
+default_scopes = ["read", "write"]
+[templates.scopes]
+write = "Write"
+[templates.variables.region]
+default = "eu"
+[[templates]]
+id = "example-us"
+token_endpoint = "https://{region}.example.com/token"
+"""
+)
 
 
-def test_every_file_of_the_catalogue_is_good() -> None:
-    assert len(templates()) >= 10
-    assert list(templates()) == sorted(templates())
-    assert all(template.id == key for key, template in templates().items())
+def loaded(folder: Path, text: str, name: str = "example") -> Template:
+    (folder / f"{name}.toml").write_text(text)
+    return load_catalogue(folder)[name]
+
+
+def test_every_file_of_the_library_is_good() -> None:
+    assert len(load_catalogue()) >= 25
+    assert list(load_catalogue()) == sorted(load_catalogue())
+    assert all(template.id == key for key, template in load_catalogue().items())
+
+
+def test_the_library_sends_nothing_in_the_clear() -> None:
+    for template in load_catalogue().values():
+        texts = (template.authorization_endpoint, template.token_endpoint, template.revocation_endpoint)
+        assert not [text for text in texts if text.startswith("http://")], template.id
+
+
+def test_what_the_library_says_fits_on_the_pages_that_show_it() -> None:
+    names = [template.name for template in load_catalogue().values()]
+    assert len(names) == len(set(names))
 
 
 def test_every_preset_is_good() -> None:
@@ -30,27 +72,206 @@ def test_every_preset_is_good() -> None:
     assert all(preset.id == key for key, preset in dcr_presets().items())
 
 
-def test_a_files_name_is_its_id(tmp_path: Path) -> None:
-    file = tmp_path / "example.toml"
-    file.write_text(GOOD)
-    assert load(file, Template).id == "example"
+def test_a_files_name_is_the_id_and_seven_lines_are_enough(tmp_path: Path) -> None:
+    template = loaded(tmp_path, GOOD)
+    assert (template.id, template.name) == ("example", "Example")
+    assert template.token_endpoint_auth_methods_supported == ("client_secret_post",)
+    assert template.pkce == "supported"
+
+
+def test_the_members_of_a_family_share_what_is_at_the_top_and_win_over_it(tmp_path: Path) -> None:
+    (tmp_path / "family.toml").write_text(FAMILY)
+    found = load_catalogue(tmp_path)
+    eu, us = found["example-eu"], found["example-us"]
+    assert "family" not in found
+    assert (eu.name, us.name) == ("Example EU", "Example")
+    assert eu.authorization_params == {"prompt": "", "audience": "eu", "region": "{region}"}
+    assert us.authorization_params == {"prompt": "consent", "audience": "api"}
+    assert dict(eu.scopes) == {"read": "Read", "write": "Write"}
+    assert (eu.variables["region"].title, eu.variables["region"].default) == ("Region", "eu")
+    assert (eu.variables["region"].is_required, us.variables["region"].is_required) == (False, True)
+    assert eu.token_response.access_token == ("/data/access_token",)
+    assert eu.token_response.refresh_token == ("/refresh_token",)
+
+
+def test_a_folder_adds_entries_and_replaces_built_in_ones(tmp_path: Path) -> None:
+    loaded(tmp_path, GOOD, "our-crm")
+    loaded(tmp_path, GOOD, "github")
+    (tmp_path / "README.md").write_text("not a provider")
+    found = load_catalogue(tmp_path)
+    assert found.keys() == load_catalogue().keys() | {"our-crm"}
+    assert list(found) == sorted(found)
+    assert found["github"].token_endpoint == "https://example.com/token"
+    assert load_catalogue()["github"].token_endpoint == "https://github.com/login/oauth/access_token"
+
+
+def test_an_entry_of_a_folder_may_begin_with_a_built_in_one(tmp_path: Path) -> None:
+    text = (
+        'extends = "slack"\ndefault_scopes = ["users:read", "team:read"]\nscopes = { "team:read" = "See the team" }\n'
+    )
+    slack, built_in = loaded(tmp_path, text, "slack"), load_catalogue()["slack"]
+    assert slack.default_scopes == ("users:read", "team:read")
+    assert (slack.name, slack.scope_separator, slack.variables) == ("Slack", ",", built_in.variables)
+    with pytest.raises(ConfigurationError, match="no built-in 'slak'; did you mean slack"):
+        loaded(tmp_path, text.replace('"slack"', '"slak"'), "slack")
+
+
+def test_two_entries_may_not_have_one_id(tmp_path: Path) -> None:
+    loaded(tmp_path, GOOD, "example-eu")
+    with pytest.raises(ConfigurationError, match=r"family\.toml \[example-eu\].*taken by example-eu\.toml"):
+        loaded(tmp_path, FAMILY, "family")
+
+
+def test_a_folder_that_is_not_there_is_said(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="EVERGRANT_CATALOG_DIR"):
+        load_catalogue(tmp_path / "nowhere")
+
+
+def test_a_member_of_a_family_can_do_without_a_variable_of_the_family(tmp_path: Path) -> None:
+    without = '[[templates]]\nid = "example-one"\nname = "One"\n[templates.variables]\nregion = ""\n'
+    (tmp_path / "family.toml").write_text(FAMILY + without)
+    found = load_catalogue(tmp_path)
+    assert found["example-one"].variables == {}
+    assert found["example-us"].variables.keys() == {"region"}
+    with pytest.raises(ConfigurationError, match=r"variables\.shop"):
+        loaded(tmp_path, GOOD + '[variables]\nshop = ""\n')
+
+
+def test_only_what_a_browser_opens_may_have_a_fragment(tmp_path: Path) -> None:
+    text = GOOD.replace("/docs", "/docs#oauth").replace("/authorize", "/#/{region}/authorize")
+    text += '[variables.region]\ntitle = "Region"\nenum = ["eu"]\n'
+    template = loaded(tmp_path, text)
+    assert template.documentation_url == "https://example.com/docs#oauth"
+    assert template.authorization_endpoint == "https://example.com/#/{region}/authorize"
+
+
+def test_a_key_may_be_the_password_beside_a_fixed_or_a_variable_user_name(tmp_path: Path) -> None:
+    keys = GOOD[: GOOD.index("authorization_endpoint")] + 'app_type = "apikey"\n'
+    variable = '[variables.sid]\ntitle = "SID"\nsource = "user"\n'
+    assert loaded(tmp_path, keys + 'api_key = { in = "basic", username = "{sid}" }\n' + variable).api_key is not None
+    for wrong, said in (
+        ('api_key = { in = "header", username = "api" }\n', 'api_key.username: only with in = "basic"'),
+        ('api_key = { in = "basic", username = "{sid}" }\n', "api_key.username: {sid} is not declared"),
+    ):
+        with pytest.raises(ConfigurationError) as error:
+            loaded(tmp_path, keys + wrong)
+        assert said in error.value.message
+
+
+VARIABLE = '[variables.shop]\ntitle = "Shop"\n'
+TOKEN = "https://example.com/token"
+HOST = GOOD.replace(TOKEN, "https://{shop}.example.com/token")
+CAPTURED = VARIABLE + 'source = "token"\nfrom = "/shop"\n'
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (GOOD + 'tokenn_url = "https://example.com"\n', "tokenn_url"),
-        (GOOD.replace("https://example.com/token", "http://example.com/token"), "token_url"),
-        (GOOD.replace("https://example.com/token", "https://{host}/token"), "token_url"),
-        (GOOD + 'default_scopes = ["read"]\n', "describe in scopes: read"),
-        (GOOD + 'app_type = "apikey"\n', "an apikey template has no endpoints"),
-        (GOOD.replace('token_url = "https://example.com/token"', ""), "needs authorization_url and token_url"),
+        (GOOD + 'tokenn_endpoint = "https://x.example.com"\n', "tokenn_endpoint: there is no such field; did you mean"),
+        (GOOD.replace('name = "Example"\n', ""), "name: is required"),
+        (
+            GOOD.replace(TOKEN, "http://example.com/token"),
+            "token_endpoint: 'http://example.com/token': use an https URL",
+        ),
+        (GOOD.replace(TOKEN, "https://example.com/{to ken}"), "token_endpoint"),
+        (GOOD.replace(TOKEN, f"{TOKEN}#x"), "token_endpoint: 'https://example.com/token#x': use an https URL without"),
+        (GOOD.replace("/authorize", "/#/a b"), "write something without spaces behind the '#'"),
+        (GOOD.replace("/authorize", "/authorize#"), "behind the '#', or remove it"),
+        (GOOD + 'redirect_uri = "https://evil.example"\n', "redirect_uri: write one variable of source 'app'"),
+        (GOOD + 'redirect_uri = "{shop}"\n' + VARIABLE, "variables.shop.pattern: lets an address into redirect_uri"),
+        (
+            GOOD + 'redirect_uri = "{shop}"\n' + VARIABLE + 'source = "user"\npattern = "[a-z]+"\n',
+            "redirect_uri: {shop}",
+        ),
+        (GOOD.replace(f'token_endpoint = "{TOKEN}"', ""), "token_endpoint: is required"),
+        (GOOD + 'id = "other"\n', "id: is the file's name"),
+        (GOOD + 'default_scopes = ["read"]\n', "default_scopes: describe in [scopes] too: read"),
+        (GOOD + 'default_scopes = ["read write"]\n', "a scope has no spaces"),
+        (GOOD + 'app_type = "apikey"\n', "a template of API keys has no endpoints"),
+        (GOOD + "api_key = {}\n", "api_key: only with"),
+        (GOOD.replace("unconfirmed", "confirmed"), "verification: 'confirmed' needs sources"),
+        (GOOD + 'pkce = "yes"\n', "pkce"),
+        (GOOD + 'authorization_params = { state = "1" }\n', "authorization_params.state: the protocol sets it"),
+        (GOOD + 'refresh_params = { grant_type = "x" }\n', "refresh_params.grant_type"),
+        (GOOD + 'parameter_names = { clientid = "key" }\n', "parameter_names: clientid: not a parameter"),
+        (GOOD + 'parameter_names = { state = "" }\n', "state: can be given another name, but not be left out"),
+        (GOOD + 'parameter_names = { client_id = "" }\n', "token_request_headers say who we are"),
+        (GOOD + 'token_request_method = "GET"\n', "token_request_format"),
+        (GOOD + 'token_request_headers = { "X Y" = "1" }\n', "use a header name"),
+        (GOOD + 'token_endpoint_auth_methods_supported = ["private_key_jwt"]\n', "token_endpoint_auth_signing_alg"),
+        (GOOD + 'hook = "nothing"\n', "hook"),
+        (GOOD + f'revocation_endpoint = "{TOKEN}"\nrevocation = {{ url = "{TOKEN}" }}\n', "not both"),
+        (GOOD + '[token_response]\naccess_token = "data.token"\n', "use a JSON pointer"),
+        (GOOD + VARIABLE, "variables.shop: is asked for and used nowhere"),
+        (HOST, "token_endpoint: {shop} is not declared: add [variables.shop]"),
+        (HOST + VARIABLE, "variables.shop: is part of a URL (token_endpoint), so it needs a pattern"),
+        (HOST + VARIABLE + "pattern = '['\n", "variables.shop.pattern: '[': not a regular expression"),
+        (HOST + CAPTURED, "token_endpoint: {shop} (source 'token') is not known yet"),
+        (GOOD + CAPTURED.replace("/shop", "shop"), "use a JSON pointer, like /instance_url"),
+        (GOOD + CAPTURED.replace("token", "context"), "source 'context' needs a [context_request]"),
+        (GOOD + VARIABLE + 'source = "callback"\n', "say in `from`"),
+        (GOOD + VARIABLE + 'from = "shop"\n', "`from` is for"),
+        (
+            GOOD + VARIABLE.replace("shop", "state") + 'from = "x"\nsource = "callback"\n',
+            "variables.state: the name has",
+        ),
+        (GOOD + VARIABLE + 'pattern = "[a-z]+"\ndefault = "1"\n', "default '1': use a value that matches"),
+        ("[[templates]]\nname = 'x'\n", "templates, number 1: id: is required"),
+        ("templates = 1\n", "write each as [[templates]]"),
         ("name = ", "example.toml"),
     ],
 )
-def test_a_file_that_is_not_good_says_where(tmp_path: Path, text: str, said: str) -> None:
-    file = tmp_path / "example.toml"
-    file.write_text(text)
+def test_a_file_that_is_not_good_says_where_and_what_to_do(tmp_path: Path, text: str, said: str) -> None:
     with pytest.raises(ConfigurationError, match=r"example\.toml") as error:
-        load(file, Template)
+        loaded(tmp_path, text)
     assert said in error.value.message
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "source", "pattern", "good"),
+    [
+        ("https://{shop}.example.com/token", "user", "[a-z0-9-]+", True),
+        ("https://{shop}.example.com/token", "user", "[a-z0-9.-]+", False),  # one label is all that a shop needs
+        ("https://{shop}.example.com/token", "app", "[a-z0-9-]+/?", True),
+        ("https://{shop}.example.com/token", "app", ".+", False),
+        ("https://{shop}/token", "app", "[a-z0-9.-]+", True),  # the operator may name any host
+        ("https://{shop}/token", "user", "[a-z0-9.-]+", False),
+        ("https://{shop}/token", "user", "[a-z0-9-]+\\\\.example\\\\.com", True),
+        ("https://accounts.example.{shop}/token", "user", "(com|eu)", True),
+        ("https://accounts.example.{shop}/token", "user", "[a-z.]+", False),
+        ("https://example.com/{shop}/token", "user", "[a-z0-9-]+", True),
+        ("https://example.com/{shop}/token", "user", "[^/]+", False),
+        ("{shop}/token", "callback", "https://[a-z]+\\\\.example\\\\.com", True),
+        ("{shop}/token", "callback", "https://.+", False),
+        ("{shop}/token", "callback", "https://[a-z.]+", False),
+        ("{shop}/token", "app", "https?://[a-z.]+", False),
+    ],
+)
+def test_nobody_can_lead_a_request_to_another_place(
+    tmp_path: Path, endpoint: str, source: str, pattern: str, good: bool
+) -> None:
+    text = GOOD.replace(TOKEN, endpoint) + VARIABLE + f'source = "{source}"\npattern = "{pattern}"\n'
+    text += 'from = "shop"\nrequired = true\n' if source == "callback" else ""
+    if good:
+        assert loaded(tmp_path, text).variables["shop"].problem_with("a?b")
+    else:
+        with pytest.raises(ConfigurationError, match=r"variables\.shop\.pattern: lets .* into token_endpoint"):
+            loaded(tmp_path, text)
+
+
+def test_a_variables_value_is_checked_whole(tmp_path: Path) -> None:
+    region = loaded(tmp_path, HOST + VARIABLE + 'pattern = "[a-z]+"\nexample = "acme"\n').variables["shop"]
+    assert region.problem_with("acme") == ""
+    assert region.problem_with("acme\n") == "use at most 500 printable characters"
+    assert region.problem_with("acme.evil") == "use a value like acme"
+
+
+def test_the_examples_of_the_manual_can_be_loaded(tmp_path: Path) -> None:
+    manual = (Path(__file__).parents[2] / "docs/catalogue.md").read_text()
+    examples = re.findall(r"```toml\n(.*?)```", manual, flags=re.DOTALL)
+    assert len(examples) == 3
+    for number, example in enumerate(examples):
+        (tmp_path / f"example-{number}.toml").write_text(example)
+    found = load_catalogue(tmp_path)
+    assert {"example-0", "example-mail", "example-files", "example-2"} <= found.keys()
+    assert found["example-mail"].scopes.keys() == {"openid", "mail.read"}

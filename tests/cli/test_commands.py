@@ -189,6 +189,7 @@ def test_doctor_finds_nothing_wrong_with_a_good_installation(
         "migrations",
         "data keys",
         "public URL",
+        "app library",
     }
     assert "WRONG" not in evergrant(settings, "doctor").out
 
@@ -199,6 +200,19 @@ def test_doctor_finds_a_wrong_master_key(evergrant: Evergrant, settings: Setting
     assert (done.code, check(done)["data keys"], check(done)["database"]) == (1, False, True)
     assert "EVERGRANT_MASTER_KEYS" in done.out
     assert "WRONG" in evergrant(wrong, "doctor").out
+
+
+def test_a_wrong_file_in_the_catalogue_folder_stops_a_start_and_doctor_finds_it_before(
+    evergrant: Evergrant, settings: Settings, project: str, tmp_path: Path
+) -> None:
+    (tmp_path / "our-crm.toml").write_text('extends = "hubspot"\ntoken_endpiont = "https://crm.example.com/token"\n')
+    wrong = settings.model_copy(update={"catalog_dir": tmp_path})
+    done = evergrant(wrong, "doctor", "--json")
+    assert (done.code, check(done)["app library"], check(done)["data keys"]) == (1, False, True)
+    for command in ("serve", "refresher"):
+        refused = evergrant(wrong, command)
+        assert failed_in_one_line(refused), refused
+        assert "our-crm.toml: token_endpiont: there is no such field; did you mean token_endpoint?" in refused.err
 
 
 def test_doctor_finds_that_postgresql_needs_a_master_key(

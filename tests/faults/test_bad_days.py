@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 
-from evergrant.broker import refresh, tokens
+from evergrant.broker import refresh, setbacks, tokens
 from evergrant.practice.faults import Fault, dropped, edited, half_a_body, html, instead
 from evergrant.practice.state import ProviderState
 from tests.conftest import Clock
@@ -29,7 +29,7 @@ def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 @pytest.fixture
 def estate(shared: Estate, monkeypatch: pytest.MonkeyPatch) -> Iterator[Estate]:
     """What the module shares, on a good day, with a broker that tries again at once."""
-    monkeypatch.setattr(refresh, "ON_DEMAND_PAUSE", (0.05, 0.05))
+    monkeypatch.setattr(setbacks, "ON_DEMAND_PAUSE", (0.05, 0.05))
     yield shared
     shared.good_day()
 

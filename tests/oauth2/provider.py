@@ -27,6 +27,8 @@ class Received:
     headers: Mapping[str, str]
     body: bytes
     local_address: str
+    raw: bytes
+    """The head, as it came."""
 
     @property
     def form(self) -> list[tuple[str, str]]:
@@ -71,11 +73,12 @@ class Provider:
 
 
 async def _read_request(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Received:
-    head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+    raw = await reader.readuntil(b"\r\n\r\n")
+    head = raw.decode("latin-1").split("\r\n")
     method, path, _ = head[0].split(" ")
     headers = {k.lower(): v for k, _, v in (line.partition(": ") for line in head[1:] if line)}
     body = await reader.readexactly(int(headers.get("content-length", "0")))
-    return Received(method, path, headers, body, writer.get_extra_info("sockname")[0])
+    return Received(method, path, headers, body, writer.get_extra_info("sockname")[0], raw)
 
 
 def answer(status: int, body: bytes = b"", content_type: str = "text/plain", **headers: str) -> bytes:

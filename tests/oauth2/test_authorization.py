@@ -96,6 +96,30 @@ def test_the_apps_own_parameters_are_added_and_the_endpoints_query_is_kept() -> 
     assert [value for name, value in sent if name == "audience"] == ["api", "b"]
 
 
+def test_a_pages_name_in_the_endpoints_query_is_no_request_object() -> None:
+    server = replace(SERVER, authorization_endpoint="https://provider.example/authorize?request=authorize")
+    assert ("request", "authorize") in parameters(url_for(server))
+
+
+def test_where_a_fragment_chooses_the_page_the_parameters_stand_behind_it() -> None:
+    server = replace(
+        SERVER, authorization_endpoint="https://provider.example/a?v=1&state=x#/oauth/authorize?state=y&t=2"
+    )
+    parts = urlsplit(url_for(server))
+    assert (parts.path, parts.query) == ("/a", "v=1")
+    page, _, behind = parts.fragment.partition("?")
+    assert page == "/oauth/authorize"
+    assert "scope=read%20write" in behind
+    assert parse_qsl(behind)[0] == ("t", "2")
+    assert parse_qsl(behind)[1:] == parameters(url_for())
+
+
+def test_another_fragment_stays_at_the_end() -> None:
+    plain = url_for()
+    server = replace(SERVER, authorization_endpoint=SERVER.authorization_endpoint + "#wechat_redirect")
+    assert url_for(server) == plain + "#wechat_redirect"
+
+
 @pytest.mark.parametrize(
     "name",
     [
@@ -114,10 +138,10 @@ def test_the_apps_own_parameters_are_added_and_the_endpoints_query_is_kept() -> 
     ],
 )
 def test_neither_an_apps_parameter_nor_the_endpoints_query_replaces_what_the_request_sets(name: str) -> None:
-    server = replace(SERVER, authorization_endpoint=f"https://provider.example/authorize?{name}=evil")
-    client = replace(CLIENT, access_type="offline", authorization_params=((name, "evil"),))
+    server = replace(SERVER, authorization_endpoint=f"https://provider.example/authorize?{name}=e.v.il")
+    client = replace(CLIENT, access_type="offline", authorization_params=((name, "e.v.il"),))
     sent = parameters(url_for(server, client, nonce="nonce-1", prompt=("login",)))
-    assert "evil" not in [value for _, value in sent]
+    assert "e.v.il" not in [value for _, value in sent]
     assert [n for n, _ in sent].count(name) == (0 if name.startswith("request") else 1)
 
 

@@ -19,7 +19,8 @@ from evergrant.errors import (
 )
 from evergrant.oauth2.authorization import CodeVerifier
 from evergrant.oauth2.registration import ClientRegistration, ServerMetadata
-from evergrant.oauth2.token_endpoint import exchange_code, refresh, revoke
+from evergrant.oauth2.revocation import revoke
+from evergrant.oauth2.token_endpoint import exchange_code, refresh
 from evergrant.oauth2.token_response import TokenResponse
 from evergrant.oauth2.transport import Http, open_http
 from tests.conftest import Clock

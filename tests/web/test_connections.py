@@ -55,6 +55,7 @@ def test_the_list_tells_everything_but_the_secrets(here: Installation) -> None:
         "hasRefreshToken": True,
         "lastRefreshTime": "",
         "lastRefreshError": "",
+        "details": {},
     }
 
 

@@ -36,15 +36,49 @@ def test_the_library_has_both_kinds_of_apps(here: Installation) -> None:
     assert {template["appType"] for template in found} == {"oauth", "apikey"}
     for template in found:
         assert here.backend.get(f"templates/{template['id']}").json() == {"template": template}
+    keys = {template["id"]: template["apiKey"] for template in found}
+    assert keys["openai"] == {"in": "header", "name": "Authorization", "prefix": "Bearer ", "username": ""}
+    assert keys["github"] is None
     assert here.backend.get("templates/nothing").json()["errorCode"] == "E011004"
 
 
 def test_every_template_makes_an_app_that_is_what_the_template_says(here: Installation) -> None:
     for template in templates(here):
-        app = make(here, template["id"], overrides={"name": template["name"]})
-        same = ("name", "appType", "authorizationUrl", "tokenUrl", "revocationUrl", "defaultScopes", "scopes")
+        asked = [v for v in template["variables"] if v["source"] == "app" and v["required"]]
+        given = {v["name"]: v["example"] or [*v["enum"], "x"][0] for v in asked}
+        app = make(here, template["id"], variables=given, overrides={"name": template["id"]})
+        same = ("appType", "authorizationUrl", "tokenUrl", "revocationUrl", "defaultScopes", "scopes")
         assert {name: app[name] for name in same} == {name: template[name] for name in same}
-        assert app["templateId"] == template["id"]
+        assert (app["templateId"], app["variables"]) == (template["id"], given)
+
+
+def test_a_key_comes_back_with_what_stands_beside_it(here: Installation) -> None:
+    sid, user = "SK0123456789abcdef0123456789abcdef", uuid.uuid4().hex
+    app = make(here, "twilio")
+    key = {"appId": app["id"], "userId": user, "apiKey": "secret"}
+    for details, said in (
+        ({}, "is required"),
+        ({"sid": "SK1"}, "use a value like SK"),
+        ({"side": sid}, "cannot be given"),
+    ):
+        answer = here.backend.post("app/user/apikey/upload", {**key, "details": details})
+        assert answer.status_code == 400
+        assert said in answer.text
+    assert here.backend.post("app/user/apikey/upload", {**key, "details": {"sid": sid}}).status_code == 200
+    token = here.backend.post("app/user/token/latest", {"appId": app["id"], "userId": user}).json()["token"]
+    assert (token["accessToken"], token["details"]) == ("secret", {"sid": sid})
+
+
+def test_ebay_sees_its_own_name_for_the_callback_address(here: Installation) -> None:
+    app = make(here, "ebay", clientId="client-1", clientSecret="secret-1", variables={"ruName": "Acme-RU"})
+    url = here.browser().agree(here.backend.connect_url(appId=app["id"]))
+    assert "redirect_uri=Acme-RU&" in url
+
+
+def test_a_trip_can_lead_to_a_route_of_the_providers_page(here: Installation) -> None:
+    app = make(here, "apollo-oauth", clientId="client-1", clientSecret="secret-1")
+    url = here.browser().agree(here.backend.connect_url(appId=app["id"]))
+    assert url.startswith("https://app.apollo.io/#/oauth/authorize?response_type=code&client_id=client-1&")
 
 
 def test_a_users_trip_starts_from_a_template_with_what_the_provider_needs(here: Installation) -> None:

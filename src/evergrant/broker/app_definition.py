@@ -7,14 +7,19 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
+from evergrant import placeholders
 from evergrant.broker.projects import check_redirect_url
 from evergrant.broker.runtime import Broker
 from evergrant.broker.schedule import POLICIES
+from evergrant.broker.variables import app_problems, declared
+from evergrant.catalog.checks import url_problems
+from evergrant.catalog.template import Template
 from evergrant.db import OutboundApp, Project
 from evergrant.errors import InvalidValue, MissingArgument
+from evergrant.oauth2 import client_assertion
 from evergrant.oauth2.transport import check_url
 
-AUTH_METHODS = ("client_secret_post", "client_secret_basic", "none")
+AUTH_METHODS = ("client_secret_post", "client_secret_basic", "none", *client_assertion.METHODS)
 PROMPTS = ("none", "login", "consent", "select_account")
 ACCESS_TYPES = ("offline", "online")
 MIN_IDLE_SECONDS, MAX_IDLE_SECONDS = 3_600, 10 * 365 * 86_400
@@ -58,6 +63,7 @@ class AppDefinition:
     tenant_id: str | None = None
     template_id: str | None = None
     # ours
+    variables: dict[str, str] | None = None
     issuer: str | None = None
     userinfo_url: str | None = None
     jwks_url: str | None = None
@@ -70,8 +76,8 @@ class AppDefinition:
     refresh_token_idle_seconds: int | None = None
 
 
-def check_definition(broker: Broker, project: Project, new: AppDefinition) -> None:
-    """Check every field.
+def check_definition(broker: Broker, project: Project, new: AppDefinition, template: Template | None) -> None:
+    """Check every field. `template` is the catalogue entry that the app will have, `new.variables` all that it will.
 
     Raises:
         MissingArgument: there is no name.
@@ -94,10 +100,10 @@ def check_definition(broker: Broker, project: Project, new: AppDefinition) -> No
         ("jwksUrl", new.jwks_url),
     ):
         if url:
-            try:
-                check_url(url, what="it", egress_allow=broker.settings.egress_allow)
-            except ValueError as error:
-                problems.append((name, str(error)))
+            problems += _url_problems(broker, template, new.variables or {}, name, url)
+    problems += app_problems(template, new.variables or {})
+    if template is not None and template.pkce == "required" and not new.pkce:
+        problems.append(("pkce", "this provider requires it: leave it on"))
     if len(new.logo) > 100_000:
         problems.append(("logo", "use at most 100,000 characters; link to larger pictures"))
     elif new.logo and not re.match(_LOGO, new.logo):
@@ -111,6 +117,7 @@ def check_definition(broker: Broker, project: Project, new: AppDefinition) -> No
     problems += prompt_problems("prompt", new.prompt)
     if new.token_endpoint_auth_method and new.token_endpoint_auth_method not in AUTH_METHODS:
         problems.append(("tokenEndpointAuthMethod", f"use one of {', '.join(AUTH_METHODS)}"))
+    problems += _key_problems(new)
     if new.refresh_policy and new.refresh_policy not in POLICIES:
         problems.append(("refreshPolicy", f"use one of {', '.join(POLICIES)}"))
     if new.refresh_token_idle_seconds and not MIN_IDLE_SECONDS <= new.refresh_token_idle_seconds <= MAX_IDLE_SECONDS:
@@ -148,6 +155,36 @@ def api_key_problems(new: AppDefinition) -> list[tuple[str, str]]:
         )
         if value
     ]
+
+
+def _url_problems(
+    broker: Broker, template: Template | None, values: dict[str, str], name: str, url: str
+) -> list[tuple[str, str]]:
+    """Return what is wrong with a URL: its own form, and who could choose by a variable where it leads."""
+    known = declared(template)
+    unknown = [variable for variable in placeholders.names_in(url) if variable not in known]
+    if unknown:
+        return [(name, f"{{{unknown[0]}}} is not a variable of the app's template")]
+    problems = [(name, problem) for problem in url_problems(name, url, known)]
+    samples = {key: variable.default or variable.example or "x" for key, variable in known.items()}
+    if name == "authorizationUrl":  # only a browser goes there, and some providers have a page with a route (#/...)
+        url = url.partition("#")[0]
+    try:
+        check_url(placeholders.fill(url, values, samples), what="it", egress_allow=broker.settings.egress_allow)
+    except ValueError as error:
+        problems.append((name, str(error)))
+    return problems
+
+
+def _key_problems(new: AppDefinition) -> list[tuple[str, str]]:
+    secret = new.client_secret.get_secret_value() if new.client_secret is not None else ""
+    if not secret or new.token_endpoint_auth_method != "private_key_jwt":
+        return []
+    try:
+        client_assertion.private_key(secret)
+    except ValueError:
+        return [("clientSecret", "with private_key_jwt it is the private key, in PEM or as a JWK")]
+    return []
 
 
 def _param_problems(name: str, params: Params) -> list[tuple[str, str]]:

@@ -1,7 +1,7 @@
-"""Outbound apps: their definition, its rules, and what the protocol floor needs of them."""
+"""Outbound apps: making, changing and finding them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -22,26 +22,17 @@ from evergrant.broker.app_definition import (
 from evergrant.broker.app_health import clear_unhealthy
 from evergrant.broker.audit import record
 from evergrant.broker.projects import load_project
+from evergrant.broker.provider import client_document_url, secret_slot, server_of
 from evergrant.broker.runtime import Broker
 from evergrant.broker.schedule import PROACTIVE
-from evergrant.catalog.loader import templates
 from evergrant.crypto.opaque import new_id
-from evergrant.crypto.sealed import Sealed, Slot
+from evergrant.crypto.sealed import Sealed
 from evergrant.db import Grant, GrantStatus, OutboundApp
 from evergrant.db.types import database_now
 from evergrant.errors import AlreadyExists, AppNotFound, InvalidValue, MissingArgument
+from evergrant.oauth2 import client_assertion
 from evergrant.oauth2.protected_resource import Discovered, discover_either
-from evergrant.oauth2.registration import ClientRegistration, ServerMetadata
-
-CALLBACK_PATH = "/v1/outbound/oauth/callback"
-
-
-@dataclass(frozen=True, slots=True)
-class ProviderClient:
-    """An app as the protocol floor sees it: the server, and us as its client, secret opened."""
-
-    server: ServerMetadata
-    client: ClientRegistration = field(repr=False)
+from evergrant.oauth2.registration import ServerMetadata
 
 
 async def create_app(broker: Broker, project_id: str, definition: AppDefinition, *, now: datetime) -> OutboundApp:
@@ -156,68 +147,18 @@ async def list_apps(broker: Broker, project_id: str, *, only: Sequence[str] = ()
         return list(await session.scalars(query.order_by(OutboundApp.name)))
 
 
-def public_origin(broker: Broker, app: OutboundApp) -> str:
-    """Return the origin under which browsers make this app's trips."""
-    return f"https://{app.callback_domain}" if app.callback_domain else broker.settings.public_url
-
-
-def callback_url(broker: Broker, app: OutboundApp) -> str:
-    """Return the redirect URI to register with the provider."""
-    return public_origin(broker, app) + CALLBACK_PATH
-
-
-def client_document_url(broker: Broker, app: OutboundApp) -> str:
-    """Return the client id by which the server can read who we are, empty where it cannot.
-
-    draft-ietf-oauth-client-id-metadata-document section 3: an https URL with a path. A loopback trial has none.
-    """
-    origin = public_origin(broker, app)
-    usable = app.client_id_metadata and origin.startswith("https://")
-    return f"{origin}/oauth-client/{app.project_id}/{app.id}.json" if usable else ""
-
-
-def server_of(app: OutboundApp) -> ServerMetadata:
-    """Return the provider's metadata as the app records it."""
-    return ServerMetadata(
-        issuer=app.issuer,
-        authorization_endpoint=app.authorization_url,
-        token_endpoint=app.token_url,
-        revocation_endpoint=app.revocation_url,
-        userinfo_endpoint=app.userinfo_url,
-        jwks_uri=app.jwks_url,
-        registration_endpoint=app.dcr_url,
-        client_id_metadata_document_supported=app.client_id_metadata,
-        authorization_response_iss_parameter_supported=app.iss_required,
-    )
-
-
-async def provider_client(broker: Broker, app: OutboundApp) -> ProviderClient:
-    """Open the app's secret and return what a call to its token endpoint needs."""
-    secret = None
-    if app.client_secret is not None:
-        secret = await broker.vault.open(secret_slot(app), app.client_secret)
-    client = ClientRegistration(
-        client_id=app.client_id,
-        client_secret=secret,
-        auth_method=app.token_endpoint_auth_method if secret is not None else "none",
-        authorization_params=tuple((key, value) for key, value in app.authorization_url_params),
-        token_params=tuple((key, value) for key, value in app.token_url_params),
-        pkce=app.pkce,
-        access_type=app.access_type,
-        name=app.name,
-    )
-    return ProviderClient(server_of(app), client)
-
-
-def secret_slot(app: OutboundApp) -> Slot:
-    """Return the place that an app's client secret is sealed for."""
-    return Slot(app.project_id, "outbound_apps", "client_secret", app.id)
-
-
 async def _apply(broker: Broker, app: OutboundApp, new: AppDefinition, *, now: datetime) -> None:
     async with broker.database.read() as session:
         project = await load_project(session, app.project_id)
-    check_definition(broker, project, new)
+    if new.template_id and new.template_id != app.template_id and new.template_id not in broker.catalogue:
+        raise InvalidValue.of(("templateId", "there is no such template: GET templates lists them"))
+    app.template_id = new.template_id if new.template_id is not None else app.template_id or ""
+    template = broker.catalogue.get(app.template_id)
+    stored = dict(app.variables or {})
+    app.variables = {n: v for n, v in new.variables.items() if v} if new.variables is not None else stored
+    # Of a template that is gone, what is stored may stay: it counts for nothing until the template is back.
+    idle = template is None and app.variables == stored
+    check_definition(broker, project, replace(new, variables={} if idle else app.variables), template)
     app.app_type = new.app_type or app.app_type or "oauth"
     app.tenant_id = new.tenant_id if new.tenant_id is not None else app.tenant_id or ""
     if app.app_type == "apikey":
@@ -225,11 +166,6 @@ async def _apply(broker: Broker, app: OutboundApp, new: AppDefinition, *, now: d
         if problems:
             raise InvalidValue.of(*problems)
         app.client_secret = None
-    if new.template_id is not None and new.template_id != (app.template_id or ""):
-        if new.template_id and new.template_id not in templates():
-            raise InvalidValue.of(("templateId", "there is no such template: GET templates lists them"))
-        app.template_id = new.template_id
-    app.template_id = app.template_id or ""
     new = replace(new, use_dcr=bool(app.use_dcr) if new.use_dcr is None else new.use_dcr)
     discovered = await _discover(broker, app, new)
     found, moved = discovered.server, new.discovery_url != app.discovery_url
@@ -314,9 +250,13 @@ def _first(given: str | None, discovered: str, stored: str | None) -> str:
 
 
 def _auth_method(server: ServerMetadata) -> str:
-    """Choose how to authenticate: most providers take the secret in the body, whatever RFC 6749 2.3.1 recommends."""
+    """Choose how to authenticate: most providers take the secret in the body, whatever RFC 6749 2.3.1 recommends.
+
+    One that needs a key is never chosen: the operator has to give one.
+    """
     supported = server.token_endpoint_auth_methods_supported
-    return next((method for method in AUTH_METHODS if method in supported), AUTH_METHODS[0])
+    usable = [method for method in AUTH_METHODS if method not in client_assertion.METHODS]
+    return next((method for method in usable if method in supported), usable[0])
 
 
 async def _seal_secret(broker: Broker, app: OutboundApp, secret: SecretStr) -> Sealed | None:

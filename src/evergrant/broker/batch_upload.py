@@ -52,7 +52,7 @@ async def upload_batch(
     seen: set[tuple[object, ...]] = set()
     for item in items:
         try:
-            _check(principal, apps, item, seen, now=now)
+            _check(broker, principal, apps, item, seen, now=now)
         except EvergrantError as error:
             failures.append(Failure(item.upload, error))
     if failures or not items:
@@ -77,6 +77,7 @@ async def upload_batch(
 
 
 def _check(
+    broker: Broker,
     principal: Principal,
     apps: dict[str, OutboundApp],
     item: BatchItem,
@@ -91,7 +92,7 @@ def _check(
         raise AppNotFound
     if item.verify_refresh:
         raise InvalidValue.of(("verifyRefresh", "is not for batches: upload these tokens one by one"))
-    check_upload(app, upload, now=now)
+    check_upload(broker, app, upload, now=now)
     scopes = app.default_scopes if upload.scopes is None else upload.scopes
     key = (upload.app_id, upload.owner, upload.external_identifier, scope_key(scopes))
     if key in seen:

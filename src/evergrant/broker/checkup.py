@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -11,8 +11,10 @@ from sqlalchemy import select
 from evergrant import clock
 from evergrant.broker.runtime import load_keyring, open_database
 from evergrant.broker.vault import unwrapped
+from evergrant.catalog.loader import load_catalogue
+from evergrant.catalog.template import Template
 from evergrant.crypto.keyring import Keyring
-from evergrant.db import DataKeyRow
+from evergrant.db import DataKeyRow, OutboundApp
 from evergrant.db.engine import Database
 from evergrant.db.types import database_now
 from evergrant.errors import CannotOpenSealed, EvergrantError
@@ -33,6 +35,12 @@ class Finding:
 async def examine(settings: Settings) -> AsyncIterator[Finding]:
     """Look at everything that a start needs, in the order in which it would fail."""
     yield Finding("settings", True, "read")
+    catalogue: Mapping[str, Template] | None = None
+    try:
+        catalogue = load_catalogue(settings.catalog_dir)
+        yield Finding("app library", True, f"{len(catalogue)} templates")
+    except EvergrantError as error:
+        yield Finding("app library", False, error.message)
     keyring = None
     try:
         keyring = load_keyring(settings)
@@ -45,7 +53,7 @@ async def examine(settings: Settings) -> AsyncIterator[Finding]:
         yield Finding("database", False, error.message)
     else:
         try:
-            async for finding in _database(database, keyring):
+            async for finding in _database(database, keyring, catalogue):
                 yield finding
         finally:
             await database.engine.dispose()
@@ -55,7 +63,9 @@ async def examine(settings: Settings) -> AsyncIterator[Finding]:
         yield Finding("egress", True, f"providers may also be in {opened}")
 
 
-async def _database(database: Database, keyring: Keyring | None) -> AsyncIterator[Finding]:
+async def _database(
+    database: Database, keyring: Keyring | None, catalogue: Mapping[str, Template] | None
+) -> AsyncIterator[Finding]:
     try:
         async with database.read() as session:
             theirs = (await session.execute(select(database_now()))).scalar_one()
@@ -73,6 +83,19 @@ async def _database(database: Database, keyring: Keyring | None) -> AsyncIterato
         return
     if keyring is not None:
         yield await _data_keys(database, keyring)
+    if catalogue is not None:
+        yield await _templates(database, catalogue)
+
+
+async def _templates(database: Database, catalogue: Mapping[str, Template]) -> Finding:
+    """Look for apps whose template is gone: what only it knew of their provider counts no more."""
+    query = select(OutboundApp.template_id, OutboundApp.id).where(OutboundApp.template_id != "")
+    async with database.read() as session:
+        rows = (await session.execute(query.order_by(OutboundApp.id))).all()
+    gone = [f"{app_id} ({template_id})" for template_id, app_id in rows if template_id not in catalogue]
+    if gone:
+        return Finding("apps' templates", False, f"gone, so put them back or change the app: {', '.join(gone)}")
+    return Finding("apps' templates", True, f"{len(rows)} apps have one, all are there")
 
 
 async def _data_keys(database: Database, keyring: Keyring) -> Finding:

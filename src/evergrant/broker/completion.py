@@ -8,8 +8,6 @@ from sqlalchemy import delete, select, update
 
 from evergrant import clock
 from evergrant.broker import registration
-from evergrant.broker.apps import provider_client, server_of
-from evergrant.broker.connect import Trip, record_failure, record_trip, verifier_slot, with_params
 from evergrant.broker.grants import (
     ResourceOwner,
     lock_app,
@@ -20,11 +18,14 @@ from evergrant.broker.grants import (
     seal_answer,
 )
 from evergrant.broker.principal import Principal
+from evergrant.broker.provider import ProviderClient, provider_client
 from evergrant.broker.runtime import Broker
+from evergrant.broker.trips import Trip, record_failure, record_trip, verifier_slot, with_params
+from evergrant.broker.variables import Values, checked, details_of_user, require, template_of
 from evergrant.crypto.opaque import digest, new_opaque
 from evergrant.db import AuthorizationRequest, Grant, GrantStatus
 from evergrant.errors import ConnectFailed, EvergrantError, NotFound, UpstreamError, UpstreamRejected
-from evergrant.oauth2 import token_endpoint
+from evergrant.oauth2 import follow_up, token_endpoint
 from evergrant.oauth2.authorization import AuthorizationResponse, CodeVerifier, check_issuer
 from evergrant.oauth2.id_token import fetch_userinfo_subject, validate_id_token
 from evergrant.oauth2.token_response import TokenResponse
@@ -52,19 +53,31 @@ async def _complete(broker: Broker, trip: Trip, params: Mapping[str, str], *, no
     request, app = trip.request, trip.app
     if request.expires_at <= now:
         raise ConnectFailed("expired", "The connection took too long. Start again.")
-    response = AuthorizationResponse.parse(params)
-    check_issuer(response, server_of(app))
+    provider = await provider_client(broker, app, request.variables)
+    response = AuthorizationResponse.parse(params, provider.quirks)
+    check_issuer(response, provider.server)
     if response.error:
         await registration.look_after(broker, app, response.error)
         raise ConnectFailed(response.error, response.error_description or f"{app.name} refused the connection.")
-    answer = await _redeem(broker, trip, response)
-    subject = await _subject(broker, trip, answer)
-    return await _store(broker, trip, answer, subject)
+    template = template_of(broker, app)
+    details = {**details_of_user(template, app, request.variables), **checked(template, response.captured)}
+    require(template, details, "callback")
+    answer = await _redeem(broker, trip, response, await provider_client(broker, app, details))
+    details |= checked(template, answer.captured)
+    require(template, details, "token")
+    provider = await provider_client(broker, app, details)
+    answer = await follow_up.with_lifetime(broker.http, provider.client, answer, provider.quirks)
+    told = await follow_up.context(broker.http, provider.client, answer.access_token, provider.quirks)
+    details |= checked(template, told)
+    require(template, details, "context")
+    subject = await _subject(broker, trip, provider, answer)
+    return await _store(broker, trip, answer, subject, details, provider.quirks.refresh_margin)
 
 
-async def _redeem(broker: Broker, trip: Trip, response: AuthorizationResponse) -> TokenResponse:
+async def _redeem(
+    broker: Broker, trip: Trip, response: AuthorizationResponse, provider: ProviderClient
+) -> TokenResponse:
     request = trip.request
-    provider = await provider_client(broker, trip.app)
     verifier = None
     if request.code_verifier is not None:
         opened = await broker.vault.open(verifier_slot(request), request.code_verifier)
@@ -78,6 +91,10 @@ async def _redeem(broker: Broker, trip: Trip, response: AuthorizationResponse) -
             redirect_uri=request.redirect_uri,
             code_verifier=verifier,
             resources=request.resources,
+            scopes=request.scopes,
+            state=response.state,
+            nonce=request.nonce,
+            quirks=provider.quirks,
         )
     except UpstreamError as cause:
         error = await registration.refused(broker, trip.app, cause) if isinstance(cause, UpstreamRejected) else cause
@@ -86,9 +103,8 @@ async def _redeem(broker: Broker, trip: Trip, response: AuthorizationResponse) -
         raise ConnectFailed(error.provider_error or code, error.message) from cause
 
 
-async def _subject(broker: Broker, trip: Trip, answer: TokenResponse) -> str:
+async def _subject(broker: Broker, trip: Trip, provider: ProviderClient, answer: TokenResponse) -> str:
     """Return the user's id at the provider, from a validated id_token or the configured userinfo call."""
-    provider = await provider_client(broker, trip.app)
     if answer.id_token is not None and trip.app.jwks_url and trip.app.issuer:
         return await validate_id_token(
             broker.http,
@@ -107,10 +123,12 @@ async def _subject(broker: Broker, trip: Trip, answer: TokenResponse) -> str:
     return ""
 
 
-async def _store(broker: Broker, trip: Trip, answer: TokenResponse, subject: str) -> str:
+async def _store(
+    broker: Broker, trip: Trip, answer: TokenResponse, subject: str, details: Values, margin: int | None
+) -> str:
     request, app, now = trip.request, trip.app, clock.utcnow()
     grant_id = new_grant_id()
-    tokens = await seal_answer(broker, request.project_id, grant_id, answer, now=now)
+    tokens = await seal_answer(broker, request.project_id, grant_id, answer, margin_seconds=margin, now=now)
     confirmation = new_opaque() if app.require_confirmation else ""
     async with broker.database.write() as session:
         current = await lock_app(session, request.project_id, app.id)
@@ -125,6 +143,7 @@ async def _store(broker: Broker, trip: Trip, answer: TokenResponse, subject: str
             granted_by=request.granted_by,
             scopes=request.scopes,
             resources=request.resources,
+            details=details,
             token_sub=subject,
             tokens=tokens,
             pending=app.require_confirmation,

@@ -5,43 +5,29 @@ the one browser that agrees; that browser is bound by a cookie; the provider's a
 browser, with a state that is used up, for the same app, from the issuer that was asked.
 """
 
-import logging
 import secrets
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from pydantic import SecretStr
 from sqlalchemy import select, update
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from evergrant.broker import policies
 from evergrant.broker.app_definition import prompt_problems, resource_problems, scope_problems
-from evergrant.broker.apps import (
-    callback_url,
-    load_app,
-    missing_for_connect,
-    provider_client,
-    public_origin,
-)
-from evergrant.broker.audit import record
+from evergrant.broker.apps import load_app, missing_for_connect
 from evergrant.broker.grants import ResourceOwner, owner_problems
 from evergrant.broker.principal import Permission, Principal
 from evergrant.broker.projects import check_redirect_url, load_project
+from evergrant.broker.provider import callback_url, provider_client, public_origin
 from evergrant.broker.registration import ensure_registered
 from evergrant.broker.runtime import Broker
+from evergrant.broker.trips import Trip, failure_url, finish, load_trip, record_failure, record_trip, verifier_slot
+from evergrant.broker.variables import missing_variables, template_of, user_problems
 from evergrant.crypto.opaque import digest, equal, new_opaque
-from evergrant.crypto.sealed import Slot
 from evergrant.db import AuthorizationRequest, OutboundApp, Project
-from evergrant.errors import ConnectFailed, InvalidValue, Unavailable
-from evergrant.oauth2.authorization import (
-    CodeVerifier,
-    authorization_url,
-)
-
-log = logging.getLogger(__name__)
+from evergrant.errors import ConnectFailed, InvalidValue
+from evergrant.oauth2.authorization import CodeVerifier, authorization_url
 
 TICKET_LIFETIME = timedelta(minutes=10)
 TRIP_LIFETIME = timedelta(minutes=15)
@@ -61,15 +47,8 @@ class ConnectWish:
     prompt: tuple[str, ...] = ()
     login_hint: str = ""
     resources: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Trip:
-    """A trip with the app and project that it belongs to."""
-
-    request: AuthorizationRequest
-    app: OutboundApp
-    project: Project
+    variables: Mapping[str, str] = field(default_factory=dict)
+    """Values of the app's variables; what is left out, the user is asked for."""
 
 
 async def begin(broker: Broker, principal: Principal, wish: ConnectWish, *, now: datetime) -> str:
@@ -108,6 +87,7 @@ async def begin(broker: Broker, principal: Principal, wish: ConnectWish, *, now:
         prompt=list(wish.prompt or app.prompt),
         login_hint=wish.login_hint,
         resources=list(wish.resources or ([app.resource] if app.resource else ())),
+        variables={name: value for name, value in wish.variables.items() if value},
         ticket_digest=digest(ticket),
         created_at=now,
         expires_at=now + TICKET_LIFETIME,
@@ -121,6 +101,7 @@ async def begin(broker: Broker, principal: Principal, wish: ConnectWish, *, now:
 def _check_wish(broker: Broker, project: Project, app: OutboundApp, wish: ConnectWish) -> None:
     problems: list[tuple[str, str]] = []
     missing = missing_for_connect(app)
+    missing += [f"variables.{name}" for name in missing_variables(template_of(broker, app), app.variables)]
     if app.app_type == "apikey":
         problems.append(("appId", f"the app '{app.id}' holds API keys: upload one, nobody can connect it"))
     elif missing:
@@ -138,6 +119,7 @@ def _check_wish(broker: Broker, project: Project, app: OutboundApp, wish: Connec
     problems += scope_problems("options.scopes", wish.scopes)
     problems += prompt_problems("options.prompt", wish.prompt)
     problems += resource_problems("options.resources", wish.resources)
+    problems += user_problems(template_of(broker, app), app, wish.variables, field="options.variables")
     if problems:
         raise InvalidValue.of(*problems)
 
@@ -157,27 +139,40 @@ async def find_by_ticket(broker: Broker, ticket: str, *, now: datetime) -> Trip:
         raise ConnectFailed("ticket_used", "This link was used already. Go back to the application and start again.")
     if request.expires_at <= now:
         raise ConnectFailed("ticket_expired", "This link has expired. Go back to the application and start again.")
-    return await _trip(broker, request)
+    return await load_trip(broker, request)
 
 
-async def _trip(broker: Broker, request: AuthorizationRequest) -> Trip:
-    app = await load_app(broker, request.project_id, request.app_id)
-    async with broker.database.read() as session:
-        return Trip(request, app, await load_project(session, request.project_id))
-
-
-async def leave_for_provider(broker: Broker, trip: Trip, *, browser: str, now: datetime) -> str:
+async def leave_for_provider(
+    broker: Broker, trip: Trip, *, browser: str, now: datetime, answers: Mapping[str, str] | None = None
+) -> str:
     """Use the ticket up, bind the trip to this browser and return the provider's address for it.
+
+    `answers` are the user's to what `variables.questions` asks, and good.
 
     Raises:
         ConnectFailed: another browser was faster.
+        UpstreamRejected: the provider's address needs a variable that has no value; nothing is used up.
     """
     request, app = trip.request, trip.app
-    provider = await provider_client(broker, app)
+    variables = {**request.variables, **{name: value for name, value in (answers or {}).items() if value}}
+    provider = await provider_client(broker, app, variables)
     state = new_opaque()
     verifier = CodeVerifier.new() if app.pkce else None
     nonce = new_opaque() if "openid" in request.scopes else ""
     redirect_uri = callback_url(broker, app)
+    url = authorization_url(
+        provider.server,
+        provider.client,
+        redirect_uri=redirect_uri,
+        state=state,
+        scopes=request.scopes,
+        code_verifier=verifier,
+        nonce=nonce or None,
+        prompt=request.prompt,
+        login_hint=request.login_hint,
+        resources=request.resources,
+        quirks=provider.quirks,
+    )
     sealed = None
     if verifier is not None:
         sealed = await broker.vault.seal(verifier_slot(request), SecretStr(verifier.secret()))
@@ -195,6 +190,7 @@ async def leave_for_provider(broker: Broker, trip: Trip, *, browser: str, now: d
             code_verifier=sealed,
             nonce=nonce,
             redirect_uri=redirect_uri,
+            variables=variables,
             expires_at=now + TRIP_LIFETIME,
         )
         .returning(AuthorizationRequest.id)
@@ -204,23 +200,12 @@ async def leave_for_provider(broker: Broker, trip: Trip, *, browser: str, now: d
             raise ConnectFailed(
                 "ticket_used", "This link was used already. Go back to the application and start again."
             )
-    return authorization_url(
-        provider.server,
-        provider.client,
-        redirect_uri=redirect_uri,
-        state=state,
-        scopes=request.scopes,
-        code_verifier=verifier,
-        nonce=nonce or None,
-        prompt=request.prompt,
-        login_hint=request.login_hint,
-        resources=request.resources,
-    )
+    return url
 
 
 async def cancel(broker: Broker, trip: Trip, *, now: datetime) -> str:
     """Use the ticket up without connecting, and return where the browser goes; empty for evergrant's own page."""
-    if await _finish(broker, trip.request, now=now) is None:
+    if await finish(broker, trip.request, now=now) is None:
         raise ConnectFailed("ticket_used", "This link was used already. Go back to the application and start again.")
     await record_failure(broker, trip.request, "access_denied")
     return failure_url(trip, ConnectFailed("access_denied", "The user cancelled."))
@@ -244,78 +229,6 @@ async def find_by_state(broker: Broker, state: str, *, browser: str, now: dateti
             "browser_mismatch",
             "The connection was started in another browser. Start again in this one, with cookies on.",
         )
-    if await _finish(broker, request, now=now) is None:
+    if await finish(broker, request, now=now) is None:
         raise ConnectFailed("state_used", "This answer was used already.")
-    return await _trip(broker, request)
-
-
-async def _finish(broker: Broker, request: AuthorizationRequest, *, now: datetime) -> str | None:
-    """Mark a trip as over; None if it was already. One UPDATE decides between two answers that race."""
-    statement = (
-        update(AuthorizationRequest)
-        .where(
-            AuthorizationRequest.project_id == request.project_id,
-            AuthorizationRequest.id == request.id,
-            AuthorizationRequest.finished_at.is_(None),
-        )
-        .values(finished_at=now)
-        .returning(AuthorizationRequest.id)
-    )
-    async with broker.database.write() as session:
-        return (await session.execute(statement)).scalar_one_or_none()
-
-
-async def record_trip(
-    session: AsyncSession, request: AuthorizationRequest, action: str, *, data: Mapping[str, Any]
-) -> None:
-    """Append a trip's audit record, as the last statement of the caller's transaction."""
-    await record(
-        session,
-        request.project_id,
-        action,
-        app_id=request.app_id,
-        user_id=request.user_id or request.granted_by,
-        tenant_id=request.tenant_id,
-        data={**data, "externalIdentifier": request.external_identifier} if request.external_identifier else data,
-    )
-
-
-async def record_failure(broker: Broker, request: AuthorizationRequest, err: str) -> None:
-    """Write down that a trip failed, by its error code. If the database is away, the trip has still failed."""
-    try:
-        async with broker.database.write() as session:
-            await record_trip(session, request, "grant.connect_failed", data={"err": err})
-    except Unavailable:
-        log.exception("could not record a failed trip")
-
-
-def failure_url(trip: Trip, error: ConnectFailed) -> str:
-    """Return where the browser goes after a trip that failed; empty for evergrant's own page."""
-    return with_params(
-        trip.request.redirect_url,
-        {
-            "outboundAppId": trip.app.id,
-            "outboundStatus": "failed",
-            "err": error.error,
-            "errDescription": error.message,
-        },
-    )
-
-
-def described_scopes(trip: Trip) -> Sequence[tuple[str, str]]:
-    """Return the scopes that will be asked for, each with its description or an empty one."""
-    return [(scope, trip.app.scope_descriptions.get(scope, "")) for scope in trip.request.scopes]
-
-
-def with_params(url: str, params: Mapping[str, str]) -> str:
-    """Return `url` with these query parameters, in place of its own of the same names; an empty URL stays empty."""
-    if not url:
-        return ""
-    parts = urlsplit(url)
-    query = [(key, value) for key, value in parse_qsl(parts.query, keep_blank_values=True) if key not in params]
-    return urlunsplit(parts._replace(query=urlencode([*query, *params.items()])))
-
-
-def verifier_slot(request: AuthorizationRequest) -> Slot:
-    """Return the place that a trip's PKCE verifier is sealed for."""
-    return Slot(request.project_id, "authorization_requests", "code_verifier", request.id)
+    return await load_trip(broker, request)

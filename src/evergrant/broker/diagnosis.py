@@ -3,9 +3,13 @@
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
+from evergrant import placeholders
 from evergrant.broker import registration
-from evergrant.broker.apps import callback_url, client_document_url, load_app, missing_for_connect
+from evergrant.broker.apps import load_app, missing_for_connect
+from evergrant.broker.provider import callback_url, client_document_url
+from evergrant.broker.quirks import quirks_of
 from evergrant.broker.runtime import Broker
+from evergrant.broker.variables import missing_variables, template_of
 from evergrant.clock import utcnow
 from evergrant.db import OutboundApp
 from evergrant.errors import EvergrantError, InvalidValue, UpstreamRejected, UpstreamUnavailable
@@ -31,12 +35,16 @@ async def diagnose(broker: Broker, project_id: str, app_id: str) -> list[Check]:
     if app.app_type == "apikey":
         return [Check("definition", True, "It holds API keys: there is no provider to ask.")]
     missing = missing_for_connect(app)
+    missing += [f"variables.{name}" for name in missing_variables(template_of(broker, app), app.variables)]
     if missing:
         return [
             Check("definition", False, f"It lacks {', '.join(missing)}: nobody can connect."),
             _redirect(broker, app),
         ]
     checks = [Check("definition", True, "It has everything that a connect trip needs."), _redirect(broker, app)]
+    if app.template_id and template_of(broker, app) is None:
+        text = f"The template {app.template_id} is gone, and with it what only it knew of the provider's habits."
+        checks.append(Check("template", False, text))
     if app.discovery_url:
         checks.append(await _metadata(broker, app))
     checks.append(await _authorization(broker, app))
@@ -79,8 +87,11 @@ def _compared(found: Discovered, app: OutboundApp) -> list[tuple[str, str, str]]
 async def _authorization(broker: Broker, app: OutboundApp) -> Check:
     """See whether somebody is there. What it says to a request without parameters means nothing."""
     name = "authorization endpoint"
+    url = quirks_of(broker, app).fill(app.authorization_url)
+    if names := placeholders.names_in(url):
+        return Check(name, True, _EACH_ITS_OWN.format(", ".join(names)))
     try:
-        answer = await broker.http.get_json(app.authorization_url)
+        answer = await broker.http.get_json(url)
     except EvergrantError as error:
         return Check(name, False, error.message)
     if answer.status in (404, 410) or answer.status >= 500:
@@ -94,12 +105,21 @@ async def _client(broker: Broker, app: OutboundApp) -> AsyncIterator[Check]:
         how = f"as {document}" if (document := client_document_url(broker, app)) else f"at {app.dcr_url}"
         yield Check("registration", True, f"The next connect registers {how}.")
         return
+    quirks = quirks_of(broker, app)
+    if names := placeholders.names_in(quirks.fill(quirks.refresh_endpoint or app.token_url)):
+        yield Check("token endpoint", True, _EACH_ITS_OWN.format(", ".join(names)))
+        return
+    if quirks.exchanges("refresh"):
+        yield Check(name, True, "This provider has no refresh tokens: nothing can be told without a user.")
+        return
     try:
         await registration.try_client(broker, app)
     except UpstreamUnavailable as error:
         yield Check("token endpoint", False, error.message)
     except UpstreamRejected as error:
-        if error.provider_error in (registration.GONE, "unauthorized_client", "http_401"):
+        if error.provider_error == "invalid_client_key":
+            yield Check(name, False, error.message)
+        elif error.provider_error in (registration.GONE, "unauthorized_client", "http_401"):
             yield Check("token endpoint", True, "It answers.")
             yield Check(name, False, f"{error.message} It may be clientId, clientSecret or tokenEndpointAuthMethod.")
         elif error.provider_error in _ABOUT_THE_TOKEN:
@@ -113,5 +133,6 @@ async def _client(broker: Broker, app: OutboundApp) -> AsyncIterator[Check]:
         yield Check(name, True, "The provider accepts the client id and secret.")
 
 
+_EACH_ITS_OWN = "Each connection has its own ({}), so that it cannot be asked without a user."
 _ABOUT_THE_TOKEN = frozenset({"invalid_request", "unsupported_grant_type", "invalid_scope", "invalid_target"})
 """Complaints about what was asked, by which a server may or may not have looked at the client before."""

@@ -119,7 +119,11 @@ class Endpoints:
 
     def of(self, app: OutboundApp) -> Endpoint:
         """Return the endpoint that refreshes an app's grants; apps with the same URL share it."""
-        url = app.token_url.partition("?")[0]
+        return self.at(app.token_url)
+
+    def at(self, url: str) -> Endpoint:
+        """Return the endpoint at a URL: where each connection has a host of its own, one that is down is only its."""
+        url = url.partition("?")[0]
         found = self._by_url.get(url)
         if found is None:
             found = self._by_url[url] = Endpoint(url)

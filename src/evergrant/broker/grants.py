@@ -2,7 +2,7 @@
 
 import random
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -61,15 +61,20 @@ def token_slot(project_id: str, grant_id: str, column: str) -> Slot:
     return Slot(project_id, "grants", column, grant_id)
 
 
-def lifetime(expires_in: int | None, *, now: datetime) -> Lifetime:
+def lifetime(expires_in: int | None, *, now: datetime, margin_seconds: int | None = None) -> Lifetime:
     """Work out an access token's times from its lifetime in seconds.
 
     The margin is 20% of the lifetime, at most 5 minutes. The background refresher comes up to half a margin before a
-    fetch would have to refresh, at a random moment, so that grants made together do not stay together.
+    fetch would have to refresh, at a random moment, so that grants made together do not stay together. A provider's
+    own margin, `margin_seconds`, is when it begins to allow a refresh: then the background comes no earlier either.
     """
     if expires_in is None:
         return Lifetime(None, None, None)
     whole = timedelta(seconds=expires_in)
+    if margin_seconds is not None and timedelta(seconds=margin_seconds) < whole:
+        end = now + whole
+        fresh_until = end - timedelta(seconds=margin_seconds)
+        return Lifetime(end, fresh_until, fresh_until)
     margin = min(MAX_MARGIN, whole * MARGIN_SHARE)
     fresh_until = now + whole - margin
     due = fresh_until - margin * random.uniform(0, 0.5)  # noqa: S311 - jitter, not a secret
@@ -83,6 +88,7 @@ async def seal_answer(
     answer: TokenResponse,
     *,
     fallback_expires_in: int | None = None,
+    margin_seconds: int | None = None,
     now: datetime,
 ) -> SealedTokens:
     """Seal a token response for a grant. Not inside a transaction: sealing may write.
@@ -93,6 +99,7 @@ async def seal_answer(
         grant_id: the grant, which need not exist yet.
         answer: what the token endpoint answered.
         fallback_expires_in: the lifetime in seconds to assume where the answer does not say.
+        margin_seconds: the provider's own margin, if it has one.
         now: the moment of the answer.
     """
     vault = broker.vault
@@ -109,7 +116,7 @@ async def seal_answer(
         refresh_token=refresh,
         id_token=identity,
         scopes=answer.scopes,
-        lifetime=lifetime(expires_in, now=now),
+        lifetime=lifetime(expires_in, now=now, margin_seconds=margin_seconds),
     )
 
 
@@ -147,6 +154,7 @@ async def save_tokens(
     pending: bool,
     now: datetime,
     resources: Sequence[str] = (),
+    details: Mapping[str, str] | None = None,
 ) -> Grant:
     """Record a new consent.
 
@@ -168,6 +176,7 @@ async def save_tokens(
         scope_key=scope_key(granted),
         scopes=granted,
         resources=list(resources),
+        details=dict(details or {}),
         status=GrantStatus.PENDING if pending else GrantStatus.ACTIVE,
         token_sub=token_sub,
         granted_by=granted_by,

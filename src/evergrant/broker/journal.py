@@ -138,6 +138,8 @@ def _encoded(value: object) -> object:
         return {"sealed": base64.b64encode(value.ciphertext).decode()}
     if isinstance(value, datetime):
         return {"at": value.isoformat()}
+    if isinstance(value, dict):
+        return {"members": value}  # or its own members could pass for one of the others
     return value
 
 
@@ -147,5 +149,7 @@ def _decoded(value: Any) -> object:
             return Sealed(base64.b64decode(text))
         case {"at": str(text)}:
             return datetime.fromisoformat(text)
+        case {"members": dict(members)}:
+            return members
         case _:
             return value

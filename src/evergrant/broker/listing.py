@@ -30,6 +30,7 @@ class GrantMetadata(NamedTuple):
     expires_at: datetime | None
     last_refresh_time: datetime | None
     last_refresh_error: str
+    details: dict[str, str]
     has_refresh_token: bool
 
 

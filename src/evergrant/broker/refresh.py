@@ -11,31 +11,28 @@ Refresh tokens rotate. One that is sent twice, or whose answer is dropped, can c
 
 import asyncio
 import logging
-import random
 import time
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 
-from sqlalchemy import Update
-
 from evergrant import clock
-from evergrant.broker import app_health, lease, registration
-from evergrant.broker.apps import load_app, provider_client
+from evergrant.broker import app_health, lease, registration, setbacks
+from evergrant.broker.apps import load_app
 from evergrant.broker.endpoints import Endpoint
 from evergrant.broker.grants import alive, load_grant, token_slot
-from evergrant.broker.landing import land
+from evergrant.broker.landing import correct_lifetime, land
 from evergrant.broker.lease import Held, Lease
+from evergrant.broker.provider import ProviderClient, callback_url, provider_client
+from evergrant.broker.quirks import quirks_of
 from evergrant.broker.runtime import Broker
 from evergrant.db import Grant, GrantStatus, OutboundApp
-from evergrant.db.types import database_now
 from evergrant.errors import (
     ReauthorizationRequired,
-    Unavailable,
     UpstreamRejected,
     UpstreamUnavailable,
 )
-from evergrant.oauth2 import token_endpoint
+from evergrant.oauth2 import follow_up, token_endpoint
 from evergrant.oauth2.token_endpoint import CONNECT_AGAIN
 from evergrant.oauth2.token_response import TokenResponse
 
@@ -47,14 +44,7 @@ CALL_MARGIN = 1.5
 """So many times that long the lease must still last when a call begins: it may have to wait for a slot."""
 POLL_SECONDS = (0.05, 0.25)
 """How often who waits for another process looks at the row: at first, and later."""
-ON_DEMAND_PAUSE = (1.0, 5.0)
-"""Seconds between two tries for waiting callers while the provider fails: at first, and at most."""
-BACKGROUND_PAUSE = (5.0, 600.0)
-"""The same for the background refresher."""
-REJECTED_PAUSE = 1800.0
-"""Seconds between background tries while the app's registration is refused: only the operator can mend that."""
 NO_WAY_TO_REFRESH = "The access token has expired and the provider gave no refresh token: the user must connect again."
-OUR_FAULT = "evergrant could not refresh this connection; its log says why. The consent is as it was."
 INTERRUPTED = (
     " It comes after an interrupted refresh: an earlier call ended without an answer that evergrant could read, and "
     "a new refresh token may have been lost with it."
@@ -116,27 +106,51 @@ async def _refresh(broker: Broker, project_id: str, grant_id: str, *, seen_versi
         await lease.let_go(broker, *key, held.lease)
         return alive(grant)
     if grant.refresh_token is None:
-        await lease.write(broker, _dead(held, NO_WAY_TO_REFRESH), audited_as=DEAD)
+        await lease.write(broker, setbacks.dead(held, NO_WAY_TO_REFRESH), audited_as=DEAD)
         raise ReauthorizationRequired(NO_WAY_TO_REFRESH, last_refresh_error=NO_WAY_TO_REFRESH)
     if held.wait_seconds > 0:
         await lease.let_go(broker, *key, held.lease)
         raise UpstreamUnavailable(grant.last_refresh_error or None, retry_after=max(1, round(held.wait_seconds + 0.5)))
     app = claim.app if claim is not None else await load_app(broker, project_id, grant.app_id)
-    endpoint = broker.endpoints.of(app)
+    endpoint = broker.endpoints.at(quirks_of(broker, app, grant.details).fill(app.token_url))
+    await _require_late_enough(broker, app, held)
     try:
         endpoint.require(app.name)
-    except UpstreamUnavailable:
-        await lease.let_go(broker, *key, held.lease)
+    except UpstreamUnavailable as error:
+        if endpoint is broker.endpoints.of(app):
+            await lease.let_go(broker, *key, held.lease)
+        else:  # the background looks at the app's endpoint before it claims, and cannot see this one
+            later = clock.utcnow() + timedelta(seconds=error.retry_after)
+            await setbacks.record_failure(broker, lease.closing(held).values(next_refresh_at=later))
         raise
     with broker.metrics.refreshes_in_flight.track_inprogress():
         return await _call_and_land(broker, app, endpoint, held, fetched=claim is None)
+
+
+async def _require_late_enough(broker: Broker, app: OutboundApp, held: Held) -> None:
+    """Check that a provider that gives no new token before the end of the old one would give one now.
+
+    Raises:
+        UpstreamUnavailable: with the seconds until then. The provider is not asked: it would call that an error.
+    """
+    grant = held.grant
+    margin = quirks_of(broker, app, grant.details).refresh_margin
+    if margin is None or grant.access_token is None or grant.fresh_until is None:
+        return
+    early = (grant.fresh_until - clock.utcnow()).total_seconds()
+    if early > 0:
+        await setbacks.record_failure(broker, lease.closing(held).values(next_refresh_at=grant.fresh_until))
+        raise UpstreamUnavailable(
+            f"{app.name} gives no new token earlier than {margin} s before the end of the current one.",
+            retry_after=max(1, round(early + 0.5)),
+        )
 
 
 async def _call_and_land(broker: Broker, app: OutboundApp, endpoint: Endpoint, held: Held, *, fetched: bool) -> Grant:
     grant = held.grant
     outcome = "broken"
     try:
-        answer = await _call(broker, app, endpoint, held)
+        provider, answer = await _call(broker, app, endpoint, held)
         outcome = "refreshed"
     except ReauthorizationRequired as error:
         outcome = "reauthorization_required"
@@ -144,7 +158,7 @@ async def _call_and_land(broker: Broker, app: OutboundApp, endpoint: Endpoint, h
     except UpstreamRejected as error:
         outcome = "rejected"
         told = await registration.refused(broker, app, error)
-        await _rejected(broker, held, app, told)
+        await setbacks.rejected(broker, held, app, told)
         raise told from error
     except _LeaseLost:
         outcome = "lease_lost"
@@ -154,15 +168,19 @@ async def _call_and_land(broker: Broker, app: OutboundApp, endpoint: Endpoint, h
         raise UpstreamUnavailable("Another process is refreshing this connection.", retry_after=1) from None
     except UpstreamUnavailable as error:
         outcome = "in_doubt" if error.in_doubt else "unavailable"
-        await _failed_for_now(broker, held, error)
+        await setbacks.failed_for_now(broker, held, error)
         raise
     except Exception:
-        await _broken(broker, held)
+        await setbacks.broken(broker, held)
         raise
     finally:
         broker.metrics.refreshes.labels(grant.project_id, grant.app_id, outcome).inc()
         broker.metrics.breaker_is(endpoint.url, is_open=endpoint.is_open)
-    landed = await land(broker, app, held, answer, fetched=fetched)
+    usual = follow_up.with_usual_lifetime(answer, provider.quirks)
+    landed = await land(broker, app, held, usual, fetched=fetched)
+    if answer.expires_in is None:
+        seconds = await follow_up.introspected(broker.http, provider.client, answer.access_token, provider.quirks)
+        landed = landed if seconds is None else await correct_lifetime(broker, app, landed, seconds)
     if app.unhealthy_since is not None:
         await app_health.note_healthy(broker, app)
     return landed
@@ -172,11 +190,13 @@ class _LeaseLost(Exception):
     """The lease was over before the provider was called: somebody else may be calling it."""
 
 
-async def _call(broker: Broker, app: OutboundApp, endpoint: Endpoint, held: Held) -> TokenResponse:
+async def _call(
+    broker: Broker, app: OutboundApp, endpoint: Endpoint, held: Held
+) -> tuple[ProviderClient, TokenResponse]:
     """Call the provider. No database connection is held meanwhile."""
     grant = held.grant
     assert grant.refresh_token is not None  # noqa: S101 - _refresh has looked; this tells the type checker
-    provider = await provider_client(broker, app)
+    provider = await provider_client(broker, app, grant.details)
     slot = token_slot(grant.project_id, grant.id, "refresh_token")
     refresh_token = await broker.vault.open(slot, grant.refresh_token)
     is_late = held.ends - time.monotonic() < CALL_SECONDS * CALL_MARGIN
@@ -184,24 +204,18 @@ async def _call(broker: Broker, app: OutboundApp, endpoint: Endpoint, held: Held
         raise _LeaseLost  # this process was slow or stood still: the token that it holds may be spent already
     try:
         async with endpoint.call(name=app.name), asyncio.timeout(CALL_SECONDS):
-            return await token_endpoint.refresh(
+            return provider, await token_endpoint.refresh(
                 broker.http,
                 provider.server,
                 provider.client,
                 refresh_token=refresh_token,
                 resources=grant.resources or ([app.resource] if app.resource else ()),
+                granted=grant.scopes,
+                redirect_uri=callback_url(broker, app),
+                quirks=provider.quirks,
             )
     except TimeoutError:
         raise UpstreamUnavailable(f"{app.name} did not answer within {CALL_SECONDS:.0f} s.", in_doubt=True) from None
-
-
-def _dead(held: Held, reason: str) -> Update:
-    return lease.closing(held).values(
-        status=GrantStatus.REAUTHORIZATION_REQUIRED,
-        last_refresh_error=reason,
-        refresh_failures=Grant.refresh_failures + 1,
-        next_refresh_at=None,
-    )
 
 
 async def _believe_or_not(broker: Broker, held: Held, error: ReauthorizationRequired) -> Grant:
@@ -210,76 +224,9 @@ async def _believe_or_not(broker: Broker, held: Held, error: ReauthorizationRequ
     text = str(error.details.get("lastRefreshError") or error.message)
     if grant.interrupted_at is not None:
         text = f"{text.removesuffix(CONNECT_AGAIN)}{INTERRUPTED}{CONNECT_AGAIN}"
-    still_ours = _dead(held, text).where(Grant.token_version == grant.token_version)
+    still_ours = setbacks.dead(held, text).where(Grant.token_version == grant.token_version)
     dead = await lease.write(broker, still_ours, audited_as=DEAD)
     if dead is not None:
         log.warning("a consent is dead", extra={"grant": grant.id, "app": grant.app_id, "project": grant.project_id})
         raise ReauthorizationRequired(text, last_refresh_error=text) from error
     return alive(await load_grant(broker, grant.project_id, grant.id))
-
-
-async def _failed_for_now(broker: Broker, held: Held, error: UpstreamUnavailable) -> None:
-    failures = held.grant.refresh_failures + 1
-    on_demand = _backoff(ON_DEMAND_PAUSE, failures)
-    background = _backoff(BACKGROUND_PAUSE, failures)
-    if error.provider_retry_after is not None:
-        on_demand = max(on_demand, error.provider_retry_after)
-        background = max(background, error.provider_retry_after)
-    await _record_failure(
-        broker,
-        lease.closing(held).values(
-            last_refresh_error=error.message,
-            refresh_failures=failures,
-            refresh_not_before=database_now(on_demand),
-            next_refresh_at=clock.utcnow() + timedelta(seconds=background),
-            interrupted_at=clock.utcnow() if error.in_doubt else held.grant.interrupted_at,
-        ),
-    )
-    error.retry_after = max(1, round(on_demand + 0.5))
-
-
-async def _broken(broker: Broker, held: Held) -> None:
-    """Let the lease go after an error of our own, a secret that does not open for example; the log has the reason.
-
-    The background comes back later: what cannot be refreshed must not stay first in its queue.
-    """
-    failures = held.grant.refresh_failures + 1
-    await _record_failure(
-        broker,
-        lease.closing(held).values(
-            last_refresh_error=OUR_FAULT,
-            refresh_failures=failures,
-            next_refresh_at=clock.utcnow() + timedelta(seconds=_backoff(BACKGROUND_PAUSE, failures)),
-        ),
-    )
-
-
-async def _rejected(broker: Broker, held: Held, app: OutboundApp, error: UpstreamRejected) -> None:
-    now = clock.utcnow()
-    slow = REJECTED_PAUSE * random.uniform(0.75, 1.25)  # noqa: S311 - jitter, not a secret
-    await _record_failure(
-        broker,
-        lease.closing(held).values(
-            last_refresh_error=error.message,
-            refresh_failures=held.grant.refresh_failures + 1,
-            refresh_not_before=database_now(ON_DEMAND_PAUSE[1]),
-            next_refresh_at=now + timedelta(seconds=slow),
-        ),
-    )
-    await app_health.note_unhealthy(broker, app, error.message)
-    log.error("a provider refuses an app's registration", extra={"app": app.id, "project": app.project_id})
-
-
-async def _record_failure(broker: Broker, statement: Update) -> None:
-    """Write a note that may be lost: if the database is away, the lease runs out by itself and nothing is wrong."""
-    try:
-        async with broker.database.write() as session:
-            await session.execute(statement)
-    except Unavailable:
-        log.exception("could not record a refresh's outcome")
-
-
-def _backoff(bounds: tuple[float, float], failures: int) -> float:
-    """Return seconds to wait: doubling from the first bound to the second, with jitter."""
-    first, most = bounds
-    return min(most, first * 2.0 ** min(failures - 1, 16)) * random.uniform(0.75, 1.25)  # noqa: S311 - jitter

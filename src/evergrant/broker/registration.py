@@ -16,7 +16,8 @@ from sqlalchemy import update
 from evergrant import clock
 from evergrant.broker import audit
 from evergrant.broker.app_health import clear_unhealthy
-from evergrant.broker.apps import callback_url, client_document_url, load_app, provider_client, secret_slot
+from evergrant.broker.apps import load_app
+from evergrant.broker.provider import callback_url, client_document_url, provider_client, secret_slot
 from evergrant.broker.runtime import Broker
 from evergrant.db import OutboundApp
 from evergrant.errors import AppNotFound, NotFound, ReauthorizationRequired, UpstreamRejected, UpstreamUnavailable
@@ -168,7 +169,15 @@ async def try_client(broker: Broker, app: OutboundApp) -> None:
     provider = await provider_client(broker, app)
     made_up = SecretStr(f"evergrant-test-{secrets.token_urlsafe(24)}")
     try:
-        await token_endpoint.refresh(broker.http, provider.server, provider.client, refresh_token=made_up)
+        await token_endpoint.refresh(
+            broker.http,
+            provider.server,
+            provider.client,
+            refresh_token=made_up,
+            granted=app.default_scopes,
+            redirect_uri=callback_url(broker, app),
+            quirks=provider.quirks,
+        )
     except ReauthorizationRequired:
         return
 

@@ -1,4 +1,4 @@
-"""Revoking at the provider what was deleted here (RFC 7009), by an outbox.
+"""Revoking at the provider what was deleted here (RFC 7009, or the provider's own way), by an outbox.
 
 What is still to be revoked is written in the transaction that deletes, so neither happens without the other. The first
 try follows at once; the background refresher makes the others, over days. Whatever comes of it is in the audit log.
@@ -14,15 +14,17 @@ from enum import StrEnum
 from sqlalchemy import ColumnElement, and_, delete, select, update
 
 from evergrant import clock
-from evergrant.broker.apps import provider_client
 from evergrant.broker.audit import record
 from evergrant.broker.grants import token_slot
+from evergrant.broker.provider import provider_client
+from evergrant.broker.quirks import quirks_of
 from evergrant.broker.runtime import Broker
 from evergrant.crypto.opaque import new_id
-from evergrant.crypto.sealed import Slot
+from evergrant.crypto.sealed import Sealed, Slot
 from evergrant.db import Grant, OutboundApp, Revocation
 from evergrant.errors import CannotOpenSealed, EvergrantError, Unavailable, UpstreamRejected, UpstreamUnavailable
-from evergrant.oauth2 import token_endpoint
+from evergrant.oauth2 import revocation
+from evergrant.oauth2.quirks import NO_QUIRKS, Quirks, from_json, to_json
 from evergrant.oauth2.registration import ClientRegistration, ServerMetadata
 
 log = logging.getLogger(__name__)
@@ -53,14 +55,16 @@ async def prepare(broker: Broker, app: OutboundApp, grants: Sequence[Grant], *, 
 
     Not inside a transaction: sealing may write. There are none for an app whose provider cannot revoke.
     """
-    if app.app_type != "oauth" or not app.revocation_url or not grants:
+    if app.app_type != "oauth" or not grants:
+        return []
+    if not app.revocation_url and quirks_of(broker, app).revocation is None:
         return []
     provider = await provider_client(broker, app)
     rows: list[Revocation] = []
     for grant in grants:
-        # The refresh token where there is one: with it the provider ends the whole consent (RFC 7009 section 2.1).
-        column = "refresh_token" if grant.refresh_token is not None else "access_token"
-        sealed = grant.refresh_token if grant.refresh_token is not None else grant.access_token
+        quirks = quirks_of(broker, app, grant.details)
+        column = _which(app, grant, quirks)
+        sealed: Sealed | None = getattr(grant, column)
         if sealed is None:
             continue
         try:
@@ -82,6 +86,7 @@ async def prepare(broker: Broker, app: OutboundApp, grants: Sequence[Grant], *, 
             client_secret=None,
             auth_method=provider.client.auth_method,
             token_type_hint=column,
+            quirks=to_json(quirks),
             attempts=0,
             next_attempt_at=now,
             created_at=now,
@@ -91,6 +96,16 @@ async def prepare(broker: Broker, app: OutboundApp, grants: Sequence[Grant], *, 
             row.client_secret = await broker.vault.seal(_slot(row, "client_secret"), provider.client.client_secret)
         rows.append(row)
     return rows
+
+
+def _which(app: OutboundApp, grant: Grant, quirks: Quirks) -> str:
+    """Return which of a grant's tokens to revoke: the one that the provider's own way takes, else the refresh token.
+
+    With a refresh token, the provider ends the whole consent (RFC 7009 section 2.1).
+    """
+    if not app.revocation_url and quirks.revocation is not None:
+        return quirks.revocation.token
+    return "refresh_token" if grant.refresh_token is not None else "access_token"
 
 
 def claim_first(rows: Sequence[Revocation], *, now: datetime) -> list[Revocation]:
@@ -177,12 +192,13 @@ async def _call(broker: Broker, row: Revocation) -> None:
     token = await broker.vault.open(_slot(row, "token"), row.token)
     client = ClientRegistration(row.client_id, secret, row.auth_method, name=row.app_name)
     async with asyncio.timeout(CALL_SECONDS):
-        await token_endpoint.revoke(
+        await revocation.revoke(
             broker.http,
             ServerMetadata(revocation_endpoint=row.revocation_url),
             client,
             token=token,
             token_type_hint=row.token_type_hint,
+            quirks=from_json(row.quirks) if row.quirks else NO_QUIRKS,
         )
 
 

@@ -15,6 +15,8 @@ from evergrant.broker.limits import Limits
 from evergrant.broker.principal import Principal
 from evergrant.broker.single_flight import SingleFlight
 from evergrant.broker.vault import Vault
+from evergrant.catalog.loader import load_catalogue
+from evergrant.catalog.template import Template
 from evergrant.crypto.keyring import Keyring, new_master_key
 from evergrant.db.engine import Database, database_url, make_engine
 from evergrant.db.grant_reader import GrantReader, open_grant_reader
@@ -44,6 +46,8 @@ class Broker:
     http: Http
     grant_reader: GrantReader
     journal: Journal
+    catalogue: Mapping[str, Template]
+    """The templates by id."""
     limits: Limits
     metrics: Metrics = field(default_factory=Metrics)
     endpoints: Endpoints = field(default_factory=Endpoints)
@@ -76,6 +80,7 @@ async def open_broker(settings: Settings) -> AsyncIterator[Broker]:
         MigrationsPending: the schema is not this version's.
     """
     keyring = load_keyring(settings)
+    catalogue = load_catalogue(settings.catalog_dir)
     url = database_url(_reveal(settings), settings.data_dir)
     database = Database(make_engine(url))
     try:
@@ -89,6 +94,7 @@ async def open_broker(settings: Settings) -> AsyncIterator[Broker]:
                 http=http,
                 grant_reader=reader,
                 journal=Journal(settings.data_dir / JOURNAL_FOLDER),
+                catalogue=catalogue,
                 limits=Limits(per_key=settings.rate_limit_per_key, per_address=settings.rate_limit_per_address),
             )
             try:

@@ -1,28 +1,55 @@
-"""Reads the catalogue: `providers/*.toml` and `dcr_presets/*.toml`, one file each, whose name is the entry's id."""
+"""Reads the catalogue: `providers/*.toml`, the operator's own folder beside it, and `dcr_presets/*.toml`.
 
+A file of providers describes one, whose id is the file's name; or a family: what its `[[templates]]` share stands at
+the top, and each adds its id and what is its own.
+"""
+
+import difflib
 import functools
 import importlib.resources
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.resources.abc import Traversable
-from typing import TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from evergrant.catalog import template as models
 from evergrant.catalog.template import DcrPreset, Template
 from evergrant.errors import ConfigurationError
 
 Entry = TypeVar("Entry", bound=BaseModel)
+Members = dict[str, Any]
 
 
-@functools.cache
-def templates() -> Mapping[str, Template]:
-    """Return the catalogue by id, in the order of the ids. Read once.
+def load_catalogue(folder: Path | None = None) -> Mapping[str, Template]:
+    """Return the templates by id, in the order of the ids: the built-in ones, and those of an operator's `folder`.
+
+    An entry of the folder replaces the built-in one of the same id. With `extends = "<id>"` it begins with what that
+    built-in one says, as the members of a family begin with what they share.
 
     Raises:
-        ConfigurationError: a file is malformed; the message names it and every field that is wrong.
+        ConfigurationError: a file is malformed, or the folder cannot be read; the message names file and field.
     """
-    return {file.name.removesuffix(".toml"): load(file, Template) for file in _files("providers")}
+    if folder is None:
+        return _built_in()
+    if not folder.is_dir():
+        raise ConfigurationError(f"EVERGRANT_CATALOG_DIR: {folder} is not a folder: make it, or unset the variable")
+    found = _read(folder, _built_in_members())
+    own = {key: _entry(where, members, Template) for key, (where, members) in found.items()}
+    return dict(sorted({**_built_in(), **own}.items()))
+
+
+def check_file(path: Path) -> list[str]:
+    """Return the ids of the templates in one file of an operator's.
+
+    Raises:
+        ConfigurationError: it is malformed; the message names file and field.
+    """
+    bases = _built_in_members()
+    found = {members["id"]: (where, _extended(where, members, bases)) for where, members in _entries(path)}
+    return [_entry(where, members, Template).id for where, members in found.values()]
 
 
 @functools.cache
@@ -30,27 +57,126 @@ def dcr_presets() -> Mapping[str, DcrPreset]:
     """Return the presets for dynamic registration by id, in the order of the ids. Read once.
 
     Raises:
-        ConfigurationError: as `templates`.
+        ConfigurationError: as `load_catalogue`.
     """
-    return {file.name.removesuffix(".toml"): load(file, DcrPreset) for file in _files("dcr_presets")}
+    return {
+        _id_of(f): _entry(f.name, {**_toml(f), "id": _id_of(f)}, DcrPreset) for f in _files(_package("dcr_presets"))
+    }
 
 
-def _files(folder: str) -> list[Traversable]:
-    found = (importlib.resources.files("evergrant.catalog") / folder).iterdir()
-    return sorted((file for file in found if file.name.endswith(".toml")), key=lambda file: file.name)
+@functools.cache
+def _built_in() -> Mapping[str, Template]:
+    entries = _read(_package("providers"), {})
+    return {key: _entry(where, members, Template) for key, (where, members) in sorted(entries.items())}
 
 
-def load(file: Traversable, model: type[Entry]) -> Entry:
-    """Read one file as an entry of this kind.
+@functools.cache
+def _built_in_members() -> Mapping[str, Members]:
+    return {key: members for key, (_, members) in _read(_package("providers"), {}).items()}
 
-    Raises:
-        ConfigurationError: it is malformed.
-    """
+
+def _package(folder: str) -> Traversable:
+    return importlib.resources.files("evergrant.catalog") / folder
+
+
+def _files(folder: Traversable) -> list[Traversable]:
+    found = (file for file in folder.iterdir() if file.name.endswith(".toml") and not file.name.startswith("."))
+    return sorted(found, key=lambda file: file.name)
+
+
+def _id_of(file: Traversable) -> str:
+    return file.name.removesuffix(".toml")
+
+
+def _toml(file: Traversable) -> Members:
     try:
-        members = tomllib.loads(file.read_text(encoding="utf-8"))
-        return model.model_validate({**members, "id": file.name.removesuffix(".toml")})
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise ConfigurationError(f"catalogue, {file.name}: {error}") from None
+
+
+def _read(folder: Traversable, bases: Mapping[str, Members]) -> dict[str, tuple[str, Members]]:
+    """Return every entry of a folder by id: where it stands, and its members with what it inherits."""
+    found: dict[str, tuple[str, Members]] = {}
+    for file in _files(folder):
+        for where, members in _entries(file):
+            key = members["id"]
+            if key in found:
+                raise ConfigurationError(f"catalogue, {where}: id: {key!r} is taken by {found[key][0]}: choose another")
+            found[key] = where, _extended(where, members, bases)
+    return found
+
+
+def _entries(file: Traversable) -> Iterator[tuple[str, Members]]:
+    shared = _toml(file)
+    family = shared.pop("templates", None)
+    if family is None:
+        if shared.get("id", _id_of(file)) != _id_of(file):
+            raise ConfigurationError(f"catalogue, {file.name}: id: is the file's name: rename the file")
+        yield file.name, {**shared, "id": _id_of(file)}
+        return
+    if not isinstance(family, list) or not all(isinstance(own, dict) for own in family):
+        raise ConfigurationError(f"catalogue, {file.name}: templates: write each as [[templates]]")
+    for number, own in enumerate(family, start=1):
+        if not isinstance(own.get("id"), str):
+            raise ConfigurationError(f"catalogue, {file.name}: templates, number {number}: id: is required")
+        yield f"{file.name} [{own['id']}]", _laid_over(shared, own)
+
+
+def _extended(where: str, members: Members, bases: Mapping[str, Members]) -> Members:
+    base = members.pop("extends", None)
+    if base is None:
+        return members
+    if base not in bases:
+        raise ConfigurationError(f"catalogue, {where}: extends: there is no built-in {base!r}{_meant(base, bases)}")
+    return _laid_over(bases[base], members)
+
+
+def _laid_over(base: Members, own: Members) -> Members:
+    """Lay one entry over another. A variable of the base that is replaced by "" is gone."""
+    members = _merged(base, own)
+    if isinstance(base.get("variables"), dict) and isinstance(members.get("variables"), dict):
+        gone = {name for name in base["variables"] if members["variables"].get(name) == ""}
+        members["variables"] = {name: value for name, value in members["variables"].items() if name not in gone}
+    return members
+
+
+def _merged(base: Members, own: Members) -> Members:
+    """Join tables, key by key; everything else is replaced."""
+    joined = {key: _merged(base[key], own[key]) for key in base.keys() & own.keys() if _tables(base[key], own[key])}
+    return {**base, **own, **joined}
+
+
+def _tables(*values: object) -> bool:
+    return all(isinstance(value, dict) for value in values)
+
+
+def _entry(where: str, members: Members, model: type[Entry]) -> Entry:
+    try:
+        return model.model_validate(members)
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, entry['loc'])) or 'all'}: {entry['msg']}" for entry in error.errors())
-        raise ConfigurationError(f"catalogue, {file.name}: {problems}") from None
+        problems = "; ".join(_problem(dict(found)) for found in error.errors(include_url=False))
+        raise ConfigurationError(f"catalogue, {where}: {problems}") from None
+
+
+def _problem(found: Members) -> str:
+    message = str(found["msg"]).removeprefix("Value error, ")
+    path = ".".join(str(part) for part in found["loc"])
+    if found["type"] == "extra_forbidden":
+        message = f"there is no such field{_meant(str(found['loc'][-1]), _FIELDS)}"
+    elif found["type"] == "missing":
+        message = "is required"
+    return f"{path}: {message}" if path else message
+
+
+def _meant(word: object, known: Mapping[str, object] | frozenset[str]) -> str:
+    close = difflib.get_close_matches(str(word), list(known), n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+_FIELDS = frozenset(
+    field.alias or name
+    for model in vars(models).values()
+    if isinstance(model, type) and issubclass(model, BaseModel)
+    for name, field in model.model_fields.items()
+) | {"extends", "templates"}

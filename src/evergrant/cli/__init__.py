@@ -19,6 +19,7 @@ from evergrant.cli import (
     projects,
     refresh,
     serve,
+    templates,
     webhooks,
 )
 from evergrant.errors import EvergrantError
@@ -39,6 +40,7 @@ for command in (
     keys.keys,
     issuers.issuers,
     apps.apps,
+    templates.templates,
     policies.policies,
     webhooks.webhooks,
     keyring.keyring,

@@ -1,6 +1,7 @@
 """The commands `evergrant apps`."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import click
@@ -9,11 +10,16 @@ from pydantic import SecretStr
 from evergrant import clock
 from evergrant.broker import apps as use_cases
 from evergrant.broker.app_definition import AppDefinition
-from evergrant.broker.apps import callback_url
 from evergrant.broker.deletion import delete_app
+from evergrant.broker.provider import CALLBACK_PATH, callback_url
 from evergrant.broker.runtime import Broker
-from evergrant.cli.running import json_option, print_rows, project_option, run, the_project
+from evergrant.broker.templates import definition_of, find_template
+from evergrant.broker.variables import app_problems
+from evergrant.catalog.loader import load_catalogue
+from evergrant.catalog.template import Template
+from evergrant.cli.running import json_option, print_rows, project_option, run, settings_for_commands, the_project
 from evergrant.db import OutboundApp
+from evergrant.errors import InvalidValue
 
 
 @click.group()
@@ -27,7 +33,7 @@ def _summary(broker: Broker, app: OutboundApp) -> dict[str, Any]:
         "name": app.name,
         "clientId": app.client_id,
         "health": app.unhealthy_reason or "ok",
-        "callbackUrl": callback_url(broker, app),
+        "callbackUrl": callback_url(broker, app) if app.app_type == "oauth" else "",
     }
 
 
@@ -46,14 +52,14 @@ def list_(project_id: str | None, as_json: bool) -> None:
 
 @apps.command()
 @project_option
-@click.argument("app_id")
-@click.option("--name", required=True, help="Shown to users.")
-@click.option("--client-id", required=True, help="From the provider.")
+@click.argument("app_id", default="")
+@click.option("--template", "template_id", default="", help="Make it from this template ('evergrant templates list').")
+@click.option("--variable", "variables", multiple=True, help="NAME=VALUE, which the template asks for. Repeatable.")
+@click.option("--name", default="", help="Shown to users. May be left out with --template.")
+@click.option("--client-id", default="", help="From the provider.")
 @click.option(
     "--client-secret",
     envvar="CLIENT_SECRET",
-    prompt=True,
-    hide_input=True,
     help="From the provider. Better asked for, or given as CLIENT_SECRET, than typed into the shell's history.",
 )
 @click.option("--discovery-url", default="", help="The provider's issuer or metadata URL; fills the endpoints.")
@@ -65,9 +71,11 @@ def list_(project_id: str | None, as_json: bool) -> None:
 def create(
     project_id: str | None,
     app_id: str,
+    template_id: str,
+    variables: tuple[str, ...],
     name: str,
     client_id: str,
-    client_secret: str,
+    client_secret: str | None,
     discovery_url: str,
     authorization_url: str,
     token_url: str,
@@ -75,28 +83,66 @@ def create(
     redirect_url: str,
     as_json: bool,
 ) -> None:
-    """Create an app. Everything else about it is set through the API."""
-    definition = AppDefinition(
-        id=app_id,
-        name=name,
-        client_id=client_id,
-        client_secret=SecretStr(client_secret),
-        discovery_url=discovery_url,
-        authorization_url=authorization_url,
-        token_url=token_url,
-        default_scopes=scopes,
-        default_redirect_url=redirect_url,
-    )
+    """Create an app, from a template or by its URLs. Everything else about it is set through the API.
+
+    With --template, APP_ID is the template's unless it is given.
+    """
+    if not template_id and not (app_id and name):
+        raise click.UsageError("give APP_ID and --name, or --template")
+    values = dict(_variable(text) for text in variables)
+    template, entry = AppDefinition(name=""), None
+    if template_id:
+        entry = find_template(load_catalogue(settings_for_commands().catalog_dir), template_id)
+        template = definition_of(entry)
+    if template.app_type != "apikey" and not client_id:
+        raise click.UsageError(_register_first(entry))
+    if problems := app_problems(entry, values):  # before anybody has typed a secret
+        raise InvalidValue.of(*problems)
+    if template.app_type != "apikey" and client_secret is None:
+        client_secret = click.prompt("Client secret", hide_input=True)
+    given: dict[str, Any] = {
+        "id": app_id or template_id,
+        "name": name,
+        "client_id": client_id,
+        "client_secret": SecretStr(client_secret or ""),
+        "discovery_url": discovery_url,
+        "authorization_url": authorization_url,
+        "token_url": token_url,
+        "default_scopes": scopes,
+        "default_redirect_url": redirect_url,
+        "variables": values,
+    }
 
     async def _create(broker: Broker) -> dict[str, Any]:
+        definition = replace(template, **{field: value for field, value in given.items() if value})
         project = await the_project(broker, project_id)
         return _summary(broker, await use_cases.create_app(broker, project, definition, now=clock.utcnow()))
 
     summary = run(_create)
     if as_json:
         click.echo(json.dumps(summary))
+    elif template.app_type == "apikey":
+        click.echo(f"Created {summary['id']}. It holds API keys: upload each owner's (app/user/apikey/upload).")
     else:
         click.echo(f"Created {summary['id']}. Register this redirect URI with the provider:\n{summary['callbackUrl']}")
+
+
+def _register_first(entry: Template | None) -> str:
+    if entry is None:
+        return "give --client-id: it is what the provider calls you"
+    redirect_uri = settings_for_commands().public_url + CALLBACK_PATH
+    hint = f" {entry.setup_hint}" if entry.setup_hint else ""
+    return (
+        f"give --client-id, which {entry.name} shows when you register a client there, with the redirect URI "
+        f"{redirect_uri} (see {entry.documentation_url}).{hint}"
+    )
+
+
+def _variable(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise click.BadParameter("write NAME=VALUE", param_hint="--variable")
+    return name, value
 
 
 @apps.command()

@@ -38,6 +38,8 @@ class AuthorizationRequest(Base):
     prompt: Mapped[list[str]] = mapped_column(JSON, default=list)
     login_hint: Mapped[str] = mapped_column(default="")
     resources: Mapped[list[str]] = mapped_column(JSON, default=list)
+    variables: Mapped[dict[str, str]] = mapped_column(JSON, default=dict)
+    """Values of the app's variables that the caller gave, or the user on the consent page."""
 
     ticket_digest: Mapped[bytes] = mapped_column(LargeBinary(32))
     state_digest: Mapped[bytes | None] = mapped_column(LargeBinary(32))

@@ -42,6 +42,7 @@ class GrantView(NamedTuple):
     last_refresh_error: str
     token_version: int
     last_fetched_at: datetime | None
+    details: dict[str, str]
 
     @classmethod
     def of(cls, grant: Grant) -> "GrantView":
@@ -158,6 +159,7 @@ def _postgres_view(record: asyncpg.Record | None) -> GrantView | None:
     values[5] = json.loads(values[5])
     values[8] = Sealed(values[8]) if values[8] is not None else None
     values[10] = Sealed(values[10]) if values[10] is not None else None
+    values[17] = json.loads(values[17]) if values[17] != "{}" else {}
     return GrantView(*values)
 
 
@@ -191,6 +193,7 @@ class SqliteGrantReader:
         for index in (11, 12, 13, 16):
             if values[index] is not None:
                 values[index] = datetime.fromisoformat(values[index]).replace(tzinfo=UTC)
+        values[17] = json.loads(values[17]) if values[17] != "{}" else {}
         return GrantView(*values)
 
     async def aclose(self) -> None:

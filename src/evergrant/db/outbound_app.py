@@ -27,7 +27,9 @@ class OutboundApp(Base):
     tenant_id: Mapped[str] = mapped_column(String(255), default="")
     """The only tenant that may use the app; empty for everybody."""
     template_id: Mapped[str] = mapped_column(String(64), default="")
-    """The catalogue entry that the app was made from."""
+    """The catalogue entry that the app was made from: the provider's habits are looked up there."""
+    variables: Mapped[dict[str, str]] = mapped_column(JSON, default=dict)
+    """Values of the entry's variables, for whoever connects."""
 
     client_id: Mapped[str] = mapped_column(default="")
     client_secret: Mapped[Sealed | None] = mapped_column(SealedBytes)

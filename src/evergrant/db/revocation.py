@@ -4,8 +4,9 @@ Each row is complete in itself: the grant is gone, and the app may be.
 """
 
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import ForeignKey, Index, String
+from sqlalchemy import JSON, ForeignKey, Index, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from evergrant.crypto.sealed import Sealed
@@ -30,6 +31,8 @@ class Revocation(Base):
     client_id: Mapped[str] = mapped_column()
     client_secret: Mapped[Sealed | None] = mapped_column(SealedBytes)
     auth_method: Mapped[str] = mapped_column(String(32))
+    quirks: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
+    """How the provider wants it, as `oauth2.quirks.to_json` writes it."""
     token: Mapped[Sealed] = mapped_column(SealedBytes)
     token_type_hint: Mapped[str] = mapped_column(String(32))
     attempts: Mapped[int] = mapped_column(default=0)

@@ -2,17 +2,16 @@
 
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import cast
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
-from authlib.common.urls import add_params_to_uri
-from authlib.oauth2.rfc6749.parameters import prepare_grant_uri
 from authlib.oauth2.rfc7636 import create_s256_code_challenge
 from pydantic import SecretStr
 
 from evergrant.errors import ConnectFailed
 from evergrant.oauth2.provider_text import provider_text
+from evergrant.oauth2.quirks import NO_QUIRKS, Quirks, renamed
 from evergrant.oauth2.registration import ClientRegistration, ServerMetadata
 
 _RESERVED = frozenset(
@@ -30,7 +29,8 @@ _RESERVED = frozenset(
     }
 )
 """What only this file sets: neither an app's own parameters nor its endpoint's query may. `request`
-(RFC 9101) is here because a server that honours it takes every other parameter from inside it."""
+(RFC 9101) is here because a server that honours it takes every other parameter from inside it. In an endpoint's
+query it may stay where it cannot be meant: `?request=authorize` is a page's name, and no JWT."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,47 +84,66 @@ def authorization_url(
     prompt: Sequence[str] = (),
     login_hint: str = "",
     resources: Sequence[str] = (),
+    quirks: Quirks = NO_QUIRKS,
 ) -> str:
     """Return the URL that asks the user for consent (RFC 6749 section 4.1.1).
 
     A parameter that is empty is left out. The app's own parameters are added, except where the request
     already has one of that name: so they can neither redirect the answer nor weaken the protection of the
     trip.
+
+    Raises:
+        UpstreamRejected: the address needs a variable that has no value.
     """
-    parameters: dict[str, str | list[str]] = {}
-    if client.access_type:
-        parameters["access_type"] = client.access_type
-    if code_verifier is not None:
-        parameters["code_challenge"] = code_verifier.challenge
-        parameters["code_challenge_method"] = "S256"
-    if nonce:
-        parameters["nonce"] = nonce  # OpenID Connect Core section 3.1.2.1
-    if prompt:
-        parameters["prompt"] = " ".join(prompt)
-    if login_hint:
-        parameters["login_hint"] = login_hint
-    if resources:
-        parameters["resource"] = list(resources)  # repeated, RFC 8707 section 2
+    redirect_uri = quirks.redirect(redirect_uri, client.name)
+    scope = quirks.scope_separator.join(scopes)
+    challenge = code_verifier.challenge if code_verifier is not None else ""
+    asked = [
+        ("response_type", "code"),
+        ("client_id", client.client_id),
+        ("redirect_uri", redirect_uri),
+        ("scope", scope),
+        ("state", state),
+        ("access_type", client.access_type),
+        ("code_challenge", challenge),
+        ("code_challenge_method", "S256" if challenge else ""),
+        ("nonce", nonce or ""),  # OpenID Connect Core section 3.1.2.1
+        ("prompt", " ".join(prompt)),
+        ("login_hint", login_hint),
+        *(("resource", resource) for resource in resources),  # repeated, RFC 8707 section 2
+    ]
+    parameters = renamed(asked, quirks.authorization_names)
+    taken = _RESERVED | {name for name, _ in parameters}
+    values = {
+        "client_id": client.client_id,
+        "redirect_uri": redirect_uri,
+        "scope": scope,
+        "state": state,
+        "nonce": nonce or secrets.token_urlsafe(16),
+        "random": secrets.token_urlsafe(16),
+    }
+    own = [(name, value) for name, value in quirks.fill_all(client.authorization_params, values) if name not in taken]
+    return _asking(quirks.url(server.authorization_endpoint, client.name), [*parameters, *own], taken)
 
-    taken = _RESERVED | parameters.keys() | ({"scope"} if scopes else set())
-    url = prepare_grant_uri(
-        _without(server.authorization_endpoint, taken),
-        client.client_id,
-        "code",
-        redirect_uri=redirect_uri,
-        scope=list(scopes) or None,
-        state=state,
-        **parameters,
-    )
-    own = [(name, value) for name, value in client.authorization_params if name not in taken]
-    return cast(str, add_params_to_uri(url, own)) if own else cast(str, url)
 
+def _asking(endpoint: str, parameters: Sequence[tuple[str, str]], taken: frozenset[str]) -> str:
+    """Put the parameters behind an endpoint's own, of which those that are `taken` go (RFC 6749 section 3.1).
 
-def _without(endpoint: str, names: frozenset[str] | set[str]) -> str:
-    """Drop `names` from the endpoint's own query: no parameter may be sent twice (RFC 6749 section 3.1)."""
+    That section allows no fragment, but some providers have one. Where it is a page's route ("#/authorize"), the page
+    reads the parameters from behind it; any other is a mark that stays at the end.
+    """
     parts = urlsplit(endpoint)
-    kept = [(name, value) for name, value in parse_qsl(parts.query, keep_blank_values=True) if name not in names]
-    return urlunsplit(parts._replace(query=urlencode(kept), fragment=""))
+    route, _, behind = parts.fragment.partition("?")
+    if not route.startswith("/"):
+        return urlunsplit(parts._replace(query=urlencode([*_kept(parts.query, taken), *parameters])))
+    # A space as %20: not every page reads a "+" behind its "#" as one.
+    query = urlencode([*_kept(behind, taken), *parameters], quote_via=quote)
+    return urlunsplit(parts._replace(query=urlencode(_kept(parts.query, taken)), fragment=f"{route}?{query}"))
+
+
+def _kept(query: str, taken: frozenset[str]) -> list[tuple[str, str]]:
+    own = parse_qsl(query, keep_blank_values=True)
+    return [(name, value) for name, value in own if name not in taken or (name == "request" and "." not in value)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,17 +159,20 @@ class AuthorizationResponse:
     iss: str
     error: str
     error_description: str
+    captured: Mapping[str, str] = field(default_factory=dict)
+    """What the provider's quirks take from the callback, by variable, not yet checked."""
 
     def __repr__(self) -> str:
         """Show the outcome; a code and a state are credentials."""
         return f"AuthorizationResponse(error={self.error!r})"
 
     @classmethod
-    def parse(cls, params: Mapping[str, str]) -> "AuthorizationResponse":
+    def parse(cls, params: Mapping[str, str], quirks: Quirks = NO_QUIRKS) -> "AuthorizationResponse":
         """Read the callback's query or form. With neither a code nor an error, it is `invalid_response`."""
-        error = provider_text(params.get("error", ""))
-        description = provider_text(params.get("error_description", ""))
-        code = "" if error else params.get("code", "")
+        names = quirks.callback_names
+        error = provider_text(params.get(names.get("error", "error"), ""))
+        description = provider_text(params.get(names.get("error_description", "error_description"), ""))
+        code = "" if error else params.get(names.get("code", "code"), "")
         if not error and not code:
             error, description = "invalid_response", "The provider sent back neither a code nor an error."
         return cls(
@@ -159,6 +181,7 @@ class AuthorizationResponse:
             iss=params.get("iss", ""),
             error=error,
             error_description=description,
+            captured=quirks.captured("callback", params.get),
         )
 
 

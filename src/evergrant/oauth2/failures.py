@@ -11,7 +11,9 @@ from typing import Any
 
 from evergrant import clock
 from evergrant.errors import EvergrantError, UpstreamRejected, UpstreamUnavailable
+from evergrant.oauth2.pointers import first
 from evergrant.oauth2.provider_text import provider_text
+from evergrant.oauth2.quirks import NO_QUIRKS, Quirks, ResponseShape
 from evergrant.oauth2.token_response import parse_body
 from evergrant.oauth2.transport import HttpAnswer
 
@@ -37,6 +39,9 @@ DEAD_GRANT = frozenset(
 DEAD_CODE = DEAD_GRANT | {"bad_verification_code", "invalid_code", "code_expired", "code_already_used"}
 DEAD_TOKEN = DEAD_GRANT | {"invalid_token"}
 
+_NO_ERROR = frozenset({"0", "ok", "success", "false", "none"})
+"""What providers put into a place for errors when there is none."""
+
 _LATER = frozenset(
     {
         "rate_limit_exceeded",
@@ -58,6 +63,7 @@ def failure_of(
     secrets: Iterable[str],
     dead: frozenset[str],
     when_dead: Callable[[str, str], EvergrantError],
+    quirks: Quirks = NO_QUIRKS,
 ) -> EvergrantError | None:
     """Return the error that `answer` amounts to, None when it reports success.
 
@@ -68,7 +74,7 @@ def failure_of(
     who = client_name or "The provider"
     status = answer.status
     members = parse_body(answer.body, answer.headers.get("content-type", ""))
-    code, description = ("", "") if members is None else _error(members, status, tuple(secrets))
+    code, description = ("", "") if members is None else _error(members, status, tuple(secrets), quirks.response)
     normalized = code.lower().replace(" ", "_").replace("-", "_")
     said = f"{code}: {description}" if code and description else code or description
 
@@ -80,7 +86,8 @@ def failure_of(
             provider_error=code,
             provider_description=description,
         )
-    if normalized in dead and (status < 300 or status in (400, 401, 403)):
+    is_dead = normalized in dead or any(words and words in quirks.dead_errors for words in (code, description))
+    if is_dead and (status < 300 or status in (400, 401, 403)):
         return when_dead(f"{who}: {said.rstrip('.')}.", code)
     if status < 300 and not said:
         return None
@@ -102,14 +109,16 @@ def not_a_token_response(client_name: str, why: str) -> UpstreamUnavailable:
     return UpstreamUnavailable(f"{client_name or 'The provider'}: {why}. It is tried again later.", in_doubt=True)
 
 
-def _error(members: dict[str, Any], status: int, secrets: tuple[str, ...]) -> tuple[str, str]:
+def _error(members: dict[str, Any], status: int, secrets: tuple[str, ...], shape: ResponseShape) -> tuple[str, str]:
     """Find the error code and its description (RFC 6749 section 5.2), wherever the provider puts them."""
-    if status < 300 and members.get("access_token") and members.get("ok") is not False:
+    if status < 300 and first(members, shape.access_token) and members.get("ok") is not False:
         return "", ""
-    error = members.get("error")
+    error: Any = first(members, shape.error)
+    if status < 300 and str(error).lower() in _NO_ERROR:
+        error = None
     if not error and isinstance(members.get("errors"), list) and members["errors"]:
         error = members["errors"][0]
-    description = members.get("error_description") or members.get("message")
+    description: Any = first(members, shape.error_description) or members.get("message")
     if isinstance(error, dict):
         description = error.get("message") or error.get("error_description") or description
         error = next((error[k] for k in ("error", "errorType", "code", "type", "status") if error.get(k)), "")

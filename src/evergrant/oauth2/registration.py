@@ -28,9 +28,10 @@ class ServerMetadata:
 class ClientRegistration:
     """A client registered at an authorization server.
 
-    `auth_method` is `client_secret_post`, `client_secret_basic` or `none` (RFC 7591 section 2).
-    `authorization_params` and `token_params` are the app's own additions to the requests; they never replace
-    what the protocol sets. `name` is what a person calls the app: error messages begin with it.
+    `auth_method` is `client_secret_post`, `client_secret_basic`, `none`, `private_key_jwt` or `client_secret_jwt`
+    (RFC 7591 section 2). `authorization_params` and `token_params` are the app's own additions to the
+    requests; they never replace what the protocol sets. `name` is what a person calls the app: error messages
+    begin with it.
     """
 
     client_id: str

@@ -1,21 +1,16 @@
-"""The token endpoint (RFC 6749 sections 4.1.3 and 6) and the revocation endpoint (RFC 7009).
+"""The token endpoint (RFC 6749 sections 4.1.3 and 6), with what providers put in the place of its parts."""
 
-Authlib builds the requests; `Http` sends each exactly once; `failures` translates what goes wrong.
-"""
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import cast
-from urllib.parse import parse_qsl, quote, urlencode
-
-from authlib.oauth2.auth import ClientAuth
-from authlib.oauth2.rfc6749.parameters import prepare_token_request
-from authlib.oauth2.rfc7009 import prepare_revoke_token_request
 from pydantic import SecretStr
 
-from evergrant.errors import ConnectFailed, EvergrantError, ReauthorizationRequired, UpstreamRejected
+from evergrant.errors import ConnectFailed, EvergrantError, ReauthorizationRequired
 from evergrant.oauth2.authorization import CodeVerifier
 from evergrant.oauth2.failures import DEAD_CODE, DEAD_GRANT, DEAD_TOKEN, failure_of, not_a_token_response
+from evergrant.oauth2.quirks import NO_QUIRKS, Quirks, TokenExchange
 from evergrant.oauth2.registration import ClientRegistration, ServerMetadata
+from evergrant.oauth2.token_request import Pairs, hooked, request_values, send, send_to_token_endpoint
 from evergrant.oauth2.token_response import InvalidTokenResponse, TokenResponse
 from evergrant.oauth2.transport import Http, HttpAnswer
 
@@ -46,31 +41,49 @@ async def exchange_code(
     redirect_uri: str,
     code_verifier: CodeVerifier | None,
     resources: Sequence[str] = (),
+    scopes: Sequence[str] = (),
+    state: str = "",
+    nonce: str = "",
+    quirks: Quirks = NO_QUIRKS,
 ) -> TokenResponse:
     """Redeem an authorization code (RFC 6749 section 4.1.3, RFC 7636 section 4.5, RFC 8707 section 2.2).
+
+    Where the provider trades the token that comes for another, that is done too. `scopes`, `state` and
+    `nonce` are those of the authorization request; they are sent where a quirk says so.
 
     Raises:
         ConnectFailed: `invalid_grant`: the code is expired, used or not ours; the user starts again.
         UpstreamRejected: the app's registration is wrong.
         UpstreamUnavailable: the provider is away, or what it answered is not a token response.
     """
+    redirect_uri = quirks.redirect(redirect_uri, client.name)
     verifier = code_verifier.secret() if code_verifier is not None else ""
-    body = prepare_token_request(
-        "authorization_code",
-        body=urlencode([("resource", resource) for resource in resources] + _own_params(client, resources, ())),
-        redirect_uri=redirect_uri,
-        code=code,
-        code_verifier=verifier or None,
-    )
-    return await _token_request(
-        http,
-        server,
-        client,
-        body,
-        secrets=(code, verifier),
-        dead=DEAD_CODE,
-        when_dead=lambda text, _: ConnectFailed("invalid_grant", f"{text} Connect again."),
-    )
+    scope = quirks.scope_separator.join(scopes)
+    values = request_values(client, quirks, scope=scope, redirect_uri=redirect_uri, state=state, nonce=nonce)
+    params = [
+        ("grant_type", "authorization_code"),
+        ("code", code),
+        ("redirect_uri", redirect_uri),
+        ("code_verifier", verifier),
+        *_extra(client, quirks, quirks.token_params, values, resources),
+    ]
+
+    def failed(text: str, _: str) -> ConnectFailed:
+        return ConnectFailed("invalid_grant", f"{text} Connect again.")
+
+    url = quirks.url(server.token_endpoint, client.name)
+    answer, credentials = await send_to_token_endpoint(http, url, client, quirks, params)
+    tokens = _tokens(answer, client, quirks, (code, verifier, *credentials), DEAD_CODE, failed)
+    for step in quirks.exchanges("connect"):
+        traded = await _trade(http, client, quirks, step, tokens.access_token, DEAD_CODE, failed)
+        # Who it is, and what was granted, is often said with the first token only.
+        tokens = replace(
+            traded,
+            scopes=tokens.scopes if traded.scopes is None else traded.scopes,
+            id_token=traded.id_token or tokens.id_token,
+            captured={**tokens.captured, **traded.captured},
+        )
+    return _renewable(tokens, quirks)
 
 
 async def refresh(
@@ -81,111 +94,106 @@ async def refresh(
     refresh_token: SecretStr,
     scopes: Sequence[str] = (),
     resources: Sequence[str] = (),
+    granted: Sequence[str] = (),
+    redirect_uri: str = "",
+    quirks: Quirks = NO_QUIRKS,
 ) -> TokenResponse:
     """Trade a refresh token for an access token (RFC 6749 section 6, RFC 8707 section 2.2).
 
-    Without `scopes`, all of them stay.
+    Without `scopes`, all of them stay. `granted`, the scopes that there are, and `redirect_uri` are sent where a quirk
+    says so. Where the provider trades access tokens instead, `refresh_token` is the current access token.
 
     Raises:
         ReauthorizationRequired: the refresh token is dead for good.
         UpstreamRejected: the app's registration is wrong; the grant is innocent.
         UpstreamUnavailable: later. Whether the provider rotated the refresh token is unknown.
     """
-    parameters = {"refresh_token": refresh_token.get_secret_value()}
-    if scopes:
-        parameters["scope"] = " ".join(scopes)
-    own = [("resource", resource) for resource in resources] + _own_params(client, resources, scopes)
-    body = prepare_token_request("refresh_token", body=urlencode(own), **parameters)
 
-    def reauthorize(text: str, code: str) -> ReauthorizationRequired:
+    def failed(text: str, code: str) -> ReauthorizationRequired:
         message = text + CONNECT_AGAIN
         return ReauthorizationRequired(message, last_refresh_error=message, provider_error=code)
 
-    return await _token_request(
-        http,
-        server,
+    token = refresh_token
+    for step in quirks.exchanges("refresh"):
+        tokens = await _trade(http, client, quirks, step, token, DEAD_GRANT, failed)
+        token = tokens.access_token
+    if token is not refresh_token:
+        return _renewable(tokens, quirks)
+    values = request_values(
         client,
-        body,
-        secrets=(refresh_token.get_secret_value(),),
-        dead=DEAD_GRANT,
-        when_dead=reauthorize,
+        quirks,
+        scope=quirks.scope_separator.join(scopes or granted),
+        redirect_uri=quirks.redirect(redirect_uri, client.name),
     )
+    params = [
+        ("grant_type", "refresh_token"),
+        ("refresh_token", refresh_token.get_secret_value()),
+        ("scope", quirks.scope_separator.join(scopes)),
+        *_extra(client, quirks, quirks.refresh_params, values, resources, without={"scope"} if scopes else set()),
+    ]
+    url = quirks.url(quirks.refresh_endpoint or server.token_endpoint, client.name)
+    answer, credentials = await send_to_token_endpoint(http, url, client, quirks, params)
+    return _tokens(answer, client, quirks, (refresh_token.get_secret_value(), *credentials), DEAD_GRANT, failed)
 
 
-async def revoke(
-    http: Http, server: ServerMetadata, client: ClientRegistration, *, token: SecretStr, token_type_hint: str
-) -> None:
-    """Revoke `token` at the provider (RFC 7009). Return = it no longer works there, or already did not.
-
-    `token_type_hint` is `refresh_token` or `access_token`.
-
-    Raises:
-        UpstreamRejected: the provider can't or won't (`unsupported_token_type`, no revocation endpoint, ...).
-        UpstreamUnavailable: later.
-    """
-    if not server.revocation_endpoint:
-        raise UpstreamRejected(
-            f"{client.name or 'The provider'} has no revocation endpoint.", provider_error="unsupported"
-        )
-    body, _ = prepare_revoke_token_request(token.get_secret_value(), token_type_hint)
-    answer, secrets = await _post(http, server.revocation_endpoint, client, body)
-    if 200 <= answer.status < 300:
-        return  # RFC 7009 section 2.2: the status is the answer, the body is not looked at
-    failure = failure_of(
-        answer,
-        client_name=client.name,
-        secrets=(token.get_secret_value(), *secrets),
-        dead=DEAD_TOKEN,
-        when_dead=lambda text, _: _AlreadyRevoked(text),
-    )
-    if failure is not None and not isinstance(failure, _AlreadyRevoked):
-        raise failure
-
-
-class _AlreadyRevoked(EvergrantError):
-    """The token did not work any more: what revoking is for has been reached."""
-
-
-async def _token_request(
+async def _trade(
     http: Http,
-    server: ServerMetadata,
     client: ClientRegistration,
-    body: str,
-    *,
+    quirks: Quirks,
+    step: TokenExchange,
+    token: SecretStr,
+    dead: frozenset[str],
+    when_dead: Callable[[str, str], EvergrantError],
+) -> TokenResponse:
+    """Trade one access token for another, by the provider's own call."""
+    client = hooked(client, quirks)
+    values = request_values(client, NO_QUIRKS, access_token=token.get_secret_value())
+    url = quirks.url(step.url, client.name)
+    form = "query" if step.method == "GET" else "form"
+    params = quirks.fill_all(step.params, values)
+    answer = await send(http, step.method, url, form, params, {"Accept": "application/json"})
+    sent = (token.get_secret_value(), values["client_secret"])
+    return _tokens(answer, client, quirks, sent, dead | DEAD_TOKEN, when_dead)
+
+
+def _renewable(tokens: TokenResponse, quirks: Quirks) -> TokenResponse:
+    """Where access tokens are traded for the next ones, put the current one in the refresh token's place."""
+    return replace(tokens, refresh_token=tokens.access_token) if quirks.exchanges("refresh") else tokens
+
+
+def _tokens(
+    answer: HttpAnswer,
+    client: ClientRegistration,
+    quirks: Quirks,
     secrets: Iterable[str],
     dead: frozenset[str],
     when_dead: Callable[[str, str], EvergrantError],
 ) -> TokenResponse:
-    answer, credentials = await _post(http, server.token_endpoint, client, body)
     failure = failure_of(
-        answer, client_name=client.name, secrets=(*secrets, *credentials), dead=dead, when_dead=when_dead
+        answer, client_name=client.name, secrets=secrets, dead=dead, when_dead=when_dead, quirks=quirks
     )
     if failure is not None:
         raise failure
     try:
-        return TokenResponse.parse(answer.body, answer.headers.get("content-type", ""))
+        return TokenResponse.parse(answer.body, answer.headers.get("content-type", ""), quirks)
     except InvalidTokenResponse as error:
         raise not_a_token_response(client.name, str(error)) from None
 
 
-async def _post(http: Http, url: str, client: ClientRegistration, body: str) -> tuple[HttpAnswer, tuple[str, ...]]:
-    """Authenticate as `client` and send; also return the credentials that were sent, for redaction."""
-    secret = client.client_secret.get_secret_value() if client.client_secret is not None else ""
-    method = "none" if client.client_secret is None else client.auth_method
-    client_id = client.client_id
-    if method == "client_secret_basic":
-        # RFC 6749 section 2.3.1: form-urlencode both before they are joined, which Authlib doesn't. A space as %20,
-        # because servers that decode with a plain unquote, Authlib's among them, leave a "+" as it is.
-        auth = ClientAuth(quote(client_id, safe=""), quote(secret, safe=""), method)
-    else:
-        auth = ClientAuth(client_id, secret, method)
-    headers = {"Accept": "application/json"}
-    _, headers, body = auth.prepare("POST", url, headers, body)
-    answer = await http.post_form(url, cast(list[tuple[str, str]], parse_qsl(body, keep_blank_values=True)), headers)
-    basic = headers.get("Authorization", "").removeprefix("Basic ")
-    return answer, (secret, basic)
-
-
-def _own_params(client: ClientRegistration, resources: Sequence[str], scopes: Sequence[str]) -> list[tuple[str, str]]:
-    taken = _RESERVED | ({"resource"} if resources else set()) | ({"scope"} if scopes else set())
-    return [(name, value) for name, value in client.token_params if name not in taken]
+def _extra(
+    client: ClientRegistration,
+    quirks: Quirks,
+    theirs: Mapping[str, str],
+    values: Mapping[str, str],
+    resources: Sequence[str],
+    *,
+    without: set[str] | None = None,
+) -> Pairs:
+    """Return what the provider's quirks and the app add; of one name, the app's counts, and an empty one removes it."""
+    taken = ({"resource"} if resources else set()) | (without or set())
+    # The catalogue has checked its entries, which may send `redirect_uri` at a refresh; an app may set nothing of ours.
+    ours = [(name, text) for name, text in client.token_params if name not in _RESERVED]
+    own = {name for name, _ in ours}
+    wanted = [*((name, text) for name, text in theirs.items() if name not in own), *ours]
+    filled = quirks.fill_all([(name, text) for name, text in wanted if name not in taken], values)
+    return [*(("resource", resource) for resource in resources), *filled]

@@ -1,12 +1,19 @@
 """The token endpoint's answer (RFC 6749 section 5.1): lenient in what is read, strict in what comes out."""
 
+import functools
 import json
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import parse_qsl
 
 from pydantic import SecretStr
+
+from evergrant import clock
+from evergrant.oauth2.pointers import find, first
+from evergrant.oauth2.quirks import NO_QUIRKS, Quirks, ResponseShape
 
 MAX_TOKEN_LENGTH = 64 * 1024
 MAX_SCOPE_LENGTH = 16 * 1024
@@ -28,7 +35,7 @@ class TokenResponse:
     `expires_in` is the access token's lifetime in seconds from now, None when the provider didn't say (or
     said 0, by which several mean: never). `scopes` is None when the answer names none: then the scopes are
     those that were asked for (RFC 6749 section 5.1). `refresh_token` is None when none was sent: then the old
-    one stays valid.
+    one stays valid. `captured` is what the provider's quirks take from the answer, by variable, not yet checked.
     """
 
     access_token: SecretStr
@@ -37,9 +44,10 @@ class TokenResponse:
     refresh_token: SecretStr | None
     scopes: tuple[str, ...] | None
     id_token: SecretStr | None
+    captured: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def parse(cls, body: bytes, content_type: str) -> "TokenResponse":
+    def parse(cls, body: bytes, content_type: str, quirks: Quirks = NO_QUIRKS) -> "TokenResponse":
         """Read a body, JSON or (as some older providers answer) form-encoded.
 
         Raises:
@@ -49,7 +57,8 @@ class TokenResponse:
         members = parse_body(body, content_type)
         if members is None:
             raise InvalidTokenResponse("the answer is neither JSON nor form-encoded")
-        access_token = _token(members.get("access_token"), "access token")
+        shape = quirks.response
+        access_token = _token(first(members, shape.access_token), "access token")
         if access_token is None:
             raise InvalidTokenResponse("the answer has no access token")
         try:
@@ -59,10 +68,11 @@ class TokenResponse:
         return cls(
             access_token=access_token,
             token_type=_token_type(members.get("token_type")),
-            expires_in=_seconds(members.get("expires_in")),
-            refresh_token=_token(members.get("refresh_token"), "refresh token"),
-            scopes=_scopes(members.get("scope")),
+            expires_in=_lifetime(members, shape),
+            refresh_token=_token(first(members, shape.refresh_token), "refresh token"),
+            scopes=_scopes(first(members, shape.scope), quirks.scope_separator),
             id_token=id_token,
+            captured=quirks.captured("token", functools.partial(find, members)),
         )
 
 
@@ -102,21 +112,55 @@ def _token_type(value: object) -> str:
     return _TOKEN_TYPES.get(value.strip().lower(), "Bearer") if isinstance(value, str) else "Bearer"
 
 
-def _seconds(value: object) -> int | None:
+def _lifetime(members: dict[str, Any], shape: ResponseShape) -> int | None:
+    """Return the seconds that are left, from the lifetime or else from the moment of the end."""
+    for place in shape.expires_in:
+        number = _number(find(members, place))
+        seconds = _in_range(number * _UNITS[shape.expires_unit]) if number is not None else None
+        if seconds is not None:
+            return seconds
+    at = _instant(first(members, shape.expires_at), shape.expires_at_format)
+    if at is None:
+        return None
+    left = (at - clock.utcnow()).total_seconds()
+    # An end that has passed is our clock or theirs, not the absence of an end.
+    return _in_range(max(left, 1.0))
+
+
+_UNITS = {"s": 1.0, "ms": 0.001, "min": 60.0}
+
+
+def _number(value: object) -> float | None:
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return None
     try:
-        seconds = float(value)
+        number = float(value)
     except (ValueError, OverflowError):
         return None
-    if not math.isfinite(seconds) or not 1 <= seconds <= MAX_LIFETIME_SECONDS:
+    return number if math.isfinite(number) else None
+
+
+def _in_range(seconds: float) -> int | None:
+    return int(seconds) if 1 <= seconds <= MAX_LIFETIME_SECONDS else None
+
+
+def _instant(value: object, form: str) -> datetime | None:
+    if form != "iso":
+        number = _number(value)
+        epoch = number / 1000 if number is not None and form == "epoch_ms" else number
+        # 0 and the like are ways to say "never"
+        return datetime.fromtimestamp(epoch, UTC) if epoch is not None and 86_400 < epoch < 253_402_300_800 else None
+    try:
+        at = datetime.fromisoformat(value) if isinstance(value, str) else None
+    except ValueError:
         return None
-    return int(seconds)
+    return at if at is None or at.tzinfo else at.replace(tzinfo=UTC)
 
 
-def _scopes(value: object) -> tuple[str, ...] | None:
+def _scopes(value: object, separator: str) -> tuple[str, ...] | None:
     if isinstance(value, str):
-        parts = value.split() if any(c.isspace() for c in value.strip()) else value.split(",")
+        spaced = any(c.isspace() for c in value.strip())
+        parts = value.split() if spaced else value.split("," if separator == " " or "," in value else separator)
     elif isinstance(value, list):
         parts = [part for part in value if isinstance(part, str)]
     else:

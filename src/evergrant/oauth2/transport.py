@@ -181,6 +181,12 @@ class Http:
             urlencode(list(data)).encode("ascii"),
         )
 
+    async def request(
+        self, method: str, url: str, *, headers: Mapping[str, str], content: bytes | None = None
+    ) -> HttpAnswer:
+        """Make any request, once. Raises what `post_form` raises."""
+        return await self._request(method, url, headers, content)
+
     async def post_json(self, url: str, value: Mapping[str, Any]) -> HttpAnswer:
         """POST a JSON object, once. Raises what `post_form` raises."""
         headers = {"content-type": "application/json", "accept": "application/json"}
@@ -225,7 +231,9 @@ class Http:
     async def _exchange(
         self, method: str, target: Target, headers: Mapping[str, str], content: bytes | None
     ) -> HttpAnswer:
-        sent = {"accept-encoding": "gzip", "user-agent": f"evergrant/{__version__}", **headers}
+        # By lower-case names, so that a header that is given stands in for ours and is not sent beside it.
+        given = {name.lower(): value for name, value in headers.items()}
+        sent = {"accept-encoding": "gzip", "user-agent": f"evergrant/{__version__}", **given}
         timeouts = {
             "connect": CONNECT_SECONDS,
             "read": self._read_seconds,

@@ -1,17 +1,19 @@
 """The browser's part of the connect trip: consent page, departure, callback, result."""
 
 import secrets
+from collections.abc import Mapping
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Depends, Form, Request
 from fastapi.responses import RedirectResponse, Response
 
 from evergrant import clock
-from evergrant.broker import completion, connect
-from evergrant.broker.apps import CALLBACK_PATH
+from evergrant.broker import completion, connect, trips, variables
 from evergrant.broker.audit import Actor, actor
-from evergrant.broker.connect import Trip
+from evergrant.broker.provider import CALLBACK_PATH
 from evergrant.broker.runtime import Broker
+from evergrant.broker.trips import Trip
+from evergrant.catalog.template import Variable
 from evergrant.errors import AppNotFound, ConnectFailed, EvergrantError
 from evergrant.web.deps import BrokerDep, limit_address
 from evergrant.web.templating import PAGE_HEADERS, message_page, page
@@ -38,23 +40,15 @@ async def show(ticket: str, request: Request, broker: BrokerDep) -> Response:
     trip = await _find(broker, ticket, request)
     known = _browser(request, broker)
     browser = known or secrets.token_urlsafe(32)
-    if trip.app.skip_consent_page:
+    asked = variables.questions(broker, trip.app, trip.request.variables)
+    if trip.app.skip_consent_page and not variables.wrong_answers(asked, {}):
         if known:
             return _bind(await _leave(broker, trip, browser), broker, browser)
         if "again" in request.query_params:
             raise ConnectFailed("no_cookie", NO_COOKIE)
         # Robots that fetch links for a preview keep no cookies: only who brings one back uses the link up.
         return _bind(_send(f"/connect/{ticket}?again=1"), broker, browser)
-    answer = page(
-        "consent.html",
-        app=trip.app,
-        project=trip.project,
-        owner_user=trip.request.user_id or trip.request.granted_by,
-        tenant=trip.request.tenant_id,
-        for_tenant=not trip.request.user_id,
-        scopes=connect.described_scopes(trip),
-    )
-    return _bind(answer, broker, browser)
+    return _bind(_consent_page(trip, asked), broker, browser)
 
 
 @router.post("/connect/{ticket}")
@@ -67,7 +61,12 @@ async def decide(ticket: str, request: Request, broker: BrokerDep, decision: str
         raise ConnectFailed("no_cookie", NO_COOKIE)
     trip = await _find(broker, ticket, request)
     if decision == "connect":
-        return await _leave(broker, trip, browser)
+        asked = variables.questions(broker, trip.app, trip.request.variables)
+        form = await request.form()
+        answers = {name: str(form.get(f"variables.{name}", "")).strip() for name in asked}
+        if wrong := variables.wrong_answers(asked, answers):
+            return _consent_page(trip, asked, answers, wrong)
+        return await _leave(broker, trip, browser, answers)
     return _send(await connect.cancel(broker, trip, now=clock.utcnow()) or f"{RESULT_PATH}?err=access_denied")
 
 
@@ -81,11 +80,11 @@ async def callback(request: Request, broker: BrokerDep) -> Response:
     try:
         return _send(await completion.complete(broker, trip, params, now=now) or RESULT_PATH)
     except ConnectFailed as error:
-        return _send(connect.failure_url(trip, error) or f"{RESULT_PATH}?err={error.error}")
+        return _send(trips.failure_url(trip, error) or f"{RESULT_PATH}?err={error.error}")
     except EvergrantError:
         # Ours to mend, and in the log; the application still gets its user back.
         own = ConnectFailed("server_error", "evergrant could not finish the connection.")
-        location = connect.failure_url(trip, own)
+        location = trips.failure_url(trip, own)
         if not location:
             raise
         return _send(location)
@@ -122,8 +121,30 @@ def _acts(trip: Trip, request: Request) -> None:
     actor.set(Actor(f"user:{user_id}" if user_id else "user", request.client.host if request.client else ""))
 
 
-async def _leave(broker: Broker, trip: Trip, browser: str) -> Response:
-    return _send(await connect.leave_for_provider(broker, trip, browser=browser, now=clock.utcnow()))
+def _consent_page(
+    trip: Trip,
+    asked: Mapping[str, Variable],
+    answers: Mapping[str, str] | None = None,
+    wrong: Mapping[str, str] | None = None,
+) -> Response:
+    return page(
+        "consent.html",
+        status=400 if wrong else 200,
+        app=trip.app,
+        project=trip.project,
+        owner_user=trip.request.user_id or trip.request.granted_by,
+        tenant=trip.request.tenant_id,
+        for_tenant=not trip.request.user_id,
+        scopes=trips.described_scopes(trip),
+        questions=asked,
+        answers=answers or {name: variable.default for name, variable in asked.items()},
+        wrong=wrong or {},
+    )
+
+
+async def _leave(broker: Broker, trip: Trip, browser: str, answers: Mapping[str, str] | None = None) -> Response:
+    now = clock.utcnow()
+    return _send(await connect.leave_for_provider(broker, trip, browser=browser, answers=answers, now=now))
 
 
 def _send(location: str) -> Response:

@@ -29,6 +29,7 @@ STORED = {
     "appType": "oauth",
     "tenantId": "",
     "templateId": "",
+    "variables": {},
     "useDcr": False,
     "dcrUrl": "",
     "resource": "",

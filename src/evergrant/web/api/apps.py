@@ -10,6 +10,7 @@ from evergrant import clock
 from evergrant.broker import apps
 from evergrant.broker.app_definition import AppDefinition
 from evergrant.broker.deletion import delete_app as delete_app_with_connections
+from evergrant.broker.provider import callback_url
 from evergrant.broker.runtime import Broker
 from evergrant.db import OutboundApp
 from evergrant.errors import InvalidRequest
@@ -84,6 +85,13 @@ class AppFields(StrictWireModel):
     tenant_id: ShortText | None = Field(default=None, description="The only tenant that may use the app.")
     template_id: ShortText | None = Field(default=None, description="The template that the app was made from.")
 
+    variables: dict[ShortText, ShortText] | None = Field(
+        default=None,
+        max_length=50,
+        description="Values of the template's variables: a tenant, a host. Where whoever connects may give one, the "
+        "app's counts for everybody.",
+    )
+
     # ours: an update that leaves them out keeps what is stored, so that SDKs which do not know them change nothing
     issuer: ShortText | None = Field(default=None, description="The provider's issuer, for `iss` and id_tokens.")
     userinfo_url: ShortText | None = Field(default=None, description="Asked for the user's id where no id_token comes.")
@@ -92,7 +100,8 @@ class AppFields(StrictWireModel):
         default=None, description="What tokens are for (RFC 8707), an MCP server's own URL for example."
     )
     token_endpoint_auth_method: ShortText | None = Field(
-        default=None, description="client_secret_post, client_secret_basic or none (RFC 7591)."
+        default=None,
+        description="client_secret_post, client_secret_basic, none, private_key_jwt or client_secret_jwt (RFC 7591).",
     )
     scopes: list[ScopeDescription] | None = Field(default=None, max_length=500, description="For the consent page.")
     skip_consent_page: Flag | None = Field(default=None, description="Go to the provider without evergrant's page.")
@@ -184,6 +193,7 @@ class AppBody(WireModel):
     app_type: str
     tenant_id: str
     template_id: str
+    variables: dict[str, str]
     use_dcr: bool
     dcr_url: str
     resource: str
@@ -242,13 +252,14 @@ def app_body(broker: Broker, app: OutboundApp) -> AppBody:
         default_scopes=app.default_scopes,
         default_redirect_url=app.default_redirect_url,
         callback_domain=app.callback_domain,
-        callback_url=apps.callback_url(broker, app),
+        callback_url=callback_url(broker, app),
         pkce=app.pkce,
         access_type=app.access_type,
         prompt=app.prompt,
         app_type=app.app_type,
         tenant_id=app.tenant_id,
         template_id=app.template_id,
+        variables=app.variables,
         use_dcr=app.use_dcr,
         dcr_url=app.dcr_url,
         resource=app.resource,
@@ -299,6 +310,7 @@ def definition(body: AppFields, app_id: str) -> AppDefinition:
         app_type=body.app_type,
         tenant_id=body.tenant_id,
         template_id=body.template_id,
+        variables=body.variables,
         use_dcr=body.use_dcr,
         dcr_url=body.dcr_url,
         resource=body.resource,

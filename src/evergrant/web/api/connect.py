@@ -34,6 +34,12 @@ class ConnectOptions(WireModel):
     resources: list[ShortText] = Field(
         default_factory=list, max_length=20, description="Resource indicators (RFC 8707)."
     )
+    variables: dict[ShortText, ShortText] = Field(
+        default_factory=dict,
+        max_length=50,
+        description="Values of the template's variables that belong to this connection, its shop for example; the "
+        "user is asked for those left out.",
+    )
     external_identifier: OptionalId = Field(
         default="", description="Tells several accounts of one owner at one provider apart."
     )
@@ -103,6 +109,7 @@ async def start_connect(body: Connect, broker: BrokerDep, principal: ConnectorOr
         prompt=tuple(body.options.prompt),
         login_hint=body.options.login_hint,
         resources=tuple(body.options.resources),
+        variables=body.options.variables,
     )
     url = await connect.begin(broker, principal, wish, now=clock.utcnow())
     return ConnectAnswer(url=url)

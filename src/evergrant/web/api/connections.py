@@ -40,6 +40,7 @@ _METADATA = {
     "connectedTime": "1741103514",
     "lastRefreshTime": "",
     "lastRefreshError": "",
+    "details": {},
 }
 
 
@@ -63,6 +64,7 @@ class TokenMetadata(WireModel):
     connected_time: str = Field(description="Epoch seconds as text: the consent, or the upload.")
     last_refresh_time: str = Field(description="Epoch seconds as text; empty before the first refresh.")
     last_refresh_error: str
+    details: dict[str, str] = Field(description="Its shop, instance or company, by variable of the app's template.")
 
 
 class TokensAnswer(WireModel):
@@ -128,6 +130,7 @@ def metadata(grant: GrantMetadata) -> TokenMetadata:
             "connected_time": _epoch(grant.consented_at),
             "last_refresh_time": _epoch(grant.last_refresh_time),
             "last_refresh_error": grant.last_refresh_error,
+            "details": grant.details,
         }
     )
 

@@ -65,6 +65,9 @@ class ExchangeAnswer(BaseModel):
     token_type: str
     expires_in: int | None = Field(default=None, description="Seconds; left out when the provider gave no end.")
     scope: str
+    details: dict[str, str] | None = Field(
+        default=None, description="What calls to the provider's API need beside the token, as a fetch has it."
+    )
 
 
 class ExchangeErrorAnswer(BaseModel):
@@ -207,6 +210,8 @@ def _body(token: Token, *, now: datetime) -> dict[str, Any]:
     if view.expires_at is not None:
         body["expires_in"] = max(0, int((view.expires_at - now).total_seconds()))
     body["scope"] = " ".join(view.scopes)
+    if view.details:
+        body["details"] = view.details
     return body
 
 

@@ -1,5 +1,6 @@
 """The app library: templates of providers, and apps made from them."""
 
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Path
@@ -10,8 +11,9 @@ from evergrant import clock
 from evergrant.broker import apps
 from evergrant.broker.app_definition import AppDefinition
 from evergrant.broker.principal import Permission
-from evergrant.catalog.loader import dcr_presets, templates
-from evergrant.catalog.template import Template
+from evergrant.broker.templates import definition_of, find_template
+from evergrant.catalog.loader import dcr_presets
+from evergrant.catalog.template import Template, Variable
 from evergrant.errors import InvalidValue, NotFound
 from evergrant.web.api.apps import AppAnswer, AppFields, CreateApp, ScopeDescription, ShortText, app_body, definition
 from evergrant.web.api.wire import OptionalId, SecretText, StrictWireModel, Text, WireModel, errors, example
@@ -35,8 +37,41 @@ _DISCORD = {
     "defaultScopes": ["identify"],
     "scopes": [{"value": "identify", "description": "See your user name and avatar"}],
     "documentationUrl": "https://discord.com/developers/docs/topics/oauth2",
-    "verification": "endpoints agree across 11 independent sources",
+    "variables": [],
+    "setupHint": "",
+    "verification": "confirmed",
+    "sources": 11,
+    "remark": "",
 }
+
+
+class VariableBody(WireModel):
+    """A value that a provider's addresses or requests need, or that its answers bring."""
+
+    name: str
+    title: str
+    source: Literal["app", "user", "callback", "token", "context"] = Field(
+        description="Who gives it: the app, whoever connects, or an answer of the provider."
+    )
+    required: bool
+    pattern: str = Field(description="A regular expression that the whole value matches; empty for anything.")
+    enum: list[str] = Field(description="The only values, if there are any.")
+    default: str
+    example: str
+
+
+class ApiKeyBody(WireModel):
+    """Where the provider's API expects the key."""
+
+    place: Literal["header", "query", "basic"] = Field(
+        alias="in", description="`basic`: HTTP Basic with the key as the user name, or beside `username`."
+    )
+    name: str = Field(description="Of the header or the query parameter.")
+    prefix: str = Field(description="Before the key: `Bearer `, for example.")
+    username: str = Field(
+        description="With `basic`: the user name, and the key is the password. It may hold `{variables}`, whose values "
+        "come with the key in `details`, or are the app's."
+    )
 
 
 class TemplateBody(WireModel):
@@ -51,8 +86,13 @@ class TemplateBody(WireModel):
     revocation_url: str = Field(description="Empty where the provider does not revoke as RFC 7009 says.")
     default_scopes: list[str]
     scopes: list[ScopeDescription]
+    variables: list[VariableBody] = Field(description="Values that differ from app to app, or user to user.")
+    api_key: ApiKeyBody | None = Field(default=None, description="Of a template of API keys; else null.")
     documentation_url: str = Field(description="Where the provider says how to register a client, or get a key.")
-    verification: str = Field(description="How sure these facts are.")
+    setup_hint: str = Field(description="What people stumble over when they register a client there.")
+    verification: Literal["confirmed", "unconfirmed"] = Field(description="Whether independent sources agree.")
+    sources: int = Field(description="How many do.")
+    remark: str = Field(description="What is uncertain.")
 
 
 class TemplateAnswer(WireModel):
@@ -88,6 +128,9 @@ class CreateFromTemplate(StrictWireModel):
     client_id: ShortText = ""
     client_secret: SecretText | None = None
     tenant_id: OptionalId = ""
+    variables: dict[ShortText, ShortText] = Field(
+        default_factory=dict, max_length=50, description="Values of the template's variables."
+    )
     overrides: dict[str, Any] = Field(
         default_factory=dict, description="Fields of `app/create`, each instead of the template's."
     )
@@ -102,6 +145,19 @@ class CreateFromDcrPreset(StrictWireModel):
     tenant_id: OptionalId = Field(default="", description="The only tenant that may use the app.")
 
 
+def _variable_body(name: str, variable: Variable) -> VariableBody:
+    return VariableBody(
+        name=name,
+        title=variable.title,
+        source=variable.source,
+        required=variable.is_required,
+        pattern=variable.pattern,
+        enum=list(variable.enum),
+        default=variable.default,
+        example=variable.example,
+    )
+
+
 def template_body(template: Template) -> TemplateBody:
     """Write a template for the wire."""
     return TemplateBody(
@@ -109,52 +165,34 @@ def template_body(template: Template) -> TemplateBody:
         name=template.name,
         category=template.category,
         app_type=template.app_type,
-        authorization_url=template.authorization_url,
-        token_url=template.token_url,
-        revocation_url=template.revocation_url,
+        authorization_url=template.authorization_endpoint,
+        token_url=template.token_endpoint,
+        revocation_url=template.revocation_endpoint,
         default_scopes=list(template.default_scopes),
-        scopes=[ScopeDescription(value=scope.value, description=scope.description) for scope in template.scopes],
+        scopes=[ScopeDescription(value=value, description=text) for value, text in template.scopes.items()],
+        variables=[_variable_body(name, variable) for name, variable in template.variables.items()],
+        api_key=ApiKeyBody.model_validate(template.api_key.model_dump(by_alias=True)) if template.api_key else None,
         documentation_url=template.documentation_url,
+        setup_hint=template.setup_hint,
         verification=template.verification,
+        sources=template.sources,
+        remark=template.remark,
     )
 
 
-def fields_of(template: Template) -> dict[str, Any]:
-    """Return the fields of `app/create` that a template fills."""
-    fields: dict[str, Any] = {"name": template.name, "appType": template.app_type, "templateId": template.id}
-    if template.app_type == "apikey":
-        return fields
-    return fields | {
-        "issuer": template.issuer,
-        "authorizationUrl": template.authorization_url,
-        "authorizationUrlParams": [
-            {"key": key, "value": value} for key, value in template.authorization_params.items()
-        ],
-        "tokenUrl": template.token_url,
-        "revocationUrl": template.revocation_url,
-        "userinfoUrl": template.userinfo_url,
-        "jwksUrl": template.jwks_url,
-        "tokenEndpointAuthMethod": template.token_endpoint_auth_method,
-        "pkce": template.pkce,
-        "accessType": template.access_type,
-        "prompt": list(template.prompt),
-        "defaultScopes": list(template.default_scopes),
-        "scopes": [scope.model_dump() for scope in template.scopes],
-    }
-
-
 @router.get("/templates", summary="List the templates", responses=errors(), dependencies=[READER])
-async def list_templates() -> TemplatesAnswer:
+async def list_templates(broker: BrokerDep) -> TemplatesAnswer:
     """Return every provider that is known already."""
-    return TemplatesAnswer(templates=[template_body(template) for template in templates().values()])
+    return TemplatesAnswer(templates=[template_body(template) for template in broker.catalogue.values()])
 
 
 @router.get("/templates/{id}", summary="Load a template", responses=errors(400, 404), dependencies=[READER])
 async def load_template(
+    broker: BrokerDep,
     template_id: Annotated[Text, Path(alias="id", max_length=64, examples=["discord"])],
 ) -> TemplateAnswer:
     """Return one template."""
-    template = templates().get(template_id)
+    template = broker.catalogue.get(template_id)
     if template is None:
         raise NotFound("There is no template with this id.")
     return TemplateAnswer(template=template_body(template))
@@ -166,11 +204,8 @@ async def load_template(
 async def create_app_by_template(body: CreateFromTemplate, broker: BrokerDep, principal: AppsWriter) -> AppAnswer:
     """Configure a known provider: its endpoints, scopes and habits are the template's unless you override them."""
     principal.require_every_app()
-    template = templates().get(body.template_id)
-    if template is None:
-        raise InvalidValue.of(("templateId", "there is no such template: GET templates lists them"))
-    wanted = _with_overrides(template, body)
-    app = await apps.create_app(broker, principal.project_id, definition(wanted, wanted.id), now=clock.utcnow())
+    wanted = _with_overrides(definition_of(find_template(broker.catalogue, body.template_id)), body)
+    app = await apps.create_app(broker, principal.project_id, wanted, now=clock.utcnow())
     return AppAnswer(app=app_body(broker, app))
 
 
@@ -193,7 +228,7 @@ async def create_app_by_dcr_preset(body: CreateFromDcrPreset, broker: BrokerDep,
     return AppAnswer(app=app_body(broker, app))
 
 
-def _with_overrides(template: Template, body: CreateFromTemplate) -> CreateApp:
+def _with_overrides(template: AppDefinition, body: CreateFromTemplate) -> AppDefinition:
     problems = [
         (f"overrides.{name}", "is the template's: it cannot be overridden" if name in FIXED else _NO_SUCH_FIELD)
         for name in body.overrides
@@ -201,18 +236,23 @@ def _with_overrides(template: Template, body: CreateFromTemplate) -> CreateApp:
     ]
     if problems:
         raise InvalidValue.of(*problems)
-    given: dict[str, Any] = {
-        "id": body.id,
-        "clientId": body.client_id,
-        "clientSecret": body.client_secret,
-        "tenantId": body.tenant_id,
-    }
-    fields = fields_of(template) | {name: value for name, value in given.items() if value}
-    fields |= {name: value for name, value in body.overrides.items() if value is not None}
+    overrides = {name: value for name, value in body.overrides.items() if value is not None}
     try:
-        return CreateApp.model_validate(fields)
+        wanted = CreateApp.model_validate({"name": template.name, **overrides})
     except ValidationError as error:
         raise invalid_request(error.errors(include_url=False, include_input=False)).under("overrides") from None
+    given = replace(
+        template,
+        id=body.id,
+        client_id=body.client_id,
+        client_secret=body.client_secret,
+        tenant_id=body.tenant_id or None,
+        variables=body.variables,
+    )
+    own = definition(wanted, body.id)
+    # The wire's names and the definition's are the same, but for this one.
+    names = {{"scopes": "scope_descriptions"}.get(name, name) for name in wanted.model_fields_set - {"id"}}
+    return replace(given, **{name: getattr(own, name) for name in names})
 
 
 _NO_SUCH_FIELD = "there is no such field; check its spelling"

@@ -90,6 +90,11 @@ class TokenBody(WireModel):
     tenant_id: str | None = None
     granted_by: str | None = None
     external_identifier: str | None = None
+    details: dict[str, str] | None = Field(
+        default=None,
+        description="What calls to the provider's API need beside the token (its shop, instance or company), by "
+        "variable of the app's template; left out where there is nothing.",
+    )
 
 
 class TokenAnswer(WireModel):
@@ -142,6 +147,8 @@ def token_body(token: Token) -> dict[str, Any]:
         body["grantedBy"] = view.granted_by
     if view.external_identifier:
         body["externalIdentifier"] = view.external_identifier
+    if view.details:
+        body["details"] = view.details
     return body
 
 

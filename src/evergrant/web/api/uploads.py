@@ -8,7 +8,8 @@ from pydantic import Field
 from evergrant import clock
 from evergrant.broker.batch_upload import BatchItem, Failure, upload_batch
 from evergrant.broker.grants import ResourceOwner
-from evergrant.broker.uploads import TokenUpload, upload_api_key, upload_tokens
+from evergrant.broker.single_upload import upload_api_key, upload_tokens
+from evergrant.broker.uploads import TokenUpload
 from evergrant.web.api.apps import Nothing, ShortText
 from evergrant.web.api.wire import AppId, Flag, OptionalId, OwnerId, SecretText, Text, WireModel, errors, example
 from evergrant.web.deps import BrokerDep, TokensWriter
@@ -18,6 +19,8 @@ router = APIRouter(prefix="/v1/mgmt/outbound/app", tags=["uploads"])
 UserOwner = Annotated[OwnerId, Field(description="Whose it is, by your own id.")]
 TenantOwner = Annotated[OwnerId, Field(description="The tenant whose it is.")]
 InTenant = Annotated[OptionalId, Field(description="The user's within this tenant.")]
+Details = Annotated[dict[ShortText, ShortText], Field(max_length=50)]
+_DETAILS = "Values of the app's variables that belong to this connection: its shop, its company."
 _TOKENS = {
     "refreshToken": "1//0gFromTheOldPlace",
     "accessToken": "ya29.a0AfB...",
@@ -37,6 +40,7 @@ class UploadUserApiKey(WireModel):
     user_id: UserOwner
     tenant_id: InTenant = ""
     api_key: SecretText = Field(min_length=1, description="Takes the place of the one before.")
+    details: Details = Field(default_factory=dict, description=_DETAILS)
 
 
 class UploadTenantApiKey(WireModel):
@@ -47,6 +51,7 @@ class UploadTenantApiKey(WireModel):
     app_id: AppId
     tenant_id: TenantOwner
     api_key: SecretText = Field(min_length=1, description="Takes the place of the one before.")
+    details: Details = Field(default_factory=dict, description=_DETAILS)
 
 
 class UploadedTokens(WireModel):
@@ -71,6 +76,7 @@ class UploadedTokens(WireModel):
         default=None, description="Names `tokenSub` if it is valid for the app; otherwise it is ignored."
     )
     granted_by: OptionalId = Field(default="", description="Who consented, where that is not the owner.")
+    details: Details = Field(default_factory=dict, description=_DETAILS)
     verify_refresh: Flag = Field(
         default=False,
         description="Use the refresh token first, store what the provider answers, and nothing if it refuses.",
@@ -89,6 +95,7 @@ class UploadedTokens(WireModel):
             external_identifier=self.external_identifier,
             id_token=self.id_token or None,
             granted_by=self.granted_by,
+            details=self.details,
         )
 
 
@@ -166,7 +173,7 @@ class BatchAnswer(WireModel):
 async def upload_user_api_key(body: UploadUserApiKey, broker: BrokerDep, principal: TokensWriter) -> Nothing:
     """Store the key that a user has for an API-key app."""
     owner = ResourceOwner(body.user_id, body.tenant_id)
-    await upload_api_key(broker, principal, app_id=body.app_id, owner=owner, api_key=body.api_key, now=clock.utcnow())
+    await _upload_key(body, owner, broker, principal)
     return Nothing()
 
 
@@ -174,7 +181,7 @@ async def upload_user_api_key(body: UploadUserApiKey, broker: BrokerDep, princip
 async def upload_tenant_api_key(body: UploadTenantApiKey, broker: BrokerDep, principal: TokensWriter) -> Nothing:
     """Store the key that a tenant has for an API-key app."""
     owner = ResourceOwner("", body.tenant_id)
-    await upload_api_key(broker, principal, app_id=body.app_id, owner=owner, api_key=body.api_key, now=clock.utcnow())
+    await _upload_key(body, owner, broker, principal)
     return Nothing()
 
 
@@ -192,6 +199,20 @@ async def upload_tenant_tokens(body: UploadTenantTokens, broker: BrokerDep, prin
     """The same for a tenant's own."""
     await _upload(body, body.owner(), broker, principal)
     return Nothing()
+
+
+async def _upload_key(
+    body: UploadUserApiKey | UploadTenantApiKey, owner: ResourceOwner, broker: BrokerDep, principal: TokensWriter
+) -> None:
+    await upload_api_key(
+        broker,
+        principal,
+        app_id=body.app_id,
+        owner=owner,
+        api_key=body.api_key,
+        details=body.details,
+        now=clock.utcnow(),
+    )
 
 
 async def _upload(body: UploadedTokens, owner: ResourceOwner, broker: BrokerDep, principal: TokensWriter) -> None:

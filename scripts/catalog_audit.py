@@ -1,0 +1,112 @@
+"""Compares the app library with what public packages say: `make catalog-audit`.
+
+The packages are downloaded with the machine's own pip and npm into a temporary folder, read in memory, and never run.
+Nothing of them is kept: `scripts/catalog_audit.json` has, for each entry, who agrees and which fields are said
+otherwise, and docs/providers.md is written anew with it.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+
+from evergrant.catalog.loader import load_catalogue
+from evergrant.catalog.template import Template
+from scripts import provider_table
+from scripts.audit.claims import Claim
+from scripts.audit.compare import Difference, Finding, compare
+from scripts.audit.sources import SOURCES, claims_of, fetch, version_of
+from scripts.provider_table import RESULT
+
+
+def main() -> int:
+    """Fetch, compare, print and keep the result; return 1 if a confirmed entry stands alone against its sources."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", action="store_true", help="print everything as JSON")
+    parser.add_argument("--cache", type=Path, help="keep the packages here, and use those that are there")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="evergrant-audit-") as temporary:
+        versions, claims = _read(options.cache or Path(temporary))
+    templates = load_catalogue()
+    found = compare(templates, claims)
+    RESULT.write_text(json.dumps(result_of(versions, found), indent=1) + "\n", encoding="utf-8")
+    provider_table.main()
+    print(json.dumps({key: _whole(one) for key, one in found.items()}, indent=1) if options.json else report(found))
+    alone = alone_of(templates, found)
+    print(f"{summary(found)}\nThe result is kept in {RESULT.name}", file=sys.stderr)
+    if alone:
+        print(f"confirmed, but no source agrees: {', '.join(alone)}", file=sys.stderr)
+    return 1 if alone else 0
+
+
+def alone_of(templates: Mapping[str, Template], found: Mapping[str, Finding]) -> list[str]:
+    """Return the confirmed entries that packages know, all of them with other endpoints."""
+    return [key for key, one in found.items() if one.is_alone and templates[key].verification == "confirmed"]
+
+
+def result_of(versions: Mapping[str, str], found: Mapping[str, Finding]) -> dict[str, object]:
+    """Return what is kept of an audit: facts about our entries, and nothing of the packages' tables."""
+    entries = {
+        key: {
+            "agree": sorted(one.agreeing),
+            "differ": {name: sorted(who) for name, who in sorted(_by_field([*one.endpoints, *one.habits]).items())},
+        }
+        for key, one in sorted(found.items())
+    }
+    return {"date": datetime.now(UTC).date().isoformat(), "packages": versions, "entries": entries}
+
+
+def report(found: Mapping[str, Finding]) -> str:
+    """Return the findings as text, an entry after the other."""
+    lines: list[str] = []
+    for key, one in found.items():
+        lines.append(f"{key}: {len(one.agreeing)} agree: {', '.join(sorted(one.agreeing)) or 'none'}")
+        differences = (*one.endpoints, *one.habits)
+        lines += (f"    {each.field}: ours {each.ours!r}, {each.source} {each.theirs!r}" for each in differences)
+    return "\n".join(lines)
+
+
+def summary(found: Mapping[str, Finding]) -> str:
+    """Return the numbers."""
+    two = sum(len(one.agreeing) >= 2 for one in found.values())
+    one_only = sum(len(one.agreeing) == 1 for one in found.values())
+    unknown = sum(not one.agreeing and not one.endpoints for one in found.values())
+    return (
+        f"{len(found)} entries: {two} with two or more agreeing packages, {one_only} with one, "
+        f"{sum(one.is_alone for one in found.values())} with other endpoints only, {unknown} that no package knows; "
+        f"{sum(len(one.endpoints) for one in found.values())} endpoints and "
+        f"{sum(len(one.habits) for one in found.values())} other facts are said otherwise by some package."
+    )
+
+
+def _read(folder: Path) -> tuple[dict[str, str], list[Claim]]:
+    versions: dict[str, str] = {}
+    claims: list[Claim] = []
+    for source in SOURCES:
+        archive = fetch(source, folder)
+        read = claims_of(source, archive)
+        versions[source.package] = version_of(archive)
+        claims.extend(read)
+        print(f"{source.package} {version_of(archive)}: {len(read)} providers", file=sys.stderr)
+    return versions, claims
+
+
+def _by_field(differences: list[Difference]) -> dict[str, set[str]]:
+    fields: dict[str, set[str]] = defaultdict(set)
+    for each in differences:
+        fields[each.field].add(each.source)
+    return fields
+
+
+def _whole(one: Finding) -> dict[str, object]:
+    differences = [asdict(each) for each in [*one.endpoints, *one.habits]]
+    return {"agree": sorted(one.agreeing), "differences": differences}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,235 @@
+"""What a template's fields must be to each other: whole, and safe to fill values of people and answers into."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from evergrant import placeholders
+
+if TYPE_CHECKING:
+    from evergrant.catalog.template import Template, Variable
+
+GIVEN = frozenset({"app", "user"})
+AFTER_CALLBACK = GIVEN | {"callback"}
+AFTER_TOKEN = AFTER_CALLBACK | {"token"}
+ALWAYS = AFTER_TOKEN | {"context"}
+_CLIENT = frozenset({"client_id", "client_secret", "random"})
+_REQUEST = frozenset({"state", "nonce", "random", "scope", "redirect_uri", "client_id"})
+
+_CALLBACK = frozenset({"code", "error", "error_description"})
+
+RESERVED = {
+    "authorization_params": frozenset({"client_id", "client_secret", "redirect_uri", "state", "code_challenge"})
+    | {"code_challenge_method", "nonce", "request", "request_uri", "response_type", "scope"},
+    "token_params": frozenset({"grant_type", "code", "code_verifier", "redirect_uri", "client_id", "client_secret"}),
+    "refresh_params": frozenset({"grant_type", "refresh_token", "client_id", "client_secret"}),
+}
+"""Parameters that the protocol sets itself."""
+
+
+def problem_with(value: str, *, enum: Sequence[str], pattern: str, example: str) -> str:
+    """Say what is wrong with a variable's value; empty when it is good."""
+    if len(value) > 500 or not value.isprintable():
+        return "use at most 500 printable characters"
+    if enum and value not in enum:
+        return f"use one of {', '.join(enum)}"
+    if pattern and not re.fullmatch(pattern, value):
+        return f"use a value like {example}" if example else f"use a value that matches {pattern}"
+    return ""
+
+
+def check_variable(variable: "Variable") -> None:
+    """Check one variable.
+
+    Raises:
+        ValueError: it is not whole; the message says what to do.
+    """
+    if variable.is_captured and not variable.from_:
+        raise ValueError("say in `from` which callback parameter, or which place in the answer (a JSON pointer)")
+    if variable.from_ and not variable.is_captured:
+        raise ValueError(f"`from` is for source 'callback', 'token' or 'context', and this is {variable.source!r}")
+    if variable.source in ("token", "context") and not variable.from_.startswith("/"):
+        raise ValueError(f"from {variable.from_!r}: use a JSON pointer, like /instance_url")
+    for field, value in (("default", variable.default), ("example", variable.example)):
+        if value and variable.problem_with(value):
+            raise ValueError(f"{field} {value!r}: {variable.problem_with(value)}")
+
+
+def check_template(template: "Template") -> None:
+    """Check what concerns several fields.
+
+    Raises:
+        ValueError: naming every field that is wrong, with the remedy.
+    """
+    problems = [
+        *_wholeness(template),
+        *_redirect_uri(template),
+        *_parameters(template),
+        *_placeholders(template),
+        *_url_variables(template),
+    ]
+    if problems:
+        raise ValueError("; ".join(problems))
+
+
+def _wholeness(it: "Template") -> Iterator[str]:
+    if it.app_type == "apikey":
+        if it.authorization_endpoint or it.token_endpoint:
+            yield "app_type: a template of API keys has no endpoints: leave them out"
+        if it.api_key is not None and it.api_key.username and it.api_key.place != "basic":
+            yield 'api_key.username: only with in = "basic"'
+        return
+    if it.api_key is not None:
+        yield 'api_key: only with app_type = "apikey"'
+    for name in ("authorization_endpoint", "token_endpoint"):
+        if not getattr(it, name):
+            yield f'{name}: is required, unless app_type = "apikey"'
+    undescribed = set(it.default_scopes) - it.scopes.keys()
+    if undescribed:
+        yield f"default_scopes: describe in [scopes] too: {', '.join(sorted(undescribed))}"
+    if it.verification == "confirmed" and it.sources < 2:
+        yield "verification: 'confirmed' needs sources = 2 or more; else write 'unconfirmed'"
+    if it.revocation_endpoint and it.revocation is not None:
+        yield "revocation: either revocation_endpoint (RFC 7009) or [revocation], not both"
+    method = it.token_endpoint_auth_methods_supported[0]
+    if method == "private_key_jwt" and not it.token_endpoint_auth_signing_alg:
+        yield 'token_endpoint_auth_signing_alg: is required for private_key_jwt, e.g. "RS256"'
+    if not it.parameter_names.get("client_id", "client_id") and not it.token_request_headers:
+        yield "parameter_names: client_id can be left out only where token_request_headers say who we are"
+    if it.context_request is None and any(v.source == "context" for v in it.variables.values()):
+        yield "variables: source 'context' needs a [context_request]"
+    if strange := sorted(it.callback_parameter_names.keys() - _CALLBACK):
+        yield f"callback_parameter_names: only {', '.join(sorted(_CALLBACK))} can be called otherwise, not {strange[0]}"
+    if it.revocation is not None and it.revocation.auth == "bearer" and it.revocation.token != "access_token":
+        yield 'revocation: auth = "bearer" goes by the token that is revoked, so that must be the access_token'
+    if it.token_request_method == "GET" and it.token_request_format != "query":
+        yield 'token_request_format: a GET has only a query: write "query"'
+
+
+def _redirect_uri(it: "Template") -> Iterator[str]:
+    """What is registered at the provider decides where codes go, so no value may look like another address."""
+    if not it.redirect_uri:
+        return
+    name = placeholders.NAME.fullmatch(it.redirect_uri)
+    if name is None:
+        yield "redirect_uri: write one variable of source 'app' and nothing else, like {ruName}"
+    elif name[1] in it.variables and not it.variables[name[1]].problem_with("https://evil.example/callback"):
+        yield f"variables.{name[1]}.pattern: lets an address into redirect_uri: allow only the provider's name for ours"
+
+
+def _parameters(it: "Template") -> Iterator[str]:
+    for name, reserved in RESERVED.items():
+        for key in sorted(getattr(it, name).keys() & reserved):
+            yield f"{name}.{key}: the protocol sets it by itself; to rename it use parameter_names"
+
+
+def _uses(it: "Template") -> Iterator[tuple[str, str, frozenset[str], frozenset[str]]]:
+    """Yield every text with placeholders: its field, itself, whose variables and which values are known there."""
+    none: frozenset[str] = frozenset()
+    bearer = frozenset({"access_token"}) | _CLIENT
+    yield "issuer", it.issuer.replace("{tenantid}", ""), frozenset({"app"}), none
+    yield "jwks_uri", it.jwks_uri, frozenset({"app"}), none
+    yield "redirect_uri", it.redirect_uri, frozenset({"app"}), none
+    if it.api_key is not None:
+        yield "api_key.username", it.api_key.username, GIVEN, none
+    yield "authorization_endpoint", it.authorization_endpoint, GIVEN, none
+    yield "token_endpoint", it.token_endpoint, AFTER_CALLBACK, none
+    for name in ("refresh_endpoint", "revocation_endpoint", "introspection_endpoint", "userinfo_endpoint"):
+        yield name, getattr(it, name), AFTER_TOKEN, none
+    yield from _each("authorization_params", it.authorization_params, GIVEN, _REQUEST)
+    yield from _each("token_params", it.token_params, AFTER_CALLBACK, _REQUEST | _CLIENT)
+    yield from _each("token_request_headers", it.token_request_headers, AFTER_CALLBACK, _CLIENT)
+    yield from _each("refresh_params", it.refresh_params, ALWAYS, _CLIENT | {"scope", "redirect_uri"})
+    for number, step in enumerate(it.token_exchange):
+        yield f"token_exchange.{number}.url", step.url, AFTER_TOKEN, none
+        yield from _each(f"token_exchange.{number}.params", step.params, AFTER_TOKEN, bearer)
+    if it.context_request is not None:
+        yield "context_request.url", it.context_request.url, AFTER_TOKEN, none
+        yield from _each("context_request.headers", it.context_request.headers, AFTER_TOKEN, bearer)
+    if it.revocation is not None:
+        yield "revocation.url", it.revocation.url, ALWAYS, frozenset({"client_id", "token"})
+        yield from _each("revocation.params", it.revocation.params, ALWAYS, _CLIENT | {"token"})
+        yield from _each("revocation.headers", it.revocation.headers, ALWAYS, _CLIENT | {"token"})
+
+
+def _each(
+    field: str, texts: Mapping[str, str], sources: frozenset[str], values: frozenset[str]
+) -> Iterator[tuple[str, str, frozenset[str], frozenset[str]]]:
+    for key, text in texts.items():
+        yield f"{field}.{key}", text, sources, values
+
+
+def _placeholders(it: "Template") -> Iterator[str]:
+    used: set[str] = set()
+    for field, text, sources, values in _uses(it):
+        for name in placeholders.NAME.findall(text):
+            used.add(name)
+            variable = it.variables.get(name)
+            if name in values:
+                continue
+            if variable is None:
+                offered = f", or use {', '.join(sorted(values))}" if values else ""
+                yield f"{field}: {{{name}}} is not declared: add [variables.{name}]{offered}"
+            elif variable.source not in sources:
+                yield f"{field}: {{{name}}} (source {variable.source!r}) is not known yet at that point"
+            elif variable.is_captured and not (variable.default or variable.is_required):
+                yield f"variables.{name}: {field} needs it: give it a default, or write required = true"
+    for name in sorted(it.variables.keys() & (_REQUEST | _CLIENT | {"access_token", "token", "tenantid"})):
+        yield f"variables.{name}: the name has a meaning of its own: choose another"
+    for name, variable in it.variables.items():
+        if name not in used and not variable.is_captured and it.hook is None and it.app_type == "oauth":
+            yield f"variables.{name}: is asked for and used nowhere: write {{{name}}} where it belongs, or remove it"
+
+
+# What a value must not be able to do to the URL that it is filled into, whoever gave it: reach another path, add a
+# query, or turn what precedes it into a user name. The second list is for those whom nobody trusts with the choice
+# of a host: who sees our client secret must be the provider, whatever a user or a browser says.
+_BREAKING = ("a/../b", "a?b", "a#b", "a@b", "a b", "a:b@c", "a\\b", "a%2fb")
+_FOREIGN = ("evil.example", "evil.example.", "example.evil", "evil", "evil.example/")
+_NO_URLS = ("params", "headers", "username", "redirect_uri")
+
+
+def _url_variables(it: "Template") -> Iterator[str]:
+    for field, text, _, _ in _uses(it):
+        if text.startswith(("https://", "http://", "{")) and not any(part in field for part in _NO_URLS):
+            yield from url_problems(field, text, it.variables)
+
+
+def url_problems(field: str, text: str, variables: Mapping[str, "Variable"]) -> Iterator[str]:
+    """Say which variables would let somebody choose, by a value, where a URL leads."""
+    for match in placeholders.NAME.finditer(text):
+        variable = variables.get(match[1])
+        if variable is None or variable.enum:
+            continue
+        if not variable.pattern:
+            yield f"variables.{match[1]}: is part of a URL ({field}), so it needs a pattern or an enum"
+            continue
+        hole = next((probe for probe in _probes(text, match, variable) if not variable.problem_with(probe)), None)
+        if hole is not None:
+            yield (
+                f"variables.{match[1]}.pattern: lets {hole!r} into {field}: allow only what the provider's own "
+                "hosts and names need"
+            )
+
+
+def _probes(text: str, match: re.Match[str], variable: "Variable") -> Iterator[str]:
+    """Yield values that would be dangerous at this place of the URL."""
+    good = variable.default or variable.example
+    trusted = variable.source in ("app", "token", "context")
+    before = text[: match.start()]
+    if not before:  # the value is the whole origin
+        yield from ("http://provider.example", "https://a@b.example", "https://a.example?b", "https://a.example#b")
+        if not trusted:
+            yield from (
+                "https://evil.example",
+                "https://evil.example/a",
+                f"{good}.evil.example",
+                f"{good}@evil.example",
+            )
+        return
+    yield from _BREAKING
+    in_host = "/" not in before.removeprefix("https://").removeprefix("http://")
+    if in_host and not trusted:
+        label_of_a_fixed_domain = text[match.end() :].startswith(".")
+        yield from (probe for probe in _FOREIGN if "." in probe or not label_of_a_fixed_domain)
+        yield from (f"{good}.evil.example",) if not label_of_a_fixed_domain else ()

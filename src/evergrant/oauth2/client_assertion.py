@@ -1,0 +1,93 @@
+"""Client authentication by a signed assertion (RFC 7521 section 4.2, RFC 7523): the secret itself is never sent.
+
+`private_key_jwt`: the app's client secret is a private key, in PEM or as a JWK. `client_secret_jwt`: it is text that
+both sides know.
+"""
+
+import json
+import secrets
+import warnings
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from joserfc import jwt
+from joserfc.errors import JoseError, SecurityWarning
+from joserfc.jwk import ECKey, Key, OctKey, OKPKey, RSAKey
+from pydantic import SecretStr
+
+from evergrant.errors import UpstreamRejected
+
+METHODS = ("private_key_jwt", "client_secret_jwt")
+TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+LIFETIME = timedelta(minutes=2)
+_BY_CURVE = {"P-256": "ES256", "P-384": "ES384", "P-521": "ES512"}
+_FORMS: tuple[type[Key], ...] = (ECKey, RSAKey, OKPKey)
+
+
+def assertion(
+    secret: SecretStr, *, method: str, client_id: str, audience: str, alg: str, now: datetime, who: str
+) -> str:
+    """Return an assertion that `client_id` is who asks, for the token endpoint `audience`.
+
+    `alg` may be empty: then it is what the key is for (RS256, ES256, ...), or HS256.
+
+    Raises:
+        UpstreamRejected: the secret is not a key of that kind; the message begins with `who`.
+    """
+    claims = {
+        "iss": client_id,
+        "sub": client_id,
+        "aud": audience,
+        "jti": secrets.token_urlsafe(24),
+        "iat": int(now.timestamp()),
+        "exp": int((now + LIFETIME).timestamp()),
+    }
+    if method == "client_secret_jwt":
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SecurityWarning)  # how long a secret is, the provider has decided
+            key = OctKey.import_key(secret.get_secret_value())
+            return jwt.encode({"alg": alg or "HS256"}, claims, key, algorithms=[alg or "HS256"])
+    return sign(secret, claims, alg=alg, kid="", who=who)
+
+
+def sign(secret: SecretStr, claims: Mapping[str, Any], *, alg: str, kid: str, who: str) -> str:
+    """Sign claims with the private key that an app's secret is.
+
+    Raises:
+        UpstreamRejected: it is not a key, or not one for `alg`.
+    """
+    try:
+        key = private_key(secret.get_secret_value())
+        alg = alg or _algorithm(key)
+        header = {"alg": alg, "typ": "JWT", **({"kid": name} if (name := kid or key.kid or "") else {})}
+        return jwt.encode(header, dict(claims), key, algorithms=[alg])
+    except (JoseError, ValueError, TypeError):
+        raise UpstreamRejected(
+            f"{who or 'The app'}: the client secret must be the private key that the provider knows, in PEM"
+            f"{f', for {alg}' if alg else ''}.",
+            provider_error="invalid_client_key",
+        ) from None
+
+
+def private_key(text: str) -> Key:
+    """Read a private key, in PEM or as a JWK.
+
+    Raises:
+        ValueError: it is neither, or a public key. The message holds nothing of it.
+    """
+    text = text.strip()
+    for form in _FORMS:
+        try:
+            key = form.import_key(json.loads(text) if text.startswith("{") else text)
+        except (JoseError, ValueError, TypeError, KeyError):
+            continue
+        if key.is_private:
+            return key
+    raise ValueError("not a private key in PEM or as a JWK")
+
+
+def _algorithm(key: Key) -> str:
+    if isinstance(key, ECKey):
+        return _BY_CURVE.get(key.curve_name, "ES256")
+    return "EdDSA" if isinstance(key, OKPKey) else "RS256"

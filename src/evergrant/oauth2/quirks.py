@@ -1,0 +1,189 @@
+"""Where a provider leaves the RFCs, as data: what the catalogue says of it, with the values that are known filled in.
+
+`Quirks()` is a provider that does what the RFCs say. Everything here is looked up and filled by the broker; nothing on
+this floor knows of the catalogue. Nothing in it is secret, and it can be stored: a revocation keeps it for days.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pydantic import TypeAdapter
+
+from evergrant import placeholders
+from evergrant.errors import UpstreamRejected
+
+Params = Mapping[str, str]
+Names = Mapping[str, str]
+"""Other names for the protocol's parameters; empty: not sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseShape:
+    """Where a token answer keeps what RFC 6749 section 5.1 keeps at the top: JSON pointers, the first found wins."""
+
+    access_token: tuple[str, ...] = ("/access_token",)
+    refresh_token: tuple[str, ...] = ("/refresh_token",)
+    expires_in: tuple[str, ...] = ("/expires_in",)
+    expires_at: tuple[str, ...] = ()
+    scope: tuple[str, ...] = ("/scope",)
+    error: tuple[str, ...] = ("/error",)
+    error_description: tuple[str, ...] = ("/error_description",)
+    expires_unit: Literal["s", "ms", "min"] = "s"
+    expires_at_format: Literal["epoch", "epoch_ms", "iso"] = "epoch"
+
+
+@dataclass(frozen=True, slots=True)
+class Capture:
+    """A value to take from an answer: from the callback by its parameter, else by a JSON pointer."""
+
+    name: str
+    source: Literal["callback", "token", "context"]
+    place: str
+
+
+@dataclass(frozen=True, slots=True)
+class TokenExchange:
+    """A step of the provider's own that trades one access token for another."""
+
+    when: tuple[Literal["connect", "refresh"], ...]
+    url: str
+    method: Literal["GET", "POST"] = "GET"
+    params: Params = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ContextRequest:
+    """One request after a connect that tells what calls to the provider's API need."""
+
+    url: str
+    method: Literal["GET", "POST"] = "GET"
+    headers: Params = field(default_factory=dict)
+    json_body: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RevocationStyle:
+    """How a provider revokes that does not do it as RFC 7009 says."""
+
+    url: str
+    method: Literal["POST", "GET", "DELETE"] = "POST"
+    format: Literal["form", "json", "query"] = "form"
+    params: Params = field(default_factory=dict)
+    headers: Params = field(default_factory=dict)
+    auth: Literal["client", "basic", "bearer", "none"] = "client"
+    token: Literal["refresh_token", "access_token"] = "access_token"
+
+
+@dataclass(frozen=True, slots=True)
+class Quirks:
+    """One provider's habits, for one app and one connection.
+
+    `values` are the variables that are known, each checked by its catalogue entry. Texts keep their `{names}` and are
+    filled when they are used, once, from these and from the values of the request.
+    """
+
+    values: Params = field(default_factory=dict)
+    unset: tuple[str, ...] = ()
+    """Variables that have no value, so that a parameter made of one is left out."""
+    signing_alg: str = ""
+    """Of client assertions (RFC 7523); empty: as the key says."""
+    hook: str = ""
+    """A function in `hooks`, by name."""
+
+    scope_separator: str = " "
+    authorization_names: Names = field(default_factory=dict)
+    token_names: Names = field(default_factory=dict)
+    callback_names: Names = field(default_factory=dict)
+    redirect_uri: str = ""
+    """What the provider wants to see in both requests instead of our callback address."""
+    token_params: Params = field(default_factory=dict)
+    refresh_params: Params = field(default_factory=dict)
+    token_headers: Params = field(default_factory=dict)
+    token_method: Literal["POST", "GET"] = "POST"
+    token_format: Literal["form", "json", "query"] = "form"
+    refresh_endpoint: str = ""
+    introspection_endpoint: str = ""
+
+    response: ResponseShape = ResponseShape()
+    default_expires_in: int | None = None
+    """Seconds, where the answer states no lifetime."""
+    refresh_margin: int | None = None
+    """Seconds before the end; the provider refuses to refresh earlier."""
+    dead_errors: tuple[str, ...] = ()
+    """The provider's own codes, or whole descriptions, that mean: this refresh token is dead."""
+    captures: tuple[Capture, ...] = ()
+    context_request: ContextRequest | None = None
+    token_exchange: tuple[TokenExchange, ...] = ()
+    revocation: RevocationStyle | None = None
+
+    def fill(self, text: str, request: Params | None = None) -> str:
+        """Fill the variables, and the values of a request, into a text."""
+        return placeholders.fill(text, request or {}, self.values)
+
+    def fill_all(self, texts: Params | Iterable[tuple[str, str]], request: Params) -> list[tuple[str, str]]:
+        """Fill parameters; those that come out empty, or that need a variable without a value, are left out."""
+        pairs = texts.items() if isinstance(texts, Mapping) else texts
+        usable = [(name, text) for name, text in pairs if not set(placeholders.names_in(text)) & set(self.unset)]
+        return [(name, value) for name, text in usable if (value := self.fill(text, request))]
+
+    def url(self, text: str, who: str, request: Params | None = None) -> str:
+        """Fill a URL that is going to be called.
+
+        Raises:
+            UpstreamRejected: a variable in it has no value that its catalogue entry allows.
+        """
+        known = self.values.keys() | (request or {}).keys()
+        missing = [name for name in placeholders.names_in(text) if name not in known]
+        if missing:
+            raise UpstreamRejected(
+                f"{who or 'The app'} needs a value for {', '.join(missing)}, and has none that its template allows.",
+                provider_error="missing_variable",
+            )
+        return self.fill(text, request)
+
+    def redirect(self, ours: str, who: str) -> str:
+        """Return what is sent as `redirect_uri`, `ours` where the provider has no other name for it.
+
+        Raises:
+            UpstreamRejected: it has, and the app does not say which.
+        """
+        return self.url(self.redirect_uri, who) if self.redirect_uri else ours
+
+    def exchanges(self, when: Literal["connect", "refresh"]) -> list[TokenExchange]:
+        """Return the trades to make at this point."""
+        return [step for step in self.token_exchange if when in step.when]
+
+    def captured(self, source: Literal["callback", "token", "context"], find: Any) -> dict[str, str]:
+        """Return what `find`, given a place, has found for each capture from this source: texts and numbers."""
+        found = ((capture.name, find(capture.place)) for capture in self.captures if capture.source == source)
+        return {name: text for name, value in found if (text := _text(value))}
+
+
+NO_QUIRKS = Quirks()
+"""What is true of a provider that does what the RFCs say."""
+
+
+def renamed(params: Iterable[tuple[str, str]], names: Names) -> list[tuple[str, str]]:
+    """Give parameters their provider's names; those whose name is empty, and empty ones, are left out."""
+    return [(new, value) for name, value in params if value and (new := names.get(name, name))]
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        return ""
+    return str(value)
+
+
+_STORED = TypeAdapter(Quirks)
+
+
+def to_json(quirks: Quirks) -> dict[str, Any]:
+    """Write quirks as JSON members, without what is as usual."""
+    members: dict[str, Any] = _STORED.dump_python(quirks, mode="json", exclude_defaults=True)
+    return members
+
+
+def from_json(members: Mapping[str, Any]) -> Quirks:
+    """Read what `to_json` wrote."""
+    return _STORED.validate_python(dict(members))

@@ -1,0 +1,157 @@
+"""What the audit of the app library makes of what packages say, and the table that is made of it."""
+
+import json
+from types import MappingProxyType
+
+import pytest
+
+from evergrant.catalog.loader import load_catalogue
+from evergrant.catalog.template import Template
+from scripts import provider_table
+from scripts.audit.claims import Claim
+from scripts.audit.compare import Finding, compare, same_url
+from scripts.catalog_audit import alone_of, report, result_of, summary
+
+AUTHORIZE, TOKEN = "https://id.example.com/authorize", "https://id.example.com/token"
+BOTH = {"authorization_endpoint": (AUTHORIZE,), "token_endpoint": (TOKEN,)}
+
+
+def template(**members: object) -> Template:
+    return Template.model_validate(
+        {
+            "id": "example",
+            "name": "Example",
+            "category": "other",
+            "documentation_url": "https://example.com/docs",
+            "verification": "confirmed",
+            "sources": 2,
+            "authorization_endpoint": AUTHORIZE,
+            "token_endpoint": TOKEN,
+            **members,
+        }
+    )
+
+
+def claim(name: str = "example", source: str = "one", **facts: str) -> Claim:
+    return Claim(source, name, {**BOTH, **{key: (value,) for key, value in facts.items()}})
+
+
+def finding(*claims: Claim, **members: object) -> Finding:
+    return compare({"example": template(**members)}, claims)["example"]
+
+
+# Comparing
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "same"),
+    [
+        (TOKEN, "https://ID.example.com//token/?a=b", True),
+        (TOKEN, "https://id.example.com/v2/token", False),
+        (TOKEN, "https://www.example.com/token", False),
+        ("https://a.example.com/{version}/oauth/token", "https://a.example.com/v22.0/oauth/token", True),
+        ("https://{tenant}.example.com/token", "https://acme.example.com/token", True),
+        ("https://{tenant}.example.com/token", "https://acme.example.org/token", False),
+        ("https://{tenant}.example.com/{realm}/token", "https://x.example.com/a/b/token", False),
+        ("https://{host}/realms/{realm}/token", "https://{x}/token", True),
+        ("https://{host}/token", "https://eu.example.com/oauth/token", False),
+        ("{server}/oauth/token", "https://accounts.example.com/oauth/token", True),
+    ],
+)
+def test_two_addresses_are_one_whatever_is_filled_in(ours: str, theirs: str, same: bool) -> None:
+    assert same_url(ours, theirs) is same
+
+
+def test_the_default_of_a_variable_is_an_address_too() -> None:
+    assert same_url("https://{host}/token", "https://login.example.com/token", {"host": "login.example.com"})
+
+
+def test_packages_with_both_endpoints_agree() -> None:
+    found = finding(claim(source="one"), claim(source="two"))
+    assert (found.agreeing, found.endpoints, found.is_alone) == ({"one", "two"}, [], False)
+
+
+def test_an_endpoint_that_is_said_otherwise_is_told_with_both_values() -> None:
+    found = finding(claim(token_endpoint="https://old.example.com/token"))
+    (difference,) = found.endpoints
+    assert (difference.field, difference.source) == ("token_endpoint", "one")
+    assert (difference.ours, difference.theirs) == (TOKEN, "https://old.example.com/token")
+    assert found.is_alone
+
+
+def test_a_package_that_agrees_once_does_not_disagree_by_an_older_entry() -> None:
+    found = finding(claim(), claim("example-oauth2", token_endpoint="https://old.example.com/token"))
+    assert (found.agreeing, found.endpoints) == ({"one"}, [])
+
+
+def test_another_providers_claim_says_nothing() -> None:
+    other = {"authorization_endpoint": "https://other.com/authorize", "token_endpoint": "https://other.com/token"}
+    assert finding(claim("other", **other)) == Finding()
+    unknown = {"authorization_endpoint": "{x}/authorize", "token_endpoint": "https://id.{x}/other"}
+    assert finding(claim("other", **unknown)) == Finding()
+
+
+def test_a_claim_of_another_name_at_our_hosts_counts() -> None:
+    assert finding(claim("alias")).agreeing == {"one"}
+
+
+def test_other_facts_are_compared_only_where_the_endpoints_agree() -> None:
+    said = {
+        "auth_method": "client_secret_basic",
+        "pkce": "absent",
+        "scope_separator": ",",
+        "revocation_endpoint": TOKEN,
+    }
+    assert [each.field for each in finding(claim(**said)).habits] == ["auth_method", "pkce", "scope_separator"]
+    assert finding(claim(**said, token_endpoint="https://old.example.com/token")).habits == []
+
+
+def test_only_a_confirmed_entry_that_everybody_contradicts_fails_the_audit() -> None:
+    wrong = [claim(token_endpoint="https://old.example.com/token")]
+    for members, claims, alone in (
+        ({}, wrong, ["example"]),
+        ({"verification": "unconfirmed"}, wrong, []),
+        ({}, [*wrong, claim(source="two")], []),
+        ({}, [], []),
+    ):
+        templates = {"example": template(**members)}
+        assert alone_of(templates, compare(templates, claims)) == alone
+
+
+def test_what_is_kept_names_fields_and_packages_but_no_values_of_theirs() -> None:
+    found = {"example": finding(claim(pkce="absent"), claim(source="two", token_endpoint="https://old.example.com/t"))}
+    kept = result_of({"one": "1.0"}, found)
+    assert kept["packages"] == {"one": "1.0"}
+    assert kept["entries"] == {"example": {"agree": ["one"], "differ": {"pkce": ["one"], "token_endpoint": ["two"]}}}
+    assert "old.example.com" not in json.dumps(kept)
+    assert "two 'https://old.example.com/t'" in report(found)
+    assert summary(found).startswith("1 entries: 0 with two or more agreeing packages, 1 with one")
+
+
+# The table
+
+
+def test_the_table_of_providers_is_up_to_date() -> None:
+    kept = json.loads(provider_table.RESULT.read_text())
+    written = provider_table.PAGE.read_text()
+    assert written == provider_table.page(load_catalogue(), kept), "run `make catalog-table`"
+
+
+def test_a_row_says_what_is_unusual_about_a_provider() -> None:
+    entry = template(
+        scope_separator=",",
+        token_request_format="json",
+        default_expires_in="never",
+        refresh_token_rotation="rotates",
+        refresh_token_idle_seconds=86400,
+        authorization_params={"shop": "{shop}"},
+        variables={"shop": {"title": "Shop", "source": "user"}},
+    )
+    audit = {"date": "2026-01-01", "packages": {"one": "1"}, "entries": {"example": {"agree": ["one"], "differ": {}}}}
+    text = provider_table.page(MappingProxyType({"example": entry}), audit)
+    row = next(line for line in text.splitlines() if "`example`" in line)
+    assert "asks for shop; scopes joined by `,`; token request as JSON; authorization adds shop; " in row
+    assert "tokens without a lifetime do not expire" in row
+    assert "rotate, die after 1 day unused" in row
+    assert row.endswith("| confirmed (2) | 1: one |")
+    assert "not audited yet" in provider_table.page({"example": entry}, {**audit, "entries": {}})

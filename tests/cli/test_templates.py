@@ -1,0 +1,125 @@
+"""The app library on the command line: what there is, a look at a file, and an app from a template."""
+
+from pathlib import Path
+
+import pytest
+
+from evergrant.settings import Settings
+from tests.cli.conftest import Evergrant
+from tests.infra.rows import execute
+
+ENTRY = """
+name = "Example"
+category = "crm"
+documentation_url = "https://example.com/docs"
+verification = "unconfirmed"
+authorization_endpoint = "https://{shop}.example.com/authorize"
+token_endpoint = "https://{shop}.example.com/token"
+[variables.shop]
+title = "Shop"
+pattern = "[a-z]{1,20}"
+example = "acme"
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "entries"
+    folder.mkdir()
+    (folder / "example.toml").write_text(ENTRY)
+    return folder
+
+
+@pytest.fixture
+def with_entry(settings: Settings, folder: Path) -> Settings:
+    return settings.model_copy(update={"catalog_dir": folder})
+
+
+def test_templates_are_listed_found_and_shown(evergrant: Evergrant, with_entry: Settings) -> None:
+    listed = evergrant(with_entry, "templates", "list", "--json").json
+    assert {"example", "github"} <= {row["id"] for row in listed}
+    (found,) = evergrant(with_entry, "templates", "search", "Example", "crm", "--json").json
+    assert found == {
+        "id": "example",
+        "name": "Example",
+        "category": "crm",
+        "appType": "oauth",
+        "verification": "unconfirmed",
+        "variables": ["shop"],
+    }
+    assert evergrant(with_entry, "templates", "search", "no such words").out == "none\n"
+    assert "https://{shop}.example.com/token" in evergrant(with_entry, "templates", "show", "example").out
+    assert (
+        evergrant(with_entry, "templates", "show", "example", "--json").json["variables"]["shop"]["example"] == "acme"
+    )
+    assert "shop = Shop (you give it, required); like acme" in evergrant(with_entry, "templates", "show", "example").out
+    wrong = evergrant(with_entry, "templates", "show", "exampel")
+    assert (wrong.code, wrong.out) == (1, "")
+    assert "did you mean example?" in wrong.err
+
+
+def test_a_file_is_checked_before_it_is_used(evergrant: Evergrant, settings: Settings, folder: Path) -> None:
+    file = folder / "example.toml"
+    assert evergrant(settings, "templates", "lint", str(file)).out == "good: example\n"
+    file.write_text(ENTRY.replace("[a-z]{1,20}", ".*"))
+    done = evergrant(settings, "templates", "lint", str(file))
+    assert (done.code, done.out) == (1, "")
+    assert "example.toml" in done.err
+    assert "variables.shop.pattern" in done.err
+
+
+def test_an_app_is_made_from_a_template(evergrant: Evergrant, with_entry: Settings) -> None:
+    assert evergrant(with_entry, "init").code == 0
+    create = ("apps", "create", "--template", "example", "--client-id", "c", "--client-secret", "s")
+    missing = evergrant(with_entry, *create)
+    assert missing.code == 1
+    assert "variables.shop" in missing.err
+    made = evergrant(with_entry, *create, "--variable", "shop=acme", "--json")
+    assert made.json["id"] == "example"
+    assert made.json["name"] == "Example"
+    assert evergrant(with_entry, *create[:2], "other", *create[2:], "--name", "Other", "--variable", "shop=b").code == 0
+    assert evergrant(with_entry, "apps", "create", "--client-id", "c", "--client-secret", "s").code == 2
+    assert evergrant(with_entry, "apps", "create", "--template", "example").code == 2
+    assert evergrant(with_entry, "apps", "create", "--template", "openai", "--json").json["id"] == "openai"
+
+
+def test_what_is_missing_is_said_before_a_secret_is_asked_for(evergrant: Evergrant, with_entry: Settings) -> None:
+    assert evergrant(with_entry, "init").code == 0
+    unregistered = evergrant(with_entry, "apps", "create", "--template", "example")
+    assert "/v1/outbound/oauth/callback (see https://example.com/docs)" in " ".join(unregistered.err.split())
+    create = ("apps", "create", "--template", "example", "--client-id", "c")
+    for variables, said in (
+        ((), "variables.shop: is required: Shop, like acme"),
+        (("--variable", "shop=a/b"), "variables.shop: use a value like acme"),
+        (("--variable", "sop=a"), "variables.sop: cannot be given here; use shop"),
+    ):
+        done = evergrant(with_entry, *create, *variables)
+        assert done.code == 1
+        assert said in done.err
+        assert "Client secret" not in done.out
+
+
+def test_an_app_of_api_keys_has_nothing_to_register(evergrant: Evergrant, with_entry: Settings) -> None:
+    assert evergrant(with_entry, "init").code == 0
+    made = evergrant(with_entry, "apps", "create", "--template", "twilio").out
+    assert "apikey/upload" in made
+    assert "/callback" not in made + evergrant(with_entry, "apps", "list").out
+
+
+def test_doctor_finds_apps_whose_template_is_gone(
+    evergrant: Evergrant, with_entry: Settings, settings: Settings
+) -> None:
+    evergrant(with_entry, "init")
+    create = ("apps", "create", "--template", "example", "--client-id", "c", "--client-secret", "s")
+    assert evergrant(with_entry, *create, "--variable", "shop=acme").code == 0
+
+    def finding(of: Settings) -> tuple[bool, str]:
+        (row,) = (row for row in evergrant(of, "doctor", "--json").json if row["check"] == "apps' templates")
+        return row["good"], row["text"]
+
+    assert finding(with_entry) == (True, "1 apps have one, all are there")
+    good, text = finding(settings)
+    assert not good
+    assert "example (example)" in text
+    execute(settings, "UPDATE outbound_apps SET template_id = ''")
+    assert finding(settings)[0]
