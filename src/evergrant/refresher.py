@@ -113,8 +113,8 @@ class Refresher:
             endpoint = self._broker.endpoints.of(queue.app)
             at = self._at[endpoint] + taken[endpoint]
             room = min(self._per_endpoint - at, free, endpoint.room)
-            # By the quarter, so that a busy endpoint's grants are claimed several at a time.
-            if room <= 0 or (at and (endpoint.is_open or room < self._per_endpoint // 4)):
+            # By the half, so that a busy endpoint's grants are claimed several at a time.
+            if room <= 0 or (at and (endpoint.is_open or room < self._per_endpoint // 2)):
                 continue
             late = min(room, self._room_for_overdue() - self._overdue_at[endpoint]) if queue.overdue else 0
             if queue.due:

@@ -8,18 +8,21 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from functools import lru_cache
 from typing import TypeVar
 
-from sqlalchemy import case, null, update
+from sqlalchemy import Update, bindparam, case, null, update
 
 from evergrant import clock
-from evergrant.broker.grants import alive, load_grant, seal_answer
+from evergrant.broker.grants import alive, lifetime, load_grant, seal_answer
 from evergrant.broker.journal import Entry
 from evergrant.broker.lease import Held
+from evergrant.broker.quirks import quirks_of
 from evergrant.broker.runtime import Broker
 from evergrant.broker.schedule import next_refresh, used_at
+from evergrant.broker.variables import checked, template_of
 from evergrant.db import Grant, GrantStatus, OutboundApp
-from evergrant.db.grant import scope_key
+from evergrant.db.grant import GRANTS, scope_key
 from evergrant.errors import Unavailable, UpstreamUnavailable
 from evergrant.oauth2.token_response import TokenResponse
 
@@ -48,8 +51,10 @@ async def land(broker: Broker, app: OutboundApp, held: Held, answer: TokenRespon
     file = await asyncio.to_thread(broker.journal.write, entry)
     landed = await until_it_works(broker, lambda: _store(broker, entry))
     await asyncio.to_thread(broker.journal.forget, file)
-    if landed is not None:
-        return landed
+    if landed:
+        for name, value in values.items():
+            setattr(grant, name, value)
+        return grant
     # Somebody took the lease over while we were away (a stopped process, a paused machine) and was faster, or the user
     # reconnected. What is there now is newer than what we asked with, so ours must not overwrite it.
     log.warning("a refresh came back after its lease was lost", extra={"grant": grant.id, "app": grant.app_id})
@@ -69,6 +74,7 @@ async def _values(
         grant.id,
         answer,
         fallback_expires_in=_previous_lifetime(grant),
+        margin_seconds=quirks_of(broker, app, grant.details).refresh_margin,
         now=now,
     )
     due = next_refresh(
@@ -98,9 +104,42 @@ async def _values(
         values["refresh_token"] = tokens.refresh_token
     if tokens.id_token is not None:
         values["id_token"] = tokens.id_token
+    details = {**grant.details, **checked(template_of(broker, app), answer.captured)}
+    if details != grant.details:
+        values["details"] = details
     if tokens.scopes is not None:
         values |= {"scopes": list(tokens.scopes), "scope_key": scope_key(tokens.scopes)}
     return values
+
+
+async def correct_lifetime(broker: Broker, app: OutboundApp, landed: Grant, seconds: int) -> Grant:
+    """Note that a landed token has `seconds` left, where that was learnt afterwards. It may come to nothing."""
+    now = clock.utcnow()
+    times = lifetime(seconds, now=now, margin_seconds=quirks_of(broker, app, landed.details).refresh_margin)
+    due = next_refresh(
+        app,
+        times.due,
+        used_at=used_at(landed),
+        refreshed_at=now,
+        idle_after=broker.settings.idle_after,
+        now=now,
+    )
+    statement = (
+        update(Grant)
+        .where(
+            Grant.project_id == landed.project_id,
+            Grant.id == landed.id,
+            Grant.token_version == landed.token_version,
+        )
+        .values(expires_at=times.expires_at, fresh_until=times.fresh_until, next_refresh_at=due)
+        .returning(Grant)
+        .execution_options(synchronize_session=False)
+    )
+    try:
+        async with broker.database.write() as session:
+            return (await session.execute(statement)).scalar_one_or_none() or landed
+    except Unavailable:
+        return landed
 
 
 def _previous_lifetime(grant: Grant) -> int | None:
@@ -143,7 +182,7 @@ async def replay(broker: Broker, *, older_than_seconds: float = 0.0) -> int:
     """
     landed = 0
     for file, entry in list(broker.journal.entries(older_than=time.time() - older_than_seconds)):
-        done = await _store(broker, entry) is not None
+        done = await _store(broker, entry)
         broker.journal.forget(file)
         landed += done
         what = "landed a refresh from the journal" if done else "the journal held a refresh that is out of date"
@@ -151,29 +190,40 @@ async def replay(broker: Broker, *, older_than_seconds: float = 0.0) -> int:
     return landed
 
 
-async def _store(broker: Broker, entry: Entry) -> Grant | None:
-    """Write an answer onto the row that it was got with; None where the row has moved on, or is gone.
+async def _store(broker: Broker, entry: Entry) -> bool:
+    """Write an answer onto the row that it was got with, and return True; False where the row has moved on, or is gone.
 
     Whether the lease is still ours does not decide that: it may have been taken over by somebody who has got nothing
     yet, or a database that failed over may have forgotten it. Nobody else has this answer.
     """
-    ours = Grant.lease_owner == entry.lease_owner
-    statement = (
-        update(Grant)
+    values = {f"new_{name}": value for name, value in entry.values.items()}
+    which = {"project": entry.project_id, "grant": entry.grant_id, "seen": entry.seen_version}
+    statement = _landing(tuple(sorted(entry.values)))
+    async with broker.database.write_bare() as connection:
+        stored = await connection.execute(statement, {**values, **which, "holder": entry.lease_owner})
+        return stored.one_or_none() is not None
+
+
+@lru_cache(maxsize=64)
+def _landing(names: tuple[str, ...]) -> Update:
+    """Return the statement that stores these columns. It is built once, which costs more than running it."""
+    columns = GRANTS.c
+    ours = columns.lease_owner == bindparam("holder")
+    return (
+        update(GRANTS)
         .where(
-            Grant.project_id == entry.project_id,
-            Grant.id == entry.grant_id,
-            Grant.token_version == entry.seen_version,
-            Grant.status == GrantStatus.ACTIVE,
+            columns.project_id == bindparam("project"),
+            columns.id == bindparam("grant"),
+            columns.token_version == bindparam("seen"),
+            columns.status == GrantStatus.ACTIVE,
         )
         .values(
-            **entry.values,
-            # Whoever took the lease over meanwhile keeps it, and finds the newer tokens on the row.
-            lease_owner=case((ours, null()), else_=Grant.lease_owner),
-            lease_until=case((ours, null()), else_=Grant.lease_until),
+            {
+                **{name: bindparam(f"new_{name}") for name in names},
+                # Whoever took the lease over meanwhile keeps it, and finds the newer tokens on the row.
+                "lease_owner": case((ours, null()), else_=columns.lease_owner),
+                "lease_until": case((ours, null()), else_=columns.lease_until),
+            }
         )
-        .returning(Grant)
-        .execution_options(synchronize_session=False)
+        .returning(columns.id)
     )
-    async with broker.database.write() as session:
-        return (await session.execute(statement)).scalar_one_or_none()

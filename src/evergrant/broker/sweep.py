@@ -10,9 +10,10 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import lru_cache
 
-from sqlalchemy import select, update
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy import Integer, Update, bindparam, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.expression import tuple_
 
 from evergrant.broker import lease
@@ -21,6 +22,7 @@ from evergrant.broker.refresh import Claim, refresh_grant
 from evergrant.broker.runtime import Broker
 from evergrant.broker.schedule import is_wanted, next_refresh, refreshed_at, used_at
 from evergrant.db import Grant, GrantStatus, OutboundApp
+from evergrant.db.grant import GRANTS
 from evergrant.db.types import database_now
 from evergrant.errors import EvergrantError
 
@@ -71,46 +73,57 @@ async def claim_due(broker: Broker, wanted: Sequence[Wanted], *, now: datetime) 
     """Take the leases of due grants, in one short transaction; of each app those that expire first."""
     held: list[tuple[Held, OutboundApp]] = []
     long_ago = now - OVERDUE
-    async with broker.database.write() as session:
+    async with broker.database.write_bare() as connection:
         for one in wanted:
             for since, until, limit in ((long_ago, now, one.due), (None, long_ago, one.overdue)):
                 if limit > 0:
-                    rows = await _claim(session, one.app, since=since, until=until, limit=limit)
+                    rows = await _claim(connection, one.app, since=since, until=until, limit=limit)
                     held += [(row, one.app) for row in rows]
     return [Claim(row, app) for row, app in held]
 
 
 async def _claim(
-    session: AsyncSession, app: OutboundApp, *, since: datetime | None, until: datetime, limit: int
+    connection: AsyncConnection, app: OutboundApp, *, since: datetime | None, until: datetime, limit: int
 ) -> list[Held]:
     held_by_us = Lease.new()
-    due = select(Grant.project_id, Grant.id).where(
-        Grant.project_id == app.project_id,
-        Grant.app_id == app.id,
-        Grant.next_refresh_at <= until,
-        Grant.status == GrantStatus.ACTIVE,
+    limits = {"until": until, "most": limit} | ({} if since is None else {"since": since})
+    asked_at = time.monotonic()
+    found = await connection.execute(
+        _claiming(overdue=since is None),
+        {"holder": held_by_us.owner, "project": app.project_id, "app": app.id, **limits},
+    )
+    rows = [dict(row) for row in found.mappings()]
+    held = (Held.of(held_by_us, at=row.pop("at"), grant=Grant(**row), asked_at=asked_at) for row in rows)
+    return sorted(held, key=due_at)
+
+
+@lru_cache
+def _claiming(*, overdue: bool) -> Update:
+    """Return the statement that claims. It is built once, which costs more than running it."""
+    columns = GRANTS.c
+    due = select(columns.project_id, columns.id).where(
+        columns.project_id == bindparam("project"),
+        columns.app_id == bindparam("app"),
+        columns.next_refresh_at <= bindparam("until"),
+        columns.status == GrantStatus.ACTIVE,
         lease.is_free(),
     )
-    if since is not None:
-        due = due.where(Grant.next_refresh_at > since).order_by(Grant.next_refresh_at)
-    else:  # the latest first: the longer a token has been expired, the less anybody seems to want it
-        due = due.order_by(Grant.next_refresh_at.desc())
+    if overdue:  # the latest first: the longer a token has been expired, the less anybody seems to want it
+        due = due.order_by(columns.next_refresh_at.desc())
+    else:
+        due = due.where(columns.next_refresh_at > bindparam("since")).order_by(columns.next_refresh_at)
     # Two sweeps at once must not wait for each other's rows. SQLite has one writer anyway and ignores this.
-    due = due.limit(limit).with_for_update(skip_locked=True)
-    statement = (
-        update(Grant)
-        .where(tuple_(Grant.project_id, Grant.id).in_(due))
+    due = due.limit(bindparam("most", type_=Integer)).with_for_update(skip_locked=True)
+    return (
+        update(GRANTS)
+        .where(tuple_(columns.project_id, columns.id).in_(due))
         .values(
-            lease_owner=held_by_us.owner,
+            lease_owner=bindparam("holder"),
             lease_until=database_now(LEASE_SECONDS),
             interrupted_at=lease.interruption(),
         )
-        .returning(Grant, database_now().label("at"))
-        .execution_options(synchronize_session=False)
+        .returning(*columns, database_now().label("at"))
     )
-    asked_at = time.monotonic()
-    rows = (await session.execute(statement)).all()
-    return sorted((Held.of(held_by_us, grant, at, asked_at=asked_at) for grant, at in rows), key=due_at)
 
 
 def due_at(held: Held) -> datetime:

@@ -65,10 +65,11 @@ def database_url(configured: str | None, data_dir: Path) -> URL:
             )
 
 
-def make_engine(url: URL, *, pool_size: int = 10) -> AsyncEngine:
+def make_engine(url: URL, *, pool_size: int = 16) -> AsyncEngine:
     """Make the engine. Nothing connects yet.
 
-    `pool_size` connections are kept, twice as many are opened at most (PostgreSQL only).
+    `pool_size` connections are kept, a quarter more are opened at most (PostgreSQL only). Those beyond are closed after
+    each use, which costs more than what they are used for, so it is as many as refreshes run at one endpoint.
     """
     try:
         if url.get_backend_name() == "sqlite":
@@ -81,7 +82,7 @@ def make_engine(url: URL, *, pool_size: int = 10) -> AsyncEngine:
                 url,
                 async_creator=lambda: connect_postgresql(url),
                 pool_size=pool_size,
-                max_overflow=pool_size,
+                max_overflow=pool_size // 4,
                 pool_pre_ping=True,
                 pool_timeout=10,
                 hide_parameters=HIDE_PARAMETERS,
@@ -135,7 +136,8 @@ class Database:
         self.is_sqlite = engine.dialect.name == "sqlite"
         self._read = async_sessionmaker(engine, expire_on_commit=False)
         self._writing = asyncio.Lock()
-        self._write = async_sessionmaker(engine.execution_options(**{_WRITE: True}), expire_on_commit=False)
+        self._writer = engine.execution_options(**{_WRITE: True})
+        self._write = async_sessionmaker(self._writer, expire_on_commit=False)
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncSession]:
@@ -158,6 +160,17 @@ class Database:
         with _translated():
             async with self._turn(), self._write() as session, session.begin():
                 yield session
+
+    @asynccontextmanager
+    async def write_bare(self) -> AsyncIterator[AsyncConnection]:
+        """Do the same without a session, for the statements that run for every refresh.
+
+        Raises:
+            Unavailable: as `write`.
+        """
+        with _translated():
+            async with self._turn(), self._writer.begin() as connection:
+                yield connection
 
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:

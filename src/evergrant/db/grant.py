@@ -4,8 +4,9 @@ import hashlib
 from collections.abc import Iterable
 from datetime import datetime
 from enum import StrEnum
+from typing import cast
 
-from sqlalchemy import JSON, CheckConstraint, ForeignKeyConstraint, Index, String, text
+from sqlalchemy import JSON, CheckConstraint, ForeignKeyConstraint, Index, String, Table, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from evergrant.crypto.sealed import Sealed
@@ -72,6 +73,8 @@ class Grant(Base):
     """What the provider granted, as it answered last."""
     resources: Mapped[list[str]] = mapped_column(JSON, default=list)
     """What the tokens were asked for (RFC 8707), where the trip named it; else the app's resource counts."""
+    details: Mapped[dict[str, str]] = mapped_column(JSON, default=dict)
+    """What is true of this connection alone: the values it was made with, and what the provider told. No secrets."""
     status: Mapped[str] = mapped_column(String(32), default=GrantStatus.ACTIVE)
     token_sub: Mapped[str] = mapped_column(default="")
     granted_by: Mapped[str] = mapped_column(String(255), default="")
@@ -105,6 +108,10 @@ class Grant(Base):
     lease_owner: Mapped[str | None] = mapped_column(String(32))
     lease_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
     """Until then, by the database's clock, only `lease_owner` may refresh."""
+
+
+GRANTS = cast(Table, Grant.__table__)
+"""The bare table, for the statements that run for every refresh: without the ORM they cost a third."""
 
 
 def scope_key(scopes: Iterable[str]) -> str:
