@@ -1,0 +1,99 @@
+"""Providers that are known to be difficult: how they say no. Each case is one recorded peculiarity."""
+
+import pytest
+
+from tests.conformance.conforming import World
+from tests.conformance.twists import says, says_in_a_form, then
+from tests.infra.conformance_demands import Twist
+
+
+@pytest.mark.parametrize(
+    ("entry_id", "answer"),
+    [
+        ("slack", says({"ok": False, "error": "bad_redirect_uri"})),
+        ("github", says_in_a_form(error="bad_verification_code", error_description="It has expired.")),
+        ("github", says({"error": "incorrect_client_credentials"})),
+        ("tiktok-personal", says({"error": "invalid_request", "error_description": "Code is expired.", "log_id": "2"})),
+        ("tiktok-ads", says({"code": 40110, "message": "Auth_code is expired", "data": {}})),
+        ("withings", says({"status": 503, "body": {}, "error": "Invalid Params: invalid code"})),
+        ("wechat", says({"errcode": 40029, "errmsg": "invalid code"})),
+    ],
+)
+def test_an_error_may_come_with_status_200(everybody: World, entry_id: str, answer: Twist) -> None:
+    connection = then(everybody.connection(entry_id), "token", answer)
+    back = connection.connect()
+    assert back["outboundStatus"] == "failed", back
+    assert connection.provider.complaints == []
+    assert connection.fetch().status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("entry_id", "role", "answer"),
+    [
+        ("slack", "refresh", says({"ok": False, "error": "invalid_refresh_token"})),
+        ("slack-user", "refresh", says({"ok": False, "error": "token_revoked"})),
+        ("google", "refresh", says({"error": "invalid_grant", "error_description": "Token has been expired."}, 400)),
+        ("github", "refresh", says({"error": "bad_refresh_token"})),
+        (
+            "facebook",
+            "trade",
+            says({"error": {"message": "Error validating", "type": "OAuthException", "code": 190}}, 400),
+        ),
+        ("instagram", "trade", says({"error": {"message": "Session", "type": "OAuthException", "code": 190}}, 400)),
+        ("twitch", "refresh", says({"status": 400, "message": "Invalid refresh token"}, 400)),
+        (
+            "fitbit",
+            "refresh",
+            says(
+                {"errors": [{"errorType": "invalid_grant", "message": "Refresh token invalid"}], "success": False}, 400
+            ),
+        ),
+        ("wechat", "refresh", says({"errcode": 42002, "errmsg": "refresh_token expired"})),
+        ("wechat", "refresh", says({"errcode": 40030, "errmsg": "invalid refresh_token"})),
+        (
+            "tiktok-personal",
+            "refresh",
+            says({"error": "invalid_grant", "error_description": "Revoked.", "log_id": "2"}),
+        ),
+        (
+            "atlassian",
+            "refresh",
+            says({"error": "unauthorized_client", "error_description": "refresh_token is invalid"}, 403),
+        ),
+        (
+            "salesforce",
+            "refresh",
+            says({"error": "invalid_grant", "error_description": "expired access/refresh token"}, 400),
+        ),
+        (
+            "stripe-app",
+            "refresh",
+            says({"error": "invalid_grant", "error_description": "Refresh token was used."}, 400),
+        ),
+    ],
+)
+def test_a_dead_refresh_token_is_understood(everybody: World, entry_id: str, role: str, answer: Twist) -> None:
+    connection = everybody.connection(entry_id)
+    connection.connected()
+    then(connection, role, answer, answer, answer)
+    assert connection.is_dead()
+    assert connection.provider.complaints == []
+
+
+@pytest.mark.parametrize(
+    ("entry_id", "role", "answer"),
+    [
+        ("slack", "refresh", says({"ok": False, "error": "ratelimited"})),
+        ("github", "refresh", says({"error": "incorrect_client_credentials"})),
+        ("facebook", "trade", says({"error": {"message": "Limit", "type": "OAuthException", "code": 4}}, 403)),
+        ("withings", "refresh", says({"status": 601, "body": {}, "error": "Too many request"})),
+        ("fitbit", "refresh", says({"errors": [{"errorType": "invalid_client"}], "success": False}, 401)),
+    ],
+)
+def test_what_is_no_death_is_not_taken_for_one(everybody: World, entry_id: str, role: str, answer: Twist) -> None:
+    connection = everybody.connection(entry_id)
+    connection.connected()
+    then(connection, role, answer)
+    connection.expire()
+    assert connection.fetch().status_code in (502, 503)
+    assert connection.refreshed()["accessToken"] == connection.provider.access_token
