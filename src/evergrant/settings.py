@@ -69,7 +69,7 @@ class Settings(BaseSettings):
         description="A connection that nobody fetched for so many days is refreshed only to stay alive; 0 for never.",
     )
     rate_limit_per_key: int = Field(
-        default=1000,
+        default=3000,
         ge=0,
         description="Requests per second that one management key or user may make of one process; 0 for no limit.",
     )
