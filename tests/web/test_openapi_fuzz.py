@@ -23,7 +23,7 @@ def fuzzed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 def test_every_call_answers_as_documented(fuzzed: Installation, tmp_path: Path) -> None:
-    # 502 and 503 are what a provider is to blame for, and made-up apps have such providers. They must be documented too.
+    # 502 and 503 are the fault of a provider, and made-up apps have such. They have to be documented all the same.
     allowed = 'not_a_server_error.expected-statuses = ["2xx", "3xx", "4xx", "502", "503"]'
     (tmp_path / "schemathesis.toml").write_text(f"[checks]\n{allowed}\n", encoding="utf-8")
     command = Path(sys.executable).with_name("schemathesis")
