@@ -161,6 +161,7 @@ async def _until_stopped(*servers: "asyncio.Task[None]") -> None:
         await asyncio.wait({stopped, *servers}, return_when=asyncio.FIRST_COMPLETED)
     finally:
         stopped.cancel()
+        # Where there were no handlers, there are none to remove.
         with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
             for number in (signal.SIGINT, signal.SIGTERM):
                 loop.remove_signal_handler(number)

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field
 from evergrant.broker import audit_log
 from evergrant.broker.audit_log import MAX_RECORDS, Reported, Wanted
 from evergrant.db import AuditEvent
-from evergrant.web.api.apps import Nothing
+from evergrant.web.api.app_wire import Nothing
 from evergrant.web.api.wire import Flag, OptionalId, OwnerId, Text, WireModel, errors, example
 from evergrant.web.deps import Auditor, BrokerDep
 

@@ -8,7 +8,7 @@ from evergrant.broker import completion, connect
 from evergrant.broker.connect import ConnectWish
 from evergrant.broker.grants import ResourceOwner
 from evergrant.errors import InvalidValue, MissingArgument
-from evergrant.web.api.apps import Nothing, ShortText
+from evergrant.web.api.app_wire import Nothing, ShortText
 from evergrant.web.api.wire import AppId, Flag, OptionalId, OwnerId, WireModel, errors, example
 from evergrant.web.cors import BrowserRoute
 from evergrant.web.deps import BrokerDep, Connector, ConnectorOrUser

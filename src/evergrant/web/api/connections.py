@@ -10,7 +10,7 @@ from evergrant import clock
 from evergrant.broker import deletion, listing
 from evergrant.broker.listing import GrantFilter, GrantMetadata
 from evergrant.errors import MissingArgument
-from evergrant.web.api.apps import Nothing
+from evergrant.web.api.app_wire import Nothing
 from evergrant.web.api.wire import OptionalId, Text, WireModel, errors, example
 from evergrant.web.cors import BrowserRoute
 from evergrant.web.deps import BrokerDep, FetcherOrUser, TokensWriter

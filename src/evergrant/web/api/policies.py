@@ -8,7 +8,7 @@ from pydantic import Field
 from evergrant import clock
 from evergrant.broker import policies
 from evergrant.db import AccessPolicy
-from evergrant.web.api.apps import Nothing, ShortText
+from evergrant.web.api.app_wire import Nothing, ShortText
 from evergrant.web.api.wire import AppId, StrictWireModel, WireModel, errors, example
 from evergrant.web.deps import BrokerDep, KeysKeeper
 

@@ -15,7 +15,15 @@ from evergrant.broker.templates import definition_of, find_template
 from evergrant.catalog.loader import dcr_presets
 from evergrant.catalog.template import Template, Variable
 from evergrant.errors import InvalidValue, NotFound
-from evergrant.web.api.apps import AppAnswer, AppFields, CreateApp, ScopeDescription, ShortText, app_body, definition
+from evergrant.web.api.app_wire import (
+    AppAnswer,
+    AppFields,
+    CreateApp,
+    ScopeDescription,
+    ShortText,
+    app_body,
+    definition,
+)
 from evergrant.web.api.wire import OptionalId, SecretText, StrictWireModel, Text, WireModel, errors, example
 from evergrant.web.deps import AppsWriter, BrokerDep, require
 from evergrant.web.errors import invalid_request

@@ -9,7 +9,7 @@ from evergrant import clock
 from evergrant.broker import issuers
 from evergrant.broker.principal import Permission, Principal
 from evergrant.db import TrustedIssuer
-from evergrant.web.api.apps import Nothing, ShortText
+from evergrant.web.api.app_wire import Nothing, ShortText
 from evergrant.web.api.wire import StrictWireModel, WireModel, errors, example
 from evergrant.web.deps import BrokerDep, KeysKeeper
 

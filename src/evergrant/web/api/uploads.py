@@ -10,7 +10,7 @@ from evergrant.broker.batch_upload import BatchItem, Failure, upload_batch
 from evergrant.broker.grants import ResourceOwner
 from evergrant.broker.single_upload import upload_api_key, upload_tokens
 from evergrant.broker.uploads import TokenUpload
-from evergrant.web.api.apps import Nothing, ShortText
+from evergrant.web.api.app_wire import Nothing, ShortText
 from evergrant.web.api.wire import AppId, Flag, OptionalId, OwnerId, SecretText, Text, WireModel, errors, example
 from evergrant.web.deps import BrokerDep, TokensWriter
 

@@ -11,7 +11,7 @@ from evergrant.broker import webhook_registry
 from evergrant.broker.principal import Principal
 from evergrant.broker.webhook_registry import MAX_OVERLAP_SECONDS, OVERLAP_SECONDS, WebhookDefinition
 from evergrant.db import Webhook
-from evergrant.web.api.apps import Nothing, ShortText
+from evergrant.web.api.app_wire import Nothing, ShortText
 from evergrant.web.api.wire import Flag, StrictWireModel, Text, WireModel, errors, example
 from evergrant.web.deps import BrokerDep, WebhooksKeeper
 

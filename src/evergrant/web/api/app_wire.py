@@ -1,0 +1,318 @@
+"""Outbound apps on the wire: what is sent, what is answered, and how the one becomes the other."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, Strict, model_validator
+
+from evergrant.broker.app_definition import AppDefinition
+from evergrant.broker.provider import callback_url
+from evergrant.broker.runtime import Broker
+from evergrant.db import OutboundApp
+from evergrant.web.api.app_examples import DEFINED, SECRET, STORED
+from evergrant.web.api.wire import AppId, Flag, SecretText, StrictWireModel, Text, WireModel, example
+
+ShortText = Annotated[Text, Field(max_length=2_000)]
+
+
+class UrlParam(StrictWireModel):
+    """One extra parameter of a request to the provider."""
+
+    key: ShortText = ""
+    name: ShortText = Field(default="", description="The same as `key`, in the SDKs' spelling; either will do.")
+    value: ShortText = ""
+
+    @model_validator(mode="after")
+    def _one_name(self) -> Self:
+        if self.key and self.name and self.key != self.name:
+            raise ValueError("key and name are two spellings of one thing: give one of them")
+        self.key = self.name = self.key or self.name
+        return self
+
+
+class ScopeDescription(StrictWireModel):
+    """What a scope means, in words for the consent page."""
+
+    value: ShortText
+    description: ShortText = ""
+
+
+class AppFields(StrictWireModel):
+    """What an operator says about an app. Every field but the name may be left out."""
+
+    name: Text = Field(min_length=1, description="Shown to users; unique in the project.")
+    description: ShortText = ""
+    logo: Text = Field(default="", description="https URL or data:image URL.")
+    client_id: ShortText = Field(default="", description="From the provider.")
+    client_secret: SecretText | None = Field(
+        default=None,
+        description="From the provider. Write-only; left out of an update, the stored one stays.",
+    )
+    discovery_url: ShortText = Field(
+        default="",
+        description="An issuer, its metadata (RFC 8414, OpenID) or a protected resource such as an MCP server "
+        "(RFC 9728): fills what is left out.",
+    )
+    authorization_url: ShortText = ""
+    authorization_url_params: list[UrlParam] = Field(default_factory=list, max_length=50)
+    token_url: ShortText = ""
+    token_url_params: list[UrlParam] = Field(default_factory=list, max_length=50)
+    revocation_url: ShortText = ""
+    default_scopes: list[ShortText] = Field(default_factory=list, max_length=500)
+    default_redirect_url: ShortText = Field(default="", description="Where the browser goes after the trip.")
+    callback_domain: ShortText = Field(default="", description="Host for the callback instead of the public URL's.")
+    pkce: Flag = Field(default=True, description="Off only where the provider refuses PKCE.")
+    access_type: Text = Field(default="", description="offline or online, where the provider knows `access_type`.")
+    prompt: list[ShortText] = Field(
+        default_factory=list, max_length=10, description="none, login, consent, select_account"
+    )
+    app_type: Literal["oauth", "apikey"] | None = Field(
+        default=None,
+        description="`apikey`: each owner uploads a key, and nobody connects. `oauth` when left out of a creation.",
+    )
+    use_dcr: Flag | None = Field(
+        default=None, description="Get a client id by ourselves, at the first connect, where `clientId` is empty."
+    )
+    dcr_url: ShortText | None = Field(default=None, description="Where to register (RFC 7591); discovered, else given.")
+    tenant_id: ShortText | None = Field(default=None, description="The only tenant that may use the app.")
+    template_id: ShortText | None = Field(default=None, description="The template that the app was made from.")
+
+    variables: dict[ShortText, ShortText] | None = Field(
+        default=None,
+        max_length=50,
+        description="Values of the template's variables: a tenant, a host. Where whoever connects may give one, the "
+        "app's counts for everybody.",
+    )
+
+    # ours: an update that leaves them out keeps what is stored, so that SDKs which do not know them change nothing
+    issuer: ShortText | None = Field(default=None, description="The provider's issuer, for `iss` and id_tokens.")
+    userinfo_url: ShortText | None = Field(default=None, description="Asked for the user's id where no id_token comes.")
+    jwks_url: ShortText | None = Field(default=None, description="The keys that id_tokens are signed with.")
+    resource: ShortText | None = Field(
+        default=None, description="What tokens are for (RFC 8707), an MCP server's own URL for example."
+    )
+    token_endpoint_auth_method: ShortText | None = Field(
+        default=None,
+        description="client_secret_post, client_secret_basic, none, private_key_jwt or client_secret_jwt (RFC 7591).",
+    )
+    scopes: list[ScopeDescription] | None = Field(default=None, max_length=500, description="For the consent page.")
+    skip_consent_page: Flag | None = Field(default=None, description="Go to the provider without evergrant's page.")
+    require_confirmation: Flag | None = Field(
+        default=None, description="A connection counts only after your backend confirmed who came back."
+    )
+    refresh_policy: ShortText | None = Field(
+        default=None,
+        description="`proactive` refreshes in the background before a fetch would have to wait; `on_demand` does not.",
+    )
+    refresh_token_idle_seconds: Annotated[int, Strict()] | None = Field(
+        default=None,
+        ge=0,
+        description="After so many seconds without use the provider's refresh tokens die, so evergrant uses them well "
+        "before, whatever the policy. 0 for never.",
+    )
+
+
+class CreateApp(AppFields):
+    """An app to create."""
+
+    model_config = example({**DEFINED, **SECRET})
+
+    id: Text = Field(default="", description="Yours, or left out for a generated one. Cannot be changed later.")
+
+
+class UpdatedApp(AppFields):
+    """The whole new definition: a field that is left out is emptied. What a load returns can be sent back."""
+
+    id: AppId
+    # returned by a load, decided by evergrant: accepted and ignored
+    callback_url: Any = None
+    registration_expires_at: Any = None
+    has_client_secret: Any = None
+    created_time: Any = None
+    updated_time: Any = None
+    health: Any = None
+
+
+class UpdateApp(StrictWireModel):
+    """An app to update."""
+
+    model_config = example({"app": {**DEFINED, "name": "Contacts"}})
+
+    app: UpdatedApp
+
+
+class DeleteApp(WireModel):
+    """An app to delete, with everything connected through it."""
+
+    model_config = example({"id": "google-contacts"})
+
+    id: AppId
+
+
+class AppHealth(WireModel):
+    """Whether the provider accepts this registration."""
+
+    status: Literal["ok", "unhealthy"]
+    reason: str = Field(description="The provider's refusal; empty while it is ok.")
+    since: str = Field(description="Epoch seconds as text; empty while it is ok.")
+
+
+class AppBody(WireModel):
+    """An app as it is stored. The client secret is never returned."""
+
+    id: str
+    name: str
+    description: str
+    logo: str
+    client_id: str
+    has_client_secret: bool
+    registration_expires_at: str = Field(
+        description="Epoch seconds as text, when a registration that evergrant made ends; empty for never."
+    )
+    discovery_url: str
+    authorization_url: str
+    authorization_url_params: list[UrlParam]
+    token_url: str
+    token_url_params: list[UrlParam]
+    revocation_url: str
+    default_scopes: list[str]
+    default_redirect_url: str
+    callback_domain: str
+    callback_url: str = Field(description="The redirect URI to register with the provider.")
+    pkce: bool
+    access_type: str
+    prompt: list[str]
+    app_type: str
+    tenant_id: str
+    template_id: str
+    variables: dict[str, str]
+    use_dcr: bool
+    dcr_url: str
+    resource: str
+    issuer: str
+    userinfo_url: str
+    jwks_url: str
+    token_endpoint_auth_method: str
+    scopes: list[ScopeDescription]
+    skip_consent_page: bool
+    require_confirmation: bool
+    refresh_policy: str
+    refresh_token_idle_seconds: int
+    health: AppHealth
+    created_time: str
+    updated_time: str
+
+
+class AppAnswer(WireModel):
+    """One app."""
+
+    model_config = example({"app": STORED})
+
+    app: AppBody
+
+
+class AppsAnswer(WireModel):
+    """Apps by name."""
+
+    model_config = example({"apps": [STORED]})
+
+    apps: list[AppBody]
+
+
+class Nothing(WireModel):
+    """An empty answer: it is done."""
+
+    model_config = example({})
+
+
+def app_body(broker: Broker, app: OutboundApp) -> AppBody:
+    """Write an app for the wire."""
+    return AppBody(
+        id=app.id,
+        name=app.name,
+        description=app.description,
+        logo=app.logo,
+        client_id=app.client_id,
+        has_client_secret=app.client_secret is not None,
+        registration_expires_at=_epoch(app.client_secret_expires_at),
+        discovery_url=app.discovery_url,
+        authorization_url=app.authorization_url,
+        authorization_url_params=[UrlParam(key=k, name=k, value=v) for k, v in app.authorization_url_params],
+        token_url=app.token_url,
+        token_url_params=[UrlParam(key=k, name=k, value=v) for k, v in app.token_url_params],
+        revocation_url=app.revocation_url,
+        default_scopes=app.default_scopes,
+        default_redirect_url=app.default_redirect_url,
+        callback_domain=app.callback_domain,
+        callback_url=callback_url(broker, app),
+        pkce=app.pkce,
+        access_type=app.access_type,
+        prompt=app.prompt,
+        app_type=app.app_type,
+        tenant_id=app.tenant_id,
+        template_id=app.template_id,
+        variables=app.variables,
+        use_dcr=app.use_dcr,
+        dcr_url=app.dcr_url,
+        resource=app.resource,
+        issuer=app.issuer,
+        userinfo_url=app.userinfo_url,
+        jwks_url=app.jwks_url,
+        token_endpoint_auth_method=app.token_endpoint_auth_method,
+        scopes=[ScopeDescription(value=k, description=v) for k, v in app.scope_descriptions.items()],
+        skip_consent_page=app.skip_consent_page,
+        require_confirmation=app.require_confirmation,
+        refresh_policy=app.refresh_policy,
+        refresh_token_idle_seconds=app.refresh_token_idle_seconds,
+        health=AppHealth(
+            status="unhealthy" if app.unhealthy_since else "ok",
+            reason=app.unhealthy_reason,
+            since=_epoch(app.unhealthy_since),
+        ),
+        created_time=_epoch(app.created_at),
+        updated_time=_epoch(app.updated_at),
+    )
+
+
+def _epoch(at: datetime | None) -> str:
+    return str(int(at.timestamp())) if at is not None else ""
+
+
+def definition(body: AppFields, app_id: str) -> AppDefinition:
+    """Take a wire model's fields."""
+    return AppDefinition(
+        id=app_id,
+        name=body.name,
+        description=body.description,
+        logo=body.logo,
+        client_id=body.client_id,
+        client_secret=body.client_secret,
+        discovery_url=body.discovery_url,
+        authorization_url=body.authorization_url,
+        authorization_url_params=tuple((param.key, param.value) for param in body.authorization_url_params),
+        token_url=body.token_url,
+        token_url_params=tuple((param.key, param.value) for param in body.token_url_params),
+        revocation_url=body.revocation_url,
+        default_scopes=tuple(body.default_scopes),
+        default_redirect_url=body.default_redirect_url,
+        callback_domain=body.callback_domain,
+        pkce=body.pkce,
+        access_type=body.access_type,
+        prompt=tuple(body.prompt),
+        app_type=body.app_type,
+        tenant_id=body.tenant_id,
+        template_id=body.template_id,
+        variables=body.variables,
+        use_dcr=body.use_dcr,
+        dcr_url=body.dcr_url,
+        resource=body.resource,
+        issuer=body.issuer,
+        userinfo_url=body.userinfo_url,
+        jwks_url=body.jwks_url,
+        token_endpoint_auth_method=body.token_endpoint_auth_method,
+        scope_descriptions=(None if body.scopes is None else {scope.value: scope.description for scope in body.scopes}),
+        skip_consent_page=body.skip_consent_page,
+        require_confirmation=body.require_confirmation,
+        refresh_policy=body.refresh_policy,
+        refresh_token_idle_seconds=body.refresh_token_idle_seconds,
+    )
