@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from evergrant.broker.runtime import Broker
+from evergrant.broker.runtime.broker import Broker
 from evergrant.db.engine import connect_postgresql
 from evergrant.settings import Settings
 from tests.infra.postgres import PostgresServer

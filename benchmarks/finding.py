@@ -15,9 +15,9 @@ from benchmarks.fetch import progress
 from benchmarks.many import APPS, Many
 from benchmarks.plans import PlanReader
 from evergrant import clock
-from evergrant.broker.runtime import Broker, open_broker
-from evergrant.broker.setup import initialise, upgrade
-from evergrant.broker.sweep import OVERDUE, Wanted, claim_due, due_apps
+from evergrant.broker.operations.setup import initialise, upgrade
+from evergrant.broker.refresh.sweep import OVERDUE, Wanted, claim_due, due_apps
+from evergrant.broker.runtime.broker import Broker, open_broker
 from evergrant.settings import Settings
 
 BATCH = 16

@@ -8,7 +8,7 @@ import asyncpg
 
 from benchmarks.seed import settle
 from evergrant import clock
-from evergrant.broker.runtime import open_broker
+from evergrant.broker.runtime.broker import open_broker
 from evergrant.db import OutboundApp
 from evergrant.db.engine import connect_postgresql, database_url
 from evergrant.settings import Settings

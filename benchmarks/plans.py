@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import event
 
-from evergrant.broker.runtime import Broker
+from evergrant.broker.runtime.broker import Broker
 
 INDEX = "ix_grants_due"
 

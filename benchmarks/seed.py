@@ -12,9 +12,9 @@ from sqlalchemy import insert
 from sqlalchemy.engine import URL
 
 from evergrant import clock
-from evergrant.broker.grants import new_grant_id, token_slot
-from evergrant.broker.runtime import Broker, open_broker
-from evergrant.broker.setup import initialise, upgrade
+from evergrant.broker.grants.grants import new_grant_id, token_slot
+from evergrant.broker.operations.setup import initialise, upgrade
+from evergrant.broker.runtime.broker import Broker, open_broker
 from evergrant.crypto.sealed import Sealed, Slot
 from evergrant.db import Grant, GrantStatus, OutboundApp
 from evergrant.db.engine import connect_postgresql

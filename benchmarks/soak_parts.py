@@ -18,7 +18,7 @@ from pydantic import SecretStr
 from benchmarks.databases import configure
 from benchmarks.fetch import ROOT
 from benchmarks.soak_ledger import Kill
-from evergrant.broker.setup import initialise, upgrade
+from evergrant.broker.operations.setup import initialise, upgrade
 from evergrant.settings import PREFIX, Settings
 from tests.infra.postgres import PostgresServer
 from tests.infra.serving import ServerProcess, environment_of, free_port

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from evergrant import errors
-from evergrant.broker.audit_log import OWN_ACTIONS
-from evergrant.broker.principal import Permission
-from evergrant.broker.webhooks import EventType
+from evergrant.broker.audit.log import OWN_ACTIONS
+from evergrant.broker.runtime.principal import Permission
+from evergrant.broker.webhooks.outbox import EventType
 from evergrant.catalog.template import Template, Variable
 from evergrant.settings import PREFIX, Settings
 from evergrant.web.app import create_app

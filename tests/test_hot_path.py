@@ -19,11 +19,11 @@ from pydantic import SecretStr
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
-from evergrant.broker.grants import new_grant_id, token_slot
-from evergrant.broker.keys import create_key
-from evergrant.broker.projects import create_project
-from evergrant.broker.runtime import Broker
-from evergrant.broker.setup import prepare
+from evergrant.broker.access.management_keys import create_key
+from evergrant.broker.grants.grants import new_grant_id, token_slot
+from evergrant.broker.operations.setup import prepare
+from evergrant.broker.projects.projects import create_project
+from evergrant.broker.runtime.broker import Broker
 from evergrant.crypto.keyring import new_master_key
 from evergrant.db import Grant, OutboundApp
 from evergrant.db.grant import scope_key

@@ -20,7 +20,7 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, select, text
 
-from evergrant.broker.principal import ALL_PERMISSIONS
+from evergrant.broker.runtime.principal import ALL_PERMISSIONS
 from evergrant.cli import cli
 from evergrant.db import Base, ManagementKey
 from evergrant.db.engine import database_url as with_driver

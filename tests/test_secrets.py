@@ -14,7 +14,7 @@ import httpx2
 import pytest
 from pydantic import SecretStr
 
-from evergrant.broker.runtime import open_broker
+from evergrant.broker.runtime.broker import open_broker
 from evergrant.crypto.sealed import Sealed, Slot
 from evergrant.practice.faults import half_a_body, html, instead
 from evergrant.settings import Settings

@@ -13,15 +13,15 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from evergrant import clock
-from evergrant.broker.completion import clear_finished
-from evergrant.broker.endpoints import Endpoint
-from evergrant.broker.landing import GIVE_UP_SECONDS, replay
-from evergrant.broker.refresh import Claim
-from evergrant.broker.revocation import revoke_due
-from evergrant.broker.runtime import Broker, open_broker
-from evergrant.broker.sweep import OVERDUE, Wanted, claim_due, due_apps, due_at, refresh_claimed
-from evergrant.broker.webhook_delivery import deliver_until
-from evergrant.broker.webhook_log import clear_old_deliveries
+from evergrant.broker.connect.callback import clear_finished
+from evergrant.broker.connections.revocation import revoke_due
+from evergrant.broker.refresh.landing import GIVE_UP_SECONDS, replay
+from evergrant.broker.refresh.refresh import Claim
+from evergrant.broker.refresh.sweep import OVERDUE, Wanted, claim_due, due_apps, due_at, refresh_claimed
+from evergrant.broker.runtime.broker import Broker, open_broker
+from evergrant.broker.runtime.endpoints import Endpoint
+from evergrant.broker.webhooks.delivery import deliver_until
+from evergrant.broker.webhooks.log import clear_old_deliveries
 from evergrant.db import OutboundApp
 from evergrant.errors import EvergrantError
 from evergrant.settings import Settings

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from evergrant.broker import access
-from evergrant.broker.access import authenticate, write_down_use
-from evergrant.broker.keys import create_key, list_keys
-from evergrant.broker.runtime import Broker, open_broker
+from evergrant.broker.access import authentication
+from evergrant.broker.access.authentication import authenticate, write_down_use
+from evergrant.broker.access.management_keys import create_key, list_keys
+from evergrant.broker.runtime.broker import Broker, open_broker
 from evergrant.errors import AuthenticationFailed, InvalidValue
 from evergrant.settings import Settings
 from tests.conftest import Clock
@@ -37,14 +37,14 @@ def test_a_recognised_key_costs_no_query_for_a_few_seconds(
 ) -> None:
     made = new_project(settings)
     looked_up = 0
-    real = access._look_up
+    real = authentication._look_up
 
     async def counted(*arguments: Any) -> Any:
         nonlocal looked_up
         looked_up += 1
         return await real(*arguments)
 
-    monkeypatch.setattr(access, "_look_up", counted)
+    monkeypatch.setattr(authentication, "_look_up", counted)
 
     async def use(broker: Broker, key: str) -> None:
         await authenticate(broker, f"Bearer {made.project_id}:{key}", client_address="127.0.0.1", now=clock.now)

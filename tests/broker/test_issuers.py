@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from evergrant.broker.issuers import create_issuer, delete_issuer, list_issuers
-from evergrant.broker.runtime import open_broker
+from evergrant.broker.projects.trusted_issuers import create_issuer, delete_issuer, list_issuers
+from evergrant.broker.runtime.broker import open_broker
 from evergrant.db import TrustedIssuer
 from evergrant.errors import AlreadyExists, EvergrantError, InvalidValue, MissingArgument, NotFound
 from evergrant.settings import Settings

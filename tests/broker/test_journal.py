@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from sqlalchemy import select, update
 
-from evergrant.broker.journal import Entry, Journal
-from evergrant.broker.landing import replay
-from evergrant.broker.runtime import open_broker
+from evergrant.broker.refresh.landing import replay
+from evergrant.broker.runtime.broker import open_broker
+from evergrant.broker.runtime.journal import Entry, Journal
 from evergrant.crypto.sealed import Sealed
 from evergrant.db import Grant, GrantStatus
 from evergrant.settings import Settings

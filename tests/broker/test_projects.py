@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from evergrant.broker.projects import check_redirect_url, load_project, origin_of, set_redirect_origins
-from evergrant.broker.runtime import open_broker
+from evergrant.broker.projects.projects import check_redirect_url, load_project, origin_of, set_redirect_origins
+from evergrant.broker.runtime.broker import open_broker
 from evergrant.errors import InvalidValue, NotFound
 from evergrant.settings import Settings
 from tests.infra.installation import new_project

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from evergrant import clock
-from evergrant.broker.app_definition import AppDefinition
-from evergrant.broker.apps import create_app, load_app
-from evergrant.broker.projects import list_projects
-from evergrant.broker.quirks import quirks_from, quirks_of
-from evergrant.broker.runtime import Broker, open_broker
-from evergrant.broker.setup import initialise
-from evergrant.broker.templates import definition_of
+from evergrant.broker.apps.apps import create_app, load_app
+from evergrant.broker.apps.definition import AppDefinition
+from evergrant.broker.apps.quirks import quirks_from, quirks_of
+from evergrant.broker.apps.templates import definition_of
+from evergrant.broker.operations.setup import initialise
+from evergrant.broker.projects.projects import list_projects
+from evergrant.broker.runtime.broker import Broker, open_broker
 from evergrant.catalog.loader import load_catalogue
 from evergrant.db import OutboundApp
 from evergrant.errors import UpstreamRejected

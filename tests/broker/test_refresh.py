@@ -11,11 +11,12 @@ import httpx2
 import pytest
 from sqlalchemy import select, update
 
-from evergrant.broker import endpoints, lease, refresh, setbacks
-from evergrant.broker.apps import load_app
-from evergrant.broker.lease import LEASE_SECONDS, Held, Lease
-from evergrant.broker.refresh import Claim, refresh_grant
-from evergrant.broker.runtime import Broker, open_broker
+from evergrant.broker.apps.apps import load_app
+from evergrant.broker.refresh import failures, lease, refresh
+from evergrant.broker.refresh.lease import LEASE_SECONDS, Held, Lease
+from evergrant.broker.refresh.refresh import Claim, refresh_grant
+from evergrant.broker.runtime import endpoints
+from evergrant.broker.runtime.broker import Broker, open_broker
 from evergrant.db import Grant
 from evergrant.db.types import database_now
 from evergrant.errors import ReauthorizationRequired, UpstreamUnavailable
@@ -129,7 +130,7 @@ def test_while_the_provider_fails_a_valid_token_is_still_handed_out(
 def test_while_the_provider_fails_an_expired_token_is_never_handed_out(
     here: Installation, clock: Clock, fault: Fault, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(setbacks, "ON_DEMAND_PAUSE", (0.05, 0.05))
+    monkeypatch.setattr(failures, "ON_DEMAND_PAUSE", (0.05, 0.05))
     clock.advance(EXPIRED)
     here.provider.state.next_token_answers.append(fault)
     answer = here.backend.fetch()

@@ -9,8 +9,14 @@ from pydantic import SecretStr
 from sqlalchemy import LargeBinary, select
 from sqlalchemy.types import TypeDecorator
 
-from evergrant.broker.rotation import EVERYTHING_SEALED, Progress, reseal, rewrap_data_keys, start_new_data_keys
-from evergrant.broker.runtime import open_broker
+from evergrant.broker.operations.key_rotation import (
+    EVERYTHING_SEALED,
+    Progress,
+    reseal,
+    rewrap_data_keys,
+    start_new_data_keys,
+)
+from evergrant.broker.runtime.broker import open_broker
 from evergrant.crypto.keyring import data_key_id
 from evergrant.crypto.sealed import Slot
 from evergrant.db import Base, DataKeyRow, Grant

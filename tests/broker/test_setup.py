@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from evergrant.broker import setup
-from evergrant.broker.runtime import MASTER_KEY_FILE, create_master_key_file, load_keyring
+from evergrant.broker.operations import setup
+from evergrant.broker.runtime.broker import MASTER_KEY_FILE, create_master_key_file, load_keyring
 from evergrant.crypto.keyring import Keyring, new_master_key
 from evergrant.crypto.opaque import digest
 from evergrant.errors import ConfigurationError, InvalidValue

@@ -12,12 +12,13 @@ from sqlalchemy import insert, select, update
 
 from evergrant import clock as wall_clock
 from evergrant import refresher
-from evergrant.broker import tokens, usage
-from evergrant.broker.access import authenticate
-from evergrant.broker.grants import ResourceOwner, lifetime
-from evergrant.broker.runtime import Broker, open_broker
-from evergrant.broker.sweep import Wanted, claim_due
-from evergrant.broker.tokens import Token, fetch_token
+from evergrant.broker.access.authentication import authenticate
+from evergrant.broker.grants import last_used
+from evergrant.broker.grants.grants import ResourceOwner, lifetime
+from evergrant.broker.refresh.sweep import Wanted, claim_due
+from evergrant.broker.runtime.broker import Broker, open_broker
+from evergrant.broker.tokens import fetch
+from evergrant.broker.tokens.fetch import Token, fetch_token
 from evergrant.db import Grant, OutboundApp
 from evergrant.practice.faults import Fault, edited, instead
 from evergrant.settings import Settings
@@ -94,7 +95,7 @@ async def fetched(broker: Broker, here: Installation, clock: Clock) -> Token:
     backend = here.backend
     credential = f"Bearer {backend.project_id}:{backend.management_key}"
     principal = await authenticate(broker, credential, client_address="127.0.0.1", now=clock.now)
-    return await fetch_token(broker, principal, tokens.Wanted(APP_ID, ResourceOwner("alice")), now=clock.now)
+    return await fetch_token(broker, principal, fetch.Wanted(APP_ID, ResourceOwner("alice")), now=clock.now)
 
 
 def refreshes(here: Installation) -> int:
@@ -320,7 +321,7 @@ async def test_who_is_not_fetched_for_long_is_only_kept_alive_until_the_next_fet
             assert timedelta(days=6) <= grant.next_refresh_at - clock.now <= timedelta(days=8)
         # somebody fetches while the token is fresh, and that is enough to be kept fresh again
         token = await fetched(broker, here, clock)
-        await usage.write_down(broker)
+        await last_used.write_down(broker)
         found = await grants(broker)
         assert found["alice"].last_fetched_at == clock.now
         assert found["alice"].next_refresh_at == token.grant.fresh_until
@@ -336,7 +337,7 @@ async def test_fetching_is_written_down_once_a_day_at_most(here: Installation, c
     async with open_broker(here.settings) as broker:
         await fetched(broker, here, clock)
         assert len(broker.grants_used) == 1
-        await usage.write_down(broker)
+        await last_used.write_down(broker)
         clock.advance(60)
         await fetched(broker, here, clock)
         assert broker.grants_used == {}

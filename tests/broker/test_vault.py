@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from evergrant.broker import vault as vaults
-from evergrant.broker.runtime import load_keyring, open_broker
+from evergrant.broker.runtime import vault as vaults
+from evergrant.broker.runtime.broker import load_keyring, open_broker
 from evergrant.crypto.keyring import new_master_key
 from evergrant.crypto.sealed import Sealed, Slot
 from evergrant.errors import CannotOpenSealed

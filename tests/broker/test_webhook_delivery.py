@@ -13,12 +13,13 @@ from sqlalchemy import delete, event, select, update
 from standardwebhooks import WebhookVerificationError
 
 from evergrant import clock as wall_clock
-from evergrant.broker import webhook_delivery
-from evergrant.broker.audit_log import Wanted, search
-from evergrant.broker.runtime import Broker, open_broker
-from evergrant.broker.webhook_delivery import MAX_ATTEMPTS, PAUSES, claim_due, deliver_until
-from evergrant.broker.webhook_log import DeliveryFilter, clear_old_deliveries, list_deliveries, replay_failed
-from evergrant.broker.webhook_registry import (
+from evergrant.broker.audit.log import Wanted, search
+from evergrant.broker.runtime.broker import Broker, open_broker
+from evergrant.broker.webhooks import delivery as deliveries
+from evergrant.broker.webhooks.delivery import MAX_ATTEMPTS, PAUSES, claim_due, deliver_until
+from evergrant.broker.webhooks.log import DeliveryFilter, clear_old_deliveries, list_deliveries, replay_failed
+from evergrant.broker.webhooks.outbox import EventType, emit
+from evergrant.broker.webhooks.registry import (
     WebhookDefinition,
     WithSecret,
     create_webhook,
@@ -26,7 +27,6 @@ from evergrant.broker.webhook_registry import (
     load_webhook,
     rotate_secret,
 )
-from evergrant.broker.webhooks import EventType, emit
 from evergrant.db import Webhook, WebhookDelivery
 from evergrant.db.types import database_now
 from evergrant.errors import NotFound
@@ -309,8 +309,8 @@ async def test_a_receiver_that_hangs_holds_up_itself_alone(project: Project, hoo
         async with asyncio.timeout(10):
             while len(hooks.at("/a")) < 100:
                 await asyncio.sleep(0.05)
-        assert len(hooks.underway) == webhook_delivery.PER_WEBHOOK
-        assert len(hooks.at("/held")) == webhook_delivery.PER_WEBHOOK
+        assert len(hooks.underway) == deliveries.PER_WEBHOOK
+        assert len(hooks.at("/held")) == deliveries.PER_WEBHOOK
         hooks.held.clear()
         async with asyncio.timeout(10):
             while len(hooks.at("/held")) < 100:
@@ -335,7 +335,7 @@ async def test_a_failing_receiver_gets_one_delivery_at_a_time(project: Project, 
 async def test_a_receiver_that_takes_too_long_has_failed(
     project: Project, hooks: Receiver, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(webhook_delivery, "CALL_SECONDS", 0.3)
+    monkeypatch.setattr(deliveries, "CALL_SECONDS", 0.3)
     hooks.held.set()
     await project.webhook(f"{hooks.url}/held")
     await project.happens()
@@ -390,14 +390,14 @@ async def test_a_delivery_whose_process_died_is_made_again_when_the_lease_has_ru
     assert [one.id for one in hooks.received] == [claim.delivery.id]
     # and the one that was given up for dead changes nothing any more
     hooks.answer("/a", 500)
-    await webhook_delivery.attempt(project.broker, claim)
+    await deliveries.attempt(project.broker, claim)
     assert (await project.delivery()).status == "delivered"
 
 
 async def test_a_stop_waits_a_moment_and_leaves_what_is_cut_off_to_be_repeated(
     project: Project, hooks: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(webhook_delivery, "STOP_SECONDS", 0.2)
+    monkeypatch.setattr(deliveries, "STOP_SECONDS", 0.2)
     hooks.held.set()
     await project.webhook(f"{hooks.url}/held")
     await project.happens()

@@ -8,7 +8,7 @@ import httpx2
 import pytest
 from pydantic import SecretStr
 
-from evergrant.broker import access
+from evergrant.broker.access import authentication
 from evergrant.crypto.keyring import new_master_key
 from evergrant.settings import Settings
 from evergrant.web.app import create_app
@@ -127,8 +127,8 @@ def test_keys_are_made_with_limits_and_listed_without_their_text(
 def test_a_running_server_follows_within_five_seconds(
     evergrant: Evergrant, settings: Settings, project: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert access.REMEMBER_SECONDS < 5
-    monkeypatch.setattr(access, "REMEMBER_SECONDS", 0.2)
+    assert authentication.REMEMBER_SECONDS < 5
+    monkeypatch.setattr(authentication, "REMEMBER_SECONDS", 0.2)
     made = evergrant(settings, "keys", "create", "--json", "--name", "agent").json
     server = LiveApp(create_app(settings.model_copy(update={"refresher": False})))
     backend = Backend(server.url, project, made["managementKey"])

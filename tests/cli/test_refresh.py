@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from evergrant.broker import endpoints, progress
+from evergrant.broker.refresh import status
+from evergrant.broker.runtime import endpoints
 from evergrant.practice.faults import instead
 from evergrant.settings import Settings
 from tests.cli.conftest import Done, Evergrant
@@ -264,7 +265,7 @@ def test_of_very_many_connections_a_sample_is_projected_and_said_to_be(
     evergrant: Evergrant, here: Installation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     evergrant(here.settings, "refresh", "run", "--all")
-    monkeypatch.setattr(progress, "SAMPLE", 2)
+    monkeypatch.setattr(status, "SAMPLE", 2)
     for digit, user in enumerate(USERS, 1):
         execute(here.settings, f"UPDATE grants SET id = '{digit}0' || substr(id, 3) WHERE user_id = '{user}'")
     share = int(grants(here)["carol"]["id"][:12], 16) / 16**12  # two of three are in the first fifth of all ids

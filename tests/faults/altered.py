@@ -1,6 +1,6 @@
 """`evergrant`, with some of its constants and its clock altered: a test starts servers with this program.
 
-`ALTERED` is a JSON object of values by full name, for example {"evergrant.broker.lease.LEASE_SECONDS": 3}.
+`ALTERED` is a JSON object of values by full name, for example {"evergrant.broker.refresh.lease.LEASE_SECONDS": 3}.
 `CLOCK_OFFSET` is a file with the seconds by which this process's clock is wrong; it is read at every look at the clock,
 so that a test moves the clock while the process runs.
 """

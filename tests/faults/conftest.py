@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 import pytest
 from pydantic import SecretStr
 
-from evergrant.broker.lease import LEASE_SECONDS
-from evergrant.broker.refresh import CALL_SECONDS
+from evergrant.broker.refresh.lease import LEASE_SECONDS
+from evergrant.broker.refresh.refresh import CALL_SECONDS
 from evergrant.settings import Settings
 from tests.faults.clocks import Clocks
 from tests.faults.estate import SCALE, Estate, estate_of_processes
@@ -43,8 +43,8 @@ def shared_replicas(
 ) -> Iterator[Estate]:
     folder = tmp_path_factory.mktemp("replicas")
     altered = {
-        "evergrant.broker.lease.LEASE_SECONDS": LEASE_SECONDS / SCALE,
-        "evergrant.broker.refresh.CALL_SECONDS": CALL_SECONDS / SCALE,
+        "evergrant.broker.refresh.lease.LEASE_SECONDS": LEASE_SECONDS / SCALE,
+        "evergrant.broker.refresh.refresh.CALL_SECONDS": CALL_SECONDS / SCALE,
     }
     with fresh_postgres_database(postgres_server) as url:
         settings = Settings(

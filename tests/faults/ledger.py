@@ -7,8 +7,8 @@ from pathlib import Path
 
 from sqlalchemy import select
 
-from evergrant.broker.grants import token_slot
-from evergrant.broker.runtime import open_broker
+from evergrant.broker.grants.grants import token_slot
+from evergrant.broker.runtime.broker import open_broker
 from evergrant.db import Grant
 from evergrant.db.engine import database_url, make_engine
 from evergrant.practice.state import Family, ProviderState

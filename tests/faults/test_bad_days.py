@@ -5,7 +5,8 @@ from functools import partial
 
 import pytest
 
-from evergrant.broker import refresh, setbacks, tokens
+from evergrant.broker.refresh import failures, refresh
+from evergrant.broker.tokens import fetch
 from evergrant.practice.faults import Fault, dropped, edited, half_a_body, html, instead
 from evergrant.practice.state import ProviderState
 from tests.conftest import Clock
@@ -29,7 +30,7 @@ def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 @pytest.fixture
 def estate(shared: Estate, monkeypatch: pytest.MonkeyPatch) -> Iterator[Estate]:
     """What the module shares, on a good day, with a broker that tries again at once."""
-    monkeypatch.setattr(setbacks, "ON_DEMAND_PAUSE", (0.05, 0.05))
+    monkeypatch.setattr(failures, "ON_DEMAND_PAUSE", (0.05, 0.05))
     yield shared
     shared.good_day()
 
@@ -148,10 +149,10 @@ def test_callers_are_not_held_long_by_a_token_endpoint_that_hangs(
     estate: Estate, clock: Clock, book: Book, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A twenty-fifth of the real time. The refresh goes on, and lands."""
-    assert tokens.WAIT_SECONDS <= 25
-    assert tokens.WAIT_SECONDS_WITH_VALID_TOKEN <= 5
-    monkeypatch.setattr(tokens, "WAIT_SECONDS", tokens.WAIT_SECONDS / 25)
-    monkeypatch.setattr(tokens, "WAIT_SECONDS_WITH_VALID_TOKEN", tokens.WAIT_SECONDS_WITH_VALID_TOKEN / 25)
+    assert fetch.WAIT_SECONDS <= 25
+    assert fetch.WAIT_SECONDS_WITH_VALID_TOKEN <= 5
+    monkeypatch.setattr(fetch, "WAIT_SECONDS", fetch.WAIT_SECONDS / 25)
+    monkeypatch.setattr(fetch, "WAIT_SECONDS_WITH_VALID_TOKEN", fetch.WAIT_SECONDS_WITH_VALID_TOKEN / 25)
     valid = estate.consents(4, seconds=LIFETIME)
     before = access_tokens(valid)
     clock.advance(STALE)

@@ -15,7 +15,7 @@ import asyncpg
 import pytest
 from pydantic import SecretStr
 
-from evergrant.broker.lease import LEASE_SECONDS
+from evergrant.broker.refresh.lease import LEASE_SECONDS
 from evergrant.settings import Settings
 from tests.faults.conftest import Book
 from tests.faults.estate import SCALE, Estate, estate_of_processes, together, together_in_a_worker, wait_until

@@ -31,7 +31,7 @@ def test_sigterm_lets_refreshes_in_flight_land_and_answers_who_still_waits(
     settings: Settings, tmp_path: Path, book: Book
 ) -> None:
     clocks = Clocks(tmp_path, count=1)
-    altered = {"evergrant.broker.tokens.WAIT_SECONDS_WITH_VALID_TOKEN": 0.2}
+    altered = {"evergrant.broker.tokens.fetch.WAIT_SECONDS_WITH_VALID_TOKEN": 0.2}
     with (
         estate_of_processes(settings, 1, logs=tmp_path, altered=altered, clock_offsets=clocks.files) as estate,
         ThreadPoolExecutor(20) as pool,

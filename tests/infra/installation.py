@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import httpx2
 
-from evergrant.broker.setup import InitResult, initialise
+from evergrant.broker.operations.setup import InitResult, initialise
 from evergrant.practice.provider import create_provider
 from evergrant.practice.state import ProviderState
 from evergrant.settings import Settings

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from evergrant.broker.principal import FETCH_SCOPE
+from evergrant.broker.runtime.principal import FETCH_SCOPE
 from tests.infra.serving import LiveApp
 
 AUDIENCE = "https://api.example.com"

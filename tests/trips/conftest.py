@@ -13,8 +13,8 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import func, select
 
-from evergrant.broker.projects import set_redirect_origins
-from evergrant.broker.runtime import open_broker, open_database
+from evergrant.broker.projects.projects import set_redirect_origins
+from evergrant.broker.runtime.broker import open_broker, open_database
 from evergrant.db import Grant
 from evergrant.settings import Settings
 from tests.infra.databases import fresh_postgres_database, fresh_sqlite_database

@@ -11,7 +11,7 @@ import pytest
 from joserfc import jwt
 from joserfc.jwk import ECKey
 
-from evergrant.broker import runtime
+from evergrant.broker.runtime import broker
 from evergrant.oauth2.transport import open_http
 from evergrant.practice.faults import Fault, dropped, edited, half_a_body, html, instead, slow
 from evergrant.settings import Settings
@@ -335,7 +335,7 @@ class TestTheWayBack:
 def test_a_provider_that_hangs_ends_the_trip_in_time(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, user: str
 ) -> None:
-    monkeypatch.setattr(runtime, "open_http", partial(open_http, total_seconds=0.5))
+    monkeypatch.setattr(broker, "open_http", partial(open_http, total_seconds=0.5))
     with installation(settings.model_copy(update={"refresher": False})) as here:
         browser = here.browser()
         location = browser.allow(browser.agree(here.backend.connect_url(user)))

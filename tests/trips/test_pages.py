@@ -11,7 +11,7 @@ import httpx2
 import pytest
 from sqlalchemy import update
 
-from evergrant.broker.runtime import open_database
+from evergrant.broker.runtime.broker import open_database
 from evergrant.db import Project
 from evergrant.practice.faults import edited
 from evergrant.settings import Settings

@@ -12,8 +12,8 @@ import pytest
 from pydantic import SecretStr
 
 from evergrant import clock
-from evergrant.broker.keys import NewKey, create_key
-from evergrant.broker.runtime import open_broker
+from evergrant.broker.access.management_keys import NewKey, create_key
+from evergrant.broker.runtime.broker import open_broker
 from evergrant.settings import Settings
 from tests.infra.databases import fresh_postgres_database, fresh_sqlite_database
 from tests.infra.installation import Backend, Installation, installation

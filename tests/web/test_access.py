@@ -8,9 +8,9 @@ from typing import Any
 import httpx2
 import pytest
 
-from evergrant.broker.keys import set_key_disabled
-from evergrant.broker.principal import Permission
-from evergrant.broker.runtime import open_broker
+from evergrant.broker.access.management_keys import set_key_disabled
+from evergrant.broker.runtime.broker import open_broker
+from evergrant.broker.runtime.principal import Permission
 from tests.conftest import Clock
 from tests.infra.installation import APP_ID, BACK, SCOPES, Backend, Installation, new_project
 from tests.infra.rows import dump

@@ -10,10 +10,10 @@ import httpx2
 import pytest
 
 from evergrant import clock
-from evergrant.broker.access import authenticate, write_down_use
-from evergrant.broker.audit_log import OWN_ACTIONS
-from evergrant.broker.rotation import start_new_data_keys
-from evergrant.broker.runtime import open_broker
+from evergrant.broker.access.authentication import authenticate, write_down_use
+from evergrant.broker.audit.log import OWN_ACTIONS
+from evergrant.broker.operations.key_rotation import start_new_data_keys
+from evergrant.broker.runtime.broker import open_broker
 from evergrant.db import AuditEvent
 from tests.infra.installation import APP_ID, BACK, Backend, Installation
 from tests.web.conftest import MakeBackend

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from evergrant.broker.principal import Permission
+from evergrant.broker.runtime.principal import Permission
 from evergrant.practice.faults import instead
 from tests.conftest import Clock
 from tests.infra.installation import APP_ID, Installation, new_project

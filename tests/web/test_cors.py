@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import httpx2
 import pytest
 
-from evergrant.broker.projects import set_redirect_origins
-from evergrant.broker.runtime import open_broker
+from evergrant.broker.projects.projects import set_redirect_origins
+from evergrant.broker.runtime.broker import open_broker
 from tests.infra.installation import APP_ID, BACK, Installation, new_project
 from tests.infra.issuer import Issuer, issuer
 from tests.web.users import trust

@@ -10,9 +10,9 @@ import httpx2
 import pytest
 
 from evergrant import clock as wall_clock
-from evergrant.broker.principal import Permission
-from evergrant.broker.revocation import MAX_ATTEMPTS, revoke_due
-from evergrant.broker.runtime import open_broker
+from evergrant.broker.connections.revocation import MAX_ATTEMPTS, revoke_due
+from evergrant.broker.runtime.broker import open_broker
+from evergrant.broker.runtime.principal import Permission
 from evergrant.practice.faults import slow
 from evergrant.refresher import refresh_until
 from tests.conftest import Clock

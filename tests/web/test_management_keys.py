@@ -9,9 +9,9 @@ import httpx2
 import pytest
 
 from evergrant import clock
-from evergrant.broker.access import authenticate, write_down_use
-from evergrant.broker.runtime import open_broker
-from evergrant.broker.setup import initialise
+from evergrant.broker.access.authentication import authenticate, write_down_use
+from evergrant.broker.operations.setup import initialise
+from evergrant.broker.runtime.broker import open_broker
 from tests.infra.installation import Backend, Installation
 from tests.web.conftest import MakeBackend
 

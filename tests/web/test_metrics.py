@@ -17,10 +17,12 @@ from pydantic import SecretStr
 from sqlalchemy import event, insert
 
 from evergrant import clock
-from evergrant.broker import backlog, endpoints, exposition
-from evergrant.broker.projects import create_project
-from evergrant.broker.runtime import open_broker
-from evergrant.broker.setup import prepare
+from evergrant.broker.operations import metrics
+from evergrant.broker.operations.setup import prepare
+from evergrant.broker.projects.projects import create_project
+from evergrant.broker.refresh import backlog
+from evergrant.broker.runtime import endpoints
+from evergrant.broker.runtime.broker import open_broker
 from evergrant.crypto.keyring import new_master_key
 from evergrant.db import Grant, OutboundApp
 from evergrant.metrics import FETCH_OUTCOMES
@@ -39,8 +41,8 @@ Labels = Mapping[str, str]
 
 @pytest.fixture(autouse=True)
 def _every_scrape_asks_the_database(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exposition, "KEEP_SECONDS", 0.0)
-    monkeypatch.setattr(exposition, "KEEP_SHARE", 0.0)
+    monkeypatch.setattr(metrics, "KEEP_SECONDS", 0.0)
+    monkeypatch.setattr(metrics, "KEEP_SHARE", 0.0)
 
 
 class Scrape:
@@ -226,11 +228,11 @@ def test_within_ten_seconds_the_database_is_not_asked_again(
     here = connected
     execute(here.settings, "UPDATE grants SET next_refresh_at = NULL")
     assert scrape(here).value("grants_due", app=APP_ID) == 0
-    monkeypatch.setattr(exposition, "KEEP_SECONDS", 10.0)
+    monkeypatch.setattr(metrics, "KEEP_SECONDS", 10.0)
     past = "'2026-01-01 00:00:00.000000'" if here.settings.uses_sqlite else "now()"
     execute(here.settings, f"UPDATE grants SET next_refresh_at = {past}")
     assert scrape(here).value("grants_due", app=APP_ID) == 0
-    monkeypatch.setattr(exposition, "KEEP_SECONDS", 0.0)
+    monkeypatch.setattr(metrics, "KEEP_SECONDS", 0.0)
     assert scrape(here).value("grants_due", app=APP_ID) > 0
     execute(here.settings, "UPDATE grants SET next_refresh_at = NULL")
 
@@ -345,7 +347,7 @@ async def test_while_the_database_is_away_the_rest_is_told(
 async def test_a_scrape_does_not_wait_for_a_database_that_is_slow(
     postgresql_url: str, data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exposition, "WAIT_SECONDS", 0.2)
+    monkeypatch.setattr(metrics, "WAIT_SECONDS", 0.2)
     settings = Settings(
         data_dir=data_dir, database_url=SecretStr(postgresql_url), master_keys=SecretStr(new_master_key())
     )

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from evergrant.broker import policies as broker_policies
+from evergrant.broker.access import policies as broker_policies
 from tests.infra.installation import APP_ID, BACK, SCOPES, Backend, Installation, new_project
 from tests.infra.issuer import Issuer, issuer
 from tests.infra.rows import dump

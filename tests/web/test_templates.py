@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from evergrant.broker.principal import Permission
+from evergrant.broker.runtime.principal import Permission
 from tests.infra.installation import Installation
 from tests.infra.rows import dump
 from tests.web.conftest import MakeBackend

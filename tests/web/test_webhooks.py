@@ -8,12 +8,12 @@ from typing import Any, get_args
 
 import pytest
 
-from evergrant.broker import uploads
-from evergrant.broker.principal import ALL_PERMISSIONS, Permission
-from evergrant.broker.runtime import Broker, open_broker
-from evergrant.broker.webhook_delivery import deliver_until
-from evergrant.broker.webhook_registry import MAX_WEBHOOKS
-from evergrant.broker.webhooks import SUBSCRIBABLE
+from evergrant.broker.connections import upload
+from evergrant.broker.runtime.broker import Broker, open_broker
+from evergrant.broker.runtime.principal import ALL_PERMISSIONS, Permission
+from evergrant.broker.webhooks.delivery import deliver_until
+from evergrant.broker.webhooks.outbox import SUBSCRIBABLE
+from evergrant.broker.webhooks.registry import MAX_WEBHOOKS
 from evergrant.db import Webhook, WebhookDelivery
 from evergrant.errors import Unavailable
 from evergrant.practice.faults import instead
@@ -190,7 +190,7 @@ def test_a_change_that_is_rolled_back_is_not_told(
     async def away(*_: object, **__: object) -> None:
         raise Unavailable
 
-    monkeypatch.setattr(uploads, "record", away)  # the last statement of the transaction
+    monkeypatch.setattr(upload, "record", away)  # the last statement of the transaction
     body = {"appId": APP_ID, "userId": someone(), "refreshToken": "rt", "scopes": ["a"]}
     assert here.backend.post("app/user/oauthtoken/upload", body).status_code == 503
     monkeypatch.undo()

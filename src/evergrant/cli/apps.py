@@ -8,13 +8,13 @@ import click
 from pydantic import SecretStr
 
 from evergrant import clock
-from evergrant.broker import apps as use_cases
-from evergrant.broker.app_definition import AppDefinition
-from evergrant.broker.deletion import delete_app
-from evergrant.broker.provider import CALLBACK_PATH, callback_url
-from evergrant.broker.runtime import Broker
-from evergrant.broker.templates import definition_of, find_template
-from evergrant.broker.variables import app_problems
+from evergrant.broker.apps import apps as use_cases
+from evergrant.broker.apps.definition import AppDefinition
+from evergrant.broker.apps.provider_client import CALLBACK_PATH, callback_url
+from evergrant.broker.apps.templates import definition_of, find_template
+from evergrant.broker.apps.variables import app_problems
+from evergrant.broker.connections.deletion import delete_app
+from evergrant.broker.runtime.broker import Broker
 from evergrant.catalog.loader import load_catalogue
 from evergrant.catalog.template import Template
 from evergrant.cli.running import json_option, print_rows, project_option, run, settings_for_commands, the_project

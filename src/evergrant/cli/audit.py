@@ -7,10 +7,10 @@ from typing import Any
 
 import click
 
-from evergrant.broker import audit_log
-from evergrant.broker.audit_log import MAX_RECORDS, Verified, Wanted
-from evergrant.broker.projects import list_projects
-from evergrant.broker.runtime import Broker
+from evergrant.broker.audit import log as audit_log
+from evergrant.broker.audit.log import MAX_RECORDS, Verified, Wanted
+from evergrant.broker.projects.projects import list_projects
+from evergrant.broker.runtime.broker import Broker
 from evergrant.cli.running import json_option, print_rows, project_option, run, the_project
 from evergrant.db import AuditEvent
 

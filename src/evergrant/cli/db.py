@@ -4,7 +4,7 @@ import asyncio
 
 import click
 
-from evergrant.broker.setup import upgrade
+from evergrant.broker.operations.setup import upgrade
 from evergrant.cli.running import settings_for_commands
 
 

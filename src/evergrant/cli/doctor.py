@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from evergrant.broker.checkup import Finding, examine
+from evergrant.broker.operations.doctor import Finding, examine
 from evergrant.cli.running import json_option, settings_for_commands
 from evergrant.errors import ConfigurationError
 from evergrant.settings import Settings

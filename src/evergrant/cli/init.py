@@ -5,8 +5,8 @@ import json
 
 import click
 
-from evergrant.broker.audit import Actor, actor
-from evergrant.broker.setup import InitResult, initialise
+from evergrant.broker.audit.record import Actor, actor
+from evergrant.broker.operations.setup import InitResult, initialise
 from evergrant.cli.running import settings_for_commands
 
 

@@ -3,8 +3,8 @@
 import click
 
 from evergrant import clock
-from evergrant.broker.issuers import create_issuer, delete_issuer, list_issuers
-from evergrant.broker.runtime import Broker
+from evergrant.broker.projects.trusted_issuers import create_issuer, delete_issuer, list_issuers
+from evergrant.broker.runtime.broker import Broker
 from evergrant.cli.running import json_option, print_rows, project_option, run, the_project
 
 

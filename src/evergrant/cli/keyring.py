@@ -5,9 +5,9 @@ import asyncio
 import click
 
 from evergrant import clock
-from evergrant.broker.rotation import Progress, reseal, rewrap_data_keys, start_new_data_keys
-from evergrant.broker.runtime import Broker
-from evergrant.broker.vault import RESERVATION_SECONDS
+from evergrant.broker.operations.key_rotation import Progress, reseal, rewrap_data_keys, start_new_data_keys
+from evergrant.broker.runtime.broker import Broker
+from evergrant.broker.runtime.vault import RESERVATION_SECONDS
 from evergrant.cli.running import run
 from evergrant.crypto.keyring import new_master_key
 

@@ -6,9 +6,9 @@ from datetime import timedelta
 import click
 
 from evergrant import clock
-from evergrant.broker.keys import NewKey, create_key, delete_key, list_keys, set_key_disabled
-from evergrant.broker.principal import Permission
-from evergrant.broker.runtime import Broker
+from evergrant.broker.access.management_keys import NewKey, create_key, delete_key, list_keys, set_key_disabled
+from evergrant.broker.runtime.broker import Broker
+from evergrant.broker.runtime.principal import Permission
 from evergrant.cli.running import json_option, print_rows, project_option, run, the_project
 
 

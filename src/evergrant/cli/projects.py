@@ -2,8 +2,8 @@
 
 import click
 
-from evergrant.broker.projects import list_projects, load_project, set_redirect_origins
-from evergrant.broker.runtime import Broker
+from evergrant.broker.projects.projects import list_projects, load_project, set_redirect_origins
+from evergrant.broker.runtime.broker import Broker
 from evergrant.cli.running import json_option, print_rows, run
 
 

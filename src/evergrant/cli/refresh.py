@@ -10,12 +10,12 @@ from typing import Any
 import click
 
 from evergrant import clock
-from evergrant.broker.backlog import CAP
-from evergrant.broker.catch_up import CatchUp, Outcome, chosen_apps, plan
-from evergrant.broker.journal import Census
-from evergrant.broker.progress import RATE_WINDOW, AppProgress, Progress, read_progress
-from evergrant.broker.projects import load_project
-from evergrant.broker.runtime import Broker
+from evergrant.broker.projects.projects import load_project
+from evergrant.broker.refresh.backlog import CAP
+from evergrant.broker.refresh.manual_run import CatchUp, Outcome, chosen_apps, plan
+from evergrant.broker.refresh.status import RATE_WINDOW, AppProgress, Progress, read_progress
+from evergrant.broker.runtime.broker import Broker
+from evergrant.broker.runtime.journal import Census
 from evergrant.cli.running import json_option, print_rows, run
 from evergrant.db import OutboundApp
 

@@ -7,9 +7,9 @@ from typing import Any, TypeVar
 
 import click
 
-from evergrant.broker.audit import Actor, actor
-from evergrant.broker.projects import list_projects, load_project
-from evergrant.broker.runtime import Broker, open_broker
+from evergrant.broker.audit.record import Actor, actor
+from evergrant.broker.projects.projects import list_projects, load_project
+from evergrant.broker.runtime.broker import Broker, open_broker
 from evergrant.errors import InvalidRequest
 from evergrant.logs import configure_logging
 from evergrant.settings import Settings, load_settings

@@ -13,7 +13,7 @@ import click
 import uvicorn
 
 from evergrant import refresher as background
-from evergrant.broker.setup import prepare
+from evergrant.broker.operations.setup import prepare
 from evergrant.logs import configure_logging
 from evergrant.settings import PREFIX, Settings, load_settings, share_folder_with_workers
 from evergrant.web.app import create_refresher_app

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from evergrant.broker.templates import find_template, search_templates
+from evergrant.broker.apps.templates import find_template, search_templates
 from evergrant.catalog.loader import check_file, load_catalogue
 from evergrant.catalog.template import Template, Variable
 from evergrant.cli.running import json_option, print_rows, settings_for_commands

@@ -5,11 +5,12 @@ from datetime import UTC, datetime
 import click
 
 from evergrant import clock
-from evergrant.broker import webhook_log, webhook_registry
-from evergrant.broker.runtime import Broker
-from evergrant.broker.webhook_log import DeliveryFilter
-from evergrant.broker.webhook_registry import MAX_OVERLAP_SECONDS, WebhookDefinition, WithSecret
-from evergrant.broker.webhooks import SUBSCRIBABLE
+from evergrant.broker.runtime.broker import Broker
+from evergrant.broker.webhooks import log as webhook_log
+from evergrant.broker.webhooks import registry as webhook_registry
+from evergrant.broker.webhooks.log import DeliveryFilter
+from evergrant.broker.webhooks.outbox import SUBSCRIBABLE
+from evergrant.broker.webhooks.registry import MAX_OVERLAP_SECONDS, WebhookDefinition, WithSecret
 from evergrant.cli.running import json_option, print_rows, project_option, run, the_project
 from evergrant.db import WebhookDelivery
 

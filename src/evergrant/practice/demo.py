@@ -16,7 +16,7 @@ import httpx2
 import uvicorn
 from pydantic import SecretStr
 
-from evergrant.broker.setup import InitResult, initialise
+from evergrant.broker.operations.setup import InitResult, initialise
 from evergrant.errors import ConfigurationError
 from evergrant.practice.guide import create_guide, create_practice_site
 from evergrant.practice.provider import create_provider

@@ -12,11 +12,11 @@ from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
 
 from evergrant import __version__
-from evergrant.broker import usage
-from evergrant.broker.access import write_down_use
-from evergrant.broker.exposition import Exposition
-from evergrant.broker.runtime import Broker, open_broker
-from evergrant.broker.webhook_delivery import deliver_until
+from evergrant.broker.access.authentication import write_down_use
+from evergrant.broker.grants import last_used
+from evergrant.broker.operations.metrics import Exposition
+from evergrant.broker.runtime.broker import Broker, open_broker
+from evergrant.broker.webhooks.delivery import deliver_until
 from evergrant.errors import EvergrantError
 from evergrant.logs import configure_logging
 from evergrant.refresher import refresh_until
@@ -152,6 +152,6 @@ async def _write_down_use(broker: Broker, stop: asyncio.Event) -> None:
             await asyncio.wait_for(stop.wait(), WRITE_DOWN_SECONDS)
         try:
             await write_down_use(broker)
-            await usage.write_down(broker)
+            await last_used.write_down(broker)
         except EvergrantError:
             log.warning("could not write down when keys and connections were used", exc_info=True)

@@ -3,7 +3,7 @@
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse, Response
 
-from evergrant.broker.registration import client_metadata
+from evergrant.broker.apps.dynamic_registration import client_metadata
 from evergrant.web.deps import BrokerDep
 
 router = APIRouter(include_in_schema=False)

@@ -8,11 +8,13 @@ from fastapi import APIRouter, Depends, Form, Request
 from fastapi.responses import RedirectResponse, Response
 
 from evergrant import clock
-from evergrant.broker import completion, connect, trips, variables
-from evergrant.broker.audit import Actor, actor
-from evergrant.broker.provider import CALLBACK_PATH
-from evergrant.broker.runtime import Broker
-from evergrant.broker.trips import Trip
+from evergrant.broker.apps import variables
+from evergrant.broker.apps.provider_client import CALLBACK_PATH
+from evergrant.broker.audit.record import Actor, actor
+from evergrant.broker.connect.authorization_requests import Trip, described_scopes, failure_url
+from evergrant.broker.connect.callback import complete
+from evergrant.broker.connect.start import cancel, find_by_state, find_by_ticket, leave_for_provider
+from evergrant.broker.runtime.broker import Broker
 from evergrant.catalog.template import Variable
 from evergrant.errors import AppNotFound, ConnectFailed, EvergrantError
 from evergrant.web.deps import BrokerDep, limit_address
@@ -67,7 +69,7 @@ async def decide(ticket: str, request: Request, broker: BrokerDep, decision: str
         if wrong := variables.wrong_answers(asked, answers):
             return _consent_page(trip, asked, answers, wrong)
         return await _leave(broker, trip, browser, answers)
-    return _send(await connect.cancel(broker, trip, now=clock.utcnow()) or f"{RESULT_PATH}?err=access_denied")
+    return _send(await cancel(broker, trip, now=clock.utcnow()) or f"{RESULT_PATH}?err=access_denied")
 
 
 @router.get(CALLBACK_PATH)
@@ -75,16 +77,16 @@ async def callback(request: Request, broker: BrokerDep) -> Response:
     """Take the provider's answer."""
     params = dict(request.query_params)
     now = clock.utcnow()
-    trip = await connect.find_by_state(broker, params.get("state", ""), browser=_browser(request, broker), now=now)
+    trip = await find_by_state(broker, params.get("state", ""), browser=_browser(request, broker), now=now)
     _acts(trip, request)
     try:
-        return _send(await completion.complete(broker, trip, params, now=now) or RESULT_PATH)
+        return _send(await complete(broker, trip, params, now=now) or RESULT_PATH)
     except ConnectFailed as error:
-        return _send(trips.failure_url(trip, error) or f"{RESULT_PATH}?err={error.error}")
+        return _send(failure_url(trip, error) or f"{RESULT_PATH}?err={error.error}")
     except EvergrantError:
         # Ours to mend, and in the log; the application still gets its user back.
         own = ConnectFailed("server_error", "evergrant could not finish the connection.")
-        location = trips.failure_url(trip, own)
+        location = failure_url(trip, own)
         if not location:
             raise
         return _send(location)
@@ -108,7 +110,7 @@ async def result(err: str = "") -> Response:
 
 async def _find(broker: Broker, ticket: str, request: Request) -> Trip:
     try:
-        trip = await connect.find_by_ticket(broker, ticket, now=clock.utcnow())
+        trip = await find_by_ticket(broker, ticket, now=clock.utcnow())
     except AppNotFound:
         raise ConnectFailed("invalid_ticket", "The application no longer offers this connection.") from None
     _acts(trip, request)
@@ -135,7 +137,7 @@ def _consent_page(
         owner_user=trip.request.user_id or trip.request.granted_by,
         tenant=trip.request.tenant_id,
         for_tenant=not trip.request.user_id,
-        scopes=trips.described_scopes(trip),
+        scopes=described_scopes(trip),
         questions=asked,
         answers=answers or {name: variable.default for name, variable in asked.items()},
         wrong=wrong or {},
@@ -144,7 +146,7 @@ def _consent_page(
 
 async def _leave(broker: Broker, trip: Trip, browser: str, answers: Mapping[str, str] | None = None) -> Response:
     now = clock.utcnow()
-    return _send(await connect.leave_for_provider(broker, trip, browser=browser, answers=answers, now=now))
+    return _send(await leave_for_provider(broker, trip, browser=browser, answers=answers, now=now))
 
 
 def _send(location: str) -> Response:

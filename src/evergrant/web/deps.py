@@ -6,10 +6,10 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from evergrant import clock
-from evergrant.broker.access import authenticate
-from evergrant.broker.audit import Actor, actor
-from evergrant.broker.principal import Permission, Principal
-from evergrant.broker.runtime import Broker
+from evergrant.broker.access.authentication import authenticate
+from evergrant.broker.audit.record import Actor, actor
+from evergrant.broker.runtime.broker import Broker
+from evergrant.broker.runtime.principal import Permission, Principal
 
 
 def get_broker(request: Request) -> Broker:

@@ -6,7 +6,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
-from evergrant.broker.exposition import Exposition
+from evergrant.broker.operations.metrics import Exposition
 from evergrant.crypto.opaque import digest, equal
 from evergrant.web.deps import get_broker
 

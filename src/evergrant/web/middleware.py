@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from evergrant.broker.runtime import Broker
+from evergrant.broker.runtime.broker import Broker
 from evergrant.errors import RequestTooLarge
 from evergrant.logs import request_id
 

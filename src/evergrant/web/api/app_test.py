@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter
 
-from evergrant.broker.diagnosis import diagnose
+from evergrant.broker.apps.check import diagnose
 from evergrant.web.api.wire import AppId, WireModel, errors, example
 from evergrant.web.deps import AppsReader, BrokerDep
 

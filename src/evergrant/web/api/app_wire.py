@@ -5,9 +5,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, Strict, model_validator
 
-from evergrant.broker.app_definition import AppDefinition
-from evergrant.broker.provider import callback_url
-from evergrant.broker.runtime import Broker
+from evergrant.broker.apps.definition import AppDefinition
+from evergrant.broker.apps.provider_client import callback_url
+from evergrant.broker.runtime.broker import Broker
 from evergrant.db import OutboundApp
 from evergrant.web.api.app_examples import DEFINED, SECRET, STORED
 from evergrant.web.api.wire import AppId, Flag, SecretText, StrictWireModel, Text, WireModel, example

@@ -5,8 +5,8 @@ from typing import Annotated
 from fastapi import APIRouter, Path
 
 from evergrant import clock
-from evergrant.broker import apps
-from evergrant.broker.deletion import delete_app as delete_app_with_connections
+from evergrant.broker.apps import apps
+from evergrant.broker.connections.deletion import delete_app as delete_app_with_connections
 from evergrant.errors import InvalidRequest
 from evergrant.web.api.app_wire import (
     AppAnswer,

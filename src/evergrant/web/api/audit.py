@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter
 from pydantic import AfterValidator, Field
 
-from evergrant.broker import audit_log
-from evergrant.broker.audit_log import MAX_RECORDS, Reported, Wanted
+from evergrant.broker.audit import log as audit_log
+from evergrant.broker.audit.log import MAX_RECORDS, Reported, Wanted
 from evergrant.db import AuditEvent
 from evergrant.web.api.app_wire import Nothing
 from evergrant.web.api.wire import Flag, OptionalId, OwnerId, Text, WireModel, errors, example

@@ -4,9 +4,9 @@ from fastapi import APIRouter
 from pydantic import AliasChoices, Field
 
 from evergrant import clock
-from evergrant.broker import completion, connect
-from evergrant.broker.connect import ConnectWish
-from evergrant.broker.grants import ResourceOwner
+from evergrant.broker.connect.callback import confirm
+from evergrant.broker.connect.start import ConnectWish, begin
+from evergrant.broker.grants.grants import ResourceOwner
 from evergrant.errors import InvalidValue, MissingArgument
 from evergrant.web.api.app_wire import Nothing, ShortText
 from evergrant.web.api.wire import AppId, Flag, OptionalId, OwnerId, WireModel, errors, example
@@ -111,7 +111,7 @@ async def start_connect(body: Connect, broker: BrokerDep, principal: ConnectorOr
         resources=tuple(body.options.resources),
         variables=body.options.variables,
     )
-    url = await connect.begin(broker, principal, wish, now=clock.utcnow())
+    url = await begin(broker, principal, wish, now=clock.utcnow())
     return ConnectAnswer(url=url)
 
 
@@ -137,7 +137,7 @@ for path, handler, summary in (
 @router.post("/v1/mgmt/outbound/app/connect/confirm", summary="Confirm who connected", responses=errors(400, 404, 413))
 async def confirm_connect(body: Confirm, broker: BrokerDep, principal: Connector) -> Nothing:
     """Make a pending connection usable. A confirmation for another user than was meant deletes it instead."""
-    await completion.confirm(
+    await confirm(
         broker,
         principal,
         confirmation=body.confirmation,

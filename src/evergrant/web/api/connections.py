@@ -7,8 +7,8 @@ from fastapi import APIRouter, Query
 from pydantic import Field
 
 from evergrant import clock
-from evergrant.broker import deletion, listing
-from evergrant.broker.listing import GrantFilter, GrantMetadata
+from evergrant.broker.connections import deletion, listing
+from evergrant.broker.connections.listing import GrantFilter, GrantMetadata
 from evergrant.errors import MissingArgument
 from evergrant.web.api.app_wire import Nothing
 from evergrant.web.api.wire import OptionalId, Text, WireModel, errors, example

@@ -11,11 +11,11 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 
 from evergrant import clock
-from evergrant.broker.access import authenticate
-from evergrant.broker.audit import Actor, actor
-from evergrant.broker.exchange import Exchange, exchange
-from evergrant.broker.principal import Principal
-from evergrant.broker.tokens import Token
+from evergrant.broker.access.authentication import authenticate
+from evergrant.broker.audit.record import Actor, actor
+from evergrant.broker.runtime.principal import Principal
+from evergrant.broker.tokens.exchange import Exchange, exchange
+from evergrant.broker.tokens.fetch import Token
 from evergrant.errors import (
     AppNotFound,
     AuthenticationFailed,

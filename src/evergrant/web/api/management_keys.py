@@ -7,9 +7,9 @@ from fastapi import APIRouter, Query
 from pydantic import Field
 
 from evergrant import clock
-from evergrant.broker import keys
-from evergrant.broker.keys import KeyChange
-from evergrant.broker.principal import ALL_PERMISSIONS, Permission
+from evergrant.broker.access import management_keys
+from evergrant.broker.access.management_keys import KeyChange
+from evergrant.broker.runtime.principal import ALL_PERMISSIONS, Permission
 from evergrant.db import ManagementKey
 from evergrant.errors import InvalidRequest, InvalidValue, MissingArgument
 from evergrant.web.api.wire import AppId, Text, WireModel, errors, example
@@ -224,7 +224,7 @@ async def create_key(body: CreateKey, broker: BrokerDep, principal: KeysKeeper) 
     permissions = permissions_of(body, principal.project_id)
     try:
         async with broker.database.write() as session:
-            made = await keys.create_key(
+            made = await management_keys.create_key(
                 session,
                 principal.project_id,
                 name=body.name,
@@ -238,7 +238,7 @@ async def create_key(body: CreateKey, broker: BrokerDep, principal: KeysKeeper) 
             )
     except InvalidRequest as error:
         raise _in_our_words(error) from None
-    key = await keys.load_key(broker, principal.project_id, made.id)
+    key = await management_keys.load_key(broker, principal.project_id, made.id)
     return NewKeyAnswer(key=key_body(key), cleartext=made.text)
 
 
@@ -256,7 +256,7 @@ async def update_key(body: UpdateKey, broker: BrokerDep, principal: KeysKeeper) 
         allowed_cidrs=body.permitted_ips,
         disabled=body.status == "inactive",
     )
-    return KeyAnswer(key=key_body(await keys.update_key(broker, principal, body.id, change)))
+    return KeyAnswer(key=key_body(await management_keys.update_key(broker, principal, body.id, change)))
 
 
 @router.get("", summary="Load a management key", responses=errors(400, 404))
@@ -264,16 +264,16 @@ async def load_key(
     key_id: Annotated[KeyId, Query(alias="id", examples=["5yZ1cK8vQd3w"])], broker: BrokerDep, principal: KeysKeeper
 ) -> KeyAnswer:
     """Return one key."""
-    return KeyAnswer(key=key_body(await keys.load_key(broker, principal.project_id, key_id)))
+    return KeyAnswer(key=key_body(await management_keys.load_key(broker, principal.project_id, key_id)))
 
 
 @router.post("/delete", summary="Delete management keys", responses=errors(400, 413))
 async def delete_keys(body: DeleteKeys, broker: BrokerDep, principal: KeysKeeper) -> DeletedAnswer:
     """Delete keys, within 5 seconds everywhere. Ids that there are no keys for are passed over."""
-    return DeletedAnswer(total=await keys.delete_keys(broker, principal, body.ids))
+    return DeletedAnswer(total=await management_keys.delete_keys(broker, principal, body.ids))
 
 
 @router.get("/search", summary="Load all management keys", responses=errors())
 async def search_keys(broker: BrokerDep, principal: KeysKeeper) -> KeysAnswer:
     """Return the project's keys, oldest first."""
-    return KeysAnswer(keys=[key_body(key) for key in await keys.list_keys(broker, principal.project_id)])
+    return KeysAnswer(keys=[key_body(key) for key in await management_keys.list_keys(broker, principal.project_id)])

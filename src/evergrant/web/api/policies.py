@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query
 from pydantic import Field
 
 from evergrant import clock
-from evergrant.broker import policies
+from evergrant.broker.access import policies
 from evergrant.db import AccessPolicy
 from evergrant.web.api.app_wire import Nothing, ShortText
 from evergrant.web.api.wire import AppId, StrictWireModel, WireModel, errors, example

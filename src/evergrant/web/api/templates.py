@@ -8,10 +8,10 @@ from pydantic import Field, ValidationError
 from pydantic.alias_generators import to_camel
 
 from evergrant import clock
-from evergrant.broker import apps
-from evergrant.broker.app_definition import AppDefinition
-from evergrant.broker.principal import Permission
-from evergrant.broker.templates import definition_of, find_template
+from evergrant.broker.apps import apps
+from evergrant.broker.apps.definition import AppDefinition
+from evergrant.broker.apps.templates import definition_of, find_template
+from evergrant.broker.runtime.principal import Permission
 from evergrant.catalog.loader import dcr_presets
 from evergrant.catalog.template import Template, Variable
 from evergrant.errors import InvalidValue, NotFound

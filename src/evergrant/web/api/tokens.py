@@ -11,9 +11,9 @@ from pydantic import Field
 from pydantic_core import to_json
 
 from evergrant import clock
-from evergrant.broker.grants import ResourceOwner
-from evergrant.broker.principal import Permission, Principal
-from evergrant.broker.tokens import Token, Wanted, fetch_token, parse_scopes
+from evergrant.broker.grants.grants import ResourceOwner
+from evergrant.broker.runtime.principal import Permission, Principal
+from evergrant.broker.tokens.fetch import Token, Wanted, fetch_token, parse_scopes
 from evergrant.metrics import FetchTimer
 from evergrant.web.api.wire import AppId, Flag, OptionalId, OwnerId, Text, WireModel, errors, example, read_body
 from evergrant.web.deps import get_broker, principal_of

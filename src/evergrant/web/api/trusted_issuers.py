@@ -6,8 +6,8 @@ from fastapi import APIRouter, Query
 from pydantic import Field
 
 from evergrant import clock
-from evergrant.broker import issuers
-from evergrant.broker.principal import Permission, Principal
+from evergrant.broker.projects import trusted_issuers
+from evergrant.broker.runtime.principal import Permission, Principal
 from evergrant.db import TrustedIssuer
 from evergrant.web.api.app_wire import Nothing, ShortText
 from evergrant.web.api.wire import StrictWireModel, WireModel, errors, example
@@ -92,7 +92,7 @@ def _may_change(principal: Principal) -> None:
 async def create_trusted_issuer(body: CreateIssuer, broker: BrokerDep, principal: KeysKeeper) -> IssuerAnswer:
     """Accept the JWTs of an identity provider from the project's users. The key needs `tokens:fetch` and `connect`."""
     _may_change(principal)
-    row = await issuers.create_issuer(
+    row = await trusted_issuers.create_issuer(
         broker,
         principal.project_id,
         issuer=body.issuer,
@@ -108,7 +108,7 @@ async def create_trusted_issuer(body: CreateIssuer, broker: BrokerDep, principal
 @router.get("/trustedissuer", summary="List the trusted issuers", responses=errors())
 async def load_trusted_issuers(broker: BrokerDep, principal: KeysKeeper) -> IssuersAnswer:
     """Return them, oldest first."""
-    rows = await issuers.list_issuers(broker, principal.project_id)
+    rows = await trusted_issuers.list_issuers(broker, principal.project_id)
     return IssuersAnswer(trusted_issuers=[_body(row) for row in rows])
 
 
@@ -120,5 +120,5 @@ async def delete_trusted_issuer(
 ) -> Nothing:
     """Refuse its JWTs, within 5 seconds everywhere."""
     _may_change(principal)
-    await issuers.delete_issuer(broker, principal.project_id, id)
+    await trusted_issuers.delete_issuer(broker, principal.project_id, id)
     return Nothing()

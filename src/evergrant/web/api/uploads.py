@@ -6,10 +6,10 @@ from fastapi import APIRouter
 from pydantic import Field
 
 from evergrant import clock
-from evergrant.broker.batch_upload import BatchItem, Failure, upload_batch
-from evergrant.broker.grants import ResourceOwner
-from evergrant.broker.single_upload import upload_api_key, upload_tokens
-from evergrant.broker.uploads import TokenUpload
+from evergrant.broker.connections.upload import TokenUpload
+from evergrant.broker.connections.upload_batch import BatchItem, Failure, upload_batch
+from evergrant.broker.connections.upload_one import upload_api_key, upload_tokens
+from evergrant.broker.grants.grants import ResourceOwner
 from evergrant.web.api.app_wire import Nothing, ShortText
 from evergrant.web.api.wire import AppId, Flag, OptionalId, OwnerId, SecretText, Text, WireModel, errors, example
 from evergrant.web.deps import BrokerDep, TokensWriter

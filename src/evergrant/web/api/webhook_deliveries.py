@@ -7,8 +7,8 @@ from fastapi import APIRouter, Query
 from pydantic import Field
 
 from evergrant import clock
-from evergrant.broker import webhook_log
-from evergrant.broker.webhook_log import DeliveryFilter
+from evergrant.broker.webhooks import log as webhook_log
+from evergrant.broker.webhooks.log import DeliveryFilter
 from evergrant.db import WebhookDelivery
 from evergrant.errors import InvalidRequest, InvalidValue
 from evergrant.web.api.webhooks import WEBHOOK_ID, WhichWebhook, epoch, project_of

@@ -7,9 +7,9 @@ from fastapi import APIRouter, Path
 from pydantic import Field
 
 from evergrant import clock
-from evergrant.broker import webhook_registry
-from evergrant.broker.principal import Principal
-from evergrant.broker.webhook_registry import MAX_OVERLAP_SECONDS, OVERLAP_SECONDS, WebhookDefinition
+from evergrant.broker.runtime.principal import Principal
+from evergrant.broker.webhooks import registry as webhook_registry
+from evergrant.broker.webhooks.registry import MAX_OVERLAP_SECONDS, OVERLAP_SECONDS, WebhookDefinition
 from evergrant.db import Webhook
 from evergrant.web.api.app_wire import Nothing, ShortText
 from evergrant.web.api.wire import Flag, StrictWireModel, Text, WireModel, errors, example

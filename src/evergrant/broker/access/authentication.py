@@ -1,0 +1,142 @@
+"""Who may do what: management keys, recognised.
+
+Recognising is on the hot path. A key that was found is remembered for a few seconds by its digest, so that a revoked
+one stops working everywhere within that time and a busy one costs no query.
+"""
+
+import time
+from datetime import datetime
+from ipaddress import ip_network
+
+from sqlalchemy import func, select, update
+
+from evergrant.broker.access.user_tokens import looks_like_jwt, recognise
+from evergrant.broker.audit.record import Actor, record
+from evergrant.broker.runtime.broker import Broker
+from evergrant.broker.runtime.principal import Principal
+from evergrant.crypto.opaque import digest, equal
+from evergrant.db import AuditEvent, ManagementKey
+from evergrant.errors import AuthenticationFailed
+
+REMEMBER_SECONDS = 4.0
+"""A revocation is effective everywhere within 5 seconds."""
+MAX_REMEMBERED = 10_000
+NEW_ADDRESS = "key.used_from_new_address"
+
+
+async def authenticate(broker: Broker, authorization: str, *, client_address: str, now: datetime) -> Principal:
+    """Recognise `Bearer <PROJECT_ID>:<MANAGEMENT_KEY>` (RFC 6750 section 2.1; split at the first colon).
+
+    A user's JWT may stand in the key's place; or alone, where one project only trusts its issuer.
+
+    Raises:
+        AuthenticationFailed: whatever is wrong with it; only an expired key or a forbidden address is told apart, and
+            only to somebody who holds the right key.
+        RateLimited: it asks too much, or this address has brought too many wrong ones.
+        Unavailable: the database cannot be reached.
+    """
+    scheme, _, credential = authorization.partition(" ")
+    project_id, colon, key = credential.strip().partition(":")
+    if scheme.lower() != "bearer" or not colon or not key or not project_id:
+        if scheme.lower() != "bearer" or colon or not looks_like_jwt(project_id):
+            raise AuthenticationFailed
+        project_id, key = "", project_id
+    key_digest = digest(key)
+    remembered = broker.principals.get((project_id, key_digest))
+    if remembered is not None and remembered[1] > time.monotonic():
+        principal = remembered[0]
+    else:
+        principal = await _look_up_or_count(broker, project_id, key, key_digest, client_address, now=now)
+        if len(broker.principals) >= MAX_REMEMBERED:
+            broker.principals.clear()
+        broker.principals[project_id, key_digest] = (principal, time.monotonic() + REMEMBER_SECONDS)
+    principal.check_usable(client_address=client_address, now=now)
+    broker.limits.keys.take((principal.project_id, principal.name))
+    if principal.is_user:
+        return principal
+    broker.keys_used[project_id, principal.key_id] = now
+    if (use := (project_id, principal.key_id, client_address)) not in broker.addresses_known:
+        broker.addresses_used.setdefault(use, now)
+    return principal
+
+
+async def _look_up_or_count(
+    broker: Broker, project_id: str, key: str, key_digest: bytes, client_address: str, *, now: datetime
+) -> Principal:
+    """Look a credential up. A wrong one counts against the address, which at its limit costs us nothing any more."""
+    broker.limits.addresses.require(client_address)
+    try:
+        try:
+            return await _look_up(broker, project_id, key_digest)
+        except AuthenticationFailed:
+            # An operator's own key may look like a JWT, but no JWT is the text of a key.
+            if not looks_like_jwt(key):
+                raise
+            return await recognise(broker, project_id, key, now=now)
+    except AuthenticationFailed:
+        broker.limits.addresses.take(client_address)
+        raise
+
+
+async def _look_up(broker: Broker, project_id: str, key_digest: bytes) -> Principal:
+    query = select(ManagementKey).where(ManagementKey.project_id == project_id, ManagementKey.digest == key_digest)
+    async with broker.database.read() as session:
+        row = (await session.execute(query)).scalar_one_or_none()
+    if row is None or row.disabled or not equal(row.digest, key_digest):
+        broker.principals.pop((project_id, key_digest), None)
+        raise AuthenticationFailed
+    return Principal(
+        project_id=row.project_id,
+        key_id=row.id,
+        permissions=frozenset(row.permissions),
+        app_ids=frozenset(row.app_ids),
+        networks=tuple(ip_network(cidr) for cidr in row.allowed_cidrs),
+        expires_at=row.expires_at,
+    )
+
+
+async def write_down_use(broker: Broker) -> None:
+    """Store when keys were last used, and from which new addresses. Called about once a minute.
+
+    A crash loses no more than that.
+    """
+    await _record_new_addresses(broker)
+    used = dict(broker.keys_used)
+    if not used:
+        return
+    async with broker.database.write() as session:
+        for (project_id, key_id), at in used.items():
+            await session.execute(
+                update(ManagementKey)
+                .where(ManagementKey.project_id == project_id, ManagementKey.id == key_id)
+                .values(last_used_at=at)
+            )
+    for key, at in used.items():
+        if broker.keys_used.get(key) == at:
+            del broker.keys_used[key]
+
+
+async def _record_new_addresses(broker: Broker) -> None:
+    """Tell the audit log of addresses that a key was never used from before, as far as the log knows."""
+    if len(broker.addresses_known) >= MAX_REMEMBERED:
+        broker.addresses_known.clear()
+    for (project_id, key_id, address), at in sorted(broker.addresses_used.items()):
+        who = Actor(f"key:{key_id}", address)
+        seen = (
+            select(func.count())
+            .select_from(AuditEvent)
+            .where(
+                AuditEvent.project_id == project_id,
+                AuditEvent.action == NEW_ADDRESS,
+                AuditEvent.actor == who.name,
+                AuditEvent.remote_address == address,
+            )
+        )
+        async with broker.database.write() as session:
+            # Without a row there is no key any more, and perhaps no project to write to.
+            known = await session.get(ManagementKey, (project_id, key_id)) is None
+            if not known and not (await session.execute(seen)).scalar_one():
+                data = {"keyId": key_id, "firstUse": at.isoformat(timespec="seconds")}
+                await record(session, project_id, NEW_ADDRESS, data=data, who=who)
+        broker.addresses_known.add((project_id, key_id, address))
+        del broker.addresses_used[project_id, key_id, address]

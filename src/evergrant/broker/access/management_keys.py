@@ -1,0 +1,248 @@
+"""Management keys: making, changing and deleting them. A key manages only keys that can do no more than itself."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from ipaddress import IPv4Network, IPv6Network, ip_network
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from evergrant.broker.audit.record import record
+from evergrant.broker.runtime.broker import Broker
+from evergrant.broker.runtime.principal import ALL_PERMISSIONS, Permission, Principal
+from evergrant.crypto.opaque import KEY_PREFIX, digest, is_management_key, new_id, new_management_key
+from evergrant.db import ManagementKey
+from evergrant.errors import InvalidValue, NotFound, PermissionDenied
+
+MIN_KEY_LENGTH = 32
+
+
+@dataclass(frozen=True, slots=True)
+class NewKey:
+    """A key that was just made: the only time that its text is known."""
+
+    id: str
+    text: str
+
+
+async def create_key(
+    session: AsyncSession,
+    project_id: str,
+    *,
+    name: str,
+    now: datetime,
+    description: str = "",
+    key_id: str | None = None,
+    text: str | None = None,
+    permissions: Collection[str] = ALL_PERMISSIONS,
+    app_ids: Sequence[str] = (),
+    allowed_cidrs: Sequence[str] = (),
+    expires_at: datetime | None = None,
+    maker: Principal | None = None,
+) -> NewKey:
+    """Make a management key, as the last step of the caller's transaction.
+
+    `text` is for a key that the operator's own tools generated, `maker` for a key that asks for another.
+
+    Raises:
+        InvalidValue: an argument cannot be used; nothing is written.
+        PermissionDenied: the new key could do more than its maker.
+    """
+    problems = [
+        ("permissions", f"there is no '{permission}'; use {', '.join(Permission)}")
+        for permission in permissions
+        if permission not in ALL_PERMISSIONS
+    ]
+    if not permissions:
+        problems.append(("permissions", "give at least one"))
+    problems += network_problems("allowedCidrs", allowed_cidrs)
+    if problems:
+        raise InvalidValue.of(*problems)
+    if text is not None:
+        check_key_text(text)
+    key_id = key_id or new_id(12)
+    key = NewKey(key_id, text or new_management_key(key_id))
+    row = ManagementKey(
+        project_id=project_id,
+        id=key.id,
+        name=name,
+        description=description,
+        digest=digest(key.text),
+        permissions=sorted(permissions),
+        app_ids=list(app_ids),
+        allowed_cidrs=list(allowed_cidrs),
+        expires_at=expires_at,
+        created_at=now,
+    )
+    if maker is not None:
+        require_no_more(maker, row)
+    session.add(row)
+    data = {"keyId": key.id, "name": name, "permissions": row.permissions, "appIds": row.app_ids}
+    await record(session, project_id, "key.created", data=data)
+    return key
+
+
+def network_problems(field: str, networks: Sequence[str]) -> list[tuple[str, str]]:
+    """Return what is wrong with networks that a key shall work from, as `(field, problem)` pairs."""
+    problems = []
+    for network in networks:
+        try:
+            ip_network(network)
+        except ValueError:
+            problems.append((field, f"'{network}' is not an address or a network like 203.0.113.0/24"))
+    return problems
+
+
+def check_key_text(text: str) -> None:
+    """Check a key that the operator's own tools generated.
+
+    Raises:
+        InvalidValue: it is too short to be random, or could not stand in a header; or it is one of ours, mistyped.
+    """
+    if len(text) < MIN_KEY_LENGTH or not text.isascii() or any(c.isspace() for c in text):
+        raise InvalidValue.of(("managementKey", f"use at least {MIN_KEY_LENGTH} random characters without spaces"))
+    if text.startswith(KEY_PREFIX) and not is_management_key(text):
+        raise InvalidValue.of(("managementKey", "its checksum is wrong: copy the whole key again"))
+
+
+def require_no_more(principal: Principal, key: ManagementKey) -> None:
+    """Check that a key can do no more than the one that manages it: what it may do, with what, from where, how long.
+
+    Raises:
+        PermissionDenied: it can; the message says by what.
+    """
+    more = sorted(set(key.permissions) - principal.permissions)
+    if more:
+        raise PermissionDenied(f"This management key lacks permissions of the other one: {', '.join(more)}.")
+    if principal.app_ids and not (key.app_ids and principal.app_ids.issuperset(key.app_ids)):
+        raise PermissionDenied("This management key is limited to some apps, the other one is not limited to these.")
+    if principal.networks and not (
+        key.allowed_cidrs and all(_within(ip_network(cidr), principal.networks) for cidr in key.allowed_cidrs)
+    ):
+        raise PermissionDenied("This management key is limited to some networks, the other one reaches beyond them.")
+    if principal.expires_at is not None and (key.expires_at is None or key.expires_at > principal.expires_at):
+        raise PermissionDenied("This management key expires before the other one.")
+
+
+def _within(network: IPv4Network | IPv6Network, wider: Sequence[IPv4Network | IPv6Network]) -> bool:
+    for other in wider:
+        if isinstance(network, IPv4Network) and isinstance(other, IPv4Network) and network.subnet_of(other):
+            return True
+        if isinstance(network, IPv6Network) and isinstance(other, IPv6Network) and network.subnet_of(other):
+            return True
+    return False
+
+
+async def list_keys(broker: Broker, project_id: str) -> list[ManagementKey]:
+    """Return a project's keys, oldest first. Their texts are not stored."""
+    async with broker.database.read() as session:
+        query = select(ManagementKey).where(ManagementKey.project_id == project_id)
+        return list(await session.scalars(query.order_by(ManagementKey.created_at, ManagementKey.id)))
+
+
+async def load_key(broker: Broker, project_id: str, key_id: str) -> ManagementKey:
+    """Return a key.
+
+    Raises:
+        NotFound: the project has no such key.
+    """
+    async with broker.database.read() as session:
+        return await _get(session, project_id, key_id)
+
+
+async def _get(session: AsyncSession, project_id: str, key_id: str) -> ManagementKey:
+    key = await session.get(ManagementKey, (project_id, key_id))
+    if key is None:
+        raise NotFound(f"Project '{project_id}' has no management key '{key_id}'.")
+    return key
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeyChange:
+    """What an update replaces. Permissions, apps and expiry of a key cannot be changed."""
+
+    name: str
+    description: str
+    allowed_cidrs: Sequence[str]
+    disabled: bool
+
+
+async def update_key(broker: Broker, principal: Principal, key_id: str, change: KeyChange) -> ManagementKey:
+    """Replace what can be changed; effective everywhere within 5 seconds.
+
+    Raises:
+        InvalidValue: an argument cannot be used; nothing is changed.
+        NotFound: the project has no such key.
+        PermissionDenied: the key, as it is or as it would be, can do more than the one that asks.
+    """
+    if problems := network_problems("permittedIps", change.allowed_cidrs):
+        raise InvalidValue.of(*problems)
+    async with broker.database.write() as session:
+        key = await _get(session, principal.project_id, key_id)
+        require_no_more(principal, key)
+        before = {field: getattr(key, field) for field in ("name", "description", "allowed_cidrs", "disabled")}
+        key.name, key.description, key.disabled = change.name, change.description, change.disabled
+        key.allowed_cidrs = list(change.allowed_cidrs)
+        require_no_more(principal, key)
+        wire = {"allowed_cidrs": "permittedIps", "disabled": "status"}
+        changed = [wire.get(field, field) for field, value in before.items() if getattr(key, field) != value]
+        if changed == ["status"]:
+            await _record_disabled(session, key)
+        else:
+            await record(session, key.project_id, "key.updated", data={"keyId": key.id, "fields": changed})
+    broker.principals.clear()
+    return key
+
+
+async def set_key_disabled(broker: Broker, project_id: str, key_id: str, *, disabled: bool) -> None:
+    """Disable a key or enable it again; effective everywhere within 5 seconds.
+
+    Raises:
+        NotFound: the project has no such key.
+    """
+    async with broker.database.write() as session:
+        key = await _get(session, project_id, key_id)
+        key.disabled = disabled
+        await _record_disabled(session, key)
+    broker.principals.clear()
+
+
+async def _record_disabled(session: AsyncSession, key: ManagementKey) -> None:
+    action = "key.disabled" if key.disabled else "key.enabled"
+    await record(session, key.project_id, action, data={"keyId": key.id, "name": key.name})
+
+
+async def delete_key(broker: Broker, project_id: str, key_id: str) -> None:
+    """Delete a key; effective everywhere within 5 seconds.
+
+    Raises:
+        NotFound: the project has no such key.
+    """
+    async with broker.database.write() as session:
+        key = await _get(session, project_id, key_id)
+        await session.delete(key)
+        await record(session, project_id, "key.deleted", data={"keyId": key.id, "name": key.name})
+    broker.principals.clear()
+
+
+async def delete_keys(broker: Broker, principal: Principal, key_ids: Sequence[str]) -> int:
+    """Delete those of these keys that exist, all of them or none, and return how many there were.
+
+    Raises:
+        PermissionDenied: one of them can do more than the key that asks; nothing is deleted.
+    """
+    query = select(ManagementKey).where(
+        ManagementKey.project_id == principal.project_id, ManagementKey.id.in_(set(key_ids))
+    )
+    async with broker.database.write() as session:
+        found = list(await session.scalars(query.order_by(ManagementKey.id)))
+        for key in found:
+            require_no_more(principal, key)
+        for key in found:
+            await session.delete(key)
+        await session.flush()
+        for key in found:
+            await record(session, principal.project_id, "key.deleted", data={"keyId": key.id, "name": key.name})
+    broker.principals.clear()
+    return len(found)

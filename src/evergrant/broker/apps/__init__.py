@@ -1,0 +1,1 @@
+"""Outbound apps: definitions, providers' habits, registration, health and checks."""

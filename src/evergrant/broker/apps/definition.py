@@ -1,0 +1,243 @@
+"""What an operator says about an app, and the rules for it."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from pydantic import SecretStr
+
+from evergrant import placeholders
+from evergrant.broker.apps.variables import app_problems, declared
+from evergrant.broker.grants.schedule import POLICIES
+from evergrant.broker.projects.projects import check_redirect_url
+from evergrant.broker.runtime.broker import Broker
+from evergrant.catalog.checks import url_problems
+from evergrant.catalog.template import Template
+from evergrant.db import OutboundApp, Project
+from evergrant.errors import InvalidValue, MissingArgument
+from evergrant.oauth2 import client_assertion
+from evergrant.oauth2.transport import check_url
+
+AUTH_METHODS = ("client_secret_post", "client_secret_basic", "none", *client_assertion.METHODS)
+PROMPTS = ("none", "login", "consent", "select_account")
+ACCESS_TYPES = ("offline", "online")
+MIN_IDLE_SECONDS, MAX_IDLE_SECONDS = 3_600, 10 * 365 * 86_400
+RESERVED_PARAMS = frozenset(
+    {"client_id", "client_secret", "redirect_uri", "response_type", "state", "code", "code_challenge"}
+    | {"code_challenge_method", "code_verifier", "grant_type", "refresh_token", "nonce", "scope"}
+)
+"""Parameters that the protocol sets itself; an app's extra ones may not stand in for them."""
+
+_LOGO = r"(https://[^\s]+|data:image/(png|jpeg|gif|webp);base64,[A-Za-z0-9+/=]+)\Z"
+
+Params = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AppDefinition:
+    """What an operator says about an app. Fields that may be None are kept on an update that leaves them out."""
+
+    name: str
+    id: str = ""
+    description: str = ""
+    logo: str = ""
+    client_id: str = ""
+    client_secret: SecretStr | None = None
+    discovery_url: str = ""
+    authorization_url: str = ""
+    authorization_url_params: Params = ()
+    token_url: str = ""
+    token_url_params: Params = ()
+    revocation_url: str = ""
+    default_scopes: tuple[str, ...] = ()
+    default_redirect_url: str = ""
+    callback_domain: str = ""
+    pkce: bool = True
+    access_type: str = ""
+    prompt: tuple[str, ...] = ()
+    # not known to every SDK, so kept too
+    use_dcr: bool | None = None
+    dcr_url: str | None = None
+    app_type: str | None = None
+    tenant_id: str | None = None
+    template_id: str | None = None
+    # ours
+    variables: dict[str, str] | None = None
+    issuer: str | None = None
+    userinfo_url: str | None = None
+    jwks_url: str | None = None
+    token_endpoint_auth_method: str | None = None
+    resource: str | None = None
+    scope_descriptions: dict[str, str] | None = None
+    skip_consent_page: bool | None = None
+    require_confirmation: bool | None = None
+    refresh_policy: str | None = None
+    refresh_token_idle_seconds: int | None = None
+
+
+def check_definition(broker: Broker, project: Project, new: AppDefinition, template: Template | None) -> None:
+    """Check every field. `template` is the catalogue entry that the app will have, `new.variables` all that it will.
+
+    Raises:
+        MissingArgument: there is no name.
+        InvalidValue: naming every wrong field.
+    """
+    if not new.name.strip():
+        raise MissingArgument.of(("name", "give the app a name"))
+    problems: list[tuple[str, str]] = []
+    if len(new.name) > 200:
+        problems.append(("name", "use at most 200 characters"))
+    if new.id and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", new.id):
+        problems.append(("id", "use letters, digits, '.', '_' and '-', at most 64, beginning with a letter or digit"))
+    for name, url in (
+        ("discoveryUrl", new.discovery_url),
+        ("authorizationUrl", new.authorization_url),
+        ("tokenUrl", new.token_url),
+        ("revocationUrl", new.revocation_url),
+        ("dcrUrl", new.dcr_url),
+        ("userinfoUrl", new.userinfo_url),
+        ("jwksUrl", new.jwks_url),
+    ):
+        if url:
+            problems += _url_problems(broker, template, new.variables or {}, name, url)
+    problems += app_problems(template, new.variables or {})
+    if template is not None and template.pkce == "required" and not new.pkce:
+        problems.append(("pkce", "this provider requires it: leave it on"))
+    if len(new.logo) > 100_000:
+        problems.append(("logo", "use at most 100,000 characters; link to larger pictures"))
+    elif new.logo and not re.match(_LOGO, new.logo):
+        problems.append(("logo", "use an https URL or a data:image URL (png, jpeg, gif, webp)"))
+    if new.callback_domain and not re.fullmatch(r"(?i)[a-z0-9-]+(\.[a-z0-9-]+)+(:\d{1,5})?", new.callback_domain):
+        problems.append(("callbackDomain", "use a host name like connect.example.com, without https://"))
+    problems += _param_problems("authorizationUrlParams", new.authorization_url_params)
+    problems += _param_problems("tokenUrlParams", new.token_url_params)
+    if new.access_type and new.access_type not in ACCESS_TYPES:
+        problems.append(("accessType", f"use one of {', '.join(ACCESS_TYPES)}"))
+    problems += prompt_problems("prompt", new.prompt)
+    if new.token_endpoint_auth_method and new.token_endpoint_auth_method not in AUTH_METHODS:
+        problems.append(("tokenEndpointAuthMethod", f"use one of {', '.join(AUTH_METHODS)}"))
+    problems += _key_problems(new)
+    if new.refresh_policy and new.refresh_policy not in POLICIES:
+        problems.append(("refreshPolicy", f"use one of {', '.join(POLICIES)}"))
+    if new.refresh_token_idle_seconds and not MIN_IDLE_SECONDS <= new.refresh_token_idle_seconds <= MAX_IDLE_SECONDS:
+        problems.append(("refreshTokenIdleSeconds", "use 0 for never, or a time between an hour and ten years"))
+    problems += scope_problems("defaultScopes", new.default_scopes)
+    problems += resource_problems("resource", [new.resource] if new.resource else [])
+    if new.tenant_id and len(new.tenant_id) > 255:
+        problems.append(("tenantId", "use at most 255 characters"))
+    if new.default_redirect_url:
+        try:
+            check_redirect_url(broker, project, new.default_redirect_url, field="defaultRedirectUrl")
+        except InvalidValue as error:
+            problems += [(e["field"], e["problem"]) for e in error.details["fields"]]
+    if problems:
+        raise InvalidValue.of(*problems)
+
+
+def api_key_problems(new: AppDefinition) -> list[tuple[str, str]]:
+    """Return what an app that holds API keys cannot have: everything by which OAuth would be spoken."""
+    secret = new.client_secret.get_secret_value() if new.client_secret is not None else ""
+    return [
+        (name, "an app with appType 'apikey' has none: leave it out")
+        for name, value in (
+            ("clientId", new.client_id),
+            ("clientSecret", secret),
+            ("discoveryUrl", new.discovery_url),
+            ("authorizationUrl", new.authorization_url),
+            ("tokenUrl", new.token_url),
+            ("revocationUrl", new.revocation_url),
+            ("useDcr", new.use_dcr),
+            ("dcrUrl", new.dcr_url),
+            ("defaultScopes", new.default_scopes),
+            ("useDcr", new.use_dcr),
+            ("dcrUrl", new.dcr_url),
+        )
+        if value
+    ]
+
+
+def _url_problems(
+    broker: Broker, template: Template | None, values: dict[str, str], name: str, url: str
+) -> list[tuple[str, str]]:
+    """Return what is wrong with a URL: its own form, and who could choose by a variable where it leads."""
+    known = declared(template)
+    unknown = [variable for variable in placeholders.names_in(url) if variable not in known]
+    if unknown:
+        return [(name, f"{{{unknown[0]}}} is not a variable of the app's template")]
+    problems = [(name, problem) for problem in url_problems(name, url, known)]
+    samples = {key: variable.default or variable.example or "x" for key, variable in known.items()}
+    if name == "authorizationUrl":  # only a browser goes there, and some providers have a page with a route (#/...)
+        url = url.partition("#")[0]
+    try:
+        check_url(placeholders.fill(url, values, samples), what="it", egress_allow=broker.settings.egress_allow)
+    except ValueError as error:
+        problems.append((name, str(error)))
+    return problems
+
+
+def _key_problems(new: AppDefinition) -> list[tuple[str, str]]:
+    secret = new.client_secret.get_secret_value() if new.client_secret is not None else ""
+    if not secret or new.token_endpoint_auth_method != "private_key_jwt":
+        return []
+    try:
+        client_assertion.private_key(secret)
+    except ValueError:
+        return [("clientSecret", "with private_key_jwt it is the private key, in PEM or as a JWK")]
+    return []
+
+
+def _param_problems(name: str, params: Params) -> list[tuple[str, str]]:
+    return [
+        (
+            name,
+            f"'{key}' is set by the protocol itself and cannot be given here" if key else "every key needs a name",
+        )
+        for key, _ in params
+        if not key or key in RESERVED_PARAMS
+    ]
+
+
+def prompt_problems(name: str, prompt: Sequence[str]) -> list[tuple[str, str]]:
+    """Return what is wrong with `prompt` values (OpenID Connect Core 3.1.2.1)."""
+    if any(value not in PROMPTS for value in prompt):
+        return [(name, f"use values from {', '.join(PROMPTS)}")]
+    if "none" in prompt and len(prompt) > 1:
+        return [(name, "'none' cannot be combined with other values")]
+    return []
+
+
+def scope_problems(name: str, scopes: Sequence[str]) -> list[tuple[str, str]]:
+    """Return what is wrong with scope tokens (RFC 6749 section 3.3: visible ASCII but quote and backslash)."""
+    bad = any(not re.fullmatch(r"[\x21\x23-\x5b\x5d-\x7e]+", scope) for scope in scopes)
+    return [(name, "each scope is one word of visible ASCII, without spaces, quotes and backslashes")] if bad else []
+
+
+def resource_problems(name: str, resources: Sequence[str]) -> list[tuple[str, str]]:
+    """Return what is wrong with resource indicators (RFC 8707 section 2: absolute URIs without a fragment)."""
+    bad = any(not _is_absolute_uri(resource) or "#" in resource for resource in resources)
+    return [(name, "use absolute URIs without a fragment")] if bad else []
+
+
+def _is_absolute_uri(text: str) -> bool:
+    try:
+        return bool(urlsplit(text).scheme)
+    except ValueError:
+        return False
+
+
+def take_client(app: OutboundApp, new: AppDefinition) -> None:
+    """Set who we are at the provider. A registration that evergrant made stays, where it can still be meant.
+
+    It is meant by its own client id, which a load returned, and by none, which is what an SDK sends that never saw it.
+    At another server it is worth nothing, and its secret must not get there.
+    """
+    registered = bool(app.registered_redirect_uri)
+    same_client = registered and new.client_id in ("", app.client_id)
+    same_server = app.token_url == new.token_url and app.dcr_url == new.dcr_url
+    if new.use_dcr and same_client and same_server:
+        return
+    if registered and (new.client_id != app.client_id or not same_server):
+        app.client_secret = None
+    app.client_id = "" if new.use_dcr and same_client else new.client_id
+    app.registered_redirect_uri, app.client_secret_expires_at = "", None

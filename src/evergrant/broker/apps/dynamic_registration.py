@@ -1,0 +1,202 @@
+"""Apps that register by themselves: at the first connect, and again when their registration has come to its end.
+
+A registration cannot be taken back, and tokens are bound to the client that got them. So one is made only when somebody
+connects and there is none that counts, and what a browser brings never decides that one has ended.
+"""
+
+import asyncio
+import logging
+import secrets
+from datetime import datetime
+from typing import Any
+
+from pydantic import SecretStr
+from sqlalchemy import update
+
+from evergrant import clock
+from evergrant.broker.apps.apps import load_app
+from evergrant.broker.apps.health import clear_unhealthy
+from evergrant.broker.apps.provider_client import callback_url, client_document_url, provider_client, secret_slot
+from evergrant.broker.audit import record
+from evergrant.broker.runtime.broker import Broker
+from evergrant.db import OutboundApp
+from evergrant.errors import AppNotFound, NotFound, ReauthorizationRequired, UpstreamRejected, UpstreamUnavailable
+from evergrant.oauth2 import token_endpoint
+from evergrant.oauth2.dynamic_registration import RegisteredClient, metadata_document, register
+
+log = logging.getLogger(__name__)
+
+GONE = "invalid_client"
+"""What a token endpoint says to a client that it does not, or no longer, know (RFC 6749 section 5.2)."""
+GONE_AT_AUTHORIZATION = frozenset({GONE, "unauthorized_client"})
+
+
+def needs_registration(broker: Broker, app: OutboundApp, *, now: datetime) -> bool:
+    """Tell whether the next connect registers: for the first time, for a new callback address, or after an end."""
+    if not app.use_dcr:
+        return False
+    if not app.registered_redirect_uri:
+        return not app.client_id
+    ended = app.client_secret_expires_at is not None and app.client_secret_expires_at <= now
+    return ended or app.registered_redirect_uri != callback_url(broker, app)
+
+
+async def ensure_registered(broker: Broker, app: OutboundApp, *, now: datetime) -> OutboundApp:
+    """Return the app with a client id that counts, registering where needed.
+
+    Connects that come together share one registration in a process; between processes the first to store wins.
+
+    Raises:
+        UpstreamRejected: the server refuses to register us.
+        UpstreamUnavailable: later.
+    """
+    if not needs_registration(broker, app, now=now):
+        return app
+    key = (app.project_id, app.id)
+    # Shielded: the server has made a client by the time that a caller hangs up.
+    await asyncio.shield(broker.registrations.start(key, lambda: _register(broker, key, now=now)))
+    return await load_app(broker, *key)
+
+
+async def _register(broker: Broker, key: tuple[str, str], *, now: datetime) -> None:
+    app = await load_app(broker, *key)
+    if not needs_registration(broker, app, now=now):
+        return  # done between the caller's look and now
+    redirect_uri = callback_url(broker, app)
+    client = await _identity(broker, app, redirect_uri)
+    # Sealing may write, so it comes before the transaction.
+    sealed = await broker.vault.seal(secret_slot(app), client.client_secret) if client.client_secret else None
+    statement = (
+        update(OutboundApp)
+        .where(
+            OutboundApp.project_id == app.project_id,
+            OutboundApp.id == app.id,
+            # As it was when we asked: another replica, or the operator, may have been faster.
+            OutboundApp.use_dcr,
+            OutboundApp.client_id == app.client_id,
+            OutboundApp.registered_redirect_uri == app.registered_redirect_uri,
+            OutboundApp.token_url == app.token_url,
+        )
+        .values(
+            client_id=client.client_id,
+            client_secret=sealed,
+            client_secret_expires_at=client.expires_at,
+            token_endpoint_auth_method=client.auth_method,
+            registered_redirect_uri=redirect_uri,
+        )
+        .returning(OutboundApp.id)
+        .execution_options(synchronize_session=False)
+    )
+    async with broker.database.write() as session:
+        if (await session.execute(statement)).one_or_none() is None:
+            log.info("a registration came second and was dropped", extra={"app": app.id, "project": app.project_id})
+            return
+        await clear_unhealthy(session, app.project_id, app.id, reason="registered")
+        data = {"clientId": client.client_id, "redirectUri": redirect_uri, "again": bool(app.registered_redirect_uri)}
+        await record.record(session, app.project_id, "app.registered", app_id=app.id, data=data)
+
+
+async def _identity(broker: Broker, app: OutboundApp, redirect_uri: str) -> RegisteredClient:
+    """Choose the URL of our own metadata where the server reads it, as MCP's authorization does; else register."""
+    document = client_document_url(broker, app)
+    # A server that refused it could not read it, behind a firewall for example: then registering is left.
+    if document and not (document == app.client_id and app.dcr_url):
+        return RegisteredClient(document, None, None, "none")
+    if not app.dcr_url:
+        raise UpstreamRejected(
+            f"{app.name} offers no registration any more. Register evergrant there yourself and enter clientId."
+        )
+    return await register(
+        broker.http,
+        app.dcr_url,
+        redirect_uri=redirect_uri,
+        client_name=app.name,
+        scopes=app.default_scopes,
+        auth_method=app.token_endpoint_auth_method,
+    )
+
+
+async def refused(broker: Broker, app: OutboundApp, error: UpstreamRejected) -> UpstreamRejected:
+    """Take note when the token endpoint no longer knows a registration of ours, and return what to tell.
+
+    The next connect registers anew; a refresh never does, because a new client cannot use the old one's tokens.
+    """
+    if error.provider_error != GONE or not app.registered_redirect_uri:
+        return error
+    statement = (
+        update(OutboundApp)
+        .where(
+            OutboundApp.project_id == app.project_id,
+            OutboundApp.id == app.id,
+            OutboundApp.client_id == app.client_id,
+            OutboundApp.registered_redirect_uri == app.registered_redirect_uri,
+        )
+        .values(client_secret_expires_at=clock.utcnow())
+        .execution_options(synchronize_session=False)
+    )
+    async with broker.database.write() as session:
+        await session.execute(statement)
+    log.warning("a server has forgotten our registration", extra={"app": app.id, "project": app.project_id})
+    return UpstreamRejected(
+        f"{app.name} no longer knows the registration that evergrant made there. The next connect registers anew; "
+        "a new registration cannot use the tokens of the old one, so each user must connect again.",
+        provider_error=error.provider_error,
+        provider_description=error.provider_description,
+    )
+
+
+async def look_after(broker: Broker, app: OutboundApp, authorization_error: str) -> None:
+    """Ask the server itself, when a browser says that the client was refused: browsers can be made to say that."""
+    if authorization_error not in GONE_AT_AUTHORIZATION or not app.registered_redirect_uri:
+        return
+    try:
+        await try_client(broker, app)
+    except UpstreamRejected as error:
+        await refused(broker, app, error)
+    except UpstreamUnavailable:
+        log.info("could not ask whether a registration still counts", extra={"app": app.id})
+
+
+async def try_client(broker: Broker, app: OutboundApp) -> None:
+    """Show the app's client id and secret to the token endpoint, with a refresh token that nobody has issued.
+
+    A server looks at the client first (RFC 6749 section 5.2), so that `invalid_grant` means: accepted.
+
+    Raises:
+        UpstreamRejected: `provider_error` tells whether it is the client that was refused (`invalid_client`).
+        UpstreamUnavailable: later.
+    """
+    provider = await provider_client(broker, app)
+    made_up = SecretStr(f"evergrant-test-{secrets.token_urlsafe(24)}")
+    try:
+        await token_endpoint.refresh(
+            broker.http,
+            provider.server,
+            provider.client,
+            refresh_token=made_up,
+            granted=app.default_scopes,
+            redirect_uri=callback_url(broker, app),
+            quirks=provider.quirks,
+        )
+    except ReauthorizationRequired:
+        return
+
+
+async def client_metadata(broker: Broker, project_id: str, app_id: str) -> dict[str, Any]:
+    """Return the document at the URL that is an app's client id.
+
+    Raises:
+        NotFound: there is no such app, or its client id is another: neither tells more than the other.
+    """
+    try:
+        app = await load_app(broker, project_id, app_id)
+    except AppNotFound:
+        raise NotFound from None
+    if not app.use_dcr or app.client_id != client_document_url(broker, app):
+        raise NotFound
+    return metadata_document(
+        client_id=app.client_id,
+        client_name=app.name,
+        redirect_uri=callback_url(broker, app),
+        logo_uri=app.logo if app.logo.startswith("https://") else "",
+    )

@@ -1,0 +1,92 @@
+"""An app towards its provider: the addresses it is known by there, and what the protocol floor needs to call it."""
+
+from dataclasses import dataclass, field, replace
+
+from evergrant.broker.apps.quirks import quirks_of
+from evergrant.broker.apps.variables import Values
+from evergrant.broker.runtime.broker import Broker
+from evergrant.crypto.sealed import Slot
+from evergrant.db import OutboundApp
+from evergrant.oauth2.quirks import Quirks
+from evergrant.oauth2.registration import ClientRegistration, ServerMetadata
+
+CALLBACK_PATH = "/v1/outbound/oauth/callback"
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderClient:
+    """An app as the protocol floor sees it: the server with its habits, and us as its client, secret opened."""
+
+    server: ServerMetadata
+    client: ClientRegistration = field(repr=False)
+    quirks: Quirks
+
+
+def public_origin(broker: Broker, app: OutboundApp) -> str:
+    """Return the origin under which browsers make this app's trips."""
+    return f"https://{app.callback_domain}" if app.callback_domain else broker.settings.public_url
+
+
+def callback_url(broker: Broker, app: OutboundApp) -> str:
+    """Return the redirect URI to register with the provider."""
+    return public_origin(broker, app) + CALLBACK_PATH
+
+
+def client_document_url(broker: Broker, app: OutboundApp) -> str:
+    """Return the client id by which the server can read who we are, empty where it cannot.
+
+    draft-ietf-oauth-client-id-metadata-document section 3: an https URL with a path. A loopback trial has none.
+    """
+    origin = public_origin(broker, app)
+    usable = app.client_id_metadata and origin.startswith("https://")
+    return f"{origin}/oauth-client/{app.project_id}/{app.id}.json" if usable else ""
+
+
+def server_of(app: OutboundApp) -> ServerMetadata:
+    """Return the provider's metadata as the app records it."""
+    return ServerMetadata(
+        issuer=app.issuer,
+        authorization_endpoint=app.authorization_url,
+        token_endpoint=app.token_url,
+        revocation_endpoint=app.revocation_url,
+        userinfo_endpoint=app.userinfo_url,
+        jwks_uri=app.jwks_url,
+        registration_endpoint=app.dcr_url,
+        client_id_metadata_document_supported=app.client_id_metadata,
+        authorization_response_iss_parameter_supported=app.iss_required,
+    )
+
+
+async def provider_client(broker: Broker, app: OutboundApp, details: Values | None = None) -> ProviderClient:
+    """Open the app's secret and return what a call to its token endpoint needs.
+
+    `details` are the connection's own values, where there is one: its shop, its data centre.
+    """
+    secret = None
+    if app.client_secret is not None:
+        secret = await broker.vault.open(secret_slot(app), app.client_secret)
+    client = ClientRegistration(
+        client_id=app.client_id,
+        client_secret=secret,
+        auth_method=app.token_endpoint_auth_method if secret is not None else "none",
+        authorization_params=tuple((key, value) for key, value in app.authorization_url_params),
+        token_params=tuple((key, value) for key, value in app.token_url_params),
+        pkce=app.pkce,
+        access_type=app.access_type,
+        name=app.name,
+    )
+    quirks = quirks_of(broker, app, details)
+    server = server_of(app)
+    # The others are filled when they are called, and say then what they lack.
+    server = replace(
+        server,
+        issuer=quirks.fill(server.issuer),
+        jwks_uri=quirks.fill(server.jwks_uri),
+        userinfo_endpoint=quirks.fill(server.userinfo_endpoint),
+    )
+    return ProviderClient(server, client, quirks)
+
+
+def secret_slot(app: OutboundApp) -> Slot:
+    """Return the place that an app's client secret is sealed for."""
+    return Slot(app.project_id, "outbound_apps", "client_secret", app.id)

@@ -1,0 +1,64 @@
+"""From the catalogue to the protocol floor: an app's provider with its habits, as a filled value."""
+
+from evergrant.broker.apps.variables import Values, known_values, template_of
+from evergrant.broker.runtime.broker import Broker
+from evergrant.catalog.template import Template
+from evergrant.db import OutboundApp
+from evergrant.oauth2.quirks import (
+    NO_QUIRKS,
+    Capture,
+    ContextRequest,
+    Quirks,
+    ResponseShape,
+    RevocationStyle,
+    TokenExchange,
+)
+
+
+def quirks_of(broker: Broker, app: OutboundApp, details: Values | None = None) -> Quirks:
+    """Return the habits of an app's provider, with the values of the app and of a connection filled in.
+
+    `details` are the connection's own values; none where there is no connection yet. An app without a catalogue entry,
+    or whose entry is gone, has a provider that does what the RFCs say.
+    """
+    template = template_of(broker, app)
+    if template is None:
+        return NO_QUIRKS
+    values = known_values(template, app.variables, details or {})
+    return quirks_from(template, values, moved=app.token_url != template.token_endpoint)
+
+
+def quirks_from(template: Template, values: Values, *, moved: bool = False) -> Quirks:
+    """Return what a catalogue entry says, with these values; `moved` if the app has another token endpoint."""
+    shape = template.token_response
+    return Quirks(
+        values=values,
+        unset=tuple(name for name in template.variables if name not in values),
+        signing_alg=template.token_endpoint_auth_signing_alg,
+        hook=template.hook or "",
+        scope_separator=template.scope_separator,
+        authorization_names={**template.parameter_names, **template.authorization_parameter_names},
+        token_names={**template.parameter_names, **template.token_parameter_names},
+        callback_names=template.callback_parameter_names,
+        redirect_uri=template.redirect_uri,
+        token_params=template.token_params,
+        refresh_params=template.refresh_params,
+        token_headers=template.token_request_headers,
+        token_method=template.token_request_method,
+        token_format=template.token_request_format,
+        # An operator who sends us to another token endpoint means it: the secret goes there and nowhere else.
+        refresh_endpoint="" if moved else template.refresh_endpoint,
+        introspection_endpoint="" if moved else template.introspection_endpoint,
+        response=ResponseShape(**shape.model_dump()),
+        default_expires_in=template.default_expires_in if isinstance(template.default_expires_in, int) else None,
+        refresh_margin=template.refresh_margin,
+        dead_errors=template.dead_errors,
+        captures=tuple(
+            Capture(name, variable.source, variable.from_)
+            for name, variable in template.variables.items()
+            if variable.source in ("callback", "token", "context")
+        ),
+        context_request=ContextRequest(**template.context_request.model_dump()) if template.context_request else None,
+        token_exchange=tuple(TokenExchange(**step.model_dump()) for step in template.token_exchange),
+        revocation=RevocationStyle(**template.revocation.model_dump()) if template.revocation else None,
+    )

@@ -1,0 +1,184 @@
+"""Reading the audit log: search it, export it, and prove that nobody has rewritten it."""
+
+import json
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import ColumnElement, Text, cast, or_, select
+
+from evergrant.broker.audit.record import GENESIS, hash_of, record
+from evergrant.broker.runtime.broker import Broker
+from evergrant.db import AuditEvent
+from evergrant.errors import InvalidValue
+
+MAX_RECORDS = 1_000
+"""Most records that one search returns."""
+OWN_ACTIONS = (
+    "app.",
+    "audit.",
+    "connect.",
+    "grant.",
+    "issuer.",
+    "key.",
+    "keyring.",
+    "policy.",
+    "project.",
+    "revocation.",
+    "token.",
+    "webhook.",
+)
+"""How evergrant's own actions begin. Nobody else can write such a record."""
+_BATCH = 500
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What to look for. Everything that is given must hold; an empty list asks for nothing in particular."""
+
+    user_ids: Sequence[str] = ()
+    actions: Sequence[str] = ()
+    excluded_actions: Sequence[str] = ()
+    remote_addresses: Sequence[str] = ()
+    tenant_ids: Sequence[str] = ()
+    also_without_tenant: bool = False
+    """With `tenant_ids`: records that belong to no tenant too."""
+    text: str = ""
+    """Found anywhere in a record; the case of the letters a to z does not matter."""
+    since: datetime | None = None
+    until: datetime | None = None
+    limit: int = MAX_RECORDS
+    offset: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """What a walk along the chain found."""
+
+    records: int
+    """Records that are as they were written."""
+    head: bytes
+    """The hash of the last of them: compare it with one that you noted earlier."""
+    broken_at: int | None = None
+    """The sequence number at which the chain breaks, if it does."""
+    problem: str = ""
+
+
+async def search(broker: Broker, project_id: str, wanted: Wanted) -> list[AuditEvent]:
+    """Return a project's records, newest first."""
+    query = (
+        select(AuditEvent)
+        .where(AuditEvent.project_id == project_id, *_conditions(wanted))
+        .order_by(AuditEvent.sequence.desc())
+        .limit(min(wanted.limit, MAX_RECORDS))
+        .offset(wanted.offset)
+    )
+    async with broker.database.read() as session:
+        return list(await session.scalars(query))
+
+
+def _conditions(wanted: Wanted) -> list[ColumnElement[bool]]:
+    found: list[ColumnElement[bool]] = []
+    if wanted.user_ids:
+        found.append(AuditEvent.user_id.in_(wanted.user_ids))
+    if wanted.actions:
+        found.append(AuditEvent.action.in_(wanted.actions))
+    if wanted.excluded_actions:
+        found.append(AuditEvent.action.not_in(wanted.excluded_actions))
+    if wanted.remote_addresses:
+        found.append(AuditEvent.remote_address.in_(wanted.remote_addresses))
+    if wanted.tenant_ids:
+        tenants = [*wanted.tenant_ids, *([""] if wanted.also_without_tenant else [])]
+        found.append(AuditEvent.tenant_id.in_(tenants))
+    if wanted.text:
+        columns = (
+            AuditEvent.action,
+            AuditEvent.actor,
+            AuditEvent.remote_address,
+            AuditEvent.app_id,
+            AuditEvent.user_id,
+            AuditEvent.tenant_id,
+        )
+        # `data` is stored as JSON, where letters beyond ASCII are escaped.
+        in_data = cast(AuditEvent.data, Text).icontains(json.dumps(wanted.text)[1:-1], autoescape=True)
+        found.append(or_(in_data, *(column.icontains(wanted.text, autoescape=True) for column in columns)))
+    if wanted.since is not None:
+        found.append(AuditEvent.occurred_at >= wanted.since)
+    if wanted.until is not None:
+        found.append(AuditEvent.occurred_at <= wanted.until)
+    return found
+
+
+async def export(
+    broker: Broker, project_id: str, *, since: datetime | None = None, until: datetime | None = None
+) -> AsyncIterator[AuditEvent]:
+    """Yield a project's records, oldest first, however many there are."""
+    conditions = _conditions(Wanted(since=since, until=until))
+    last = 0
+    while True:
+        query = (
+            select(AuditEvent)
+            .where(AuditEvent.project_id == project_id, AuditEvent.sequence > last, *conditions)
+            .order_by(AuditEvent.sequence)
+            .limit(_BATCH)
+        )
+        async with broker.database.read() as session:
+            batch = list(await session.scalars(query))
+        for event in batch:
+            yield event
+        if len(batch) < _BATCH:
+            return
+        last = batch[-1].sequence
+
+
+async def verify(broker: Broker, project_id: str) -> Verified:
+    """Walk a project's chain from its beginning to the first record that does not fit, or to the end.
+
+    A changed, inserted, moved or missing record breaks it. Records missing at the very end do not: only somebody who
+    knows an earlier `head` can see that.
+    """
+    head, count = GENESIS, 0
+    async for event in export(broker, project_id):
+        expected = count + 1
+        problem = ""
+        if event.sequence != expected:
+            problem = f"record {expected} is missing"
+        elif event.previous_hash != head:
+            problem = f"record {expected} does not continue the one before it"
+        elif hash_of(event) != event.hash:
+            problem = f"record {expected} is not what was written"
+        if problem:
+            return Verified(count, head, expected, problem)
+        head, count = event.hash, expected
+    return Verified(count, head)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reported:
+    """Something that happened in the operator's own application."""
+
+    action: str
+    type: str
+    actor_id: str
+    tenant_id: str = ""
+    user_id: str = ""
+    data: dict[str, object]
+
+
+async def report(broker: Broker, project_id: str, reported: Reported) -> None:
+    """Record an event of the operator's application among ours.
+
+    Raises:
+        InvalidValue: the action could be mistaken for one of evergrant's own; nothing is written.
+    """
+    if reported.action.startswith(OWN_ACTIONS):
+        raise InvalidValue.of(("action", f"evergrant's own actions begin with {', '.join(OWN_ACTIONS)}: use another"))
+    async with broker.database.write() as session:
+        await record(
+            session,
+            project_id,
+            reported.action,
+            user_id=reported.user_id,
+            tenant_id=reported.tenant_id,
+            data={**reported.data, "type": reported.type, "actorId": reported.actor_id},
+        )

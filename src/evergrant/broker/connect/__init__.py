@@ -1,0 +1,1 @@
+"""The connect trip, from the link to the callback."""

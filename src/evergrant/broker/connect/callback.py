@@ -1,0 +1,228 @@
+"""The end of a connect trip: the provider's answer becomes a grant, and the application may confirm it."""
+
+import logging
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+
+from sqlalchemy import delete, select, update
+
+from evergrant import clock
+from evergrant.broker.apps import dynamic_registration
+from evergrant.broker.apps.provider_client import ProviderClient, provider_client
+from evergrant.broker.apps.variables import Values, checked, details_of_user, require, template_of
+from evergrant.broker.connect.authorization_requests import (
+    Trip,
+    record_failure,
+    record_trip,
+    verifier_slot,
+    with_params,
+)
+from evergrant.broker.grants.grants import (
+    ResourceOwner,
+    lock_app,
+    new_grant_id,
+    owner_problems,
+    replace_earlier,
+    save_tokens,
+    seal_answer,
+)
+from evergrant.broker.runtime.broker import Broker
+from evergrant.broker.runtime.principal import Principal
+from evergrant.crypto.opaque import digest, new_opaque
+from evergrant.db import AuthorizationRequest, Grant, GrantStatus
+from evergrant.errors import ConnectFailed, EvergrantError, NotFound, UpstreamError, UpstreamRejected
+from evergrant.oauth2 import follow_up, token_endpoint
+from evergrant.oauth2.authorization import AuthorizationResponse, CodeVerifier, check_issuer
+from evergrant.oauth2.id_token import fetch_userinfo_subject, validate_id_token
+from evergrant.oauth2.token_response import TokenResponse
+
+log = logging.getLogger(__name__)
+
+CONFIRMATION_LIFETIME = timedelta(minutes=15)
+"""How long the application's backend may take to confirm who came back."""
+
+
+async def complete(broker: Broker, trip: Trip, params: Mapping[str, str], *, now: datetime) -> str:
+    """Redeem the provider's answer, store the grant and return where the browser goes; empty for our own page.
+
+    Raises:
+        ConnectFailed: the provider or the user said no, or the answer is not what was asked for; no grant is stored.
+    """
+    try:
+        return await _complete(broker, trip, params, now=now)
+    except EvergrantError as error:
+        await record_failure(broker, trip.request, error.error if isinstance(error, ConnectFailed) else "server_error")
+        raise
+
+
+async def _complete(broker: Broker, trip: Trip, params: Mapping[str, str], *, now: datetime) -> str:
+    request, app = trip.request, trip.app
+    if request.expires_at <= now:
+        raise ConnectFailed("expired", "The connection took too long. Start again.")
+    provider = await provider_client(broker, app, request.variables)
+    response = AuthorizationResponse.parse(params, provider.quirks)
+    check_issuer(response, provider.server)
+    if response.error:
+        await dynamic_registration.look_after(broker, app, response.error)
+        raise ConnectFailed(response.error, response.error_description or f"{app.name} refused the connection.")
+    template = template_of(broker, app)
+    details = {**details_of_user(template, app, request.variables), **checked(template, response.captured)}
+    require(template, details, "callback")
+    answer = await _redeem(broker, trip, response, await provider_client(broker, app, details))
+    details |= checked(template, answer.captured)
+    require(template, details, "token")
+    provider = await provider_client(broker, app, details)
+    answer = await follow_up.with_lifetime(broker.http, provider.client, answer, provider.quirks)
+    told = await follow_up.context(broker.http, provider.client, answer.access_token, provider.quirks)
+    details |= checked(template, told)
+    require(template, details, "context")
+    subject = await _subject(broker, trip, provider, answer)
+    return await _store(broker, trip, answer, subject, details, provider.quirks.refresh_margin)
+
+
+async def _redeem(
+    broker: Broker, trip: Trip, response: AuthorizationResponse, provider: ProviderClient
+) -> TokenResponse:
+    request = trip.request
+    verifier = None
+    if request.code_verifier is not None:
+        opened = await broker.vault.open(verifier_slot(request), request.code_verifier)
+        verifier = CodeVerifier.from_secret(opened.get_secret_value())
+    try:
+        return await token_endpoint.exchange_code(
+            broker.http,
+            provider.server,
+            provider.client,
+            code=response.code,
+            redirect_uri=request.redirect_uri,
+            code_verifier=verifier,
+            resources=request.resources,
+            scopes=request.scopes,
+            state=response.state,
+            nonce=request.nonce,
+            quirks=provider.quirks,
+        )
+    except UpstreamError as cause:
+        error = (
+            await dynamic_registration.refused(broker, trip.app, cause)
+            if isinstance(cause, UpstreamRejected)
+            else cause
+        )
+        log.warning("a code could not be redeemed", extra={"app": trip.app.id, "error": error.message})
+        code = "server_error" if isinstance(error, UpstreamRejected) else "temporarily_unavailable"
+        raise ConnectFailed(error.provider_error or code, error.message) from cause
+
+
+async def _subject(broker: Broker, trip: Trip, provider: ProviderClient, answer: TokenResponse) -> str:
+    """Return the user's id at the provider, from a validated id_token or the configured userinfo call."""
+    if answer.id_token is not None and trip.app.jwks_url and trip.app.issuer:
+        return await validate_id_token(
+            broker.http,
+            provider.server,
+            provider.client,
+            answer.id_token,
+            nonce=trip.request.nonce or None,
+            now=clock.utcnow(),
+        )
+    if trip.app.userinfo_url:
+        try:
+            return await fetch_userinfo_subject(broker.http, provider.server, answer.access_token)
+        except EvergrantError as error:
+            # Who the user is there is good to know, but the consent is real without it.
+            log.warning("userinfo did not answer", extra={"app": trip.app.id, "error": error.message})
+    return ""
+
+
+async def _store(
+    broker: Broker, trip: Trip, answer: TokenResponse, subject: str, details: Values, margin: int | None
+) -> str:
+    request, app, now = trip.request, trip.app, clock.utcnow()
+    grant_id = new_grant_id()
+    tokens = await seal_answer(broker, request.project_id, grant_id, answer, margin_seconds=margin, now=now)
+    confirmation = new_opaque() if app.require_confirmation else ""
+    async with broker.database.write() as session:
+        current = await lock_app(session, request.project_id, app.id)
+        if owner_problems(current, ResourceOwner(request.user_id, request.tenant_id)):
+            raise ConnectFailed("access_denied", f"{app.name} is not available to this tenant any more.")
+        grant = await save_tokens(
+            session,
+            grant_id=grant_id,
+            app=current,
+            owner=ResourceOwner(request.user_id, request.tenant_id),
+            external_identifier=request.external_identifier,
+            granted_by=request.granted_by,
+            scopes=request.scopes,
+            resources=request.resources,
+            details=details,
+            token_sub=subject,
+            tokens=tokens,
+            pending=app.require_confirmation,
+            now=now,
+        )
+        await session.execute(
+            update(AuthorizationRequest)
+            .where(AuthorizationRequest.project_id == request.project_id, AuthorizationRequest.id == request.id)
+            .values(
+                grant_id=grant_id,
+                code_verifier=None,
+                confirmation_digest=digest(confirmation) if confirmation else None,
+                expires_at=now + CONFIRMATION_LIFETIME,
+            )
+        )
+        data = {"grantId": grant_id, "scopes": grant.scopes, "pending": bool(confirmation)}
+        await record_trip(session, request, "grant.connected", data=data)
+    extra = {"confirmation": confirmation} if confirmation else {}
+    return with_params(request.redirect_url, {"outboundAppId": app.id, "outboundStatus": "connected", **extra})
+
+
+async def confirm(broker: Broker, principal: Principal, *, confirmation: str, user_id: str, now: datetime) -> None:
+    """Make a pending grant usable: the application's backend says that the person who came back is `user_id`.
+
+    Raises:
+        NotFound: the confirmation is unknown, used, expired, or was meant for somebody else. It is used up either way.
+    """
+    query = (
+        update(AuthorizationRequest)
+        .where(
+            AuthorizationRequest.project_id == principal.project_id,
+            AuthorizationRequest.confirmation_digest == digest(confirmation),
+        )
+        .values(confirmation_digest=None)
+        .returning(AuthorizationRequest)
+    )
+    if principal.app_ids:  # a key that is limited to some apps
+        query = query.where(AuthorizationRequest.app_id.in_(principal.app_ids))
+    async with broker.database.write() as session:
+        request = (await session.execute(query)).scalar_one_or_none()
+        grant = await session.get(Grant, (request.project_id, request.grant_id)) if request is not None else None
+        meant_for = "" if request is None else request.granted_by or request.user_id
+        expired = request is not None and request.expires_at <= now
+        good = grant is not None and grant.status == GrantStatus.PENDING and meant_for == user_id and not expired
+        if grant is not None and good:
+            await replace_earlier(session, grant)
+            grant.status = GrantStatus.ACTIVE
+        elif grant is not None and grant.status == GrantStatus.PENDING:
+            await session.delete(grant)
+        if request is not None and grant is not None:
+            outcome = "grant.confirmed" if good else "grant.confirmation_refused"
+            await record_trip(session, request, outcome, data={"grantId": grant.id, "confirmedFor": user_id})
+    if not good:
+        raise NotFound("This confirmation is not valid for this user: let the user connect again.")
+
+
+async def clear_finished(broker: Broker, *, now: datetime) -> int:
+    """Delete trips that are over or were abandoned, with the grants nobody confirmed. Returns how many trips went."""
+    over = AuthorizationRequest.expires_at <= now - timedelta(hours=1)
+    async with broker.database.write() as session:
+        abandoned = select(AuthorizationRequest.grant_id).where(
+            over, AuthorizationRequest.confirmation_digest.is_not(None)
+        )
+        await session.execute(
+            delete(Grant)
+            .where(Grant.status == GrantStatus.PENDING, Grant.id.in_(abandoned))
+            .execution_options(synchronize_session=False)
+        )
+        gone = await session.execute(
+            delete(AuthorizationRequest).where(over).execution_options(synchronize_session=False)
+        )
+        return int(getattr(gone, "rowcount", 0))

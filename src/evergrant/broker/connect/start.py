@@ -1,0 +1,242 @@
+"""The connect trip: from a backend's wish, through the user's browser and the provider, to a grant.
+
+A link can be sent to the wrong person, followed by a robot, copied, replayed. So: the ticket in the link is used up by
+the one browser that agrees; that browser is bound by a cookie; the provider's answer must come back through the same
+browser, with a state that is used up, for the same app, from the issuer that was asked.
+"""
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from pydantic import SecretStr
+from sqlalchemy import select, update
+
+from evergrant.broker.access import policies
+from evergrant.broker.apps.apps import load_app, missing_for_connect
+from evergrant.broker.apps.definition import prompt_problems, resource_problems, scope_problems
+from evergrant.broker.apps.dynamic_registration import ensure_registered
+from evergrant.broker.apps.provider_client import callback_url, provider_client, public_origin
+from evergrant.broker.apps.variables import missing_variables, template_of, user_problems
+from evergrant.broker.connect.authorization_requests import (
+    Trip,
+    failure_url,
+    finish,
+    load_trip,
+    record_failure,
+    record_trip,
+    verifier_slot,
+)
+from evergrant.broker.grants.grants import ResourceOwner, owner_problems
+from evergrant.broker.projects.projects import check_redirect_url, load_project
+from evergrant.broker.runtime.broker import Broker
+from evergrant.broker.runtime.principal import Permission, Principal
+from evergrant.crypto.opaque import digest, equal, new_opaque
+from evergrant.db import AuthorizationRequest, OutboundApp, Project
+from evergrant.errors import ConnectFailed, InvalidValue
+from evergrant.oauth2.authorization import CodeVerifier, authorization_url
+
+TICKET_LIFETIME = timedelta(minutes=10)
+TRIP_LIFETIME = timedelta(minutes=15)
+"""How long the user may take at the provider."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConnectWish:
+    """What a backend asks for when it wants somebody connected."""
+
+    app_id: str
+    owner: ResourceOwner
+    granted_by: str = ""
+    external_identifier: str = ""
+    scopes: tuple[str, ...] = ()
+    redirect_url: str = ""
+    prompt: tuple[str, ...] = ()
+    login_hint: str = ""
+    resources: tuple[str, ...] = ()
+    variables: Mapping[str, str] = field(default_factory=dict)
+    """Values of the app's variables; what is left out, the user is asked for."""
+
+
+async def begin(broker: Broker, principal: Principal, wish: ConnectWish, *, now: datetime) -> str:
+    """Record a trip and return the link to send the user's browser to. It works for 10 minutes.
+
+    Raises:
+        PermissionDenied: the key may not use this app, a user connects for somebody else, or a policy forbids it.
+        AppNotFound: there is no such app.
+        InvalidValue: the app lacks what a trip needs, or an option cannot be used; nothing is written.
+        UpstreamRejected, UpstreamUnavailable: the app registers by itself, and the server would not or could not.
+    """
+    project_id, owner = principal.project_id, wish.owner
+    user_id = wish.granted_by or owner.user_id
+    principal.require_app(wish.app_id)
+    principal.require_for(Permission.CONNECT, user_id=user_id, tenant_id=owner.tenant_id)
+    app = await load_app(broker, project_id, wish.app_id)
+    scopes = list(dict.fromkeys(wish.scopes or app.default_scopes))
+    await policies.check(
+        broker, principal, app.id, policies.CONNECT, user_id=user_id, tenant_id=owner.tenant_id, scopes=scopes
+    )
+    async with broker.database.read() as session:
+        project = await load_project(session, project_id)
+    _check_wish(broker, project, app, wish)
+    app = await ensure_registered(broker, app, now=now)
+    ticket = new_opaque()
+    request = AuthorizationRequest(
+        project_id=project_id,
+        id=secrets.token_hex(16),
+        app_id=app.id,
+        user_id=owner.user_id,
+        tenant_id=owner.tenant_id,
+        granted_by=wish.granted_by,
+        external_identifier=wish.external_identifier,
+        scopes=scopes,
+        redirect_url=wish.redirect_url or app.default_redirect_url,
+        prompt=list(wish.prompt or app.prompt),
+        login_hint=wish.login_hint,
+        resources=list(wish.resources or ([app.resource] if app.resource else ())),
+        variables={name: value for name, value in wish.variables.items() if value},
+        ticket_digest=digest(ticket),
+        created_at=now,
+        expires_at=now + TICKET_LIFETIME,
+    )
+    async with broker.database.write() as session:
+        session.add(request)
+        await record_trip(session, request, "connect.started", data={"scopes": request.scopes})
+    return f"{public_origin(broker, app)}/connect/{ticket}"
+
+
+def _check_wish(broker: Broker, project: Project, app: OutboundApp, wish: ConnectWish) -> None:
+    problems: list[tuple[str, str]] = []
+    missing = missing_for_connect(app)
+    missing += [f"variables.{name}" for name in missing_variables(template_of(broker, app), app.variables)]
+    if app.app_type == "apikey":
+        problems.append(("appId", f"the app '{app.id}' holds API keys: upload one, nobody can connect it"))
+    elif missing:
+        problems.append(("appId", f"the app '{app.id}' is not complete: it lacks {', '.join(missing)}"))
+    problems += owner_problems(app, wish.owner)
+    # The default too: its origin may have been taken off the list since it was stored.
+    field, url = "options.redirectUrl", wish.redirect_url
+    if not url:
+        field, url = "defaultRedirectUrl", app.default_redirect_url
+    if url:
+        try:
+            check_redirect_url(broker, project, url, field=field)
+        except InvalidValue as error:
+            problems += [(entry["field"], entry["problem"]) for entry in error.details["fields"]]
+    problems += scope_problems("options.scopes", wish.scopes)
+    problems += prompt_problems("options.prompt", wish.prompt)
+    problems += resource_problems("options.resources", wish.resources)
+    problems += user_problems(template_of(broker, app), app, wish.variables, field="options.variables")
+    if problems:
+        raise InvalidValue.of(*problems)
+
+
+async def find_by_ticket(broker: Broker, ticket: str, *, now: datetime) -> Trip:
+    """Return the trip that a connect link stands for.
+
+    Raises:
+        ConnectFailed: the link is unknown, used up or expired.
+    """
+    query = select(AuthorizationRequest).where(AuthorizationRequest.ticket_digest == digest(ticket))
+    async with broker.database.read() as session:
+        request = (await session.execute(query)).scalar_one_or_none()
+    if request is None:
+        raise ConnectFailed("invalid_ticket", "This link is not valid. Go back to the application and start again.")
+    if request.state_digest is not None or request.finished_at is not None:
+        raise ConnectFailed("ticket_used", "This link was used already. Go back to the application and start again.")
+    if request.expires_at <= now:
+        raise ConnectFailed("ticket_expired", "This link has expired. Go back to the application and start again.")
+    return await load_trip(broker, request)
+
+
+async def leave_for_provider(
+    broker: Broker, trip: Trip, *, browser: str, now: datetime, answers: Mapping[str, str] | None = None
+) -> str:
+    """Use the ticket up, bind the trip to this browser and return the provider's address for it.
+
+    `answers` are the user's to what `variables.questions` asks, and good.
+
+    Raises:
+        ConnectFailed: another browser was faster.
+        UpstreamRejected: the provider's address needs a variable that has no value; nothing is used up.
+    """
+    request, app = trip.request, trip.app
+    variables = {**request.variables, **{name: value for name, value in (answers or {}).items() if value}}
+    provider = await provider_client(broker, app, variables)
+    state = new_opaque()
+    verifier = CodeVerifier.new() if app.pkce else None
+    nonce = new_opaque() if "openid" in request.scopes else ""
+    redirect_uri = callback_url(broker, app)
+    url = authorization_url(
+        provider.server,
+        provider.client,
+        redirect_uri=redirect_uri,
+        state=state,
+        scopes=request.scopes,
+        code_verifier=verifier,
+        nonce=nonce or None,
+        prompt=request.prompt,
+        login_hint=request.login_hint,
+        resources=request.resources,
+        quirks=provider.quirks,
+    )
+    sealed = None
+    if verifier is not None:
+        sealed = await broker.vault.seal(verifier_slot(request), SecretStr(verifier.secret()))
+    statement = (
+        update(AuthorizationRequest)
+        .where(
+            AuthorizationRequest.project_id == request.project_id,
+            AuthorizationRequest.id == request.id,
+            AuthorizationRequest.state_digest.is_(None),
+            AuthorizationRequest.finished_at.is_(None),
+        )
+        .values(
+            state_digest=digest(state),
+            browser_digest=digest(browser),
+            code_verifier=sealed,
+            nonce=nonce,
+            redirect_uri=redirect_uri,
+            variables=variables,
+            expires_at=now + TRIP_LIFETIME,
+        )
+        .returning(AuthorizationRequest.id)
+    )
+    async with broker.database.write() as session:
+        if (await session.execute(statement)).one_or_none() is None:
+            raise ConnectFailed(
+                "ticket_used", "This link was used already. Go back to the application and start again."
+            )
+    return url
+
+
+async def cancel(broker: Broker, trip: Trip, *, now: datetime) -> str:
+    """Use the ticket up without connecting, and return where the browser goes; empty for evergrant's own page."""
+    if await finish(broker, trip.request, now=now) is None:
+        raise ConnectFailed("ticket_used", "This link was used already. Go back to the application and start again.")
+    await record_failure(broker, trip.request, "access_denied")
+    return failure_url(trip, ConnectFailed("access_denied", "The user cancelled."))
+
+
+async def find_by_state(broker: Broker, state: str, *, browser: str, now: datetime) -> Trip:
+    """Return the trip that a callback belongs to, and use its state up.
+
+    Raises:
+        ConnectFailed: the state is unknown, used or expired, or this is not the browser that left. Nothing is used up
+            by somebody else's browser.
+    """
+    query = select(AuthorizationRequest).where(AuthorizationRequest.state_digest == digest(state))
+    async with broker.database.read() as session:
+        request = (await session.execute(query)).scalar_one_or_none() if state else None
+    if request is None:
+        raise ConnectFailed("invalid_state", "This answer belongs to no connection that was started here.")
+    if request.browser_digest is None or not equal(request.browser_digest, digest(browser)):
+        await record_failure(broker, request, "browser_mismatch")
+        raise ConnectFailed(
+            "browser_mismatch",
+            "The connection was started in another browser. Start again in this one, with cookies on.",
+        )
+    if await finish(broker, request, now=now) is None:
+        raise ConnectFailed("state_used", "This answer was used already.")
+    return await load_trip(broker, request)

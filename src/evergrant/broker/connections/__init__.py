@@ -1,0 +1,1 @@
+"""Connections beside their tokens: listed, uploaded, deleted and revoked."""

@@ -1,0 +1,238 @@
+"""Revoking at the provider what was deleted here (RFC 7009, or the provider's own way), by an outbox.
+
+What is still to be revoked is written in the transaction that deletes, so neither happens without the other. The first
+try follows at once; the background refresher makes the others, over days. Whatever comes of it is in the audit log.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from sqlalchemy import ColumnElement, and_, delete, select, update
+
+from evergrant import clock
+from evergrant.broker.apps.provider_client import provider_client
+from evergrant.broker.apps.quirks import quirks_of
+from evergrant.broker.audit.record import record
+from evergrant.broker.grants.grants import token_slot
+from evergrant.broker.runtime.broker import Broker
+from evergrant.crypto.opaque import new_id
+from evergrant.crypto.sealed import Sealed, Slot
+from evergrant.db import Grant, OutboundApp, Revocation
+from evergrant.errors import CannotOpenSealed, EvergrantError, Unavailable, UpstreamRejected, UpstreamUnavailable
+from evergrant.oauth2 import revocation
+from evergrant.oauth2.quirks import NO_QUIRKS, Quirks, from_json, to_json
+from evergrant.oauth2.registration import ClientRegistration, ServerMetadata
+
+log = logging.getLogger(__name__)
+
+FIRST_TRY_SECONDS = 5.0
+"""How long a caller waits for the first tries, all together."""
+FIRST_TRIES = 50
+"""How many of a deletion's tokens are tried at once; the background takes the others."""
+CONCURRENCY = 8
+CALL_SECONDS = 30.0
+PAUSE = (timedelta(minutes=1), timedelta(hours=12))
+"""Between two tries: at first, doubling, and at most."""
+MAX_ATTEMPTS = 16
+"""With these pauses, about four days."""
+
+
+class Outcome(StrEnum):
+    """What has come of revoking one token."""
+
+    REVOKED = "revoked"
+    PENDING = "pending"
+    UNSUPPORTED = "unsupported"
+    """The provider has no way to revoke, or refuses to."""
+
+
+async def prepare(broker: Broker, app: OutboundApp, grants: Sequence[Grant], *, now: datetime) -> list[Revocation]:
+    """Make the rows for these grants of `app`, to be added in the transaction that deletes them.
+
+    Not inside a transaction: sealing may write. There are none for an app whose provider cannot revoke.
+    """
+    if app.app_type != "oauth" or not grants:
+        return []
+    if not app.revocation_url and quirks_of(broker, app).revocation is None:
+        return []
+    provider = await provider_client(broker, app)
+    rows: list[Revocation] = []
+    for grant in grants:
+        quirks = quirks_of(broker, app, grant.details)
+        column = _which(app, grant, quirks)
+        sealed: Sealed | None = getattr(grant, column)
+        if sealed is None:
+            continue
+        try:
+            token = await broker.vault.open(token_slot(grant.project_id, grant.id, column), sealed)
+        except CannotOpenSealed:
+            # It must be possible to delete what nobody can read any more.
+            log.exception("a token cannot be revoked", extra={"grant": grant.id, "app": app.id})
+            continue
+        row = Revocation(
+            project_id=app.project_id,
+            id=new_id(),
+            grant_id=grant.id,
+            app_id=app.id,
+            app_name=app.name,
+            user_id=grant.user_id,
+            tenant_id=grant.tenant_id,
+            revocation_url=app.revocation_url,
+            client_id=app.client_id,
+            client_secret=None,
+            auth_method=provider.client.auth_method,
+            token_type_hint=column,
+            quirks=to_json(quirks),
+            attempts=0,
+            next_attempt_at=now,
+            created_at=now,
+        )
+        row.token = await broker.vault.seal(_slot(row, "token"), token)
+        if provider.client.client_secret is not None:
+            row.client_secret = await broker.vault.seal(_slot(row, "client_secret"), provider.client.client_secret)
+        rows.append(row)
+    return rows
+
+
+def _which(app: OutboundApp, grant: Grant, quirks: Quirks) -> str:
+    """Return which of a grant's tokens to revoke: the one that the provider's own way takes, else the refresh token.
+
+    With a refresh token, the provider ends the whole consent (RFC 7009 section 2.1).
+    """
+    if not app.revocation_url and quirks.revocation is not None:
+        return quirks.revocation.token
+    return "refresh_token" if grant.refresh_token is not None else "access_token"
+
+
+def claim_first(rows: Sequence[Revocation], *, now: datetime) -> list[Revocation]:
+    """Claim the rows that are tried at once, before they are written, so that no background refresher takes them."""
+    first = list(rows[:FIRST_TRIES])
+    for row in first:
+        row.attempts, row.next_attempt_at = 1, now + PAUSE[0]
+    return first
+
+
+async def try_first(broker: Broker, rows: Sequence[Revocation]) -> dict[str, Outcome]:
+    """Make the first tries, for a few seconds, and return what has come of them by grant. No transaction is open."""
+    tasks = {row.grant_id: asyncio.create_task(attempt(broker, row)) for row in rows}
+    if not tasks:
+        return {}
+    done, late = await asyncio.wait(tasks.values(), timeout=FIRST_TRY_SECONDS)
+    for task in late:
+        task.cancel()  # the row is still there, and due in a minute
+    await asyncio.gather(*late, return_exceptions=True)
+    return {
+        grant_id: task.result() if task in done and not task.exception() else Outcome.PENDING
+        for grant_id, task in tasks.items()
+    }
+
+
+async def revoke_due(broker: Broker, *, now: datetime) -> int:
+    """Try again what is due, a hundred at most, and return how many were tried."""
+    query = select(Revocation).where(Revocation.next_attempt_at <= now).order_by(Revocation.next_attempt_at).limit(100)
+    async with broker.database.read() as session:
+        due = list(await session.scalars(query))
+    slots = asyncio.Semaphore(CONCURRENCY)
+
+    async def one(row: Revocation) -> None:
+        async with slots:
+            claimed = await _claim(broker, row, now=clock.utcnow())
+            if claimed is not None:
+                await attempt(broker, claimed)
+
+    for result in await asyncio.gather(*(one(row) for row in due), return_exceptions=True):
+        if isinstance(result, EvergrantError):
+            log.warning("a revocation will be tried again", exc_info=result)
+        elif isinstance(result, BaseException):
+            raise result
+    return len(due)
+
+
+async def _claim(broker: Broker, row: Revocation, *, now: datetime) -> Revocation | None:
+    """Take a due row; None when somebody else did. Who dies with it leaves it due again after the next pause."""
+    statement = (
+        update(Revocation)
+        .where(_is(row), Revocation.attempts == row.attempts, Revocation.next_attempt_at <= now)
+        .values(attempts=Revocation.attempts + 1, next_attempt_at=now + _pause(row.attempts + 1))
+        .returning(Revocation)
+        .execution_options(synchronize_session=False)
+    )
+    async with broker.database.write() as session:
+        return (await session.execute(statement)).scalar_one_or_none()
+
+
+async def attempt(broker: Broker, row: Revocation) -> Outcome:
+    """Make one try of a claimed row, and write down what came of it.
+
+    Raises:
+        Unavailable: our database is away; the try is repeated later, which does no harm.
+    """
+    try:
+        await _call(broker, row)
+    except (UpstreamUnavailable, TimeoutError, Unavailable) as error:
+        if row.attempts < MAX_ATTEMPTS:
+            return Outcome.PENDING
+        await _over(broker, row, "token.revocation_failed", reason=_reason(error))
+        return Outcome.UNSUPPORTED
+    except (UpstreamRejected, CannotOpenSealed) as error:
+        await _over(broker, row, "token.revocation_failed", reason=_reason(error))
+        return Outcome.UNSUPPORTED
+    await _over(broker, row, "token.revoked", reason="")
+    return Outcome.REVOKED
+
+
+async def _call(broker: Broker, row: Revocation) -> None:
+    secret = None
+    if row.client_secret is not None:
+        secret = await broker.vault.open(_slot(row, "client_secret"), row.client_secret)
+    token = await broker.vault.open(_slot(row, "token"), row.token)
+    client = ClientRegistration(row.client_id, secret, row.auth_method, name=row.app_name)
+    async with asyncio.timeout(CALL_SECONDS):
+        await revocation.revoke(
+            broker.http,
+            ServerMetadata(revocation_endpoint=row.revocation_url),
+            client,
+            token=token,
+            token_type_hint=row.token_type_hint,
+            quirks=from_json(row.quirks) if row.quirks else NO_QUIRKS,
+        )
+
+
+async def _over(broker: Broker, row: Revocation, action: str, *, reason: str) -> None:
+    data = {"grantId": row.grant_id, "attempts": row.attempts}
+    async with broker.database.write() as session:
+        gone = await session.execute(
+            delete(Revocation).where(_is(row)).returning(Revocation.id).execution_options(synchronize_session=False)
+        )
+        if gone.all():
+            await record(
+                session,
+                row.project_id,
+                action,
+                app_id=row.app_id,
+                user_id=row.user_id,
+                tenant_id=row.tenant_id,
+                data={**data, "reason": reason} if reason else data,
+            )
+
+
+def _reason(error: BaseException) -> str:
+    return error.message if isinstance(error, EvergrantError) else "The provider does not answer in time."
+
+
+def _pause(attempts: int) -> timedelta:
+    """Return the pause after this many tries, with jitter."""
+    doubled: timedelta = PAUSE[0] * 2 ** min(attempts - 1, 16)
+    return min(PAUSE[1], doubled) * random.uniform(0.75, 1.25)  # noqa: S311 - jitter, not a secret
+
+
+def _is(row: Revocation) -> ColumnElement[bool]:
+    return and_(Revocation.project_id == row.project_id, Revocation.id == row.id)
+
+
+def _slot(row: Revocation, column: str) -> Slot:
+    return Slot(row.project_id, "revocations", column, row.id)

@@ -1,0 +1,220 @@
+"""What users have elsewhere already, API keys and OAuth tokens: checked, sealed and stored."""
+
+import logging
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+from pydantic import SecretStr
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from evergrant.broker.apps.definition import scope_problems
+from evergrant.broker.apps.provider_client import provider_client
+from evergrant.broker.apps.quirks import quirks_of
+from evergrant.broker.apps.variables import details_of_user, details_problems, template_of
+from evergrant.broker.audit.record import record
+from evergrant.broker.grants.grants import (
+    Lifetime,
+    ResourceOwner,
+    SealedTokens,
+    lifetime,
+    lock_app,
+    new_grant_id,
+    owner_problems,
+    save_tokens,
+    token_slot,
+)
+from evergrant.broker.runtime.broker import Broker
+from evergrant.db import Grant, OutboundApp
+from evergrant.errors import (
+    ConnectFailed,
+    InvalidValue,
+    MissingArgument,
+    UpstreamError,
+)
+from evergrant.oauth2.id_token import validate_id_token
+
+log = logging.getLogger(__name__)
+
+API_KEY = "apikey"
+"""Both the type of such apps and the `accessTokenType` of what they hold."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenUpload:
+    """OAuth tokens from elsewhere. At least one of `refresh_token` and `access_token` must be there."""
+
+    app_id: str
+    owner: ResourceOwner
+    refresh_token: SecretStr | None = None
+    access_token: SecretStr | None = None
+    access_token_expiry: int = 0
+    """Epoch seconds; 0 when unknown."""
+    access_token_type: str = ""
+    scopes: tuple[str, ...] | None = None
+    """What the tokens were granted for; None for the app's default scopes."""
+    external_identifier: str = ""
+    id_token: SecretStr | None = None
+    granted_by: str = ""
+    details: Mapping[str, str] = field(default_factory=dict)
+    """What a connect trip would have asked the user, or learnt: values of the app's variables."""
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedUpload:
+    """An upload that passed every check, sealed for its grant."""
+
+    upload: TokenUpload
+    grant_id: str
+    scopes: tuple[str, ...]
+    token_sub: str
+    tokens: SealedTokens
+    details: Mapping[str, str]
+
+
+def check_upload(broker: Broker, app: OutboundApp, upload: TokenUpload, *, now: datetime) -> None:
+    """Check an upload against its app.
+
+    Raises:
+        MissingArgument: there is no token in it.
+        InvalidValue: naming every field that is wrong.
+    """
+    if upload.refresh_token is None and upload.access_token is None:
+        raise MissingArgument.of(("refreshToken", "give refreshToken, accessToken or both"))
+    problems = app_problems(app, upload.owner, app_type="oauth")
+    if not problems and upload.refresh_token is not None:
+        missing = [name for name, value in (("clientId", app.client_id), ("tokenUrl", app.token_url)) if not value]
+        if missing:
+            problems.append(("appId", f"the app '{app.id}' cannot refresh: it lacks {', '.join(missing)}"))
+    for name, token in (
+        ("refreshToken", upload.refresh_token),
+        ("accessToken", upload.access_token),
+        ("idToken", upload.id_token),
+    ):
+        text = token.get_secret_value() if token is not None else "x"
+        if not text.isascii() or not text.isprintable() or " " in text:  # RFC 6749 appendix A.12
+            problems.append((name, "must be visible ASCII"))
+    if not re.fullmatch(r"[A-Za-z0-9._-]*", upload.access_token_type):
+        problems.append(("accessTokenType", "use one word, like Bearer"))
+    problems += scope_problems("scopes", upload.scopes or ())
+    problems += details_problems(template_of(broker, app), app, upload.details)
+    if upload.refresh_token is None and 0 < upload.access_token_expiry <= now.timestamp():
+        problems.append(("accessTokenExpiry", "has passed, and there is no refresh token: nothing would work"))
+    if problems:
+        raise InvalidValue.of(*problems)
+
+
+def app_problems(app: OutboundApp, owner: ResourceOwner, *, app_type: str) -> list[tuple[str, str]]:
+    """Return what is wrong with an upload for this owner to this app, by field."""
+    problems = owner_problems(app, owner)
+    if app.app_type != app_type:
+        takes = "API keys: use apikey/upload" if app.app_type == API_KEY else "OAuth tokens: use oauthtoken/upload"
+        problems.append(("appId", f"the app '{app.id}' takes {takes}"))
+    return problems
+
+
+async def subject_of(broker: Broker, app: OutboundApp, upload: TokenUpload, *, now: datetime) -> str:
+    """Return whom the id_token names, if it can be believed; else nobody, and the upload goes on without."""
+    if upload.id_token is None or not app.jwks_url or not app.issuer:
+        return ""
+    provider = await provider_client(broker, app)
+    try:
+        return await validate_id_token(
+            broker.http, provider.server, provider.client, upload.id_token, nonce=None, now=now
+        )
+    except (ConnectFailed, UpstreamError) as error:
+        log.info("an uploaded id_token is ignored", extra={"app": app.id, "error": error.message})
+        return ""
+
+
+async def prepare(
+    broker: Broker, app: OutboundApp, upload: TokenUpload, *, token_sub: str, now: datetime
+) -> PreparedUpload:
+    """Seal a checked upload for a new grant. Not inside a transaction: sealing may write."""
+    grant_id, vault, quirks = new_grant_id(), broker.vault, quirks_of(broker, app)
+    refresh_token = upload.refresh_token
+    if refresh_token is None and quirks.exchanges("refresh"):
+        refresh_token = upload.access_token  # it is what the provider gives the next one for
+    access = refresh = identity = None
+    if upload.access_token is not None:
+        access = await vault.seal(token_slot(app.project_id, grant_id, "access_token"), upload.access_token)
+    if refresh_token is not None:
+        refresh = await vault.seal(token_slot(app.project_id, grant_id, "refresh_token"), refresh_token)
+    if upload.id_token is not None and token_sub:
+        identity = await vault.seal(token_slot(app.project_id, grant_id, "id_token"), upload.id_token)
+    scopes = scopes_of(app, upload)
+    tokens = SealedTokens(
+        access_token=access,
+        access_token_type=upload.access_token_type or "Bearer",
+        refresh_token=refresh,
+        id_token=identity,
+        scopes=scopes,
+        lifetime=_lifetime(upload, now=now, margin_seconds=quirks.refresh_margin),
+    )
+    return PreparedUpload(upload, grant_id, scopes, token_sub, tokens, details_of(broker, app, upload))
+
+
+def details_of(broker: Broker, app: OutboundApp, upload: TokenUpload) -> dict[str, str]:
+    """Return what the connection keeps: what was given, and what the app has for its users."""
+    given = {name: value for name, value in upload.details.items() if value}
+    return {**details_of_user(template_of(broker, app), app, given), **given}
+
+
+def scopes_of(app: OutboundApp, upload: TokenUpload) -> tuple[str, ...]:
+    """Return what the tokens are believed to be granted for, unless the provider says better."""
+    return tuple(dict.fromkeys(app.default_scopes if upload.scopes is None else upload.scopes))
+
+
+def _lifetime(upload: TokenUpload, *, now: datetime, margin_seconds: int | None) -> Lifetime:
+    if upload.access_token is None or not upload.access_token_expiry:
+        return Lifetime(None, None, None)
+    left = upload.access_token_expiry - int(now.timestamp())
+    if left > 0:
+        return lifetime(left, now=now, margin_seconds=margin_seconds)
+    ended = datetime.fromtimestamp(upload.access_token_expiry, UTC)
+    return Lifetime(ended, ended, now + timedelta(seconds=1))
+
+
+async def store(
+    session: AsyncSession, project_id: str, prepared: PreparedUpload, *, app_type: str, now: datetime
+) -> Grant:
+    """Write a prepared upload.
+
+    Raises:
+        AppNotFound: the app was deleted meanwhile.
+        InvalidValue: it was changed so that it does not take the upload any more.
+    """
+    upload = prepared.upload
+    current = await lock_app(session, project_id, upload.app_id)
+    problems = app_problems(current, upload.owner, app_type=app_type)
+    if problems:
+        raise InvalidValue.of(*problems)
+    return await save_tokens(
+        session,
+        grant_id=prepared.grant_id,
+        app=current,
+        owner=upload.owner,
+        external_identifier=upload.external_identifier,
+        granted_by=upload.granted_by,
+        scopes=prepared.scopes,
+        token_sub=prepared.token_sub,
+        tokens=prepared.tokens,
+        details=prepared.details,
+        pending=False,
+        now=now,
+    )
+
+
+async def record_upload(session: AsyncSession, project_id: str, prepared: PreparedUpload) -> None:
+    """Write an upload into the audit log, as the last statement of the transaction."""
+    upload = prepared.upload
+    await record(
+        session,
+        project_id,
+        "token.uploaded",
+        app_id=upload.app_id,
+        user_id=upload.owner.user_id,
+        tenant_id=upload.owner.tenant_id,
+        data={"grantId": prepared.grant_id, "scopes": list(prepared.scopes)},
+    )

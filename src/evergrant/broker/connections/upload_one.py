@@ -1,0 +1,155 @@
+"""Uploading one API key, or one connection's tokens, which may be tried at the provider first."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime
+
+from pydantic import SecretStr
+
+from evergrant import clock
+from evergrant.broker.apps.apps import load_app
+from evergrant.broker.apps.provider_client import callback_url, provider_client
+from evergrant.broker.apps.variables import checked, details_problems, template_of
+from evergrant.broker.connections.upload import (
+    API_KEY,
+    PreparedUpload,
+    TokenUpload,
+    app_problems,
+    check_upload,
+    details_of,
+    prepare,
+    record_upload,
+    scopes_of,
+    store,
+    subject_of,
+)
+from evergrant.broker.grants.grants import ResourceOwner, new_grant_id, seal_answer
+from evergrant.broker.refresh.landing import until_it_works
+from evergrant.broker.runtime.broker import Broker
+from evergrant.broker.runtime.principal import Principal
+from evergrant.db import Grant, OutboundApp
+from evergrant.errors import (
+    InvalidValue,
+    MissingArgument,
+    ReauthorizationRequired,
+    RefreshTokenRefused,
+    UpstreamUnavailable,
+)
+from evergrant.oauth2 import follow_up, token_endpoint
+
+VERIFY_SECONDS = 30.0
+
+
+async def upload_api_key(
+    broker: Broker,
+    principal: Principal,
+    *,
+    app_id: str,
+    owner: ResourceOwner,
+    api_key: SecretStr,
+    details: Mapping[str, str],
+    now: datetime,
+) -> None:
+    """Store an owner's API key; it takes the place of the one before.
+
+    `details` are values of the app's variables: what stands beside the key.
+
+    Raises:
+        AppNotFound: there is no such app.
+        InvalidValue: the app does not hold API keys or is another tenant's, the key has characters that none has, or
+            the details are not what the app's template wants.
+        PermissionDenied: the management key is limited to other apps.
+    """
+    principal.require_app(app_id)
+    app = await load_app(broker, principal.project_id, app_id)
+    problems = app_problems(app, owner, app_type=API_KEY)
+    if not api_key.get_secret_value().isprintable() or not api_key.get_secret_value().strip():
+        problems.append(("apiKey", "must not be blank nor contain line breaks and other control characters"))
+    problems += details_problems(template_of(broker, app), app, details)
+    if problems:
+        raise InvalidValue.of(*problems)
+    upload = TokenUpload(
+        app_id=app_id, owner=owner, access_token=api_key, access_token_type=API_KEY, scopes=(), details=details
+    )
+    prepared = await prepare(broker, app, upload, token_sub="", now=now)
+    async with broker.database.write() as session:
+        await store(session, principal.project_id, prepared, app_type=API_KEY, now=now)
+        await record_upload(session, principal.project_id, prepared)
+
+
+async def upload_tokens(
+    broker: Broker, principal: Principal, upload: TokenUpload, *, verify_refresh: bool, now: datetime
+) -> None:
+    """Store tokens; they take the place of the same owner's connection with the same scopes.
+
+    With `verify_refresh` the refresh token is used first, and what the provider answers is stored.
+
+    Raises:
+        AppNotFound: there is no such app.
+        MissingArgument, InvalidValue: a field is missing or wrong.
+        PermissionDenied: the management key is limited to other apps.
+        RefreshTokenRefused: the provider refused the refresh token.
+        UpstreamRejected, UpstreamUnavailable: it could not be verified. Nothing is written in any of these cases.
+    """
+    principal.require_app(upload.app_id)
+    app = await load_app(broker, principal.project_id, upload.app_id)
+    check_upload(broker, app, upload, now=now)
+    token_sub = await subject_of(broker, app, upload, now=now)
+    if not verify_refresh:
+        prepared = await prepare(broker, app, upload, token_sub=token_sub, now=now)
+        async with broker.database.write() as session:
+            await store(session, principal.project_id, prepared, app_type="oauth", now=now)
+            await record_upload(session, principal.project_id, prepared)
+        return
+    if upload.refresh_token is None:
+        raise MissingArgument.of(("refreshToken", "is required with verifyRefresh"))
+    grant_id = new_grant_id()
+    # Like a refresh: what the provider answers exists nowhere else, so a caller that hangs up must not stop it.
+    flight = broker.refreshes.start(
+        (principal.project_id, grant_id),
+        lambda: _verify_and_store(broker, app, upload, grant_id=grant_id, token_sub=token_sub),
+    )
+    await asyncio.shield(flight)
+
+
+async def _verify_and_store(
+    broker: Broker, app: OutboundApp, upload: TokenUpload, *, grant_id: str, token_sub: str
+) -> Grant:
+    assert upload.refresh_token is not None  # noqa: S101 - the caller has looked; this tells the type checker
+    details = details_of(broker, app, upload)
+    provider = await provider_client(broker, app, details)
+    try:
+        async with asyncio.timeout(VERIFY_SECONDS):
+            answer = await token_endpoint.refresh(
+                broker.http,
+                provider.server,
+                provider.client,
+                refresh_token=upload.refresh_token,
+                granted=scopes_of(app, upload),
+                redirect_uri=callback_url(broker, app),
+                quirks=provider.quirks,
+            )
+    except TimeoutError:
+        raise UpstreamUnavailable(f"{app.name} did not answer within {VERIFY_SECONDS:.0f} s.") from None
+    except ReauthorizationRequired as error:
+        message = f"{error.message.removesuffix(token_endpoint.CONNECT_AGAIN)} Nothing was stored."
+        raise RefreshTokenRefused(message, provider_error=error.provider_error) from error
+    details |= checked(template_of(broker, app), answer.captured)
+    answer = await follow_up.with_lifetime(broker.http, provider.client, answer, provider.quirks)
+    now, margin = clock.utcnow(), provider.quirks.refresh_margin
+    if answer.refresh_token is None:  # none returned keeps the old one (RFC 6749 section 6)
+        answer = replace(answer, refresh_token=upload.refresh_token)
+    tokens = await until_it_works(
+        broker, lambda: seal_answer(broker, app.project_id, grant_id, answer, margin_seconds=margin, now=now)
+    )
+    scopes = answer.scopes if answer.scopes is not None else scopes_of(app, upload)
+    prepared = PreparedUpload(upload, grant_id, scopes, token_sub, tokens, details)
+
+    async def write() -> Grant:
+        async with broker.database.write() as session:
+            grant = await store(session, app.project_id, prepared, app_type="oauth", now=now)
+            await record_upload(session, app.project_id, prepared)
+        return grant
+
+    return await until_it_works(broker, write)

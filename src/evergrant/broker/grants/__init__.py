@@ -1,0 +1,1 @@
+"""Grants: the recorded consents, when each is due, and when each was last used."""

@@ -1,0 +1,238 @@
+"""Grants: storing what a provider answered, and when it will be due."""
+
+import random
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import delete, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from evergrant.broker.grants.schedule import next_refresh
+from evergrant.broker.runtime.broker import Broker
+from evergrant.broker.webhooks import outbox
+from evergrant.crypto.sealed import Sealed, Slot
+from evergrant.db import Grant, GrantStatus, OutboundApp
+from evergrant.db.grant import scope_key
+from evergrant.errors import AppNotFound, ReauthorizationRequired, TokenNotFound
+from evergrant.oauth2.token_response import TokenResponse
+
+MAX_MARGIN = timedelta(minutes=5)
+MARGIN_SHARE = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceOwner:
+    """Whose consent it is: a user, a user in a tenant, or a tenant. Empty means "none"."""
+
+    user_id: str = ""
+    tenant_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Lifetime:
+    """When an access token ends, from when on a fetch refreshes it first, and when the background does."""
+
+    expires_at: datetime | None
+    fresh_until: datetime | None
+    due: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class SealedTokens:
+    """A token endpoint's answer, sealed for one grant and ready to be written."""
+
+    access_token: Sealed | None
+    access_token_type: str
+    refresh_token: Sealed | None
+    id_token: Sealed | None
+    scopes: tuple[str, ...] | None
+    lifetime: Lifetime
+
+
+def new_grant_id() -> str:
+    """Return an id for a grant; it is needed before the row exists, because secrets are sealed for it."""
+    return secrets.token_hex(16)
+
+
+def token_slot(project_id: str, grant_id: str, column: str) -> Slot:
+    """Return the place that one of a grant's tokens is sealed for."""
+    return Slot(project_id, "grants", column, grant_id)
+
+
+def lifetime(expires_in: int | None, *, now: datetime, margin_seconds: int | None = None) -> Lifetime:
+    """Work out an access token's times from its lifetime in seconds.
+
+    The margin is 20% of the lifetime, at most 5 minutes. The background refresher comes up to half a margin before a
+    fetch would have to refresh, at a random moment, so that grants made together do not stay together. A provider's
+    own margin, `margin_seconds`, is when it begins to allow a refresh: then the background comes no earlier either.
+    """
+    if expires_in is None:
+        return Lifetime(None, None, None)
+    whole = timedelta(seconds=expires_in)
+    if margin_seconds is not None and timedelta(seconds=margin_seconds) < whole:
+        end = now + whole
+        fresh_until = end - timedelta(seconds=margin_seconds)
+        return Lifetime(end, fresh_until, fresh_until)
+    margin = min(MAX_MARGIN, whole * MARGIN_SHARE)
+    fresh_until = now + whole - margin
+    due = fresh_until - margin * random.uniform(0, 0.5)  # noqa: S311 - jitter, not a secret
+    return Lifetime(now + whole, fresh_until, due)
+
+
+async def seal_answer(
+    broker: Broker,
+    project_id: str,
+    grant_id: str,
+    answer: TokenResponse,
+    *,
+    fallback_expires_in: int | None = None,
+    margin_seconds: int | None = None,
+    now: datetime,
+) -> SealedTokens:
+    """Seal a token response for a grant. Not inside a transaction: sealing may write.
+
+    Args:
+        broker: the runtime.
+        project_id: the grant's project.
+        grant_id: the grant, which need not exist yet.
+        answer: what the token endpoint answered.
+        fallback_expires_in: the lifetime in seconds to assume where the answer does not say.
+        margin_seconds: the provider's own margin, if it has one.
+        now: the moment of the answer.
+    """
+    vault = broker.vault
+    expires_in = answer.expires_in if answer.expires_in is not None else fallback_expires_in
+    access = await vault.seal(token_slot(project_id, grant_id, "access_token"), answer.access_token)
+    refresh = identity = None
+    if answer.refresh_token is not None:
+        refresh = await vault.seal(token_slot(project_id, grant_id, "refresh_token"), answer.refresh_token)
+    if answer.id_token is not None:
+        identity = await vault.seal(token_slot(project_id, grant_id, "id_token"), answer.id_token)
+    return SealedTokens(
+        access_token=access,
+        access_token_type=answer.token_type,
+        refresh_token=refresh,
+        id_token=identity,
+        scopes=answer.scopes,
+        lifetime=lifetime(expires_in, now=now, margin_seconds=margin_seconds),
+    )
+
+
+def owner_problems(app: OutboundApp, owner: ResourceOwner) -> list[tuple[str, str]]:
+    """Return what keeps `owner` from connecting `app`: it may belong to one tenant."""
+    if app.tenant_id and owner.tenant_id != app.tenant_id:
+        return [("tenantId", f"the app '{app.id}' is for one tenant only: name that tenant")]
+    return []
+
+
+async def lock_app(session: AsyncSession, project_id: str, app_id: str) -> OutboundApp:
+    """Return an app as it is now and stays until the transaction ends; other transactions may store grants of it too.
+
+    Raises:
+        AppNotFound: it was deleted.
+    """
+    query = select(OutboundApp).where(OutboundApp.project_id == project_id, OutboundApp.id == app_id)
+    app = (await session.execute(query.with_for_update(read=True))).scalar_one_or_none()
+    if app is None:
+        raise AppNotFound
+    return app
+
+
+async def save_tokens(
+    session: AsyncSession,
+    *,
+    grant_id: str,
+    app: OutboundApp,
+    owner: ResourceOwner,
+    external_identifier: str,
+    granted_by: str,
+    scopes: Sequence[str],
+    token_sub: str,
+    tokens: SealedTokens,
+    pending: bool,
+    now: datetime,
+    resources: Sequence[str] = (),
+    details: Mapping[str, str] | None = None,
+) -> Grant:
+    """Record a new consent.
+
+    It takes the place of an earlier consent of the same owner to the same scopes, unless it is `pending`: then the
+    earlier one stays in use until the confirmation. A refresh of the earlier one that is still under way finds its
+    grant gone and stores nothing.
+    """
+    granted = list(tokens.scopes if tokens.scopes is not None else scopes)
+    due = None
+    if tokens.refresh_token is not None:
+        due = next_refresh(app, tokens.lifetime.due, used_at=now, refreshed_at=now, idle_after=None, now=now)
+    grant = Grant(
+        project_id=app.project_id,
+        id=grant_id,
+        app_id=app.id,
+        user_id=owner.user_id,
+        tenant_id=owner.tenant_id,
+        external_identifier=external_identifier,
+        scope_key=scope_key(granted),
+        scopes=granted,
+        resources=list(resources),
+        details=dict(details or {}),
+        status=GrantStatus.PENDING if pending else GrantStatus.ACTIVE,
+        token_sub=token_sub,
+        granted_by=granted_by,
+        consented_at=now,
+        access_token=tokens.access_token,
+        access_token_type=tokens.access_token_type,
+        refresh_token=tokens.refresh_token,
+        id_token=tokens.id_token,
+        expires_at=tokens.lifetime.expires_at,
+        fresh_until=tokens.lifetime.fresh_until,
+        next_refresh_at=due,
+    )
+    session.add(grant)
+    await session.flush()
+    if not pending:
+        await replace_earlier(session, grant)
+    return grant
+
+
+async def replace_earlier(session: AsyncSession, grant: Grant) -> None:
+    """Delete the consents that `grant` takes the place of: same app, owner and scopes; and tell webhooks of it."""
+    replaced = await session.execute(
+        delete(Grant)
+        .where(
+            Grant.project_id == grant.project_id,
+            Grant.app_id == grant.app_id,
+            Grant.user_id == grant.user_id,
+            Grant.tenant_id == grant.tenant_id,
+            Grant.external_identifier == grant.external_identifier,
+            Grant.scope_key == grant.scope_key,
+            Grant.status != GrantStatus.PENDING,
+            Grant.id != grant.id,
+        )
+        .returning(Grant.id, Grant.status)
+        .execution_options(synchronize_session=False)
+    )
+    await outbox.emit_consent(session, grant, replaced=[(row.id, row.status) for row in replaced])
+
+
+async def load_grant(broker: Broker, project_id: str, grant_id: str) -> Grant | None:
+    """Return a grant, or None if it is gone."""
+    async with broker.database.read() as session:
+        return (
+            await session.execute(select(Grant).where(Grant.project_id == project_id, Grant.id == grant_id))
+        ).scalar_one_or_none()
+
+
+def alive(grant: Grant | None) -> Grant:
+    """Return a grant that can be used.
+
+    Raises:
+        TokenNotFound: it is gone.
+        ReauthorizationRequired: it is dead.
+    """
+    if grant is None:
+        raise TokenNotFound("This connection was deleted or replaced.")
+    if grant.status == GrantStatus.REAUTHORIZATION_REQUIRED:
+        raise ReauthorizationRequired(grant.last_refresh_error or None, last_refresh_error=grant.last_refresh_error)
+    return grant

@@ -1,0 +1,1 @@
+"""What operators do: set up, look for faults, rotate keys, read metrics."""

@@ -1,0 +1,1 @@
+"""Refreshing: the one critical section, and all that leads to it and out of it."""

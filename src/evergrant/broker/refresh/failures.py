@@ -1,0 +1,105 @@
+"""What a refresh that brought nothing leaves on its row: why, and when to try again."""
+
+import logging
+import random
+from datetime import timedelta
+
+from sqlalchemy import Update
+
+from evergrant import clock
+from evergrant.broker.apps import health
+from evergrant.broker.refresh import lease
+from evergrant.broker.refresh.lease import Held
+from evergrant.broker.runtime.broker import Broker
+from evergrant.db import Grant, GrantStatus, OutboundApp
+from evergrant.db.types import database_now
+from evergrant.errors import Unavailable, UpstreamRejected, UpstreamUnavailable
+
+log = logging.getLogger(__name__)
+
+ON_DEMAND_PAUSE = (1.0, 5.0)
+"""Seconds between two tries for waiting callers while the provider fails: at first, and at most."""
+BACKGROUND_PAUSE = (5.0, 600.0)
+"""The same for the background refresher."""
+REJECTED_PAUSE = 1800.0
+"""Seconds between background tries while the app's registration is refused: only the operator can mend that."""
+OUR_FAULT = "evergrant could not refresh this connection; its log says why. The consent is as it was."
+
+
+def dead(held: Held, reason: str) -> Update:
+    """Return the statement that ends a consent."""
+    return lease.closing(held).values(
+        status=GrantStatus.REAUTHORIZATION_REQUIRED,
+        last_refresh_error=reason,
+        refresh_failures=Grant.refresh_failures + 1,
+        next_refresh_at=None,
+    )
+
+
+async def failed_for_now(broker: Broker, held: Held, error: UpstreamUnavailable) -> None:
+    """Note that the provider failed, and put into the error when waiting callers may try again."""
+    failures = held.grant.refresh_failures + 1
+    on_demand = _backoff(ON_DEMAND_PAUSE, failures)
+    background = _backoff(BACKGROUND_PAUSE, failures)
+    if error.provider_retry_after is not None:
+        on_demand = max(on_demand, error.provider_retry_after)
+        background = max(background, error.provider_retry_after)
+    await record_failure(
+        broker,
+        lease.closing(held).values(
+            last_refresh_error=error.message,
+            refresh_failures=failures,
+            refresh_not_before=database_now(on_demand),
+            next_refresh_at=clock.utcnow() + timedelta(seconds=background),
+            interrupted_at=clock.utcnow() if error.in_doubt else held.grant.interrupted_at,
+        ),
+    )
+    error.retry_after = max(1, round(on_demand + 0.5))
+
+
+async def broken(broker: Broker, held: Held) -> None:
+    """Let the lease go after an error of our own, a secret that does not open for example; the log has the reason.
+
+    The background comes back later: what cannot be refreshed must not stay first in its queue.
+    """
+    failures = held.grant.refresh_failures + 1
+    await record_failure(
+        broker,
+        lease.closing(held).values(
+            last_refresh_error=OUR_FAULT,
+            refresh_failures=failures,
+            next_refresh_at=clock.utcnow() + timedelta(seconds=_backoff(BACKGROUND_PAUSE, failures)),
+        ),
+    )
+
+
+async def rejected(broker: Broker, held: Held, app: OutboundApp, error: UpstreamRejected) -> None:
+    """Note that the provider refuses the app: the grant is innocent, and only the operator can mend it."""
+    now = clock.utcnow()
+    slow = REJECTED_PAUSE * random.uniform(0.75, 1.25)  # noqa: S311 - jitter, not a secret
+    await record_failure(
+        broker,
+        lease.closing(held).values(
+            last_refresh_error=error.message,
+            refresh_failures=held.grant.refresh_failures + 1,
+            refresh_not_before=database_now(ON_DEMAND_PAUSE[1]),
+            next_refresh_at=now + timedelta(seconds=slow),
+        ),
+    )
+    await health.note_unhealthy(broker, app, error.message)
+    log.error("a provider refuses an app's registration", extra={"app": app.id, "project": app.project_id})
+
+
+async def record_failure(broker: Broker, statement: Update) -> None:
+    """Write a note that may be lost: if the database is away, the lease runs out by itself and nothing is wrong."""
+    try:
+        async with broker.database.write() as session:
+            await session.execute(statement)
+    except Unavailable:
+        log.exception("could not record a refresh's outcome")
+
+
+def _backoff(bounds: tuple[float, float], failures: int) -> float:
+    """Return seconds to wait: doubling from the first bound to the second, with jitter."""
+    first, most = bounds
+    return min(most, first * 2.0 ** min(failures - 1, 16)) * random.uniform(0.75, 1.25)  # noqa: S311 - jitter

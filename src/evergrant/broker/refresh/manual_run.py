@@ -1,0 +1,239 @@
+"""Catching up: refreshing an app's connections now, once, because an operator asks for it.
+
+It goes the way of the background refresher: leases, the endpoints' limits and breakers, and the policies. But an
+endpoint whose breaker opens is left for this time, instead of being tried again and again while somebody waits.
+"""
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from sqlalchemy import ColumnElement, or_, select
+from sqlalchemy.orm import load_only
+
+from evergrant import clock
+from evergrant.broker.grants.schedule import is_wanted
+from evergrant.broker.projects.projects import load_project
+from evergrant.broker.refresh import lease
+from evergrant.broker.refresh.lease import Lease
+from evergrant.broker.refresh.refresh import Claim, refresh_grant
+from evergrant.broker.refresh.sweep import Wanted, claim_due, refresh_or_put_off
+from evergrant.broker.runtime.broker import Broker
+from evergrant.broker.runtime.endpoints import Endpoint
+from evergrant.db import Grant, GrantStatus, OutboundApp
+from evergrant.errors import AppNotFound, EvergrantError, Unavailable
+
+log = logging.getLogger(__name__)
+
+PAGE = 500
+Claimer = Callable[[OutboundApp, int], Awaitable[list[Claim]]]
+"""Takes the leases of at most so many of an app's grants; none when there are none left."""
+
+
+@dataclass
+class Outcome:
+    """What came of catching up."""
+
+    refreshed: int = 0
+    put_off: int = 0
+    """Due, but not wanted by their app's policy, or because nobody has fetched them for long."""
+    failed: Counter[str] = field(default_factory=Counter)
+    """By what is wrong."""
+    given_up: list[str] = field(default_factory=list)
+    """Apps that were left, because their token endpoint failed again and again."""
+
+    @property
+    def done(self) -> int:
+        """How many have been worked on."""
+        return self.refreshed + self.put_off + self.failed.total()
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What would be done for one app."""
+
+    app: OutboundApp
+    calls: int
+    """Refreshes that would be asked of its token endpoint."""
+    put_off: int
+    held: int
+    """Whose lease somebody else has: they are being refreshed."""
+
+
+async def chosen_apps(broker: Broker, *, project_id: str | None, app_id: str | None) -> list[OutboundApp]:
+    """Return the apps whose connections can be refreshed: of one project or all, of one id or all.
+
+    Raises:
+        NotFound: there is no such project.
+        AppNotFound: there is no such app.
+    """
+    query = select(OutboundApp).where(OutboundApp.app_type == "oauth").order_by(OutboundApp.project_id, OutboundApp.id)
+    async with broker.database.read() as session:
+        if project_id is not None:
+            query = query.where(OutboundApp.project_id == (await load_project(session, project_id)).id)
+        if app_id is not None:
+            query = query.where(OutboundApp.id == app_id)
+        apps = list(await session.scalars(query))
+    if app_id is not None and not apps:
+        raise AppNotFound(f"There is no outbound app '{app_id}' with connections to refresh.")
+    return apps
+
+
+async def plan(broker: Broker, app: OutboundApp, *, everything: bool, now: datetime) -> Plan:
+    """Tell what catching up would do for an app. Changes nothing; reads each grant's dates, and no token."""
+    calls = put_off = held = 0
+    query = (
+        select(Grant, lease.is_free().label("is_free"))
+        .options(load_only(Grant.consented_at, Grant.last_fetched_at, Grant.last_refresh_time, raiseload=True))
+        .where(*_candidates(app, everything=everything, began=now))
+        .execution_options(yield_per=PAGE)
+    )
+    async with broker.database.read() as session:
+        async for grant, is_free in await session.stream(query):
+            if not is_free:
+                held += 1
+            elif everything or is_wanted(app, grant, idle_after=broker.settings.idle_after, now=now):
+                calls += 1
+            else:
+                put_off += 1
+    return Plan(app, calls, put_off, held)
+
+
+class CatchUp:
+    """One run: claims as slots come free, until there is nothing left or `stop` is set."""
+
+    def __init__(
+        self, broker: Broker, *, everything: bool, at_once: int, stop: asyncio.Event, tell: Callable[[int], None]
+    ) -> None:
+        """`at_once` calls at each token endpoint; `tell` is told how many grants have been worked on since the last."""
+        self._broker = broker
+        self._everything = everything
+        self._at_once = at_once
+        self._stop = stop
+        self._tell = tell
+        self._began = clock.utcnow()
+        self._pages: dict[tuple[str, str], str] = {}
+        """How far each app has been read, where everything is wanted."""
+        self._seen: set[tuple[str, str]] = set()
+        self._running: set[asyncio.Task[None]] = set()
+        self._at: Counter[Endpoint] = Counter()
+        self._outcome = Outcome()
+
+    async def run(self, apps: Sequence[OutboundApp]) -> Outcome:
+        """Refresh these apps' grants. Those that fall due meanwhile, or again, are left to the background.
+
+        Raises:
+            Unavailable: the database is away; what is in flight is finished first.
+        """
+        queue = list(apps)
+        try:
+            while queue and not self._stop.is_set():
+                queue = [app for app in queue if await self._begin_some(app)]
+                if queue and self._running:
+                    await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            if self._running:
+                await asyncio.wait(self._running)
+        return self._outcome
+
+    async def _begin_some(self, app: OutboundApp) -> bool:
+        """Fill an app's free slots, and return whether it may have more."""
+        endpoint = self._broker.endpoints.of(app)
+        if endpoint.is_open:
+            self._outcome.given_up.append(app.id)
+            return False
+        at = self._at[endpoint]
+        room = min(self._at_once - at, self._broker.settings.refresh_concurrency - len(self._running))
+        if room <= 0 or self._stop.is_set() or (at and room < self._at_once // 4):  # several at a time
+            return True
+        claims = await (self._claim_any(app, room) if self._everything else self._claim_due(app, room))
+        begun = 0
+        for claim in claims:
+            key = claim.held.grant.project_id, claim.held.grant.id
+            if key in self._seen:  # it could neither be refreshed nor put off, and comes back
+                await lease.let_go(self._broker, *key, claim.held.lease)
+                continue
+            self._seen.add(key)
+            self._begin(claim, endpoint)
+            begun += 1
+        return begun > 0
+
+    async def _claim_due(self, app: OutboundApp, count: int) -> list[Claim]:
+        # As of the beginning: what fails falls due again later, and would be tried over and over.
+        claims = await claim_due(self._broker, [Wanted(app, due=count, overdue=0)], now=self._began)
+        if len(claims) < count:
+            late = Wanted(app, due=0, overdue=count - len(claims))
+            claims += await claim_due(self._broker, [late], now=self._began)
+        return claims
+
+    async def _claim_any(self, app: OutboundApp, count: int) -> list[Claim]:
+        """Take the next leases in the order of ids; of those only that nobody has refreshed since the beginning."""
+        claims: list[Claim] = []
+        key = app.project_id, app.id
+        while len(claims) < count:
+            query = (
+                select(Grant.id)
+                .where(*_candidates(app, everything=True, began=self._began), Grant.id > self._pages.get(key, ""))
+                .order_by(Grant.id)
+                .limit(count - len(claims))
+            )
+            async with self._broker.database.read() as session:
+                ids = list(await session.scalars(query))
+            if not ids:
+                break
+            self._pages[key] = ids[-1]
+            for grant_id in ids:
+                try:
+                    held = await lease.take(self._broker, app.project_id, grant_id, Lease.new())
+                except Unavailable:
+                    if claims:
+                        return claims  # rather than leave their leases to run out
+                    raise
+                if held is None:
+                    continue  # somebody is at it
+                if (held.grant.last_refresh_time or held.grant.consented_at) > self._began:
+                    await lease.let_go(self._broker, app.project_id, grant_id, held.lease)
+                    continue
+                claims.append(Claim(held, app))
+        return claims
+
+    def _begin(self, claim: Claim, endpoint: Endpoint) -> None:
+        self._at[endpoint] += 1
+        task = asyncio.create_task(self._refresh(claim))
+        self._running.add(task)
+
+        def ended(_: asyncio.Task[None]) -> None:
+            self._running.discard(task)
+            self._at[endpoint] -= 1
+            self._tell(1)
+
+        task.add_done_callback(ended)
+
+    async def _refresh(self, claim: Claim) -> None:
+        grant = claim.held.grant
+        try:
+            if self._everything:
+                await refresh_grant(
+                    self._broker, grant.project_id, grant.id, seen_version=grant.token_version, claim=claim
+                )
+                self._outcome.refreshed += 1
+            elif await refresh_or_put_off(self._broker, claim, now=clock.utcnow()):
+                self._outcome.refreshed += 1
+            else:
+                self._outcome.put_off += 1
+        except EvergrantError as error:
+            self._outcome.failed[error.message] += 1
+        except Exception:
+            log.exception("a refresh broke", extra={"grant": grant.id, "app": grant.app_id})
+            self._outcome.failed["A bug: the log has more."] += 1
+
+
+def _candidates(app: OutboundApp, *, everything: bool, began: datetime) -> list[ColumnElement[bool]]:
+    of_app = [Grant.project_id == app.project_id, Grant.app_id == app.id, Grant.status == GrantStatus.ACTIVE]
+    if not everything:
+        return [*of_app, Grant.next_refresh_at <= began]
+    not_since = or_(Grant.last_refresh_time.is_(None), Grant.last_refresh_time <= began)
+    return [*of_app, Grant.refresh_token.is_not(None), not_since]

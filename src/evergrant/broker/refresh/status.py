@@ -1,0 +1,132 @@
+"""How the background keeps up, for an operator who looks: `evergrant refresh status`.
+
+What is due is counted in its index. Errors, dead connections and the rate have none, and looking at every row would
+take a large installation minutes, so they come from a sample where there are many: ids are random, so the first of them
+in their order are as good as any.
+"""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from sqlalchemy import ScalarSelect, and_, case, func, select
+
+from evergrant.broker.refresh.backlog import CAP, Backlog, count_due, read_backlogs
+from evergrant.broker.refresh.sweep import OVERDUE
+from evergrant.broker.runtime.broker import Broker
+from evergrant.db import Grant, GrantStatus, OutboundApp
+from evergrant.db.types import database_now
+
+SAMPLE = 20_000
+"""So many of a project's connections are looked at, unless all are wanted."""
+RATE_WINDOW = timedelta(minutes=10)
+_ID_DIGITS = 12
+"""So many of an id's hexadecimal digits tell how far into all ids it is."""
+
+
+@dataclass
+class AppProgress:
+    """One app. What comes from a sample is projected to all connections."""
+
+    backlog: Backlog
+    overdue: int
+    """Due for longer than `OVERDUE`; counted like `due`."""
+    in_flight: int
+    """Of the due, whose lease somebody holds."""
+    landed: float = 0
+    """Connections whose last refresh that worked was within `RATE_WINDOW`; one that had two counts once."""
+    failing: float = 0
+    """Whose last refresh failed and will be tried again."""
+    reauthorization_required: float = 0
+    errors: Counter[str] = field(default_factory=Counter)
+    """What the failing say, and how many of those looked at say it."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """All of it."""
+
+    apps: list[AppProgress]
+    sampled: float
+    """Which part of the connections was looked at, of the project of which it is the smallest; 1 for all."""
+
+
+async def read_progress(broker: Broker, *, project_id: str | None, exactly: bool, now: datetime) -> Progress:
+    """Return how the background keeps up, of one project or all; `exactly` looks at every connection.
+
+    Raises:
+        Unavailable: the database is away.
+    """
+    backlogs = await read_backlogs(broker, now=now, project_id=project_id)
+    counts = await _count(broker, now=now)
+    apps = {}
+    for backlog in backlogs:
+        key = backlog.app.project_id, backlog.app.id
+        overdue, in_flight = counts.get(key, (0, 0))
+        apps[key] = AppProgress(backlog, overdue, in_flight)
+    parts = [
+        await _look(broker, project, apps, exactly=exactly, now=now)
+        for project in dict.fromkeys(project for project, _ in apps)
+    ]
+    return Progress(list(apps.values()), min(parts, default=1.0))
+
+
+async def _count(broker: Broker, *, now: datetime) -> dict[tuple[str, str], tuple[int, int]]:
+    """Return how many grants are overdue and in flight, by app."""
+    query = select(
+        OutboundApp.project_id, OutboundApp.id, count_due(until=now - OVERDUE), _count_in_flight(now=now)
+    ).where(OutboundApp.app_type == "oauth")
+    async with broker.database.read() as session:
+        return {(project, app): (late, held) for project, app, late, held in (await session.execute(query)).all()}
+
+
+def _count_in_flight(*, now: datetime) -> ScalarSelect[int]:
+    held = and_(Grant.lease_owner.is_not(None), Grant.lease_until >= database_now())
+    due = (
+        select(case((held, 1), else_=0).label("held"))
+        .where(
+            Grant.project_id == OutboundApp.project_id,
+            Grant.app_id == OutboundApp.id,
+            Grant.next_refresh_at <= now,
+        )
+        .correlate(OutboundApp)
+        .order_by(Grant.next_refresh_at.desc())  # where a long backlog is worked off
+        .limit(CAP + 1)
+        .subquery()
+    )
+    return select(func.coalesce(func.sum(due.c.held), 0)).scalar_subquery()
+
+
+async def _look(
+    broker: Broker, project_id: str, apps: dict[tuple[str, str], AppProgress], *, exactly: bool, now: datetime
+) -> float:
+    """Fill in what a project's connections themselves tell, and return which part of them was looked at."""
+    fails = and_(Grant.status == GrantStatus.ACTIVE, Grant.refresh_failures > 0)
+    looked_at = select(
+        Grant.app_id,
+        Grant.status,
+        case((fails, 1), else_=0).label("failing"),
+        case((fails, Grant.last_refresh_error), else_="").label("error"),
+        case((Grant.last_refresh_time >= now - RATE_WINDOW, 1), else_=0).label("landed"),
+    ).where(Grant.project_id == project_id)
+    end = select(Grant.id).where(Grant.project_id == project_id).order_by(Grant.id).offset(SAMPLE).limit(1)
+    part = 1.0
+    async with broker.database.read() as session:
+        first_left_out = None if exactly else await session.scalar(end)
+        if first_left_out is not None:
+            looked_at = looked_at.where(Grant.id < first_left_out)
+            part = max(1, int(first_left_out[:_ID_DIGITS], 16)) / 16**_ID_DIGITS
+        row = looked_at.subquery().c
+        groups = (row.app_id, row.status, row.failing, row.error)
+        rows = (await session.execute(select(*groups, func.count(), func.sum(row.landed)).group_by(*groups))).all()
+    for app_id, status, fails_now, text, count, landed_lately in rows:
+        app = apps.get((project_id, app_id))
+        if app is None:
+            continue  # one that holds API keys
+        app.landed += landed_lately / part
+        if status == GrantStatus.REAUTHORIZATION_REQUIRED:
+            app.reauthorization_required += count / part
+        if fails_now:
+            app.failing += count / part
+            app.errors[text] += count
+    return part

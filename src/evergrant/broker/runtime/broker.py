@@ -1,0 +1,160 @@
+"""The one composition root: what serves the web face, the refresher, the command line and the tests."""
+
+import logging
+import os
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from evergrant.broker.runtime.endpoints import Endpoints
+from evergrant.broker.runtime.journal import Journal
+from evergrant.broker.runtime.limits import Limits
+from evergrant.broker.runtime.principal import Principal
+from evergrant.broker.runtime.single_flight import SingleFlight
+from evergrant.broker.runtime.vault import Vault
+from evergrant.catalog.loader import load_catalogue
+from evergrant.catalog.template import Template
+from evergrant.crypto.keyring import Keyring, new_master_key
+from evergrant.db.engine import Database, database_url, make_engine
+from evergrant.db.grant_reader import GrantReader, open_grant_reader
+from evergrant.errors import ConfigurationError
+from evergrant.metrics import Metrics
+from evergrant.oauth2.transport import Http, open_http
+from evergrant.settings import Settings
+
+if TYPE_CHECKING:
+    from evergrant.db import AccessPolicy, Grant
+
+log = logging.getLogger(__name__)
+
+DRAIN_SECONDS = 40
+"""How long a stop waits for refreshes in flight: longer than the longest provider call and its write."""
+MASTER_KEY_FILE = "master-key"
+JOURNAL_FOLDER = "journal"
+
+
+@dataclass(frozen=True)
+class Broker:
+    """Everything a use case needs. Made by `open_broker` and passed as the first argument."""
+
+    settings: Settings
+    database: Database
+    vault: Vault
+    http: Http
+    grant_reader: GrantReader
+    journal: Journal
+    catalogue: Mapping[str, Template]
+    """The templates by id."""
+    limits: Limits
+    metrics: Metrics = field(default_factory=Metrics)
+    endpoints: Endpoints = field(default_factory=Endpoints)
+    refreshes: "SingleFlight[tuple[str, str], Grant]" = field(default_factory=SingleFlight)
+    """Refreshes in flight in this process, by (project, grant)."""
+    registrations: "SingleFlight[tuple[str, str], None]" = field(default_factory=SingleFlight)
+    """Dynamic registrations in flight in this process, by (project, app)."""
+    principals: dict[tuple[str, bytes], tuple[Principal, float]] = field(default_factory=dict)
+    """Recently authenticated keys by (project, digest), each with the monotonic second at which it is forgotten."""
+    keys_used: dict[tuple[str, str], datetime] = field(default_factory=dict)
+    """When keys were used, by (project, key), until that is written down."""
+    addresses_used: dict[tuple[str, str, str], datetime] = field(default_factory=dict)
+    """First uses of keys from an address, by (project, key, address), until they are written down."""
+    grants_used: dict[tuple[str, str], datetime] = field(default_factory=dict)
+    """When tokens were handed out, by (project, grant), until that is written down."""
+    addresses_known: set[tuple[str, str, str]] = field(default_factory=set)
+    """Uses that are written down."""
+    policies: "dict[str, tuple[dict[tuple[str, str], list[AccessPolicy]], float]]" = field(default_factory=dict)
+    """Access policies by project, then by (app, action), each project's with the monotonic second of forgetting."""
+    origins: dict[str, tuple[Mapping[str, frozenset[str]], float]] = field(default_factory=dict)
+    """Under "all": the redirect origins of every project, with the monotonic second at which they are forgotten."""
+
+
+@asynccontextmanager
+async def open_broker(settings: Settings) -> AsyncIterator[Broker]:
+    """Open the store and the network; on the way out, let refreshes in flight land first.
+
+    Raises:
+        ConfigurationError: a setting is wrong.
+        MigrationsPending: the schema is not this version's.
+    """
+    keyring = load_keyring(settings)
+    catalogue = load_catalogue(settings.catalog_dir)
+    url = database_url(_reveal(settings), settings.data_dir)
+    database = Database(make_engine(url))
+    try:
+        await database.require_current_schema()
+        reader = open_grant_reader(url)
+        async with open_http(settings.egress_allow) as http:
+            broker = Broker(
+                settings=settings,
+                database=database,
+                vault=Vault(keyring, database),
+                http=http,
+                grant_reader=reader,
+                journal=Journal(settings.data_dir / JOURNAL_FOLDER),
+                catalogue=catalogue,
+                limits=Limits(per_key=settings.rate_limit_per_key, per_address=settings.rate_limit_per_address),
+            )
+            try:
+                yield broker
+            finally:
+                await broker.refreshes.drain(DRAIN_SECONDS)
+                await broker.registrations.drain(DRAIN_SECONDS)
+                await reader.aclose()
+    finally:
+        await database.engine.dispose()
+
+
+def open_database(settings: Settings) -> Database:
+    """Make the database alone, for migrations and checks. The caller disposes of its engine."""
+    return Database(make_engine(database_url(_reveal(settings), settings.data_dir)))
+
+
+def load_keyring(settings: Settings) -> Keyring:
+    """Return the operator's master keys.
+
+    With SQLite and none configured, the key file in the data directory is used; `create_master_key_file` makes it.
+
+    Raises:
+        ConfigurationError: no key is configured, or one is malformed.
+    """
+    if settings.master_keys is not None:
+        return Keyring.parse(settings.master_keys.get_secret_value())
+    path = settings.data_dir / MASTER_KEY_FILE
+    if settings.uses_sqlite and path.exists():
+        return Keyring.parse(path.read_text(encoding="ascii"))
+    raise ConfigurationError(
+        "EVERGRANT_MASTER_KEYS is not set: make a key with 'evergrant keyring new' and keep it apart from the database"
+    )
+
+
+def create_master_key_file(settings: Settings) -> Path | None:
+    """Generate a master key into the data directory, if there is none yet and SQLite needs one.
+
+    Returns:
+        The new file (mode 0600), or None where nothing had to be made.
+    """
+    path = settings.data_dir / MASTER_KEY_FILE
+    if settings.master_keys is not None or not settings.uses_sqlite or path.exists():
+        return None
+    settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    draft = path.with_name(f"{MASTER_KEY_FILE}.{os.getpid()}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="ascii") as file:
+        file.write(new_master_key() + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    try:
+        # A link fails where the name is taken: of two processes that start together, both use the first one's key.
+        os.link(draft, path)
+    except FileExistsError:
+        return None
+    finally:
+        draft.unlink()
+    return path
+
+
+def _reveal(settings: Settings) -> str | None:
+    return settings.database_url.get_secret_value() if settings.database_url else None

@@ -1,0 +1,1 @@
+"""Webhooks: events told to the operator's servers, signed, retried and logged."""

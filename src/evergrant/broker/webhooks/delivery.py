@@ -1,0 +1,299 @@
+"""Delivering what webhooks are told: who delivers, when again, and what counts as delivered.
+
+Any number of processes deliver, with the help of leases on the rows like those on grants. A delivery that was accepted
+can still be repeated, when a process dies before it has written that down: its id stays the same, so that the receiver
+can tell. Each webhook has its own few places in a process, so that one that is slow holds up itself alone.
+"""
+
+import asyncio
+import logging
+import random
+import secrets
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import ColumnElement, and_, func, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.sql.expression import tuple_
+
+from evergrant import clock
+from evergrant.broker.runtime.broker import Broker
+from evergrant.broker.webhooks.registry import disable, free, is_webhook, signing_secrets
+from evergrant.crypto.webhook_signature import signature
+from evergrant.db import Webhook, WebhookDelivery
+from evergrant.db.types import database_now
+from evergrant.errors import EvergrantError, UpstreamError
+from evergrant.oauth2.failures import retry_after
+
+log = logging.getLogger(__name__)
+
+CALL_SECONDS = 15.0
+"""How long a receiver may take to answer."""
+LEASE_SECONDS = 45.0
+"""Longer than a call and the write that follows it."""
+PAUSES = tuple(
+    timedelta(seconds=seconds)
+    for seconds in (5, 300, 1_800, 7_200, 18_000, 36_000, 50_400, 72_000, 86_400)  # to 2 h, 5, 10, 14, 20 and 24 h
+)
+"""Before each further attempt: about three days in all."""
+MAX_ATTEMPTS = len(PAUSES) + 1
+MAX_RETRY_AFTER = 86_400
+"""Seconds that a receiver can ask us to wait."""
+FAILING = timedelta(days=5)
+"""A webhook is disabled when one of its deliveries was given up and none was accepted for so long."""
+GONE = 410
+CONCURRENCY = 64
+"""How many deliveries one process has under way: fewer than the connections that it may open."""
+PER_WEBHOOK = 8
+"""Of these, for one webhook; a single one while it fails."""
+POLL_SECONDS = 0.7
+PAUSE_AFTER_FAILURE_SECONDS = 5.0
+STOP_SECONDS = 5.0
+"""How long a stop waits for deliveries under way. What is cut off is delivered again."""
+
+Key = tuple[str, str]
+"""A webhook, by its project and id."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A delivery whose lease we hold, with its webhook."""
+
+    webhook: Webhook
+    delivery: WebhookDelivery
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of an attempt. `error` is empty when it was accepted."""
+
+    status_code: int | None
+    error: str
+    wait_seconds: int | None = None
+    """What the receiver asked for (`Retry-After`)."""
+
+
+async def deliver_until(broker: Broker, stop: asyncio.Event) -> None:
+    """Deliver what is due until `stop` is set, beginning within about a second of each commit."""
+    running: dict[asyncio.Task[None], Key] = {}
+    while not stop.is_set():
+        pause, more = POLL_SECONDS * random.uniform(0.75, 1.25), False  # noqa: S311 - replicas must not march in step
+        try:
+            claims, more = await claim_due(broker, busy=Counter(running.values()), now=clock.utcnow())
+            for claim in claims:
+                task = asyncio.create_task(_deliver(broker, claim))
+                running[task] = (claim.webhook.project_id, claim.webhook.id)
+                task.add_done_callback(running.pop)
+        except EvergrantError:
+            log.exception("deliveries could not be read and will be tried again")
+            pause = PAUSE_AFTER_FAILURE_SECONDS
+        except Exception:
+            log.exception("reading deliveries broke")
+            pause = PAUSE_AFTER_FAILURE_SECONDS
+        # Where there is more than we had places for, the next is taken up as soon as one is free.
+        await _wait(stop, set(running) if more else set(), pause)
+    if running:
+        _, late = await asyncio.wait(running, timeout=STOP_SECONDS)
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
+
+
+async def _wait(stop: asyncio.Event, running: set[asyncio.Task[None]], seconds: float) -> None:
+    stopped = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({stopped, *running}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        stopped.cancel()
+
+
+async def claim_due(broker: Broker, *, busy: Mapping[Key, int], now: datetime) -> tuple[list[Claim], bool]:
+    """Take the leases of due deliveries, as many as there are places for; `busy` says how many each webhook holds.
+
+    Returns:
+        The claims, and whether more may be due.
+    """
+    due = (
+        select(WebhookDelivery.id)
+        .where(
+            WebhookDelivery.project_id == Webhook.project_id,
+            WebhookDelivery.webhook_id == Webhook.id,
+            WebhookDelivery.next_attempt_at <= now,
+            free(),
+        )
+        .exists()
+    )
+    async with broker.database.read() as session:
+        waiting = list(await session.scalars(select(Webhook).where(Webhook.enabled, due)))
+    random.shuffle(waiting)  # where there are more webhooks than places, each gets its turn
+    claims: list[Claim] = []
+    left = CONCURRENCY - sum(busy.values())
+    more = False
+    for webhook in waiting:
+        most = 1 if webhook.failing_since is not None else PER_WEBHOOK
+        places = min(most - busy.get((webhook.project_id, webhook.id), 0), left)
+        taken = await _claim(broker, webhook, limit=places, now=now) if places > 0 else []
+        left -= len(taken)
+        more = more or len(taken) >= places
+        claims += taken
+    return claims, more
+
+
+async def _claim(broker: Broker, webhook: Webhook, *, limit: int, now: datetime) -> list[Claim]:
+    due = (
+        select(WebhookDelivery.project_id, WebhookDelivery.id)
+        .where(
+            WebhookDelivery.project_id == webhook.project_id,
+            WebhookDelivery.webhook_id == webhook.id,
+            WebhookDelivery.next_attempt_at <= now,
+            free(),
+        )
+        .order_by(WebhookDelivery.next_attempt_at)
+        .limit(limit)
+        # Two processes must not wait for each other's rows. SQLite has one writer anyway and ignores this.
+        .with_for_update(skip_locked=True)
+    )
+    statement = (
+        update(WebhookDelivery)
+        .where(tuple_(WebhookDelivery.project_id, WebhookDelivery.id).in_(due))
+        .values(**_lease(), attempts=WebhookDelivery.attempts + 1)
+        .returning(WebhookDelivery)
+        .execution_options(synchronize_session=False)
+    )
+    async with broker.database.write() as session:
+        return [Claim(webhook, delivery) for delivery in await session.scalars(statement)]
+
+
+async def write_claimed(session: AsyncSession, webhook: Webhook, columns: Mapping[str, Any]) -> Claim:
+    """Write a delivery whose lease is already ours, so that nobody else takes it up."""
+    statement = insert(WebhookDelivery).values(**columns, **_lease(), attempts=1).returning(WebhookDelivery)
+    return Claim(webhook, (await session.execute(statement)).scalar_one())
+
+
+def _lease() -> dict[str, object]:
+    return {"lease_owner": secrets.token_hex(16), "lease_until": database_now(LEASE_SECONDS)}
+
+
+async def _deliver(broker: Broker, claim: Claim) -> None:
+    """Make one attempt. Whatever goes wrong is on the row or in the log, and stops nothing else."""
+    about = {"webhook": claim.webhook.id, "delivery": claim.delivery.id, "project": claim.webhook.project_id}
+    try:
+        await attempt(broker, claim)
+    except EvergrantError as error:
+        # Without a word on the row the lease runs out, and the delivery is due again.
+        log.warning("a delivery will be repeated", extra={**about, "error": error.message})
+    except Exception:
+        log.exception("a delivery broke", extra=about)
+
+
+async def attempt(broker: Broker, claim: Claim) -> None:
+    """Send a claimed delivery, and write down what came of it.
+
+    Raises:
+        CannotOpenSealed: the webhook's secret cannot be read; nothing was sent.
+        Unavailable: our database is away; what came of it is not known, and it is sent again.
+    """
+    outcome = await _send(broker, claim, now=clock.utcnow())
+    broker.metrics.webhook_deliveries.labels("failed" if outcome.error else "accepted").inc()
+    if outcome.error:
+        await _failed(broker, claim, outcome, now=clock.utcnow())
+    else:
+        await _accepted(broker, claim, outcome, now=clock.utcnow())
+
+
+async def _send(broker: Broker, claim: Claim, *, now: datetime) -> Outcome:
+    keys = await signing_secrets(broker, claim.webhook, now=now)
+    body, timestamp = claim.delivery.payload.encode(), int(now.timestamp())
+    headers = {
+        "content-type": "application/json",
+        "webhook-id": claim.delivery.id,
+        "webhook-timestamp": str(timestamp),
+        "webhook-signature": signature(keys, message_id=claim.delivery.id, timestamp=timestamp, body=body),
+    }
+    try:
+        async with asyncio.timeout(CALL_SECONDS):
+            answer = await broker.http.post_bytes(claim.webhook.url, body, headers)
+    except TimeoutError:
+        return Outcome(None, f"The receiver did not answer within {CALL_SECONDS:.0f} s.")
+    except UpstreamError as error:
+        return Outcome(None, error.message)
+    if 200 <= answer.status < 300:
+        return Outcome(answer.status, "")
+    what = "a redirect, which is not followed" if 300 <= answer.status < 400 else f"{answer.status}"
+    return Outcome(answer.status, f"The receiver answered {what}.", retry_after(answer, most=MAX_RETRY_AFTER))
+
+
+async def _accepted(broker: Broker, claim: Claim, outcome: Outcome, *, now: datetime) -> None:
+    delivery = claim.delivery
+    async with broker.database.write() as session:
+        # The webhook first, here and everywhere: who deletes one goes the same way.
+        await session.execute(
+            update(Webhook)
+            .where(is_webhook(delivery.project_id, delivery.webhook_id), Webhook.failing_since.is_not(None))
+            .values(failing_since=None)
+            .execution_options(synchronize_session=False)
+        )
+        await session.execute(
+            update(WebhookDelivery)
+            .where(_is_ours(delivery))
+            .values(status="delivered", next_attempt_at=None, **_noted(outcome, now=now))
+            .execution_options(synchronize_session=False)
+        )
+
+
+async def _failed(broker: Broker, claim: Claim, outcome: Outcome, *, now: datetime) -> None:
+    delivery = claim.delivery
+    failing = (
+        update(Webhook)
+        .where(is_webhook(delivery.project_id, delivery.webhook_id))
+        .values(failing_since=func.coalesce(Webhook.failing_since, now))
+        .returning(Webhook)
+        .execution_options(synchronize_session=False)
+    )
+    async with broker.database.write() as session:
+        webhook = (await session.execute(failing)).scalar_one_or_none()
+        if webhook is None or webhook.failing_since is None:
+            return  # deleted, and the delivery with it
+        gone = outcome.status_code == GONE
+        over = gone or delivery.attempts >= MAX_ATTEMPTS or not webhook.enabled
+        due = None if over else now + _pause(delivery.attempts, outcome)
+        written = await session.execute(
+            update(WebhookDelivery)
+            .where(_is_ours(delivery))
+            .values(status="failed" if over else "pending", next_attempt_at=due, **_noted(outcome, now=now))
+            .returning(WebhookDelivery.id)
+            .execution_options(synchronize_session=False)
+        )
+        hopeless = over and now - webhook.failing_since >= FAILING
+        if written.all() and webhook.enabled and (gone or hopeless):
+            reason = "gone" if gone else "failing"
+            about = {"webhook": webhook.id, "project": webhook.project_id, "reason": reason}
+            log.error("a webhook is disabled", extra=about)
+            await disable(session, webhook, reason=reason, data={"error": outcome.error})
+
+
+def _noted(outcome: Outcome, *, now: datetime) -> dict[str, object]:
+    return {
+        "last_attempt_at": now,
+        "last_status_code": outcome.status_code,
+        "last_error": outcome.error,
+        "lease_owner": None,
+        "lease_until": None,
+    }
+
+
+def _pause(attempts: int, outcome: Outcome) -> timedelta:
+    """Return the pause after this many attempts, with jitter, and no shorter than the receiver asked for."""
+    planned: timedelta = PAUSES[attempts - 1] * random.uniform(0.9, 1.2)  # noqa: S311 - jitter, not a secret
+    return max(planned, timedelta(seconds=outcome.wait_seconds or 0))
+
+
+def _is_ours(delivery: WebhookDelivery) -> ColumnElement[bool]:
+    return and_(
+        WebhookDelivery.project_id == delivery.project_id,
+        WebhookDelivery.id == delivery.id,
+        WebhookDelivery.lease_owner == delivery.lease_owner,
+    )
