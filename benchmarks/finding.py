@@ -16,7 +16,7 @@ from benchmarks.many import APPS, Many
 from benchmarks.plans import PlanReader
 from evergrant import clock
 from evergrant.broker.operations.setup import initialise, upgrade
-from evergrant.broker.refresh.sweep import OVERDUE, Wanted, claim_due, due_apps
+from evergrant.broker.refresh.sweep import OVERDUE, ClaimQuota, claim_due_grants, due_apps
 from evergrant.broker.runtime.broker import Broker, open_broker
 from evergrant.settings import Settings
 
@@ -64,8 +64,8 @@ async def claim(broker: Broker) -> list[str]:
     now = clock.utcnow()
     first, *_ = await due_apps(broker, now=now)
     is_overdue = first.since <= now - OVERDUE
-    wanted = Wanted(first.app, due=0 if is_overdue else BATCH, overdue=BATCH if is_overdue else 0)
-    return [claim.held.grant.id for claim in await claim_due(broker, [wanted], now=now)]
+    wanted = ClaimQuota(first.app, due=0 if is_overdue else BATCH, overdue=BATCH if is_overdue else 0)
+    return [claim.held.grant.id for claim in await claim_due_grants(broker, [wanted], now=now)]
 
 
 def measure_finding(database: str, sizes: Sequence[int]) -> Iterator[Found]:

@@ -21,7 +21,7 @@ from sqlalchemy.engine import Engine
 
 from evergrant.broker.access.management_keys import create_key
 from evergrant.broker.grants.grants import new_grant_id, token_slot
-from evergrant.broker.operations.setup import prepare
+from evergrant.broker.operations.setup import prepare_database
 from evergrant.broker.projects.projects import create_project
 from evergrant.broker.runtime.broker import Broker
 from evergrant.crypto.keyring import new_master_key
@@ -79,7 +79,7 @@ class Service:
 @asynccontextmanager
 async def service(settings: Settings) -> AsyncIterator[Service]:
     settings = settings.model_copy(update={"refresher": False})
-    await prepare(settings)
+    await prepare_database(settings)
     app = create_app(settings)
     async with app.router.lifespan_context(app):
         broker: Broker = app.state.broker

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from evergrant import clock
-from evergrant.broker.connect.callback import clear_finished
+from evergrant.broker.connect.callback import clear_finished_requests
 from evergrant.broker.connections.revocation import revoke_due
-from evergrant.broker.refresh.landing import GIVE_UP_SECONDS, replay
-from evergrant.broker.refresh.refresh import Claim
-from evergrant.broker.refresh.sweep import OVERDUE, Wanted, claim_due, due_apps, due_at, refresh_claimed
+from evergrant.broker.refresh.landing import GIVE_UP_SECONDS, replay_journal
+from evergrant.broker.refresh.refresh import ClaimedGrant
+from evergrant.broker.refresh.sweep import OVERDUE, ClaimQuota, claim_due_grants, due_apps, due_at, refresh_claimed
 from evergrant.broker.runtime.broker import Broker, open_broker
 from evergrant.broker.runtime.endpoints import Endpoint
 from evergrant.broker.webhooks.delivery import deliver_until
@@ -45,7 +45,7 @@ class _Queue:
     due: bool
     overdue: bool
 
-    def learn(self, asked: Wanted, got: list[Claim], *, now: datetime) -> None:
+    def learn(self, asked: ClaimQuota, got: list[ClaimedGrant], *, now: datetime) -> None:
         """Take note of a part that has come to its end: it gave fewer than it was asked for."""
         late = sum(due_at(claim.held) <= now - OVERDUE for claim in got)
         self.due = self.due and (asked.due == 0 or len(got) - late >= asked.due)
@@ -93,7 +93,7 @@ class Refresher:
             now = clock.utcnow()
             wanted = self._wanted(queues)
             if wanted:
-                claims = await claim_due(self._broker, list(wanted.values()), now=now)
+                claims = await claim_due_grants(self._broker, list(wanted.values()), now=now)
                 for claim in claims:
                     self._begin(claim, now=now)
                 for queue, asked in wanted.items():
@@ -104,7 +104,7 @@ class Refresher:
                     await asyncio.wait_for(self._some_ended.wait(), max(0.0, until - loop.time()))
         return bool(queues)
 
-    def _wanted(self, queues: list[_Queue]) -> dict[_Queue, Wanted]:
+    def _wanted(self, queues: list[_Queue]) -> dict[_Queue, ClaimQuota]:
         """Share the free slots out among the apps, those that wait longest first."""
         free = self._total - len(self._running)
         taken: Counter[Endpoint] = Counter()
@@ -121,7 +121,7 @@ class Refresher:
                 late = max(0, min(late, 1, room - 1))  # one beside the others, so that they come to an end some day
             due = room - late if queue.due else 0
             if due > 0 or late > 0:
-                wanted[queue] = Wanted(queue.app, due, max(0, late))
+                wanted[queue] = ClaimQuota(queue.app, due, max(0, late))
                 taken[endpoint] += due + late
                 free -= due + late
         return wanted
@@ -131,7 +131,7 @@ class Refresher:
         grown = min(1.0, (asyncio.get_running_loop().time() - self._started) / RAMP_SECONDS)
         return max(1, round(self._per_endpoint * OVERDUE_SHARE * grown))
 
-    def _begin(self, claim: Claim, *, now: datetime) -> None:
+    def _begin(self, claim: ClaimedGrant, *, now: datetime) -> None:
         endpoint = self._broker.endpoints.of(claim.app)
         overdue = due_at(claim.held) <= now - OVERDUE
         self._at[endpoint] += 1
@@ -157,8 +157,10 @@ async def _do_chores(broker: Broker, stop: asyncio.Event) -> None:
     """Do what nobody waits for, beside the sweep: a provider that is slow to revoke must not hold refreshes up."""
     while not stop.is_set():
         try:
-            await replay(broker, older_than_seconds=GIVE_UP_SECONDS)  # what a landing in this very process gave up
-            await clear_finished(broker, now=clock.utcnow())
+            await replay_journal(
+                broker, older_than_seconds=GIVE_UP_SECONDS
+            )  # what a landing in this very process gave up
+            await clear_finished_requests(broker, now=clock.utcnow())
             await clear_old_deliveries(broker, now=clock.utcnow())
             while not stop.is_set() and await revoke_due(broker, now=clock.utcnow()):
                 pass

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from evergrant.broker.access import authentication
-from evergrant.broker.access.authentication import authenticate, write_down_use
+from evergrant.broker.access.authentication import authenticate, write_key_uses
 from evergrant.broker.access.management_keys import create_key, list_keys
 from evergrant.broker.runtime.broker import Broker, open_broker
 from evergrant.errors import AuthenticationFailed, InvalidValue
@@ -25,7 +25,7 @@ def test_the_last_use_is_written_down_later_not_by_the_call(settings: Settings, 
             header = f"Bearer {made.project_id}:{made.management_key}"
             await authenticate(broker, header, client_address="127.0.0.1", now=clock.now)
             (before,) = await list_keys(broker, made.project_id)
-            await write_down_use(broker)
+            await write_key_uses(broker)
             (after,) = await list_keys(broker, made.project_id)
             return before.last_used_at, after.last_used_at
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select, update
 
-from evergrant.broker.refresh.landing import replay
+from evergrant.broker.refresh.landing import replay_journal
 from evergrant.broker.runtime.broker import open_broker
 from evergrant.broker.runtime.journal import Entry, Journal
 from evergrant.crypto.sealed import Sealed
@@ -104,21 +104,21 @@ async def test_an_entry_lands_once_and_on_the_row_that_it_was_got_with(here: Ins
         # its own lease goes with it
         await set_row(lease_owner="a process that is dead")
         broker.journal.write(entry)
-        assert await replay(broker) == 1
+        assert await replay_journal(broker) == 1
         assert await state() == (grant.token_version + 1, "landed", None)
         # the same again is out of date, and is forgotten
         await set_row(last_refresh_error="")
         broker.journal.write(entry)
-        assert await replay(broker) == 0
+        assert await replay_journal(broker) == 0
         assert await state() == (grant.token_version + 1, "", None)
         # somebody who is refreshing now keeps the lease, and will find the newer tokens
         await set_row(lease_owner="somebody else")
         broker.journal.write(replace(entry, seen_version=grant.token_version + 1))
-        assert await replay(broker) == 1
+        assert await replay_journal(broker) == 1
         assert (await state())[2] == "somebody else"
         # an ended consent is not revived
         await set_row(status=GrantStatus.REAUTHORIZATION_REQUIRED, last_refresh_error="dead")
         broker.journal.write(entry)
-        assert await replay(broker) == 0
+        assert await replay_journal(broker) == 0
         assert (await state())[1] == "dead"
         assert list(broker.journal.entries()) == []

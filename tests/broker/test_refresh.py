@@ -13,8 +13,8 @@ from sqlalchemy import select, update
 
 from evergrant.broker.apps.apps import load_app
 from evergrant.broker.refresh import failures, lease, refresh
-from evergrant.broker.refresh.lease import LEASE_SECONDS, Held, Lease
-from evergrant.broker.refresh.refresh import Claim, refresh_grant
+from evergrant.broker.refresh.lease import LEASE_SECONDS, Lease, LeasedGrant
+from evergrant.broker.refresh.refresh import ClaimedGrant, refresh_grant
 from evergrant.broker.runtime import endpoints
 from evergrant.broker.runtime.broker import Broker, open_broker
 from evergrant.db import Grant
@@ -393,14 +393,14 @@ async def test_an_answer_is_landed_even_if_the_database_was_away_when_it_came(
 
     async with open_broker(here.settings) as broker:
         grant = await _grant(broker)
-        write, outages = lease.write, iter([True, True, False])
+        write, outages = lease.update_leased, iter([True, True, False])
 
         async def flaky(*arguments: Any) -> Grant | None:
             if next(outages, False):
                 raise Unavailable
             return await write(*arguments)
 
-        monkeypatch.setattr(lease, "write", flaky)
+        monkeypatch.setattr(lease, "update_leased", flaky)
         landed = await refresh_grant(broker, grant.project_id, grant.id, seen_version=grant.token_version)
     assert landed.token_version == grant.token_version + 1
     assert works(here, here.backend.token())
@@ -414,7 +414,7 @@ async def test_a_claimed_lease_is_handed_to_the_caller_who_waits_for_it(here: In
         await _take_over(broker, lease_owner=ours.owner, lease_until=database_now(30))
         grant = await _grant(broker)
         app = await load_app(broker, grant.project_id, grant.app_id)
-        claim = Claim(Held(ours, grant, 0.0, time.monotonic() + LEASE_SECONDS), app)
+        claim = ClaimedGrant(LeasedGrant(ours, grant, 0.0, time.monotonic() + LEASE_SECONDS), app)
         arguments = (broker, grant.project_id, grant.id)
         fetch = asyncio.create_task(refresh_grant(*arguments, seen_version=grant.token_version))
         await asyncio.sleep(0.1)

@@ -11,7 +11,7 @@ from sqlalchemy.types import TypeDecorator
 
 from evergrant.broker.operations.key_rotation import (
     EVERYTHING_SEALED,
-    Progress,
+    RotationProgress,
     reseal,
     rewrap_data_keys,
     start_new_data_keys,
@@ -44,7 +44,7 @@ def here(settings: Settings, clock: Clock) -> Iterator[Installation]:
         yield running
 
 
-async def rotate(settings: Settings, clock: Clock) -> Progress:
+async def rotate(settings: Settings, clock: Clock) -> RotationProgress:
     async with open_broker(settings) as broker:
         await rewrap_data_keys(broker)
         clock.advance(1)

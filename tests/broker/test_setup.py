@@ -29,12 +29,12 @@ def embedded(data_dir: Path) -> Settings:
 
 
 def test_the_generated_master_key_is_the_owners_alone_and_stays(embedded: Settings) -> None:
-    asyncio.run(setup.prepare(embedded))
+    asyncio.run(setup.prepare_database(embedded))
     path = embedded.data_dir / MASTER_KEY_FILE
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(embedded.data_dir.stat().st_mode) == 0o700
     first = path.read_text()
-    asyncio.run(setup.prepare(embedded))
+    asyncio.run(setup.prepare_database(embedded))
     assert path.read_text() == first
     assert load_keyring(embedded).first_id
 
@@ -73,7 +73,7 @@ def test_only_a_digest_of_a_management_key_is_stored(settings: Settings) -> None
 
 def bootstrap(settings: Settings, key: str = KEY, project: str = "shop") -> None:
     update = {"bootstrap_project_id": project, "bootstrap_management_key": SecretStr(key)}
-    asyncio.run(setup.prepare(settings.model_copy(update=update)))
+    asyncio.run(setup.prepare_database(settings.model_copy(update=update)))
 
 
 def test_the_bootstrap_project_is_made_once(settings: Settings) -> None:

@@ -15,7 +15,7 @@ from evergrant import refresher
 from evergrant.broker.access.authentication import authenticate
 from evergrant.broker.grants import last_used
 from evergrant.broker.grants.grants import ResourceOwner, lifetime
-from evergrant.broker.refresh.sweep import Wanted, claim_due
+from evergrant.broker.refresh.sweep import ClaimQuota, claim_due_grants
 from evergrant.broker.runtime.broker import Broker, open_broker
 from evergrant.broker.tokens import fetch
 from evergrant.broker.tokens.fetch import Token, fetch_token
@@ -95,7 +95,7 @@ async def fetched(broker: Broker, here: Installation, clock: Clock) -> Token:
     backend = here.backend
     credential = f"Bearer {backend.project_id}:{backend.management_key}"
     principal = await authenticate(broker, credential, client_address="127.0.0.1", now=clock.now)
-    return await fetch_token(broker, principal, fetch.Wanted(APP_ID, ResourceOwner("alice")), now=clock.now)
+    return await fetch_token(broker, principal, fetch.FetchRequest(APP_ID, ResourceOwner("alice")), now=clock.now)
 
 
 def refreshes(here: Installation) -> int:
@@ -186,8 +186,8 @@ async def test_claims_take_what_expires_first_and_never_twice(here: Installation
         app = await the_app(broker)
         ages = {"alice": timedelta(seconds=10), "bob": timedelta(seconds=30), "carol": timedelta(seconds=20)}
         await due_since(broker, ages, now=clock.now)
-        first = await claim_due(broker, [Wanted(app, due=2, overdue=0)], now=clock.now)
-        second = await claim_due(broker, [Wanted(app, due=2, overdue=0)], now=clock.now)
+        first = await claim_due_grants(broker, [ClaimQuota(app, due=2, overdue=0)], now=clock.now)
+        second = await claim_due_grants(broker, [ClaimQuota(app, due=2, overdue=0)], now=clock.now)
     assert [claim.held.grant.user_id for claim in first] == ["bob", "carol"]
     assert [claim.held.grant.user_id for claim in second] == ["alice"]
 
@@ -199,7 +199,7 @@ async def test_what_is_about_to_expire_goes_before_what_has_been_expired_for_lon
         app = await the_app(broker)
         ages = {"alice": timedelta(days=3), "bob": timedelta(minutes=1), "carol": timedelta(hours=1)}
         await due_since(broker, ages, now=clock.now)
-        claims = await claim_due(broker, [Wanted(app, due=5, overdue=1)], now=clock.now)
+        claims = await claim_due_grants(broker, [ClaimQuota(app, due=5, overdue=1)], now=clock.now)
     assert [claim.held.grant.user_id for claim in claims] == ["bob", "carol"]
 
 
@@ -321,7 +321,7 @@ async def test_who_is_not_fetched_for_long_is_only_kept_alive_until_the_next_fet
             assert timedelta(days=6) <= grant.next_refresh_at - clock.now <= timedelta(days=8)
         # somebody fetches while the token is fresh, and that is enough to be kept fresh again
         token = await fetched(broker, here, clock)
-        await last_used.write_down(broker)
+        await last_used.write_last_uses(broker)
         found = await grants(broker)
         assert found["alice"].last_fetched_at == clock.now
         assert found["alice"].next_refresh_at == token.grant.fresh_until
@@ -337,7 +337,7 @@ async def test_fetching_is_written_down_once_a_day_at_most(here: Installation, c
     async with open_broker(here.settings) as broker:
         await fetched(broker, here, clock)
         assert len(broker.grants_used) == 1
-        await last_used.write_down(broker)
+        await last_used.write_last_uses(broker)
         clock.advance(60)
         await fetched(broker, here, clock)
         assert broker.grants_used == {}

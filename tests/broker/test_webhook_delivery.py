@@ -13,15 +13,15 @@ from sqlalchemy import delete, event, select, update
 from standardwebhooks import WebhookVerificationError
 
 from evergrant import clock as wall_clock
-from evergrant.broker.audit.log import Wanted, search
+from evergrant.broker.audit.log import AuditQuery, search_records
 from evergrant.broker.runtime.broker import Broker, open_broker
 from evergrant.broker.webhooks import delivery as deliveries
-from evergrant.broker.webhooks.delivery import MAX_ATTEMPTS, PAUSES, claim_due, deliver_until
+from evergrant.broker.webhooks.delivery import MAX_ATTEMPTS, PAUSES, claim_due_deliveries, deliver_until
 from evergrant.broker.webhooks.log import DeliveryFilter, clear_old_deliveries, list_deliveries, replay_failed
 from evergrant.broker.webhooks.outbox import EventType, emit
 from evergrant.broker.webhooks.registry import (
     WebhookDefinition,
-    WithSecret,
+    WebhookWithSecret,
     create_webhook,
     delete_webhook,
     load_webhook,
@@ -61,7 +61,7 @@ class Project:
     id: str
     settings: Settings
 
-    async def webhook(self, url: str, *event_types: str) -> WithSecret:
+    async def webhook(self, url: str, *event_types: str) -> WebhookWithSecret:
         definition = WebhookDefinition(url=url, event_types=event_types)
         return await create_webhook(self.broker, self.id, definition, now=wall_clock.utcnow())
 
@@ -77,7 +77,7 @@ class Project:
         return one
 
     async def actions(self) -> list[dict[str, Any]]:
-        found = await search(self.broker, self.id, Wanted(actions=["webhook.disabled"]))
+        found = await search_records(self.broker, self.id, AuditQuery(actions=["webhook.disabled"]))
         return [record.data for record in found]
 
 
@@ -196,7 +196,7 @@ async def test_what_is_not_accepted_is_tried_again_for_days_with_the_same_id_and
         planned = delivery.next_attempt_at - clock.now
         assert pause * 0.9 <= planned <= pause * 1.2
         clock.now = delivery.next_attempt_at - timedelta(seconds=1)
-        assert await claim_due(project.broker, busy={}, now=clock.now) == ([], False)
+        assert await claim_due_deliveries(project.broker, busy={}, now=clock.now) == ([], False)
         clock.advance(1)
     await deliver_due(project)
     delivery = await project.delivery()
@@ -370,7 +370,7 @@ async def test_two_who_claim_at_once_never_get_the_same_delivery(
     await project.happens(EventType.APP_RECOVERED, *({"appId": f"app-{n}"} for n in range(12)))
     async with open_broker(project.settings) as other:
         taken = await asyncio.gather(
-            *(claim_due(broker, busy={}, now=clock.now) for broker in (project.broker, other) * 2)
+            *(claim_due_deliveries(broker, busy={}, now=clock.now) for broker in (project.broker, other) * 2)
         )
     ids = [claim.delivery.id for claims, _ in taken for claim in claims]
     assert len(ids) == len(set(ids)) == 12
@@ -381,16 +381,16 @@ async def test_a_delivery_whose_process_died_is_made_again_when_the_lease_has_ru
 ) -> None:
     await project.webhook(f"{hooks.url}/a")
     await project.happens()
-    (claim,), _ = await claim_due(project.broker, busy={}, now=clock.now)
+    (claim,), _ = await claim_due_deliveries(project.broker, busy={}, now=clock.now)
     clock.advance(DAY)
-    assert await claim_due(project.broker, busy={}, now=clock.now) == ([], False)
+    assert await claim_due_deliveries(project.broker, busy={}, now=clock.now) == ([], False)
     async with project.broker.database.write() as session:
         await session.execute(update(WebhookDelivery).values(lease_until=database_now(-1)))
     await deliver_due(project)
     assert [one.id for one in hooks.received] == [claim.delivery.id]
     # and the one that was given up for dead changes nothing any more
     hooks.answer("/a", 500)
-    await deliveries.attempt(project.broker, claim)
+    await deliveries.attempt_delivery(project.broker, claim)
     assert (await project.delivery()).status == "delivered"
 
 

@@ -10,7 +10,7 @@ import httpx2
 import pytest
 
 from evergrant import clock
-from evergrant.broker.access.authentication import authenticate, write_down_use
+from evergrant.broker.access.authentication import authenticate, write_key_uses
 from evergrant.broker.audit.log import OWN_ACTIONS
 from evergrant.broker.operations.key_rotation import start_new_data_keys
 from evergrant.broker.runtime.broker import open_broker
@@ -176,9 +176,9 @@ def test_the_first_use_of_a_key_from_an_address_is_recorded_once(here: Installat
         async with open_broker(here.settings) as broker:  # as a process of its own: it remembers nothing
             for address in addresses:
                 await authenticate(broker, header, client_address=address, now=clock.utcnow())
-            await write_down_use(broker)
+            await write_key_uses(broker)
             await authenticate(broker, header, client_address=addresses[0], now=clock.utcnow())
-            await write_down_use(broker)
+            await write_key_uses(broker)
 
     asyncio.run(use("198.51.100.1", "198.51.100.2", "198.51.100.1"))
     asyncio.run(use("198.51.100.2", "198.51.100.3"))

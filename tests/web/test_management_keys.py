@@ -9,7 +9,7 @@ import httpx2
 import pytest
 
 from evergrant import clock
-from evergrant.broker.access.authentication import authenticate, write_down_use
+from evergrant.broker.access.authentication import authenticate, write_key_uses
 from evergrant.broker.operations.setup import initialise
 from evergrant.broker.runtime.broker import open_broker
 from tests.infra.installation import Backend, Installation
@@ -226,7 +226,7 @@ def test_when_a_key_was_used_is_shown(here: Installation, backend: Backend, hold
         async with open_broker(here.settings) as broker:
             header = f"Bearer {backend.project_id}:{made['cleartext']}"
             await authenticate(broker, header, client_address="198.51.100.1", now=clock.utcnow())
-            await write_down_use(broker)
+            await write_key_uses(broker)
 
     asyncio.run(use())
     assert backend.http.get(PATH, params={"id": made["key"]["id"]}).json()["key"]["lastUsedTime"] > 0

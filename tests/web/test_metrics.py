@@ -18,7 +18,7 @@ from sqlalchemy import event, insert
 
 from evergrant import clock
 from evergrant.broker.operations import metrics
-from evergrant.broker.operations.setup import prepare
+from evergrant.broker.operations.setup import prepare_database
 from evergrant.broker.projects.projects import create_project
 from evergrant.broker.refresh import backlog
 from evergrant.broker.runtime import endpoints
@@ -188,7 +188,7 @@ def test_the_backlog_is_told_by_app_and_counted_so_far_only(
 
 
 async def test_counting_the_backlog_reads_its_index_and_no_grant(settings: Settings) -> None:
-    await prepare(settings)
+    await prepare_database(settings)
     sent: list[tuple[str, Any]] = []
 
     def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:

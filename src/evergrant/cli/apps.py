@@ -12,7 +12,7 @@ from evergrant.broker.apps import apps as use_cases
 from evergrant.broker.apps.definition import AppDefinition
 from evergrant.broker.apps.provider_client import CALLBACK_PATH, callback_url
 from evergrant.broker.apps.templates import definition_of, find_template
-from evergrant.broker.apps.variables import app_problems
+from evergrant.broker.apps.variables import app_variable_problems
 from evergrant.broker.connections.deletion import delete_app
 from evergrant.broker.runtime.broker import Broker
 from evergrant.catalog.loader import load_catalogue
@@ -96,7 +96,7 @@ def create(
         template = definition_of(entry)
     if template.app_type != "apikey" and not client_id:
         raise click.UsageError(_register_first(entry))
-    if problems := app_problems(entry, values):  # before anybody has typed a secret
+    if problems := app_variable_problems(entry, values):  # before anybody has typed a secret
         raise InvalidValue.of(*problems)
     if template.app_type != "apikey" and client_secret is None:
         client_secret = click.prompt("Client secret", hide_input=True)

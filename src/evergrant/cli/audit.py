@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from evergrant.broker.audit import log as audit_log
-from evergrant.broker.audit.log import MAX_RECORDS, Verified, Wanted
+from evergrant.broker.audit.log import MAX_RECORDS, AuditQuery, ChainVerification
 from evergrant.broker.projects.projects import list_projects
 from evergrant.broker.runtime.broker import Broker
 from evergrant.cli.running import json_option, print_rows, project_option, run, the_project
@@ -44,10 +44,10 @@ def search(
     as_json: bool,
 ) -> None:
     """Show records, newest first."""
-    wanted = Wanted(actions=actions, user_ids=users, text=text, since=_utc(since), until=_utc(until), limit=limit)
+    wanted = AuditQuery(actions=actions, user_ids=users, text=text, since=_utc(since), until=_utc(until), limit=limit)
 
     async def _search(broker: Broker) -> list[AuditEvent]:
-        return await audit_log.search(broker, await the_project(broker, project_id), wanted)
+        return await audit_log.search_records(broker, await the_project(broker, project_id), wanted)
 
     print_rows([_row(event, as_json=as_json) for event in run(_search)], as_json=as_json)
 
@@ -61,7 +61,7 @@ def export(project_id: str | None, since: datetime | None, until: datetime | Non
 
     async def _export(broker: Broker) -> None:
         project = await the_project(broker, project_id)
-        async for event in audit_log.export(broker, project, since=_utc(since), until=_utc(until)):
+        async for event in audit_log.export_records(broker, project, since=_utc(since), until=_utc(until)):
             line = {
                 "projectId": event.project_id,
                 **_row(event, as_json=True),
@@ -82,9 +82,9 @@ def verify(project_id: str | None, as_json: bool) -> None:
     Keep what it prints, apart from the database: a later head that does not contain it shows that the end was cut off.
     """
 
-    async def _verify(broker: Broker) -> list[tuple[str, Verified]]:
+    async def _verify(broker: Broker) -> list[tuple[str, ChainVerification]]:
         chosen = [await the_project(broker, project_id)] if project_id else [p.id for p in await list_projects(broker)]
-        return [(project, await audit_log.verify(broker, project)) for project in chosen]
+        return [(project, await audit_log.verify_chain(broker, project)) for project in chosen]
 
     results = run(_verify)
     rows = [

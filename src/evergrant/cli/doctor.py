@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from evergrant.broker.operations.doctor import Finding, examine
+from evergrant.broker.operations.doctor import Finding, examine_installation
 from evergrant.cli.running import json_option, settings_for_commands
 from evergrant.errors import ConfigurationError
 from evergrant.settings import Settings
@@ -29,4 +29,4 @@ def doctor(as_json: bool) -> None:
 
 
 async def _all(settings: Settings) -> list[Finding]:
-    return [finding async for finding in examine(settings)]
+    return [finding async for finding in examine_installation(settings)]

@@ -5,7 +5,7 @@ import asyncio
 import click
 
 from evergrant import clock
-from evergrant.broker.operations.key_rotation import Progress, reseal, rewrap_data_keys, start_new_data_keys
+from evergrant.broker.operations.key_rotation import RotationProgress, reseal, rewrap_data_keys, start_new_data_keys
 from evergrant.broker.runtime.broker import Broker
 from evergrant.broker.runtime.vault import RESERVATION_SECONDS
 from evergrant.cli.running import run
@@ -37,7 +37,7 @@ def rotate(rewrap_only: bool, resume: bool) -> None:
         click.echo(f"Sealed {progress.resealed} values again, under new data keys.")
 
 
-async def _rotate(broker: Broker, *, rewrap_only: bool, resume: bool) -> Progress | None:
+async def _rotate(broker: Broker, *, rewrap_only: bool, resume: bool) -> RotationProgress | None:
     click.echo(f"Wrapped {await rewrap_data_keys(broker)} data keys again, under the first master key.")
     if rewrap_only:
         return None
@@ -45,7 +45,7 @@ async def _rotate(broker: Broker, *, rewrap_only: bool, resume: bool) -> Progres
         await start_new_data_keys(broker, now=clock.utcnow())
         click.echo(f"Waiting {RESERVATION_SECONDS:.0f} s, until every server seals with the new data keys.")
         await asyncio.sleep(RESERVATION_SECONDS)
-    last = Progress(0, 0, 0)
+    last = RotationProgress(0, 0, 0)
     with click.progressbar(length=1, label="Sealing again") as bar:
         async for last in reseal(broker):
             bar.length = max(1, last.total)

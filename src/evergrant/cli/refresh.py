@@ -12,8 +12,8 @@ import click
 from evergrant import clock
 from evergrant.broker.projects.projects import load_project
 from evergrant.broker.refresh.backlog import CAP
-from evergrant.broker.refresh.manual_run import CatchUp, Outcome, chosen_apps, plan
-from evergrant.broker.refresh.status import RATE_WINDOW, AppProgress, Progress, read_progress
+from evergrant.broker.refresh.manual_run import ManualRun, RunResult, chosen_apps, plan
+from evergrant.broker.refresh.status import RATE_WINDOW, AppStatus, RefreshStatus, read_status
 from evergrant.broker.runtime.broker import Broker
 from evergrant.broker.runtime.journal import Census
 from evergrant.cli.running import json_option, print_rows, run
@@ -38,11 +38,11 @@ def refresh() -> None:
 def status(project_id: str | None, exactly: bool, as_json: bool) -> None:
     """Show what is due and overdue, in flight and failing, and how fast it is worked off."""
 
-    async def _read(broker: Broker) -> tuple[Progress, Census]:
+    async def _read(broker: Broker) -> tuple[RefreshStatus, Census]:
         if project_id is not None:
             async with broker.database.read() as session:
                 await load_project(session, project_id)
-        progress = await read_progress(broker, project_id=project_id, exactly=exactly, now=clock.utcnow())
+        progress = await read_status(broker, project_id=project_id, exactly=exactly, now=clock.utcnow())
         return progress, await asyncio.to_thread(broker.journal.census)
 
     progress, journal = run(_read)
@@ -69,7 +69,7 @@ def status(project_id: str | None, exactly: bool, as_json: bool) -> None:
         click.echo(f"\nRefreshed, failing and dead are projected from a sample of {progress.sampled:.1%}; see --exact.")
 
 
-def _row(app: AppProgress) -> dict[str, Any]:
+def _row(app: AppStatus) -> dict[str, Any]:
     backlog = app.backlog
     return {
         "project": backlog.app.project_id,
@@ -87,7 +87,7 @@ def _row(app: AppProgress) -> dict[str, Any]:
     }
 
 
-def _total(progress: Progress) -> dict[str, Any]:
+def _total(progress: RefreshStatus) -> dict[str, Any]:
     due = sum(app.backlog.due for app in progress.apps)
     landed = sum(app.landed for app in progress.apps)
     unhealthy = [app.backlog.app.id for app in progress.apps if app.backlog.app.unhealthy_since is not None]
@@ -166,9 +166,9 @@ def run_(
             for one in plans
         ]
 
-    async def _run(broker: Broker) -> tuple[Outcome, bool]:
+    async def _run(broker: Broker) -> tuple[RunResult, bool]:
         at_once = concurrency or broker.settings.refresh_concurrency_per_endpoint
-        return await _catch_up(broker, await _apps(broker), everything=everything, at_once=at_once)
+        return await _refresh_now(broker, await _apps(broker), everything=everything, at_once=at_once)
 
     if dry_run:
         print_rows(run(_plan), as_json=as_json)
@@ -178,9 +178,9 @@ def run_(
     sys.exit(INTERRUPTED if stopped else int(bool(outcome.failed or outcome.given_up)))
 
 
-async def _catch_up(
+async def _refresh_now(
     broker: Broker, apps: Sequence[OutboundApp], *, everything: bool, at_once: int
-) -> tuple[Outcome, bool]:
+) -> tuple[RunResult, bool]:
     """Do it, with a bar on standard error where a person looks; returns whether it was stopped."""
     now = clock.utcnow()
     plans = [await plan(broker, app, everything=everything, now=now) for app in apps]
@@ -195,7 +195,7 @@ async def _catch_up(
             file=sys.stderr,
             hidden=not sys.stderr.isatty(),
         ) as bar:
-            outcome = await CatchUp(broker, everything=everything, at_once=at_once, stop=stop, tell=bar.update).run(
+            outcome = await ManualRun(broker, everything=everything, at_once=at_once, stop=stop, tell=bar.update).run(
                 apps
             )
     finally:
@@ -204,7 +204,7 @@ async def _catch_up(
     return outcome, stop.is_set()
 
 
-def _print_outcome(outcome: Outcome, *, stopped: bool, as_json: bool) -> None:
+def _print_outcome(outcome: RunResult, *, stopped: bool, as_json: bool) -> None:
     if as_json:
         click.echo(
             json.dumps(

@@ -13,7 +13,7 @@ import click
 import uvicorn
 
 from evergrant import refresher as background
-from evergrant.broker.operations.setup import prepare
+from evergrant.broker.operations.setup import prepare_database
 from evergrant.logs import configure_logging
 from evergrant.settings import PREFIX, Settings, load_settings, share_folder_with_workers
 from evergrant.web.app import create_refresher_app
@@ -41,7 +41,7 @@ def serve(host: str, port: int, workers: int, no_refresher: bool, migrate: bool)
     """Serve the API and the connect pages, and refresh in the background."""
     settings = load_settings()
     configure_logging(level=settings.log_level, style=settings.log_format)
-    asyncio.run(prepare(settings, migrate=migrate))
+    asyncio.run(prepare_database(settings, migrate=migrate))
     if no_refresher:
         os.environ[f"{PREFIX}REFRESHER"] = "false"  # for the worker processes, which read it from there
     with _numbers_that_add_up(workers):
@@ -64,7 +64,7 @@ def refresher(migrate: bool, metrics_port: int | None, metrics_host: str) -> Non
     """Refresh and deliver webhooks in the background, without serving. Any number of these may run."""
     settings = load_settings()
     configure_logging(level=settings.log_level, style=settings.log_format)
-    asyncio.run(prepare(settings, migrate=migrate))
+    asyncio.run(prepare_database(settings, migrate=migrate))
     if metrics_port is None:
         with asyncio.Runner(loop_factory=LOOP_FACTORY) as runner:
             runner.run(background.run(settings))

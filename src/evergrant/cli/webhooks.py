@@ -10,7 +10,7 @@ from evergrant.broker.webhooks import log as webhook_log
 from evergrant.broker.webhooks import registry as webhook_registry
 from evergrant.broker.webhooks.log import DeliveryFilter
 from evergrant.broker.webhooks.outbox import SUBSCRIBABLE
-from evergrant.broker.webhooks.registry import MAX_OVERLAP_SECONDS, WebhookDefinition, WithSecret
+from evergrant.broker.webhooks.registry import MAX_OVERLAP_SECONDS, WebhookDefinition, WebhookWithSecret
 from evergrant.cli.running import json_option, print_rows, project_option, run, the_project
 from evergrant.db import WebhookDelivery
 
@@ -28,7 +28,7 @@ def webhooks() -> None:
 def add(project_id: str | None, url: str, description: str, event_types: tuple[str, ...]) -> None:
     """Tell URL what happens from now on, and print the secret that signs, this once."""
 
-    async def _add(broker: Broker) -> WithSecret:
+    async def _add(broker: Broker) -> WebhookWithSecret:
         definition = WebhookDefinition(url=url, description=description, event_types=event_types)
         project = await the_project(broker, project_id)
         return await webhook_registry.create_webhook(broker, project, definition, now=clock.utcnow())
@@ -85,7 +85,7 @@ def remove(project_id: str | None, webhook_id: str) -> None:
 def rotate_secret(project_id: str | None, webhook_id: str, overlap_hours: int) -> None:
     """Replace a webhook's secret and print the new one, this once."""
 
-    async def _rotate(broker: Broker) -> WithSecret:
+    async def _rotate(broker: Broker) -> WebhookWithSecret:
         project = await the_project(broker, project_id)
         return await webhook_registry.rotate_secret(
             broker, project, webhook_id, overlap_seconds=overlap_hours * 3600, now=clock.utcnow()

@@ -1,4 +1,4 @@
-"""Authorization requests: one browser's trip to a provider and back. Each is used once."""
+"""Authorization requests: each is one browser's way to a provider and back, used once."""
 
 from datetime import datetime
 
@@ -11,7 +11,7 @@ from evergrant.db.types import SealedBytes, UtcDateTime
 
 
 class AuthorizationRequest(Base):
-    """What was asked for when the trip began, and what must match when it ends.
+    """What a backend asked for, and what must match when the browser comes back.
 
     The ticket (in the connect link), the state (at the provider) and the browser's cookie are stored as digests only.
     """

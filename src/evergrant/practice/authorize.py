@@ -11,7 +11,7 @@ from starlette.datastructures import ImmutableMultiDict
 from starlette.responses import Response
 
 from evergrant.practice.pages import page
-from evergrant.practice.state import AuthorizationRequest, ProviderState
+from evergrant.practice.state import PendingAuthorization, ProviderState
 from evergrant.practice.world import DEFAULT_SCOPES, PERSONS, SCOPES
 
 # BASE64URL-ENCODE(SHA256(...)) is always this long (RFC 7636 section 4.2).
@@ -84,7 +84,7 @@ def authorize_routes(state: ProviderState) -> APIRouter:
     return router
 
 
-def _read(query: ImmutableMultiDict[str, str], client_id: str, redirect_uri: str) -> AuthorizationRequest:
+def _read(query: ImmutableMultiDict[str, str], client_id: str, redirect_uri: str) -> PendingAuthorization:
     twice = sorted({name for name in query if len(query.getlist(name)) > 1} - {"resource"})
     if twice:
         raise _Refusal("invalid_request", f"More than once: {', '.join(twice)}.")
@@ -100,7 +100,7 @@ def _read(query: ImmutableMultiDict[str, str], client_id: str, redirect_uri: str
         raise _Refusal("invalid_scope", f"Known scopes are {', '.join(SCOPES)}.")
     if "none" in query.get("prompt", "").split():
         raise _Refusal("interaction_required", "Somebody has to choose a person here.")
-    return AuthorizationRequest(
+    return PendingAuthorization(
         client_id=client_id,
         redirect_uri=redirect_uri,
         scopes=scopes,

@@ -60,7 +60,7 @@ class RefreshToken:
 
 
 @dataclass(frozen=True, slots=True)
-class AuthorizationRequest:
+class PendingAuthorization:
     """A valid request to /authorize, waiting for somebody's decision."""
 
     client_id: str
@@ -77,7 +77,7 @@ class AuthorizationRequest:
 class Code:
     """An authorization code, bound to the request it answers (RFC 6749 section 4.1.2)."""
 
-    request: AuthorizationRequest
+    request: PendingAuthorization
     person: Person
     scopes: frozenset[str]
     expires_at: datetime
@@ -136,7 +136,7 @@ class ProviderState:
     """Faults for the next calls of /token, first come, first served."""
 
     families: list[Family] = field(default_factory=list)
-    waiting: dict[str, AuthorizationRequest] = field(default_factory=dict)
+    waiting: dict[str, PendingAuthorization] = field(default_factory=dict)
     codes: dict[str, Code] = field(default_factory=dict)
     access_tokens: dict[str, AccessToken] = field(default_factory=dict)
     refresh_tokens: dict[str, RefreshToken] = field(default_factory=dict)
@@ -202,7 +202,7 @@ class ProviderState:
         id_token = self._id_token(family, nonce) if "openid" in scopes else None
         return Tokens(access_token, refresh_token, id_token, scopes)
 
-    def new_code(self, request: AuthorizationRequest, *, person: Person, scopes: frozenset[str]) -> str:
+    def new_code(self, request: PendingAuthorization, *, person: Person, scopes: frozenset[str]) -> str:
         """Issue the authorization code of a decision."""
         code = secrets.token_urlsafe(24)
         self.codes[code] = Code(request, person, scopes, clock.utcnow() + timedelta(seconds=CODE_SECONDS))

@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
 
 from evergrant import __version__
-from evergrant.broker.access.authentication import write_down_use
+from evergrant.broker.access.authentication import write_key_uses
 from evergrant.broker.grants import last_used
 from evergrant.broker.operations.metrics import Exposition
 from evergrant.broker.runtime.broker import Broker, open_broker
@@ -151,7 +151,7 @@ async def _write_down_use(broker: Broker, stop: asyncio.Event) -> None:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), WRITE_DOWN_SECONDS)
         try:
-            await write_down_use(broker)
-            await last_used.write_down(broker)
+            await write_key_uses(broker)
+            await last_used.write_last_uses(broker)
         except EvergrantError:
             log.warning("could not write down when keys and connections were used", exc_info=True)

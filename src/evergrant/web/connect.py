@@ -11,9 +11,9 @@ from evergrant import clock
 from evergrant.broker.apps import variables
 from evergrant.broker.apps.provider_client import CALLBACK_PATH
 from evergrant.broker.audit.record import Actor, actor
-from evergrant.broker.connect.authorization_requests import Trip, described_scopes, failure_url
-from evergrant.broker.connect.callback import complete
-from evergrant.broker.connect.start import cancel, find_by_state, find_by_ticket, leave_for_provider
+from evergrant.broker.connect.authorization_requests import Authorization, described_scopes, failure_url
+from evergrant.broker.connect.callback import complete_connect
+from evergrant.broker.connect.start import cancel_connect, find_by_state, find_by_ticket, leave_for_provider
 from evergrant.broker.runtime.broker import Broker
 from evergrant.catalog.template import Variable
 from evergrant.errors import AppNotFound, ConnectFailed, EvergrantError
@@ -39,18 +39,18 @@ NO_COOKIE = "Your browser did not send evergrant's cookie. Allow cookies and sta
 @router.get("/connect/{ticket}")
 async def show(ticket: str, request: Request, broker: BrokerDep) -> Response:
     """Show who asks for what. Looking uses nothing up, so a link preview cannot spoil the link."""
-    trip = await _find(broker, ticket, request)
+    authorization = await _find(broker, ticket, request)
     known = _browser(request, broker)
     browser = known or secrets.token_urlsafe(32)
-    asked = variables.questions(broker, trip.app, trip.request.variables)
-    if trip.app.skip_consent_page and not variables.wrong_answers(asked, {}):
+    asked = variables.questions(broker, authorization.app, authorization.request.variables)
+    if authorization.app.skip_consent_page and not variables.wrong_answers(asked, {}):
         if known:
-            return _bind(await _leave(broker, trip, browser), broker, browser)
+            return _bind(await _leave(broker, authorization, browser), broker, browser)
         if "again" in request.query_params:
             raise ConnectFailed("no_cookie", NO_COOKIE)
         # Robots that fetch links for a preview keep no cookies: only who brings one back uses the link up.
         return _bind(_send(f"/connect/{ticket}?again=1"), broker, browser)
-    return _bind(_consent_page(trip, asked), broker, browser)
+    return _bind(_consent_page(authorization, asked), broker, browser)
 
 
 @router.post("/connect/{ticket}")
@@ -61,15 +61,15 @@ async def decide(ticket: str, request: Request, broker: BrokerDep, decision: str
     browser = _browser(request, broker)
     if not browser:
         raise ConnectFailed("no_cookie", NO_COOKIE)
-    trip = await _find(broker, ticket, request)
+    authorization = await _find(broker, ticket, request)
     if decision == "connect":
-        asked = variables.questions(broker, trip.app, trip.request.variables)
+        asked = variables.questions(broker, authorization.app, authorization.request.variables)
         form = await request.form()
         answers = {name: str(form.get(f"variables.{name}", "")).strip() for name in asked}
         if wrong := variables.wrong_answers(asked, answers):
-            return _consent_page(trip, asked, answers, wrong)
-        return await _leave(broker, trip, browser, answers)
-    return _send(await cancel(broker, trip, now=clock.utcnow()) or f"{RESULT_PATH}?err=access_denied")
+            return _consent_page(authorization, asked, answers, wrong)
+        return await _leave(broker, authorization, browser, answers)
+    return _send(await cancel_connect(broker, authorization, now=clock.utcnow()) or f"{RESULT_PATH}?err=access_denied")
 
 
 @router.get(CALLBACK_PATH)
@@ -77,16 +77,16 @@ async def callback(request: Request, broker: BrokerDep) -> Response:
     """Take the provider's answer."""
     params = dict(request.query_params)
     now = clock.utcnow()
-    trip = await find_by_state(broker, params.get("state", ""), browser=_browser(request, broker), now=now)
-    _acts(trip, request)
+    authorization = await find_by_state(broker, params.get("state", ""), browser=_browser(request, broker), now=now)
+    _acts(authorization, request)
     try:
-        return _send(await complete(broker, trip, params, now=now) or RESULT_PATH)
+        return _send(await complete_connect(broker, authorization, params, now=now) or RESULT_PATH)
     except ConnectFailed as error:
-        return _send(failure_url(trip, error) or f"{RESULT_PATH}?err={error.error}")
+        return _send(failure_url(authorization, error) or f"{RESULT_PATH}?err={error.error}")
     except EvergrantError:
         # Ours to mend, and in the log; the application still gets its user back.
         own = ConnectFailed("server_error", "evergrant could not finish the connection.")
-        location = failure_url(trip, own)
+        location = failure_url(authorization, own)
         if not location:
             raise
         return _send(location)
@@ -108,23 +108,23 @@ async def result(err: str = "") -> Response:
     return message_page("Not connected", FAILURES.get(err, FAILED), good=False)
 
 
-async def _find(broker: Broker, ticket: str, request: Request) -> Trip:
+async def _find(broker: Broker, ticket: str, request: Request) -> Authorization:
     try:
-        trip = await find_by_ticket(broker, ticket, now=clock.utcnow())
+        authorization = await find_by_ticket(broker, ticket, now=clock.utcnow())
     except AppNotFound:
         raise ConnectFailed("invalid_ticket", "The application no longer offers this connection.") from None
-    _acts(trip, request)
-    return trip
+    _acts(authorization, request)
+    return authorization
 
 
-def _acts(trip: Trip, request: Request) -> None:
-    """Tell the audit log who makes this trip: the user it was started for, as far as anybody knows."""
-    user_id = trip.request.user_id or trip.request.granted_by
+def _acts(authorization: Authorization, request: Request) -> None:
+    """Tell the audit log who is connecting: the user it was started for, as far as anybody knows."""
+    user_id = authorization.request.user_id or authorization.request.granted_by
     actor.set(Actor(f"user:{user_id}" if user_id else "user", request.client.host if request.client else ""))
 
 
 def _consent_page(
-    trip: Trip,
+    authorization: Authorization,
     asked: Mapping[str, Variable],
     answers: Mapping[str, str] | None = None,
     wrong: Mapping[str, str] | None = None,
@@ -132,21 +132,23 @@ def _consent_page(
     return page(
         "consent.html",
         status=400 if wrong else 200,
-        app=trip.app,
-        project=trip.project,
-        owner_user=trip.request.user_id or trip.request.granted_by,
-        tenant=trip.request.tenant_id,
-        for_tenant=not trip.request.user_id,
-        scopes=described_scopes(trip),
+        app=authorization.app,
+        project=authorization.project,
+        owner_user=authorization.request.user_id or authorization.request.granted_by,
+        tenant=authorization.request.tenant_id,
+        for_tenant=not authorization.request.user_id,
+        scopes=described_scopes(authorization),
         questions=asked,
         answers=answers or {name: variable.default for name, variable in asked.items()},
         wrong=wrong or {},
     )
 
 
-async def _leave(broker: Broker, trip: Trip, browser: str, answers: Mapping[str, str] | None = None) -> Response:
+async def _leave(
+    broker: Broker, authorization: Authorization, browser: str, answers: Mapping[str, str] | None = None
+) -> Response:
     now = clock.utcnow()
-    return _send(await leave_for_provider(broker, trip, browser=browser, answers=answers, now=now))
+    return _send(await leave_for_provider(broker, authorization, browser=browser, answers=answers, now=now))
 
 
 def _send(location: str) -> Response:

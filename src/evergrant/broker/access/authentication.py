@@ -10,7 +10,7 @@ from ipaddress import ip_network
 
 from sqlalchemy import func, select, update
 
-from evergrant.broker.access.user_tokens import looks_like_jwt, recognise
+from evergrant.broker.access.user_tokens import authenticate_user, looks_like_jwt
 from evergrant.broker.audit.record import Actor, record
 from evergrant.broker.runtime.broker import Broker
 from evergrant.broker.runtime.principal import Principal
@@ -72,7 +72,7 @@ async def _look_up_or_count(
             # An operator's own key may look like a JWT, but no JWT is the text of a key.
             if not looks_like_jwt(key):
                 raise
-            return await recognise(broker, project_id, key, now=now)
+            return await authenticate_user(broker, project_id, key, now=now)
     except AuthenticationFailed:
         broker.limits.addresses.take(client_address)
         raise
@@ -95,7 +95,7 @@ async def _look_up(broker: Broker, project_id: str, key_digest: bytes) -> Princi
     )
 
 
-async def write_down_use(broker: Broker) -> None:
+async def write_key_uses(broker: Broker) -> None:
     """Store when keys were last used, and from which new addresses. Called about once a minute.
 
     A crash loses no more than that.

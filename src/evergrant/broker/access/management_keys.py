@@ -148,10 +148,10 @@ async def load_key(broker: Broker, project_id: str, key_id: str) -> ManagementKe
         NotFound: the project has no such key.
     """
     async with broker.database.read() as session:
-        return await _get(session, project_id, key_id)
+        return await _get_key(session, project_id, key_id)
 
 
-async def _get(session: AsyncSession, project_id: str, key_id: str) -> ManagementKey:
+async def _get_key(session: AsyncSession, project_id: str, key_id: str) -> ManagementKey:
     key = await session.get(ManagementKey, (project_id, key_id))
     if key is None:
         raise NotFound(f"Project '{project_id}' has no management key '{key_id}'.")
@@ -179,7 +179,7 @@ async def update_key(broker: Broker, principal: Principal, key_id: str, change: 
     if problems := network_problems("permittedIps", change.allowed_cidrs):
         raise InvalidValue.of(*problems)
     async with broker.database.write() as session:
-        key = await _get(session, principal.project_id, key_id)
+        key = await _get_key(session, principal.project_id, key_id)
         require_no_more(principal, key)
         before = {field: getattr(key, field) for field in ("name", "description", "allowed_cidrs", "disabled")}
         key.name, key.description, key.disabled = change.name, change.description, change.disabled
@@ -202,7 +202,7 @@ async def set_key_disabled(broker: Broker, project_id: str, key_id: str, *, disa
         NotFound: the project has no such key.
     """
     async with broker.database.write() as session:
-        key = await _get(session, project_id, key_id)
+        key = await _get_key(session, project_id, key_id)
         key.disabled = disabled
         await _record_disabled(session, key)
     broker.principals.clear()
@@ -220,7 +220,7 @@ async def delete_key(broker: Broker, project_id: str, key_id: str) -> None:
         NotFound: the project has no such key.
     """
     async with broker.database.write() as session:
-        key = await _get(session, project_id, key_id)
+        key = await _get_key(session, project_id, key_id)
         await session.delete(key)
         await record(session, project_id, "key.deleted", data={"keyId": key.id, "name": key.name})
     broker.principals.clear()

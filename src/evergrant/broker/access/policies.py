@@ -96,7 +96,7 @@ async def delete_policy(broker: Broker, project_id: str, policy_id: str, *, prin
     broker.policies.pop(project_id, None)
 
 
-async def check(
+async def check_policies(
     broker: Broker,
     principal: Principal,
     app_id: str,

@@ -22,7 +22,7 @@ def looks_like_jwt(credential: str) -> bool:
     return credential.startswith("ey") and credential.count(".") == 2 and len(credential) <= _MAX_TOKEN_LENGTH
 
 
-async def recognise(broker: Broker, project_id: str, token: str, *, now: datetime) -> Principal:
+async def authenticate_user(broker: Broker, project_id: str, token: str, *, now: datetime) -> Principal:
     """Validate a user's JWT. Without a project, its issuer must be trusted by exactly one.
 
     Raises:

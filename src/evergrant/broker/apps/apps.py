@@ -65,7 +65,7 @@ async def update_app(broker: Broker, project_id: str, definition: AppDefinition,
     if not definition.id:
         raise MissingArgument.of(("id", "say which app to update"))
     app = await load_app(broker, project_id, definition.id)
-    before = _values(app)
+    before = _defined_values(app)
     await _apply(broker, app, definition, now=now)
     app.unhealthy_since, app.unhealthy_reason = None, ""
     try:
@@ -85,7 +85,7 @@ async def update_app(broker: Broker, project_id: str, definition: AppDefinition,
             )
             if _refreshes_more(app, before):
                 await session.execute(_reschedule(app))
-            changed = sorted(to_camel(name) for name, value in _values(app).items() if value != before[name])
+            changed = sorted(to_camel(name) for name, value in _defined_values(app).items() if value != before[name])
             await record(session, project_id, "app.updated", app_id=app.id, data={"fields": changed})
     except IntegrityError:
         raise AlreadyExists("Another app has this name already.") from None
@@ -118,7 +118,7 @@ def _reschedule(app: OutboundApp) -> Update:
     )
 
 
-def _values(app: OutboundApp) -> dict[str, Any]:
+def _defined_values(app: OutboundApp) -> dict[str, Any]:
     """Return what an operator defines, by column: for telling what a change changed, never for its values."""
     own = {"project_id", "id", "created_at", "updated_at", "unhealthy_since", "unhealthy_reason"}
     names = {column.key for column in OutboundApp.__table__.columns} - own

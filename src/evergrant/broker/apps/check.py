@@ -17,7 +17,7 @@ from evergrant.oauth2.protected_resource import Discovered, discover_either
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
+class CheckResult:
     """One thing that was looked at: how it is, and what to do where it is not good."""
 
     name: str
@@ -25,7 +25,7 @@ class Check:
     text: str
 
 
-async def diagnose(broker: Broker, project_id: str, app_id: str) -> list[Check]:
+async def check_app(broker: Broker, project_id: str, app_id: str) -> list[CheckResult]:
     """Look at everything that a connect trip needs. Nothing is changed, here or at the provider.
 
     Raises:
@@ -33,18 +33,18 @@ async def diagnose(broker: Broker, project_id: str, app_id: str) -> list[Check]:
     """
     app = await load_app(broker, project_id, app_id)
     if app.app_type == "apikey":
-        return [Check("definition", True, "It holds API keys: there is no provider to ask.")]
+        return [CheckResult("definition", True, "It holds API keys: there is no provider to ask.")]
     missing = missing_for_connect(app)
     missing += [f"variables.{name}" for name in missing_variables(template_of(broker, app), app.variables)]
     if missing:
         return [
-            Check("definition", False, f"It lacks {', '.join(missing)}: nobody can connect."),
+            CheckResult("definition", False, f"It lacks {', '.join(missing)}: nobody can connect."),
             _redirect(broker, app),
         ]
-    checks = [Check("definition", True, "It has everything that a connect trip needs."), _redirect(broker, app)]
+    checks = [CheckResult("definition", True, "It has everything that a connect trip needs."), _redirect(broker, app)]
     if app.template_id and template_of(broker, app) is None:
         text = f"The template {app.template_id} is gone, and with it what only it knew of the provider's habits."
-        checks.append(Check("template", False, text))
+        checks.append(CheckResult("template", False, text))
     if app.discovery_url:
         checks.append(await _metadata(broker, app))
     checks.append(await _authorization(broker, app))
@@ -52,25 +52,27 @@ async def diagnose(broker: Broker, project_id: str, app_id: str) -> list[Check]:
     return checks
 
 
-def _redirect(broker: Broker, app: OutboundApp) -> Check:
+def _redirect(broker: Broker, app: OutboundApp) -> CheckResult:
     url = callback_url(broker, app)
     if not app.use_dcr:
-        return Check("redirect URI", True, f"Register {url} at the provider, exactly so.")
+        return CheckResult("redirect URI", True, f"Register {url} at the provider, exactly so.")
     if app.registered_redirect_uri not in ("", url):
-        return Check("redirect URI", True, f"It is now {url}: the next connect registers anew with that.")
-    return Check("redirect URI", True, f"{url}; evergrant registers it by itself.")
+        return CheckResult("redirect URI", True, f"It is now {url}: the next connect registers anew with that.")
+    return CheckResult("redirect URI", True, f"{url}; evergrant registers it by itself.")
 
 
-async def _metadata(broker: Broker, app: OutboundApp) -> Check:
+async def _metadata(broker: Broker, app: OutboundApp) -> CheckResult:
     """Compare what the provider publishes today with what the app has."""
     try:
         found = await discover_either(broker.http, app.discovery_url, resource_first=app.use_dcr)
     except InvalidValue as error:
-        return Check("metadata", False, "; ".join(entry["problem"] for entry in error.details["fields"]))
+        return CheckResult("metadata", False, "; ".join(entry["problem"] for entry in error.details["fields"]))
     differing = [name for name, theirs, ours in _compared(found, app) if theirs and theirs != ours]
     if differing:
-        return Check("metadata", False, f"The provider publishes another {', '.join(differing)} than the app has.")
-    return Check("metadata", True, "What the provider publishes is what the app has.")
+        return CheckResult(
+            "metadata", False, f"The provider publishes another {', '.join(differing)} than the app has."
+        )
+    return CheckResult("metadata", True, "What the provider publishes is what the app has.")
 
 
 def _compared(found: Discovered, app: OutboundApp) -> list[tuple[str, str, str]]:
@@ -84,53 +86,55 @@ def _compared(found: Discovered, app: OutboundApp) -> list[tuple[str, str, str]]
     ]
 
 
-async def _authorization(broker: Broker, app: OutboundApp) -> Check:
+async def _authorization(broker: Broker, app: OutboundApp) -> CheckResult:
     """See whether somebody is there. What it says to a request without parameters means nothing."""
     name = "authorization endpoint"
     url = quirks_of(broker, app).fill(app.authorization_url)
     if names := placeholders.names_in(url):
-        return Check(name, True, _EACH_ITS_OWN.format(", ".join(names)))
+        return CheckResult(name, True, _EACH_ITS_OWN.format(", ".join(names)))
     try:
         answer = await broker.http.get_json(url)
     except EvergrantError as error:
-        return Check(name, False, error.message)
+        return CheckResult(name, False, error.message)
     if answer.status in (404, 410) or answer.status >= 500:
-        return Check(name, False, f"It answers {answer.status}: check authorizationUrl.")
-    return Check(name, True, "It answers.")
+        return CheckResult(name, False, f"It answers {answer.status}: check authorizationUrl.")
+    return CheckResult(name, True, "It answers.")
 
 
-async def _client(broker: Broker, app: OutboundApp) -> AsyncIterator[Check]:
+async def _client(broker: Broker, app: OutboundApp) -> AsyncIterator[CheckResult]:
     name = "client"
     if dynamic_registration.needs_registration(broker, app, now=utcnow()):
         how = f"as {document}" if (document := client_document_url(broker, app)) else f"at {app.dcr_url}"
-        yield Check("registration", True, f"The next connect registers {how}.")
+        yield CheckResult("registration", True, f"The next connect registers {how}.")
         return
     quirks = quirks_of(broker, app)
     if names := placeholders.names_in(quirks.fill(quirks.refresh_endpoint or app.token_url)):
-        yield Check("token endpoint", True, _EACH_ITS_OWN.format(", ".join(names)))
+        yield CheckResult("token endpoint", True, _EACH_ITS_OWN.format(", ".join(names)))
         return
     if quirks.exchanges("refresh"):
-        yield Check(name, True, "This provider has no refresh tokens: nothing can be told without a user.")
+        yield CheckResult(name, True, "This provider has no refresh tokens: nothing can be told without a user.")
         return
     try:
         await dynamic_registration.try_client(broker, app)
     except UpstreamUnavailable as error:
-        yield Check("token endpoint", False, error.message)
+        yield CheckResult("token endpoint", False, error.message)
     except UpstreamRejected as error:
         if error.provider_error == "invalid_client_key":
-            yield Check(name, False, error.message)
+            yield CheckResult(name, False, error.message)
         elif error.provider_error in (dynamic_registration.GONE, "unauthorized_client", "http_401"):
-            yield Check("token endpoint", True, "It answers.")
-            yield Check(name, False, f"{error.message} It may be clientId, clientSecret or tokenEndpointAuthMethod.")
+            yield CheckResult("token endpoint", True, "It answers.")
+            yield CheckResult(
+                name, False, f"{error.message} It may be clientId, clientSecret or tokenEndpointAuthMethod."
+            )
         elif error.provider_error in _ABOUT_THE_TOKEN:
-            yield Check("token endpoint", True, "It answers.")
+            yield CheckResult("token endpoint", True, "It answers.")
             text = f"It was not refused ({error.provider_error}); more cannot be told without a user."
-            yield Check(name, True, text)
+            yield CheckResult(name, True, text)
         else:
-            yield Check("token endpoint", False, error.message)
+            yield CheckResult("token endpoint", False, error.message)
     else:
-        yield Check("token endpoint", True, "It answers.")
-        yield Check(name, True, "The provider accepts the client id and secret.")
+        yield CheckResult("token endpoint", True, "It answers.")
+        yield CheckResult(name, True, "The provider accepts the client id and secret.")
 
 
 _EACH_ITS_OWN = "Each connection has its own ({}), so that it cannot be asked without a user."

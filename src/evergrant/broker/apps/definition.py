@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from pydantic import SecretStr
 
 from evergrant import placeholders
-from evergrant.broker.apps.variables import app_problems, declared
+from evergrant.broker.apps.variables import app_variable_problems, declared_variables
 from evergrant.broker.grants.schedule import POLICIES
 from evergrant.broker.projects.projects import check_redirect_url
 from evergrant.broker.runtime.broker import Broker
@@ -101,7 +101,7 @@ def check_definition(broker: Broker, project: Project, new: AppDefinition, templ
     ):
         if url:
             problems += _url_problems(broker, template, new.variables or {}, name, url)
-    problems += app_problems(template, new.variables or {})
+    problems += app_variable_problems(template, new.variables or {})
     if template is not None and template.pkce == "required" and not new.pkce:
         problems.append(("pkce", "this provider requires it: leave it on"))
     if len(new.logo) > 100_000:
@@ -161,7 +161,7 @@ def _url_problems(
     broker: Broker, template: Template | None, values: dict[str, str], name: str, url: str
 ) -> list[tuple[str, str]]:
     """Return what is wrong with a URL: its own form, and who could choose by a variable where it leads."""
-    known = declared(template)
+    known = declared_variables(template)
     unknown = [variable for variable in placeholders.names_in(url) if variable not in known]
     if unknown:
         return [(name, f"{{{unknown[0]}}} is not a variable of the app's template")]

@@ -116,7 +116,7 @@ async def _identity(broker: Broker, app: OutboundApp, redirect_uri: str) -> Regi
     )
 
 
-async def refused(broker: Broker, app: OutboundApp, error: UpstreamRejected) -> UpstreamRejected:
+async def note_refusal(broker: Broker, app: OutboundApp, error: UpstreamRejected) -> UpstreamRejected:
     """Take note when the token endpoint no longer knows a registration of ours, and return what to tell.
 
     The next connect registers anew; a refresh never does, because a new client cannot use the old one's tokens.
@@ -145,14 +145,14 @@ async def refused(broker: Broker, app: OutboundApp, error: UpstreamRejected) -> 
     )
 
 
-async def look_after(broker: Broker, app: OutboundApp, authorization_error: str) -> None:
+async def verify_registration(broker: Broker, app: OutboundApp, authorization_error: str) -> None:
     """Ask the server itself, when a browser says that the client was refused: browsers can be made to say that."""
     if authorization_error not in GONE_AT_AUTHORIZATION or not app.registered_redirect_uri:
         return
     try:
         await try_client(broker, app)
     except UpstreamRejected as error:
-        await refused(broker, app, error)
+        await note_refusal(broker, app, error)
     except UpstreamUnavailable:
         log.info("could not ask whether a registration still counts", extra={"app": app.id})
 

@@ -23,7 +23,7 @@ async def note_unhealthy(broker: Broker, app: OutboundApp, reason: str) -> None:
         async with broker.database.write() as session:
             turned = (
                 update(OutboundApp)
-                .where(*_is(app.project_id, app.id), OutboundApp.unhealthy_since.is_(None))
+                .where(*_this_app(app.project_id, app.id), OutboundApp.unhealthy_since.is_(None))
                 .values(unhealthy_since=clock.utcnow(), unhealthy_reason=reason)
                 .returning(OutboundApp.id)
                 .execution_options(synchronize_session=False)
@@ -34,7 +34,7 @@ async def note_unhealthy(broker: Broker, app: OutboundApp, reason: str) -> None:
                 return
             await session.execute(
                 update(OutboundApp)
-                .where(*_is(app.project_id, app.id), OutboundApp.unhealthy_reason != reason)
+                .where(*_this_app(app.project_id, app.id), OutboundApp.unhealthy_reason != reason)
                 .values(unhealthy_reason=reason)
                 .execution_options(synchronize_session=False)
             )
@@ -58,7 +58,7 @@ async def clear_unhealthy(session: AsyncSession, project_id: str, app_id: str, *
     """
     turned = (
         update(OutboundApp)
-        .where(*_is(project_id, app_id), OutboundApp.unhealthy_since.is_not(None))
+        .where(*_this_app(project_id, app_id), OutboundApp.unhealthy_since.is_not(None))
         .values(unhealthy_since=None, unhealthy_reason="")
         .returning(OutboundApp.id)
         .execution_options(synchronize_session=False)
@@ -67,5 +67,5 @@ async def clear_unhealthy(session: AsyncSession, project_id: str, app_id: str, *
         await emit(session, project_id, EventType.APP_RECOVERED, {"appId": app_id, "reason": reason})
 
 
-def _is(project_id: str, app_id: str) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+def _this_app(project_id: str, app_id: str) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
     return OutboundApp.project_id == project_id, OutboundApp.id == app_id

@@ -24,16 +24,16 @@ def template_of(broker: Broker, app: OutboundApp) -> Template | None:
     return broker.catalogue.get(app.template_id) if app.template_id else None
 
 
-def declared(template: Template | None, *sources: Source) -> dict[str, Variable]:
+def declared_variables(template: Template | None, *sources: Source) -> dict[str, Variable]:
     """Return an entry's variables of these sources, or all, by name."""
     found = template.variables.items() if template is not None else ()
     return {name: variable for name, variable in found if not sources or variable.source in sources}
 
 
-def app_problems(template: Template | None, values: Values) -> Problems:
+def app_variable_problems(template: Template | None, values: Values) -> Problems:
     """Return what is wrong with the values that an operator gives an app, by field."""
-    known = declared(template, "app", "user")
-    required = declared(template, "app")
+    known = declared_variables(template, "app", "user")
+    required = declared_variables(template, "app")
     problems = _wrong("variables", known, values)
     problems += [
         (f"variables.{name}", f"is required: {required[name].title}{_example(required[name])}")
@@ -44,12 +44,12 @@ def app_problems(template: Template | None, values: Values) -> Problems:
 
 def missing_variables(template: Template | None, values: Values) -> list[str]:
     """Return the names of the variables without which nobody can connect an app that has these values."""
-    return [name for name, v in declared(template, "app").items() if v.is_required and not values.get(name)]
+    return [name for name, v in declared_variables(template, "app").items() if v.is_required and not values.get(name)]
 
 
-def user_problems(template: Template | None, app: OutboundApp, values: Values, *, field: str) -> Problems:
+def user_variable_problems(template: Template | None, app: OutboundApp, values: Values, *, field: str) -> Problems:
     """Return what is wrong with the values that somebody gives who connects `app`."""
-    theirs = {name: v for name, v in declared(template, "user").items() if not app.variables.get(name)}
+    theirs = {name: v for name, v in declared_variables(template, "user").items() if not app.variables.get(name)}
     return _wrong(field, theirs, values)
 
 
@@ -58,11 +58,11 @@ def details_problems(template: Template | None, app: OutboundApp, values: Values
 
     It may have all that a connect trip would ask the user or learn, and must have what no call works without.
     """
-    problems = _wrong("details", declared(template, "user", "callback", "token", "context"), values)
+    problems = _wrong("details", declared_variables(template, "user", "callback", "token", "context"), values)
     known = {**app.variables, **values}
     problems += [
         (f"details.{name}", f"is required: {variable.title}{_example(variable)}")
-        for name, variable in declared(template, "user", "callback").items()
+        for name, variable in declared_variables(template, "user", "callback").items()
         if variable.is_required and not known.get(name)
     ]
     return problems
@@ -72,7 +72,7 @@ def questions(broker: Broker, app: OutboundApp, given: Values) -> dict[str, Vari
     """Return the variables, by name, that the person who connects is asked for: nobody has given them yet."""
     return {
         name: variable
-        for name, variable in declared(template_of(broker, app), "user").items()
+        for name, variable in declared_variables(template_of(broker, app), "user").items()
         if not app.variables.get(name) and not given.get(name)
     }
 
@@ -93,7 +93,7 @@ def known_values(template: Template | None, app_values: Values, own: Values) -> 
     One that its entry does not allow (any more) is left out, and nothing takes its place.
     """
     found: dict[str, str] = {}
-    for name, variable in declared(template).items():
+    for name, variable in declared_variables(template).items():
         places = {"app": (app_values,), "user": (own, app_values)}.get(variable.source, (own,))
         value = next((values[name] for values in places if values.get(name)), variable.default)
         if value and not variable.problem_with(value):
@@ -107,10 +107,10 @@ def details_of_user(template: Template | None, app: OutboundApp, given: Values) 
     Its tokens belong to that shop or host, whatever the app's own value becomes later.
     """
     values = known_values(template, app.variables, given)
-    return {name: values[name] for name in declared(template, "user") if name in values}
+    return {name: values[name] for name in declared_variables(template, "user") if name in values}
 
 
-def checked(template: Template | None, captured: Values) -> dict[str, str]:
+def allowed_captures(template: Template | None, captured: Values) -> dict[str, str]:
     """Return those captured values that their entry allows; the others are left out, and logged by name.
 
     Raises:
@@ -118,7 +118,7 @@ def checked(template: Template | None, captured: Values) -> dict[str, str]:
     """
     good: dict[str, str] = {}
     for name, value in captured.items():
-        variable = declared(template).get(name)
+        variable = declared_variables(template).get(name)
         problem = variable.problem_with(value) if variable is not None else "it is not declared"
         if not problem:
             good[name] = value
@@ -129,13 +129,15 @@ def checked(template: Template | None, captured: Values) -> dict[str, str]:
     return good
 
 
-def require(template: Template | None, details: Values, source: Source) -> None:
+def require_variables(template: Template | None, details: Values, source: Source) -> None:
     """Check that every required variable of a source is there.
 
     Raises:
         ConnectFailed: naming those that are missing.
     """
-    missing = [name for name, v in declared(template, source).items() if v.is_required and not details.get(name)]
+    missing = [
+        name for name, v in declared_variables(template, source).items() if v.is_required and not details.get(name)
+    ]
     if missing:
         raise ConnectFailed("invalid_response", f"The provider did not tell {', '.join(missing)}.")
 

@@ -33,7 +33,7 @@ _BATCH = 500
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wanted:
+class AuditQuery:
     """What to look for. Everything that is given must hold; an empty list asks for nothing in particular."""
 
     user_ids: Sequence[str] = ()
@@ -52,7 +52,7 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True)
-class Verified:
+class ChainVerification:
     """What a walk along the chain found."""
 
     records: int
@@ -64,7 +64,7 @@ class Verified:
     problem: str = ""
 
 
-async def search(broker: Broker, project_id: str, wanted: Wanted) -> list[AuditEvent]:
+async def search_records(broker: Broker, project_id: str, wanted: AuditQuery) -> list[AuditEvent]:
     """Return a project's records, newest first."""
     query = (
         select(AuditEvent)
@@ -77,7 +77,7 @@ async def search(broker: Broker, project_id: str, wanted: Wanted) -> list[AuditE
         return list(await session.scalars(query))
 
 
-def _conditions(wanted: Wanted) -> list[ColumnElement[bool]]:
+def _conditions(wanted: AuditQuery) -> list[ColumnElement[bool]]:
     found: list[ColumnElement[bool]] = []
     if wanted.user_ids:
         found.append(AuditEvent.user_id.in_(wanted.user_ids))
@@ -109,11 +109,11 @@ def _conditions(wanted: Wanted) -> list[ColumnElement[bool]]:
     return found
 
 
-async def export(
+async def export_records(
     broker: Broker, project_id: str, *, since: datetime | None = None, until: datetime | None = None
 ) -> AsyncIterator[AuditEvent]:
     """Yield a project's records, oldest first, however many there are."""
-    conditions = _conditions(Wanted(since=since, until=until))
+    conditions = _conditions(AuditQuery(since=since, until=until))
     last = 0
     while True:
         query = (
@@ -131,14 +131,14 @@ async def export(
         last = batch[-1].sequence
 
 
-async def verify(broker: Broker, project_id: str) -> Verified:
+async def verify_chain(broker: Broker, project_id: str) -> ChainVerification:
     """Walk a project's chain from its beginning to the first record that does not fit, or to the end.
 
     A changed, inserted, moved or missing record breaks it. Records missing at the very end do not: only somebody who
     knows an earlier `head` can see that.
     """
     head, count = GENESIS, 0
-    async for event in export(broker, project_id):
+    async for event in export_records(broker, project_id):
         expected = count + 1
         problem = ""
         if event.sequence != expected:
@@ -148,13 +148,13 @@ async def verify(broker: Broker, project_id: str) -> Verified:
         elif hash_of(event) != event.hash:
             problem = f"record {expected} is not what was written"
         if problem:
-            return Verified(count, head, expected, problem)
+            return ChainVerification(count, head, expected, problem)
         head, count = event.hash, expected
-    return Verified(count, head)
+    return ChainVerification(count, head)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reported:
+class ReportedEvent:
     """Something that happened in the operator's own application."""
 
     action: str
@@ -165,7 +165,7 @@ class Reported:
     data: dict[str, object]
 
 
-async def report(broker: Broker, project_id: str, reported: Reported) -> None:
+async def record_report(broker: Broker, project_id: str, reported: ReportedEvent) -> None:
     """Record an event of the operator's application among ours.
 
     Raises:

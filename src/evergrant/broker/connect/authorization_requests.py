@@ -1,4 +1,4 @@
-"""A connect trip on its way, whoever has it at the moment: `connect` sends it out, `completion` takes it home."""
+"""The rows of connect trips: `start` makes them and sends browsers out, `callback` ends them."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -22,27 +22,27 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Trip:
-    """A trip with the app and project that it belongs to."""
+class Authorization:
+    """An authorization request with the app and the project that it belongs to."""
 
     request: AuthorizationRequest
     app: OutboundApp
     project: Project
 
 
-async def load_trip(broker: Broker, request: AuthorizationRequest) -> Trip:
-    """Return a trip with its app and its project.
+async def load_authorization(broker: Broker, request: AuthorizationRequest) -> Authorization:
+    """Return an authorization request with its app and its project.
 
     Raises:
         AppNotFound: the app was deleted meanwhile.
     """
     app = await load_app(broker, request.project_id, request.app_id)
     async with broker.database.read() as session:
-        return Trip(request, app, await load_project(session, request.project_id))
+        return Authorization(request, app, await load_project(session, request.project_id))
 
 
-async def finish(broker: Broker, request: AuthorizationRequest, *, now: datetime) -> str | None:
-    """Mark a trip as over; None if it was already. One UPDATE decides between two answers that race."""
+async def finish_request(broker: Broker, request: AuthorizationRequest, *, now: datetime) -> str | None:
+    """Mark a request as over; None if it was already. One UPDATE decides between two answers that race."""
     statement = (
         update(AuthorizationRequest)
         .where(
@@ -57,10 +57,10 @@ async def finish(broker: Broker, request: AuthorizationRequest, *, now: datetime
         return (await session.execute(statement)).scalar_one_or_none()
 
 
-async def record_trip(
+async def record_connect(
     session: AsyncSession, request: AuthorizationRequest, action: str, *, data: Mapping[str, Any]
 ) -> None:
-    """Append a trip's audit record, as the last statement of the caller's transaction."""
+    """Append an audit record about a request, as the last statement of the caller's transaction."""
     await record(
         session,
         request.project_id,
@@ -72,21 +72,21 @@ async def record_trip(
     )
 
 
-async def record_failure(broker: Broker, request: AuthorizationRequest, err: str) -> None:
-    """Write down that a trip failed, by its error code. If the database is away, the trip has still failed."""
+async def record_connect_failure(broker: Broker, request: AuthorizationRequest, err: str) -> None:
+    """Record that connecting failed, by its error code. If the database is away, it has failed all the same."""
     try:
         async with broker.database.write() as session:
-            await record_trip(session, request, "grant.connect_failed", data={"err": err})
+            await record_connect(session, request, "grant.connect_failed", data={"err": err})
     except Unavailable:
-        log.exception("could not record a failed trip")
+        log.exception("could not record that connecting failed")
 
 
-def failure_url(trip: Trip, error: ConnectFailed) -> str:
-    """Return where the browser goes after a trip that failed; empty for evergrant's own page."""
+def failure_url(authorization: Authorization, error: ConnectFailed) -> str:
+    """Return where the browser goes when connecting failed; empty for evergrant's own page."""
     return with_params(
-        trip.request.redirect_url,
+        authorization.request.redirect_url,
         {
-            "outboundAppId": trip.app.id,
+            "outboundAppId": authorization.app.id,
             "outboundStatus": "failed",
             "err": error.error,
             "errDescription": error.message,
@@ -94,9 +94,9 @@ def failure_url(trip: Trip, error: ConnectFailed) -> str:
     )
 
 
-def described_scopes(trip: Trip) -> Sequence[tuple[str, str]]:
+def described_scopes(authorization: Authorization) -> Sequence[tuple[str, str]]:
     """Return the scopes that will be asked for, each with its description or an empty one."""
-    return [(scope, trip.app.scope_descriptions.get(scope, "")) for scope in trip.request.scopes]
+    return [(scope, authorization.app.scope_descriptions.get(scope, "")) for scope in authorization.request.scopes]
 
 
 def with_params(url: str, params: Mapping[str, str]) -> str:
@@ -109,5 +109,5 @@ def with_params(url: str, params: Mapping[str, str]) -> str:
 
 
 def verifier_slot(request: AuthorizationRequest) -> Slot:
-    """Return the place that a trip's PKCE verifier is sealed for."""
+    """Return the place that a request's PKCE verifier is sealed for."""
     return Slot(request.project_id, "authorization_requests", "code_verifier", request.id)

@@ -9,11 +9,11 @@ from sqlalchemy import delete, select, update
 from evergrant import clock
 from evergrant.broker.apps import dynamic_registration
 from evergrant.broker.apps.provider_client import ProviderClient, provider_client
-from evergrant.broker.apps.variables import Values, checked, details_of_user, require, template_of
+from evergrant.broker.apps.variables import Values, allowed_captures, details_of_user, require_variables, template_of
 from evergrant.broker.connect.authorization_requests import (
-    Trip,
-    record_failure,
-    record_trip,
+    Authorization,
+    record_connect,
+    record_connect_failure,
     verifier_slot,
     with_params,
 )
@@ -42,48 +42,54 @@ CONFIRMATION_LIFETIME = timedelta(minutes=15)
 """How long the application's backend may take to confirm who came back."""
 
 
-async def complete(broker: Broker, trip: Trip, params: Mapping[str, str], *, now: datetime) -> str:
+async def complete_connect(
+    broker: Broker, authorization: Authorization, params: Mapping[str, str], *, now: datetime
+) -> str:
     """Redeem the provider's answer, store the grant and return where the browser goes; empty for our own page.
 
     Raises:
         ConnectFailed: the provider or the user said no, or the answer is not what was asked for; no grant is stored.
     """
     try:
-        return await _complete(broker, trip, params, now=now)
+        return await _redeem_and_store(broker, authorization, params, now=now)
     except EvergrantError as error:
-        await record_failure(broker, trip.request, error.error if isinstance(error, ConnectFailed) else "server_error")
+        await record_connect_failure(
+            broker, authorization.request, error.error if isinstance(error, ConnectFailed) else "server_error"
+        )
         raise
 
 
-async def _complete(broker: Broker, trip: Trip, params: Mapping[str, str], *, now: datetime) -> str:
-    request, app = trip.request, trip.app
+async def _redeem_and_store(
+    broker: Broker, authorization: Authorization, params: Mapping[str, str], *, now: datetime
+) -> str:
+    request, app = authorization.request, authorization.app
     if request.expires_at <= now:
         raise ConnectFailed("expired", "The connection took too long. Start again.")
     provider = await provider_client(broker, app, request.variables)
     response = AuthorizationResponse.parse(params, provider.quirks)
     check_issuer(response, provider.server)
     if response.error:
-        await dynamic_registration.look_after(broker, app, response.error)
+        await dynamic_registration.verify_registration(broker, app, response.error)
         raise ConnectFailed(response.error, response.error_description or f"{app.name} refused the connection.")
     template = template_of(broker, app)
-    details = {**details_of_user(template, app, request.variables), **checked(template, response.captured)}
-    require(template, details, "callback")
-    answer = await _redeem(broker, trip, response, await provider_client(broker, app, details))
-    details |= checked(template, answer.captured)
-    require(template, details, "token")
+    details = {**details_of_user(template, app, request.variables), **allowed_captures(template, response.captured)}
+    require_variables(template, details, "callback")
+    answer = await _redeem(broker, authorization, response, await provider_client(broker, app, details))
+    details |= allowed_captures(template, answer.captured)
+    require_variables(template, details, "token")
     provider = await provider_client(broker, app, details)
     answer = await follow_up.with_lifetime(broker.http, provider.client, answer, provider.quirks)
     told = await follow_up.context(broker.http, provider.client, answer.access_token, provider.quirks)
-    details |= checked(template, told)
-    require(template, details, "context")
-    subject = await _subject(broker, trip, provider, answer)
-    return await _store(broker, trip, answer, subject, details, provider.quirks.refresh_margin)
+    details |= allowed_captures(template, told)
+    require_variables(template, details, "context")
+    subject = await _subject(broker, authorization, provider, answer)
+    return await _store_grant(broker, authorization, answer, subject, details, provider.quirks.refresh_margin)
 
 
 async def _redeem(
-    broker: Broker, trip: Trip, response: AuthorizationResponse, provider: ProviderClient
+    broker: Broker, authorization: Authorization, response: AuthorizationResponse, provider: ProviderClient
 ) -> TokenResponse:
-    request = trip.request
+    request = authorization.request
     verifier = None
     if request.code_verifier is not None:
         opened = await broker.vault.open(verifier_slot(request), request.code_verifier)
@@ -104,39 +110,46 @@ async def _redeem(
         )
     except UpstreamError as cause:
         error = (
-            await dynamic_registration.refused(broker, trip.app, cause)
+            await dynamic_registration.note_refusal(broker, authorization.app, cause)
             if isinstance(cause, UpstreamRejected)
             else cause
         )
-        log.warning("a code could not be redeemed", extra={"app": trip.app.id, "error": error.message})
+        log.warning("a code could not be redeemed", extra={"app": authorization.app.id, "error": error.message})
         code = "server_error" if isinstance(error, UpstreamRejected) else "temporarily_unavailable"
         raise ConnectFailed(error.provider_error or code, error.message) from cause
 
 
-async def _subject(broker: Broker, trip: Trip, provider: ProviderClient, answer: TokenResponse) -> str:
+async def _subject(
+    broker: Broker, authorization: Authorization, provider: ProviderClient, answer: TokenResponse
+) -> str:
     """Return the user's id at the provider, from a validated id_token or the configured userinfo call."""
-    if answer.id_token is not None and trip.app.jwks_url and trip.app.issuer:
+    if answer.id_token is not None and authorization.app.jwks_url and authorization.app.issuer:
         return await validate_id_token(
             broker.http,
             provider.server,
             provider.client,
             answer.id_token,
-            nonce=trip.request.nonce or None,
+            nonce=authorization.request.nonce or None,
             now=clock.utcnow(),
         )
-    if trip.app.userinfo_url:
+    if authorization.app.userinfo_url:
         try:
             return await fetch_userinfo_subject(broker.http, provider.server, answer.access_token)
         except EvergrantError as error:
             # Who the user is there is good to know, but the consent is real without it.
-            log.warning("userinfo did not answer", extra={"app": trip.app.id, "error": error.message})
+            log.warning("userinfo did not answer", extra={"app": authorization.app.id, "error": error.message})
     return ""
 
 
-async def _store(
-    broker: Broker, trip: Trip, answer: TokenResponse, subject: str, details: Values, margin: int | None
+async def _store_grant(
+    broker: Broker,
+    authorization: Authorization,
+    answer: TokenResponse,
+    subject: str,
+    details: Values,
+    margin: int | None,
 ) -> str:
-    request, app, now = trip.request, trip.app, clock.utcnow()
+    request, app, now = authorization.request, authorization.app, clock.utcnow()
     grant_id = new_grant_id()
     tokens = await seal_answer(broker, request.project_id, grant_id, answer, margin_seconds=margin, now=now)
     confirmation = new_opaque() if app.require_confirmation else ""
@@ -170,12 +183,14 @@ async def _store(
             )
         )
         data = {"grantId": grant_id, "scopes": grant.scopes, "pending": bool(confirmation)}
-        await record_trip(session, request, "grant.connected", data=data)
+        await record_connect(session, request, "grant.connected", data=data)
     extra = {"confirmation": confirmation} if confirmation else {}
     return with_params(request.redirect_url, {"outboundAppId": app.id, "outboundStatus": "connected", **extra})
 
 
-async def confirm(broker: Broker, principal: Principal, *, confirmation: str, user_id: str, now: datetime) -> None:
+async def confirm_connection(
+    broker: Broker, principal: Principal, *, confirmation: str, user_id: str, now: datetime
+) -> None:
     """Make a pending grant usable: the application's backend says that the person who came back is `user_id`.
 
     Raises:
@@ -205,13 +220,13 @@ async def confirm(broker: Broker, principal: Principal, *, confirmation: str, us
             await session.delete(grant)
         if request is not None and grant is not None:
             outcome = "grant.confirmed" if good else "grant.confirmation_refused"
-            await record_trip(session, request, outcome, data={"grantId": grant.id, "confirmedFor": user_id})
+            await record_connect(session, request, outcome, data={"grantId": grant.id, "confirmedFor": user_id})
     if not good:
         raise NotFound("This confirmation is not valid for this user: let the user connect again.")
 
 
-async def clear_finished(broker: Broker, *, now: datetime) -> int:
-    """Delete trips that are over or were abandoned, with the grants nobody confirmed. Returns how many trips went."""
+async def clear_finished_requests(broker: Broker, *, now: datetime) -> int:
+    """Delete requests that are over or abandoned, with the grants that nobody confirmed, and return how many."""
     over = AuthorizationRequest.expires_at <= now - timedelta(hours=1)
     async with broker.database.write() as session:
         abandoned = select(AuthorizationRequest.grant_id).where(

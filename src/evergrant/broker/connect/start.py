@@ -1,4 +1,4 @@
-"""The connect trip: from a backend's wish, through the user's browser and the provider, to a grant.
+"""The first half of a connect trip: from a backend's request to the provider's page in the user's browser.
 
 A link can be sent to the wrong person, followed by a robot, copied, replayed. So: the ticket in the link is used up by
 the one browser that agrees; that browser is bound by a cookie; the provider's answer must come back through the same
@@ -18,14 +18,14 @@ from evergrant.broker.apps.apps import load_app, missing_for_connect
 from evergrant.broker.apps.definition import prompt_problems, resource_problems, scope_problems
 from evergrant.broker.apps.dynamic_registration import ensure_registered
 from evergrant.broker.apps.provider_client import callback_url, provider_client, public_origin
-from evergrant.broker.apps.variables import missing_variables, template_of, user_problems
+from evergrant.broker.apps.variables import missing_variables, template_of, user_variable_problems
 from evergrant.broker.connect.authorization_requests import (
-    Trip,
+    Authorization,
     failure_url,
-    finish,
-    load_trip,
-    record_failure,
-    record_trip,
+    finish_request,
+    load_authorization,
+    record_connect,
+    record_connect_failure,
     verifier_slot,
 )
 from evergrant.broker.grants.grants import ResourceOwner, owner_problems
@@ -43,7 +43,7 @@ TRIP_LIFETIME = timedelta(minutes=15)
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConnectWish:
+class ConnectRequest:
     """What a backend asks for when it wants somebody connected."""
 
     app_id: str
@@ -59,27 +59,27 @@ class ConnectWish:
     """Values of the app's variables; what is left out, the user is asked for."""
 
 
-async def begin(broker: Broker, principal: Principal, wish: ConnectWish, *, now: datetime) -> str:
-    """Record a trip and return the link to send the user's browser to. It works for 10 minutes.
+async def begin_connect(broker: Broker, principal: Principal, wanted: ConnectRequest, *, now: datetime) -> str:
+    """Record an authorization request and return the link to send the user's browser to. It works for 10 minutes.
 
     Raises:
         PermissionDenied: the key may not use this app, a user connects for somebody else, or a policy forbids it.
         AppNotFound: there is no such app.
-        InvalidValue: the app lacks what a trip needs, or an option cannot be used; nothing is written.
+        InvalidValue: the app lacks what a connect trip needs, or an option cannot be used; nothing is written.
         UpstreamRejected, UpstreamUnavailable: the app registers by itself, and the server would not or could not.
     """
-    project_id, owner = principal.project_id, wish.owner
-    user_id = wish.granted_by or owner.user_id
-    principal.require_app(wish.app_id)
+    project_id, owner = principal.project_id, wanted.owner
+    user_id = wanted.granted_by or owner.user_id
+    principal.require_app(wanted.app_id)
     principal.require_for(Permission.CONNECT, user_id=user_id, tenant_id=owner.tenant_id)
-    app = await load_app(broker, project_id, wish.app_id)
-    scopes = list(dict.fromkeys(wish.scopes or app.default_scopes))
-    await policies.check(
+    app = await load_app(broker, project_id, wanted.app_id)
+    scopes = list(dict.fromkeys(wanted.scopes or app.default_scopes))
+    await policies.check_policies(
         broker, principal, app.id, policies.CONNECT, user_id=user_id, tenant_id=owner.tenant_id, scopes=scopes
     )
     async with broker.database.read() as session:
         project = await load_project(session, project_id)
-    _check_wish(broker, project, app, wish)
+    _check_connect_request(broker, project, app, wanted)
     app = await ensure_registered(broker, app, now=now)
     ticket = new_opaque()
     request = AuthorizationRequest(
@@ -88,25 +88,25 @@ async def begin(broker: Broker, principal: Principal, wish: ConnectWish, *, now:
         app_id=app.id,
         user_id=owner.user_id,
         tenant_id=owner.tenant_id,
-        granted_by=wish.granted_by,
-        external_identifier=wish.external_identifier,
+        granted_by=wanted.granted_by,
+        external_identifier=wanted.external_identifier,
         scopes=scopes,
-        redirect_url=wish.redirect_url or app.default_redirect_url,
-        prompt=list(wish.prompt or app.prompt),
-        login_hint=wish.login_hint,
-        resources=list(wish.resources or ([app.resource] if app.resource else ())),
-        variables={name: value for name, value in wish.variables.items() if value},
+        redirect_url=wanted.redirect_url or app.default_redirect_url,
+        prompt=list(wanted.prompt or app.prompt),
+        login_hint=wanted.login_hint,
+        resources=list(wanted.resources or ([app.resource] if app.resource else ())),
+        variables={name: value for name, value in wanted.variables.items() if value},
         ticket_digest=digest(ticket),
         created_at=now,
         expires_at=now + TICKET_LIFETIME,
     )
     async with broker.database.write() as session:
         session.add(request)
-        await record_trip(session, request, "connect.started", data={"scopes": request.scopes})
+        await record_connect(session, request, "connect.started", data={"scopes": request.scopes})
     return f"{public_origin(broker, app)}/connect/{ticket}"
 
 
-def _check_wish(broker: Broker, project: Project, app: OutboundApp, wish: ConnectWish) -> None:
+def _check_connect_request(broker: Broker, project: Project, app: OutboundApp, wanted: ConnectRequest) -> None:
     problems: list[tuple[str, str]] = []
     missing = missing_for_connect(app)
     missing += [f"variables.{name}" for name in missing_variables(template_of(broker, app), app.variables)]
@@ -114,9 +114,9 @@ def _check_wish(broker: Broker, project: Project, app: OutboundApp, wish: Connec
         problems.append(("appId", f"the app '{app.id}' holds API keys: upload one, nobody can connect it"))
     elif missing:
         problems.append(("appId", f"the app '{app.id}' is not complete: it lacks {', '.join(missing)}"))
-    problems += owner_problems(app, wish.owner)
+    problems += owner_problems(app, wanted.owner)
     # The default too: its origin may have been taken off the list since it was stored.
-    field, url = "options.redirectUrl", wish.redirect_url
+    field, url = "options.redirectUrl", wanted.redirect_url
     if not url:
         field, url = "defaultRedirectUrl", app.default_redirect_url
     if url:
@@ -124,16 +124,16 @@ def _check_wish(broker: Broker, project: Project, app: OutboundApp, wish: Connec
             check_redirect_url(broker, project, url, field=field)
         except InvalidValue as error:
             problems += [(entry["field"], entry["problem"]) for entry in error.details["fields"]]
-    problems += scope_problems("options.scopes", wish.scopes)
-    problems += prompt_problems("options.prompt", wish.prompt)
-    problems += resource_problems("options.resources", wish.resources)
-    problems += user_problems(template_of(broker, app), app, wish.variables, field="options.variables")
+    problems += scope_problems("options.scopes", wanted.scopes)
+    problems += prompt_problems("options.prompt", wanted.prompt)
+    problems += resource_problems("options.resources", wanted.resources)
+    problems += user_variable_problems(template_of(broker, app), app, wanted.variables, field="options.variables")
     if problems:
         raise InvalidValue.of(*problems)
 
 
-async def find_by_ticket(broker: Broker, ticket: str, *, now: datetime) -> Trip:
-    """Return the trip that a connect link stands for.
+async def find_by_ticket(broker: Broker, ticket: str, *, now: datetime) -> Authorization:
+    """Return the authorization that a connect link stands for.
 
     Raises:
         ConnectFailed: the link is unknown, used up or expired.
@@ -147,13 +147,18 @@ async def find_by_ticket(broker: Broker, ticket: str, *, now: datetime) -> Trip:
         raise ConnectFailed("ticket_used", "This link was used already. Go back to the application and start again.")
     if request.expires_at <= now:
         raise ConnectFailed("ticket_expired", "This link has expired. Go back to the application and start again.")
-    return await load_trip(broker, request)
+    return await load_authorization(broker, request)
 
 
 async def leave_for_provider(
-    broker: Broker, trip: Trip, *, browser: str, now: datetime, answers: Mapping[str, str] | None = None
+    broker: Broker,
+    authorization: Authorization,
+    *,
+    browser: str,
+    now: datetime,
+    answers: Mapping[str, str] | None = None,
 ) -> str:
-    """Use the ticket up, bind the trip to this browser and return the provider's address for it.
+    """Use the ticket up, bind the request to this browser and return the provider's address.
 
     `answers` are the user's to what `variables.questions` asks, and good.
 
@@ -161,7 +166,7 @@ async def leave_for_provider(
         ConnectFailed: another browser was faster.
         UpstreamRejected: the provider's address needs a variable that has no value; nothing is used up.
     """
-    request, app = trip.request, trip.app
+    request, app = authorization.request, authorization.app
     variables = {**request.variables, **{name: value for name, value in (answers or {}).items() if value}}
     provider = await provider_client(broker, app, variables)
     state = new_opaque()
@@ -211,16 +216,16 @@ async def leave_for_provider(
     return url
 
 
-async def cancel(broker: Broker, trip: Trip, *, now: datetime) -> str:
+async def cancel_connect(broker: Broker, authorization: Authorization, *, now: datetime) -> str:
     """Use the ticket up without connecting, and return where the browser goes; empty for evergrant's own page."""
-    if await finish(broker, trip.request, now=now) is None:
+    if await finish_request(broker, authorization.request, now=now) is None:
         raise ConnectFailed("ticket_used", "This link was used already. Go back to the application and start again.")
-    await record_failure(broker, trip.request, "access_denied")
-    return failure_url(trip, ConnectFailed("access_denied", "The user cancelled."))
+    await record_connect_failure(broker, authorization.request, "access_denied")
+    return failure_url(authorization, ConnectFailed("access_denied", "The user cancelled."))
 
 
-async def find_by_state(broker: Broker, state: str, *, browser: str, now: datetime) -> Trip:
-    """Return the trip that a callback belongs to, and use its state up.
+async def find_by_state(broker: Broker, state: str, *, browser: str, now: datetime) -> Authorization:
+    """Return the authorization that a callback belongs to, and use its state up.
 
     Raises:
         ConnectFailed: the state is unknown, used or expired, or this is not the browser that left. Nothing is used up
@@ -232,11 +237,11 @@ async def find_by_state(broker: Broker, state: str, *, browser: str, now: dateti
     if request is None:
         raise ConnectFailed("invalid_state", "This answer belongs to no connection that was started here.")
     if request.browser_digest is None or not equal(request.browser_digest, digest(browser)):
-        await record_failure(broker, request, "browser_mismatch")
+        await record_connect_failure(broker, request, "browser_mismatch")
         raise ConnectFailed(
             "browser_mismatch",
             "The connection was started in another browser. Start again in this one, with cookies on.",
         )
-    if await finish(broker, request, now=now) is None:
+    if await finish_request(broker, request, now=now) is None:
         raise ConnectFailed("state_used", "This answer was used already.")
-    return await load_trip(broker, request)
+    return await load_authorization(broker, request)

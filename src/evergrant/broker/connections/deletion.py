@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, delete, select, tuple_
 
 from evergrant.broker.apps.apps import load_app
 from evergrant.broker.audit.record import record
-from evergrant.broker.connections.revocation import Outcome, claim_first, prepare, try_first
+from evergrant.broker.connections.revocation import RevocationOutcome, claim_at_once, prepare_revocations, try_at_once
 from evergrant.broker.runtime.broker import Broker
 from evergrant.broker.runtime.principal import Principal
 from evergrant.broker.webhooks.outbox import EventType, about_grant, emit
@@ -22,7 +22,7 @@ IN_FLIGHT_SECONDS = 5.0
 _POLL_SECONDS = 0.1
 
 
-async def delete_token(broker: Broker, principal: Principal, grant_id: str, *, now: datetime) -> Outcome:
+async def delete_token(broker: Broker, principal: Principal, grant_id: str, *, now: datetime) -> RevocationOutcome:
     """Delete one connection, revoke it at the provider, and return what has come of that so far.
 
     Raises:
@@ -89,9 +89,11 @@ async def delete_app(broker: Broker, project_id: str, app_id: str, *, now: datet
             return
 
 
-async def _delete(broker: Broker, project_id: str, *which: ColumnElement[bool], now: datetime) -> dict[str, Outcome]:
+async def _delete(
+    broker: Broker, project_id: str, *which: ColumnElement[bool], now: datetime
+) -> dict[str, RevocationOutcome]:
     """Delete the grants, batch by batch, and return by grant what has come of revoking them."""
-    outcomes: dict[str, Outcome] = {}
+    outcomes: dict[str, RevocationOutcome] = {}
     first: list[Revocation] = []
     deadline = asyncio.get_running_loop().time() + IN_FLIGHT_SECONDS
     while grants := await _read(broker, project_id, which):
@@ -102,12 +104,14 @@ async def _delete(broker: Broker, project_id: str, *which: ColumnElement[bool], 
                 continue
             grants = idle
         rows = await _prepare(broker, project_id, grants, now=now)
-        chosen = claim_first(rows, now=now) if not first else []
+        chosen = claim_at_once(rows, now=now) if not first else []
         gone = await _delete_batch(broker, grants, rows)
         first += [row for row in chosen if row.grant_id in gone]
         pending = {row.grant_id for row in rows}
-        outcomes |= {one: Outcome.PENDING if one in pending else Outcome.UNSUPPORTED for one in gone}
-    return outcomes | await try_first(broker, first)
+        outcomes |= {
+            one: RevocationOutcome.PENDING if one in pending else RevocationOutcome.UNSUPPORTED for one in gone
+        }
+    return outcomes | await try_at_once(broker, first)
 
 
 async def _read(broker: Broker, project_id: str, which: Sequence[ColumnElement[bool]]) -> list[Grant]:
@@ -127,7 +131,7 @@ async def _prepare(broker: Broker, project_id: str, grants: Sequence[Grant], *, 
             app = await load_app(broker, project_id, app_id)
         except AppNotFound:
             continue  # deleted meanwhile, with its grants
-        rows += await prepare(broker, app, its, now=now)
+        rows += await prepare_revocations(broker, app, its, now=now)
     return rows
 
 

@@ -41,7 +41,7 @@ MAX_ATTEMPTS = 16
 """With these pauses, about four days."""
 
 
-class Outcome(StrEnum):
+class RevocationOutcome(StrEnum):
     """What has come of revoking one token."""
 
     REVOKED = "revoked"
@@ -50,7 +50,9 @@ class Outcome(StrEnum):
     """The provider has no way to revoke, or refuses to."""
 
 
-async def prepare(broker: Broker, app: OutboundApp, grants: Sequence[Grant], *, now: datetime) -> list[Revocation]:
+async def prepare_revocations(
+    broker: Broker, app: OutboundApp, grants: Sequence[Grant], *, now: datetime
+) -> list[Revocation]:
     """Make the rows for these grants of `app`, to be added in the transaction that deletes them.
 
     Not inside a transaction: sealing may write. There are none for an app whose provider cannot revoke.
@@ -63,7 +65,7 @@ async def prepare(broker: Broker, app: OutboundApp, grants: Sequence[Grant], *, 
     rows: list[Revocation] = []
     for grant in grants:
         quirks = quirks_of(broker, app, grant.details)
-        column = _which(app, grant, quirks)
+        column = _token_to_revoke(app, grant, quirks)
         sealed: Sealed | None = getattr(grant, column)
         if sealed is None:
             continue
@@ -98,7 +100,7 @@ async def prepare(broker: Broker, app: OutboundApp, grants: Sequence[Grant], *, 
     return rows
 
 
-def _which(app: OutboundApp, grant: Grant, quirks: Quirks) -> str:
+def _token_to_revoke(app: OutboundApp, grant: Grant, quirks: Quirks) -> str:
     """Return which of a grant's tokens to revoke: the one that the provider's own way takes, else the refresh token.
 
     With a refresh token, the provider ends the whole consent (RFC 7009 section 2.1).
@@ -108,7 +110,7 @@ def _which(app: OutboundApp, grant: Grant, quirks: Quirks) -> str:
     return "refresh_token" if grant.refresh_token is not None else "access_token"
 
 
-def claim_first(rows: Sequence[Revocation], *, now: datetime) -> list[Revocation]:
+def claim_at_once(rows: Sequence[Revocation], *, now: datetime) -> list[Revocation]:
     """Claim the rows that are tried at once, before they are written, so that no background refresher takes them."""
     first = list(rows[:FIRST_TRIES])
     for row in first:
@@ -116,9 +118,9 @@ def claim_first(rows: Sequence[Revocation], *, now: datetime) -> list[Revocation
     return first
 
 
-async def try_first(broker: Broker, rows: Sequence[Revocation]) -> dict[str, Outcome]:
+async def try_at_once(broker: Broker, rows: Sequence[Revocation]) -> dict[str, RevocationOutcome]:
     """Make the first tries, for a few seconds, and return what has come of them by grant. No transaction is open."""
-    tasks = {row.grant_id: asyncio.create_task(attempt(broker, row)) for row in rows}
+    tasks = {row.grant_id: asyncio.create_task(attempt_revocation(broker, row)) for row in rows}
     if not tasks:
         return {}
     done, late = await asyncio.wait(tasks.values(), timeout=FIRST_TRY_SECONDS)
@@ -126,7 +128,7 @@ async def try_first(broker: Broker, rows: Sequence[Revocation]) -> dict[str, Out
         task.cancel()  # the row is still there, and due in a minute
     await asyncio.gather(*late, return_exceptions=True)
     return {
-        grant_id: task.result() if task in done and not task.exception() else Outcome.PENDING
+        grant_id: task.result() if task in done and not task.exception() else RevocationOutcome.PENDING
         for grant_id, task in tasks.items()
     }
 
@@ -140,9 +142,9 @@ async def revoke_due(broker: Broker, *, now: datetime) -> int:
 
     async def one(row: Revocation) -> None:
         async with slots:
-            claimed = await _claim(broker, row, now=clock.utcnow())
+            claimed = await _claim_revocation(broker, row, now=clock.utcnow())
             if claimed is not None:
-                await attempt(broker, claimed)
+                await attempt_revocation(broker, claimed)
 
     for result in await asyncio.gather(*(one(row) for row in due), return_exceptions=True):
         if isinstance(result, EvergrantError):
@@ -152,11 +154,11 @@ async def revoke_due(broker: Broker, *, now: datetime) -> int:
     return len(due)
 
 
-async def _claim(broker: Broker, row: Revocation, *, now: datetime) -> Revocation | None:
+async def _claim_revocation(broker: Broker, row: Revocation, *, now: datetime) -> Revocation | None:
     """Take a due row; None when somebody else did. Who dies with it leaves it due again after the next pause."""
     statement = (
         update(Revocation)
-        .where(_is(row), Revocation.attempts == row.attempts, Revocation.next_attempt_at <= now)
+        .where(_is_revocation(row), Revocation.attempts == row.attempts, Revocation.next_attempt_at <= now)
         .values(attempts=Revocation.attempts + 1, next_attempt_at=now + _pause(row.attempts + 1))
         .returning(Revocation)
         .execution_options(synchronize_session=False)
@@ -165,27 +167,27 @@ async def _claim(broker: Broker, row: Revocation, *, now: datetime) -> Revocatio
         return (await session.execute(statement)).scalar_one_or_none()
 
 
-async def attempt(broker: Broker, row: Revocation) -> Outcome:
+async def attempt_revocation(broker: Broker, row: Revocation) -> RevocationOutcome:
     """Make one try of a claimed row, and write down what came of it.
 
     Raises:
         Unavailable: our database is away; the try is repeated later, which does no harm.
     """
     try:
-        await _call(broker, row)
+        await _call_revocation(broker, row)
     except (UpstreamUnavailable, TimeoutError, Unavailable) as error:
         if row.attempts < MAX_ATTEMPTS:
-            return Outcome.PENDING
+            return RevocationOutcome.PENDING
         await _over(broker, row, "token.revocation_failed", reason=_reason(error))
-        return Outcome.UNSUPPORTED
+        return RevocationOutcome.UNSUPPORTED
     except (UpstreamRejected, CannotOpenSealed) as error:
         await _over(broker, row, "token.revocation_failed", reason=_reason(error))
-        return Outcome.UNSUPPORTED
+        return RevocationOutcome.UNSUPPORTED
     await _over(broker, row, "token.revoked", reason="")
-    return Outcome.REVOKED
+    return RevocationOutcome.REVOKED
 
 
-async def _call(broker: Broker, row: Revocation) -> None:
+async def _call_revocation(broker: Broker, row: Revocation) -> None:
     secret = None
     if row.client_secret is not None:
         secret = await broker.vault.open(_slot(row, "client_secret"), row.client_secret)
@@ -206,7 +208,10 @@ async def _over(broker: Broker, row: Revocation, action: str, *, reason: str) ->
     data = {"grantId": row.grant_id, "attempts": row.attempts}
     async with broker.database.write() as session:
         gone = await session.execute(
-            delete(Revocation).where(_is(row)).returning(Revocation.id).execution_options(synchronize_session=False)
+            delete(Revocation)
+            .where(_is_revocation(row))
+            .returning(Revocation.id)
+            .execution_options(synchronize_session=False)
         )
         if gone.all():
             await record(
@@ -230,7 +235,7 @@ def _pause(attempts: int) -> timedelta:
     return min(PAUSE[1], doubled) * random.uniform(0.75, 1.25)  # noqa: S311 - jitter, not a secret
 
 
-def _is(row: Revocation) -> ColumnElement[bool]:
+def _is_revocation(row: Revocation) -> ColumnElement[bool]:
     return and_(Revocation.project_id == row.project_id, Revocation.id == row.id)
 
 

@@ -82,7 +82,7 @@ def check_upload(broker: Broker, app: OutboundApp, upload: TokenUpload, *, now: 
     """
     if upload.refresh_token is None and upload.access_token is None:
         raise MissingArgument.of(("refreshToken", "give refreshToken, accessToken or both"))
-    problems = app_problems(app, upload.owner, app_type="oauth")
+    problems = upload_problems(app, upload.owner, app_type="oauth")
     if not problems and upload.refresh_token is not None:
         missing = [name for name, value in (("clientId", app.client_id), ("tokenUrl", app.token_url)) if not value]
         if missing:
@@ -105,7 +105,7 @@ def check_upload(broker: Broker, app: OutboundApp, upload: TokenUpload, *, now: 
         raise InvalidValue.of(*problems)
 
 
-def app_problems(app: OutboundApp, owner: ResourceOwner, *, app_type: str) -> list[tuple[str, str]]:
+def upload_problems(app: OutboundApp, owner: ResourceOwner, *, app_type: str) -> list[tuple[str, str]]:
     """Return what is wrong with an upload for this owner to this app, by field."""
     problems = owner_problems(app, owner)
     if app.app_type != app_type:
@@ -128,7 +128,7 @@ async def subject_of(broker: Broker, app: OutboundApp, upload: TokenUpload, *, n
         return ""
 
 
-async def prepare(
+async def prepare_upload(
     broker: Broker, app: OutboundApp, upload: TokenUpload, *, token_sub: str, now: datetime
 ) -> PreparedUpload:
     """Seal a checked upload for a new grant. Not inside a transaction: sealing may write."""
@@ -176,7 +176,7 @@ def _lifetime(upload: TokenUpload, *, now: datetime, margin_seconds: int | None)
     return Lifetime(ended, ended, now + timedelta(seconds=1))
 
 
-async def store(
+async def store_upload(
     session: AsyncSession, project_id: str, prepared: PreparedUpload, *, app_type: str, now: datetime
 ) -> Grant:
     """Write a prepared upload.
@@ -187,7 +187,7 @@ async def store(
     """
     upload = prepared.upload
     current = await lock_app(session, project_id, upload.app_id)
-    problems = app_problems(current, upload.owner, app_type=app_type)
+    problems = upload_problems(current, upload.owner, app_type=app_type)
     if problems:
         raise InvalidValue.of(*problems)
     return await save_tokens(

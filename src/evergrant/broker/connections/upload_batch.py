@@ -9,9 +9,9 @@ from evergrant.broker.connections.upload import (
     PreparedUpload,
     TokenUpload,
     check_upload,
-    prepare,
+    prepare_upload,
     record_upload,
-    store,
+    store_upload,
     subject_of,
 )
 from evergrant.broker.runtime.broker import Broker
@@ -31,7 +31,7 @@ class BatchItem:
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class BatchFailure:
     """Why nothing was stored, as far as this item is concerned."""
 
     upload: TokenUpload
@@ -40,7 +40,7 @@ class Failure:
 
 async def upload_batch(
     broker: Broker, principal: Principal, items: Sequence[BatchItem], *, now: datetime
-) -> list[Failure]:
+) -> list[BatchFailure]:
     """Store all of them in one transaction, or none where any fails, and return the failures.
 
     No provider is asked for tokens. id_tokens are validated where the provider's keys can be had.
@@ -48,35 +48,35 @@ async def upload_batch(
     project_id = principal.project_id
     wanted = sorted({item.upload.app_id for item in items})
     apps = {app.id: app for app in await list_apps(broker, project_id, only=wanted)} if wanted else {}
-    failures: list[Failure] = []
+    failures: list[BatchFailure] = []
     seen: set[tuple[object, ...]] = set()
     for item in items:
         try:
-            _check(broker, principal, apps, item, seen, now=now)
+            _check_item(broker, principal, apps, item, seen, now=now)
         except EvergrantError as error:
-            failures.append(Failure(item.upload, error))
+            failures.append(BatchFailure(item.upload, error))
     if failures or not items:
         return failures
     prepared: list[PreparedUpload] = []
     for item in items:
         app = apps[item.upload.app_id]
         token_sub = await subject_of(broker, app, item.upload, now=now)
-        prepared.append(await prepare(broker, app, item.upload, token_sub=token_sub, now=now))
+        prepared.append(await prepare_upload(broker, app, item.upload, token_sub=token_sub, now=now))
     storing = prepared[0]
     try:
         async with broker.database.write() as session:
             # By app, so that two batches lock apps in the same order and cannot block each other.
             for one in sorted(prepared, key=lambda prepared: prepared.upload.app_id):
                 storing = one
-                await store(session, project_id, one, app_type="oauth", now=now)
+                await store_upload(session, project_id, one, app_type="oauth", now=now)
             for one in prepared:
                 await record_upload(session, project_id, one)
     except (AppNotFound, InvalidValue) as error:  # the app was changed meanwhile
-        return [Failure(storing.upload, error)]
+        return [BatchFailure(storing.upload, error)]
     return []
 
 
-def _check(
+def _check_item(
     broker: Broker,
     principal: Principal,
     apps: dict[str, OutboundApp],

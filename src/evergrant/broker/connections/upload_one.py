@@ -10,22 +10,22 @@ from pydantic import SecretStr
 from evergrant import clock
 from evergrant.broker.apps.apps import load_app
 from evergrant.broker.apps.provider_client import callback_url, provider_client
-from evergrant.broker.apps.variables import checked, details_problems, template_of
+from evergrant.broker.apps.variables import allowed_captures, details_problems, template_of
 from evergrant.broker.connections.upload import (
     API_KEY,
     PreparedUpload,
     TokenUpload,
-    app_problems,
     check_upload,
     details_of,
-    prepare,
+    prepare_upload,
     record_upload,
     scopes_of,
-    store,
+    store_upload,
     subject_of,
+    upload_problems,
 )
 from evergrant.broker.grants.grants import ResourceOwner, new_grant_id, seal_answer
-from evergrant.broker.refresh.landing import until_it_works
+from evergrant.broker.refresh.landing import while_database_is_away
 from evergrant.broker.runtime.broker import Broker
 from evergrant.broker.runtime.principal import Principal
 from evergrant.db import Grant, OutboundApp
@@ -63,7 +63,7 @@ async def upload_api_key(
     """
     principal.require_app(app_id)
     app = await load_app(broker, principal.project_id, app_id)
-    problems = app_problems(app, owner, app_type=API_KEY)
+    problems = upload_problems(app, owner, app_type=API_KEY)
     if not api_key.get_secret_value().isprintable() or not api_key.get_secret_value().strip():
         problems.append(("apiKey", "must not be blank nor contain line breaks and other control characters"))
     problems += details_problems(template_of(broker, app), app, details)
@@ -72,9 +72,9 @@ async def upload_api_key(
     upload = TokenUpload(
         app_id=app_id, owner=owner, access_token=api_key, access_token_type=API_KEY, scopes=(), details=details
     )
-    prepared = await prepare(broker, app, upload, token_sub="", now=now)
+    prepared = await prepare_upload(broker, app, upload, token_sub="", now=now)
     async with broker.database.write() as session:
-        await store(session, principal.project_id, prepared, app_type=API_KEY, now=now)
+        await store_upload(session, principal.project_id, prepared, app_type=API_KEY, now=now)
         await record_upload(session, principal.project_id, prepared)
 
 
@@ -97,9 +97,9 @@ async def upload_tokens(
     check_upload(broker, app, upload, now=now)
     token_sub = await subject_of(broker, app, upload, now=now)
     if not verify_refresh:
-        prepared = await prepare(broker, app, upload, token_sub=token_sub, now=now)
+        prepared = await prepare_upload(broker, app, upload, token_sub=token_sub, now=now)
         async with broker.database.write() as session:
-            await store(session, principal.project_id, prepared, app_type="oauth", now=now)
+            await store_upload(session, principal.project_id, prepared, app_type="oauth", now=now)
             await record_upload(session, principal.project_id, prepared)
         return
     if upload.refresh_token is None:
@@ -135,12 +135,12 @@ async def _verify_and_store(
     except ReauthorizationRequired as error:
         message = f"{error.message.removesuffix(token_endpoint.CONNECT_AGAIN)} Nothing was stored."
         raise RefreshTokenRefused(message, provider_error=error.provider_error) from error
-    details |= checked(template_of(broker, app), answer.captured)
+    details |= allowed_captures(template_of(broker, app), answer.captured)
     answer = await follow_up.with_lifetime(broker.http, provider.client, answer, provider.quirks)
     now, margin = clock.utcnow(), provider.quirks.refresh_margin
     if answer.refresh_token is None:  # none returned keeps the old one (RFC 6749 section 6)
         answer = replace(answer, refresh_token=upload.refresh_token)
-    tokens = await until_it_works(
+    tokens = await while_database_is_away(
         broker, lambda: seal_answer(broker, app.project_id, grant_id, answer, margin_seconds=margin, now=now)
     )
     scopes = answer.scopes if answer.scopes is not None else scopes_of(app, upload)
@@ -148,8 +148,8 @@ async def _verify_and_store(
 
     async def write() -> Grant:
         async with broker.database.write() as session:
-            grant = await store(session, app.project_id, prepared, app_type="oauth", now=now)
+            grant = await store_upload(session, app.project_id, prepared, app_type="oauth", now=now)
             await record_upload(session, app.project_id, prepared)
         return grant
 
-    return await until_it_works(broker, write)
+    return await while_database_is_away(broker, write)

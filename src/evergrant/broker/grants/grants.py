@@ -213,7 +213,7 @@ async def replace_earlier(session: AsyncSession, grant: Grant) -> None:
         .returning(Grant.id, Grant.status)
         .execution_options(synchronize_session=False)
     )
-    await outbox.emit_consent(session, grant, replaced=[(row.id, row.status) for row in replaced])
+    await outbox.emit_connected(session, grant, replaced=[(row.id, row.status) for row in replaced])
 
 
 async def load_grant(broker: Broker, project_id: str, grant_id: str) -> Grant | None:

@@ -14,13 +14,13 @@ PRECISION = timedelta(days=1)
 BATCH = 500
 
 
-def note(broker: Broker, project_id: str, view: GrantView, *, now: datetime) -> None:
+def note_use(broker: Broker, project_id: str, view: GrantView, *, now: datetime) -> None:
     """Remember that a grant's token was handed out, where the row does not say so yet."""
     if view.last_fetched_at is None or now - view.last_fetched_at >= PRECISION:
         broker.grants_used[project_id, view.id] = now
 
 
-async def write_down(broker: Broker) -> None:
+async def write_last_uses(broker: Broker) -> None:
     """Store when grants were last fetched. Called about once a minute; a crash loses no more than that.
 
     Those that had dropped to being kept alive only are kept fresh again from here on.

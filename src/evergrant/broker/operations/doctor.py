@@ -32,7 +32,7 @@ class Finding:
     text: str
 
 
-async def examine(settings: Settings) -> AsyncIterator[Finding]:
+async def examine_installation(settings: Settings) -> AsyncIterator[Finding]:
     """Look at everything that a start needs, in the order in which it would fail."""
     yield Finding("settings", True, "read")
     catalogue: Mapping[str, Template] | None = None

@@ -22,7 +22,7 @@ BATCH = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class RotationProgress:
     """How far a rotation has come."""
 
     done: int
@@ -79,7 +79,7 @@ async def _project_ids(session: AsyncSession) -> list[str]:
     return list(await session.scalars(select(Project.id).order_by(Project.id)))
 
 
-async def reseal(broker: Broker) -> AsyncIterator[Progress]:
+async def reseal(broker: Broker) -> AsyncIterator[RotationProgress]:
     """Seal everything again that is not under its project's newest data key, batch by batch."""
     total = 0
     async with broker.database.read() as session:
@@ -87,7 +87,7 @@ async def reseal(broker: Broker) -> AsyncIterator[Progress]:
             total += (await session.execute(select(func.count()).select_from(sealed.table))).scalar_one()
     newest = await broker.vault.newest_keys()
     done = resealed = 0
-    yield Progress(done, total, resealed)
+    yield RotationProgress(done, total, resealed)
     for sealed in EVERYTHING_SEALED:
         last = ("", "")
         while rows := await _batch(broker, sealed, after=last):
@@ -95,7 +95,7 @@ async def reseal(broker: Broker) -> AsyncIterator[Progress]:
                 resealed += await _reseal_row(broker, sealed, row, newest=newest)
             last = (rows[-1].project_id, rows[-1].id)
             done += len(rows)
-            yield Progress(done, total, resealed)
+            yield RotationProgress(done, total, resealed)
 
 
 async def _batch(broker: Broker, sealed: SealedColumns, *, after: tuple[str, str]) -> Sequence[Row[Any]]:

@@ -12,7 +12,7 @@ from evergrant import clock
 from evergrant.broker.access.management_keys import check_key_text, create_key
 from evergrant.broker.audit.record import record
 from evergrant.broker.projects.projects import create_project, new_project_id
-from evergrant.broker.refresh.landing import replay
+from evergrant.broker.refresh.landing import replay_journal
 from evergrant.broker.runtime.broker import Broker, create_master_key_file, open_broker, open_database
 from evergrant.crypto.opaque import digest, equal
 from evergrant.db import ManagementKey, Project
@@ -50,7 +50,7 @@ def _make_private_file(path: Path) -> None:
     path.touch(mode=0o600)
 
 
-async def prepare(settings: Settings, *, migrate: bool = False) -> None:
+async def prepare_database(settings: Settings, *, migrate: bool = False) -> None:
     """Do what a start does before serving: SQLite migrates by itself, PostgreSQL when told; then the bootstrap project.
 
     Raises:
@@ -63,7 +63,7 @@ async def prepare(settings: Settings, *, migrate: bool = False) -> None:
         log.warning("generated a master key; back it up apart from the database", extra={"file": str(made)})
     # Always, so that what is wrong is said here in one line, and not by a server's failed start.
     async with open_broker(settings) as broker:
-        await replay(broker)
+        await replay_journal(broker)
         await _bootstrap(broker)
 
 
@@ -76,7 +76,7 @@ async def initialise(
         InvalidValue: a redirect origin cannot be used.
         ConfigurationError, MigrationsPending: as `open_broker`.
     """
-    await prepare(settings)
+    await prepare_database(settings)
     now = clock.utcnow()
     project_id = new_project_id()
     async with open_broker(settings) as broker, broker.database.write() as session:

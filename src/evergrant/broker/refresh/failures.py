@@ -9,7 +9,7 @@ from sqlalchemy import Update
 from evergrant import clock
 from evergrant.broker.apps import health
 from evergrant.broker.refresh import lease
-from evergrant.broker.refresh.lease import Held
+from evergrant.broker.refresh.lease import LeasedGrant
 from evergrant.broker.runtime.broker import Broker
 from evergrant.db import Grant, GrantStatus, OutboundApp
 from evergrant.db.types import database_now
@@ -26,9 +26,9 @@ REJECTED_PAUSE = 1800.0
 OUR_FAULT = "evergrant could not refresh this connection; its log says why. The consent is as it was."
 
 
-def dead(held: Held, reason: str) -> Update:
+def dead(held: LeasedGrant, reason: str) -> Update:
     """Return the statement that ends a consent."""
-    return lease.closing(held).values(
+    return lease.releasing_update(held).values(
         status=GrantStatus.REAUTHORIZATION_REQUIRED,
         last_refresh_error=reason,
         refresh_failures=Grant.refresh_failures + 1,
@@ -36,7 +36,7 @@ def dead(held: Held, reason: str) -> Update:
     )
 
 
-async def failed_for_now(broker: Broker, held: Held, error: UpstreamUnavailable) -> None:
+async def note_unavailable(broker: Broker, held: LeasedGrant, error: UpstreamUnavailable) -> None:
     """Note that the provider failed, and put into the error when waiting callers may try again."""
     failures = held.grant.refresh_failures + 1
     on_demand = _backoff(ON_DEMAND_PAUSE, failures)
@@ -44,9 +44,9 @@ async def failed_for_now(broker: Broker, held: Held, error: UpstreamUnavailable)
     if error.provider_retry_after is not None:
         on_demand = max(on_demand, error.provider_retry_after)
         background = max(background, error.provider_retry_after)
-    await record_failure(
+    await write_note(
         broker,
-        lease.closing(held).values(
+        lease.releasing_update(held).values(
             last_refresh_error=error.message,
             refresh_failures=failures,
             refresh_not_before=database_now(on_demand),
@@ -57,15 +57,15 @@ async def failed_for_now(broker: Broker, held: Held, error: UpstreamUnavailable)
     error.retry_after = max(1, round(on_demand + 0.5))
 
 
-async def broken(broker: Broker, held: Held) -> None:
+async def note_broken(broker: Broker, held: LeasedGrant) -> None:
     """Let the lease go after an error of our own, a secret that does not open for example; the log has the reason.
 
     The background comes back later: what cannot be refreshed must not stay first in its queue.
     """
     failures = held.grant.refresh_failures + 1
-    await record_failure(
+    await write_note(
         broker,
-        lease.closing(held).values(
+        lease.releasing_update(held).values(
             last_refresh_error=OUR_FAULT,
             refresh_failures=failures,
             next_refresh_at=clock.utcnow() + timedelta(seconds=_backoff(BACKGROUND_PAUSE, failures)),
@@ -73,13 +73,13 @@ async def broken(broker: Broker, held: Held) -> None:
     )
 
 
-async def rejected(broker: Broker, held: Held, app: OutboundApp, error: UpstreamRejected) -> None:
+async def note_rejected(broker: Broker, held: LeasedGrant, app: OutboundApp, error: UpstreamRejected) -> None:
     """Note that the provider refuses the app: the grant is innocent, and only the operator can mend it."""
     now = clock.utcnow()
     slow = REJECTED_PAUSE * random.uniform(0.75, 1.25)  # noqa: S311 - jitter, not a secret
-    await record_failure(
+    await write_note(
         broker,
-        lease.closing(held).values(
+        lease.releasing_update(held).values(
             last_refresh_error=error.message,
             refresh_failures=held.grant.refresh_failures + 1,
             refresh_not_before=database_now(ON_DEMAND_PAUSE[1]),
@@ -90,7 +90,7 @@ async def rejected(broker: Broker, held: Held, app: OutboundApp, error: Upstream
     log.error("a provider refuses an app's registration", extra={"app": app.id, "project": app.project_id})
 
 
-async def record_failure(broker: Broker, statement: Update) -> None:
+async def write_note(broker: Broker, statement: Update) -> None:
     """Write a note that may be lost: if the database is away, the lease runs out by itself and nothing is wrong."""
     try:
         async with broker.database.write() as session:

@@ -15,10 +15,10 @@ from sqlalchemy import Update, bindparam, case, null, update
 
 from evergrant import clock
 from evergrant.broker.apps.quirks import quirks_of
-from evergrant.broker.apps.variables import checked, template_of
+from evergrant.broker.apps.variables import allowed_captures, template_of
 from evergrant.broker.grants.grants import alive, lifetime, load_grant, seal_answer
 from evergrant.broker.grants.schedule import next_refresh, used_at
-from evergrant.broker.refresh.lease import Held
+from evergrant.broker.refresh.lease import LeasedGrant
 from evergrant.broker.runtime.broker import Broker
 from evergrant.broker.runtime.journal import Entry
 from evergrant.db import Grant, GrantStatus, OutboundApp
@@ -36,7 +36,7 @@ GIVE_UP_SECONDS = 300.0
 """How long a landing is tried again while the database is away. After that, the journal has it."""
 
 
-async def land(broker: Broker, app: OutboundApp, held: Held, answer: TokenResponse, *, fetched: bool) -> Grant:
+async def land(broker: Broker, app: OutboundApp, held: LeasedGrant, answer: TokenResponse, *, fetched: bool) -> Grant:
     """Store a refresh's answer on the row whose lease is ours, and let the lease go.
 
     `fetched` tells that somebody is waiting for the token, so that the grant counts as used.
@@ -46,10 +46,12 @@ async def land(broker: Broker, app: OutboundApp, held: Held, answer: TokenRespon
         Unavailable: the database was away for too long; the journal lands the answer later.
     """
     grant = held.grant
-    values = await until_it_works(broker, lambda: _values(broker, app, grant, answer, fetched=fetched))
+    values = await while_database_is_away(
+        broker, lambda: _columns_to_store(broker, app, grant, answer, fetched=fetched)
+    )
     entry = Entry(grant.project_id, grant.id, held.lease.owner, grant.token_version, values)
     file = await asyncio.to_thread(broker.journal.write, entry)
-    landed = await until_it_works(broker, lambda: _store(broker, entry))
+    landed = await while_database_is_away(broker, lambda: _store_answer(broker, entry))
     await asyncio.to_thread(broker.journal.forget, file)
     if landed:
         for name, value in values.items():
@@ -64,7 +66,7 @@ async def land(broker: Broker, app: OutboundApp, held: Held, answer: TokenRespon
     raise UpstreamUnavailable("Another process is refreshing this connection.", retry_after=1)
 
 
-async def _values(
+async def _columns_to_store(
     broker: Broker, app: OutboundApp, grant: Grant, answer: TokenResponse, *, fetched: bool
 ) -> dict[str, object]:
     now = clock.utcnow()
@@ -104,7 +106,7 @@ async def _values(
         values["refresh_token"] = tokens.refresh_token
     if tokens.id_token is not None:
         values["id_token"] = tokens.id_token
-    details = {**grant.details, **checked(template_of(broker, app), answer.captured)}
+    details = {**grant.details, **allowed_captures(template_of(broker, app), answer.captured)}
     if details != grant.details:
         values["details"] = details
     if tokens.scopes is not None:
@@ -150,7 +152,7 @@ def _previous_lifetime(grant: Grant) -> int | None:
     return lived if lived > 0 else None  # an uploaded one may have ended before it came here
 
 
-async def until_it_works(broker: Broker, attempt: Callable[[], Awaitable[T]]) -> T:
+async def while_database_is_away(broker: Broker, attempt: Callable[[], Awaitable[T]]) -> T:
     """Try a write again while the database is away.
 
     Raises:
@@ -171,7 +173,7 @@ async def until_it_works(broker: Broker, attempt: Callable[[], Awaitable[T]]) ->
             pause = min(pause * 2, PAUSE[1])
 
 
-async def replay(broker: Broker, *, older_than_seconds: float = 0.0) -> int:
+async def replay_journal(broker: Broker, *, older_than_seconds: float = 0.0) -> int:
     """Land what the journal holds, and return how much that was.
 
     An answer lands on the row that it was got with and on no other: if the row has moved on, or the consent has ended,
@@ -182,7 +184,7 @@ async def replay(broker: Broker, *, older_than_seconds: float = 0.0) -> int:
     """
     landed = 0
     for file, entry in list(broker.journal.entries(older_than=time.time() - older_than_seconds)):
-        done = await _store(broker, entry)
+        done = await _store_answer(broker, entry)
         broker.journal.forget(file)
         landed += done
         what = "landed a refresh from the journal" if done else "the journal held a refresh that is out of date"
@@ -190,7 +192,7 @@ async def replay(broker: Broker, *, older_than_seconds: float = 0.0) -> int:
     return landed
 
 
-async def _store(broker: Broker, entry: Entry) -> bool:
+async def _store_answer(broker: Broker, entry: Entry) -> bool:
     """Write an answer onto the row that it was got with, and return True; False where the row has moved on, or is gone.
 
     Whether the lease is still ours does not decide that: it may have been taken over by somebody who has got nothing

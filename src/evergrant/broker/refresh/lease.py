@@ -34,7 +34,7 @@ class Lease:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class LeasedGrant:
     """A grant whose lease is ours, as it was when we took it."""
 
     lease: Lease
@@ -45,7 +45,7 @@ class Held:
     """The monotonic second from which on the lease may not be ours any more."""
 
     @classmethod
-    def of(cls, lease: Lease, grant: Grant, at: datetime, *, asked_at: float) -> "Held":
+    def of(cls, lease: Lease, grant: Grant, at: datetime, *, asked_at: float) -> "LeasedGrant":
         """Take a row as it was when its lease was taken: at this instant of the database's clock.
 
         `asked_at` is the monotonic second before it was asked for, so that `ends` is rather too early than too late.
@@ -67,19 +67,19 @@ def interruption() -> ColumnElement[datetime | None]:
     return case((Grant.lease_owner.is_not(None), database_now()), else_=Grant.interrupted_at)
 
 
-async def take(broker: Broker, project_id: str, grant_id: str, lease: Lease) -> Held | None:
+async def take(broker: Broker, project_id: str, grant_id: str, lease: Lease) -> LeasedGrant | None:
     """Take a lease that is free or has run out; None while somebody else holds it, or when the grant is gone."""
     statement = update(Grant).where(Grant.project_id == project_id, Grant.id == grant_id, is_free())
     return await _hold(broker, lease, statement.values(interrupted_at=interruption()))
 
 
-async def renew(broker: Broker, project_id: str, grant_id: str, lease: Lease) -> Held | None:
+async def renew(broker: Broker, project_id: str, grant_id: str, lease: Lease) -> LeasedGrant | None:
     """Make sure of a lease that was taken before, for its whole length from now; None when it was lost."""
     ours = Grant.lease_owner == lease.owner
     return await _hold(broker, lease, update(Grant).where(Grant.project_id == project_id, Grant.id == grant_id, ours))
 
 
-async def _hold(broker: Broker, lease: Lease, statement: Update) -> Held | None:
+async def _hold(broker: Broker, lease: Lease, statement: Update) -> LeasedGrant | None:
     statement = (
         statement.values(lease_owner=lease.owner, lease_until=database_now(LEASE_SECONDS))
         .returning(Grant, database_now().label("at"))
@@ -91,15 +91,15 @@ async def _hold(broker: Broker, lease: Lease, statement: Update) -> Held | None:
     if row is None:
         return None
     grant, at = row
-    return Held.of(lease, grant, at, asked_at=asked_at)
+    return LeasedGrant.of(lease, grant, at, asked_at=asked_at)
 
 
-def closing(held: Held) -> Update:
+def releasing_update(held: LeasedGrant) -> Update:
     """Begin an update of the held row that lets the lease go, and does nothing if it is no longer ours."""
-    return _closing(held.grant.project_id, held.grant.id, held.lease)
+    return _releasing_update(held.grant.project_id, held.grant.id, held.lease)
 
 
-def _closing(project_id: str, grant_id: str, lease: Lease) -> Update:
+def _releasing_update(project_id: str, grant_id: str, lease: Lease) -> Update:
     return (
         update(Grant)
         .where(Grant.project_id == project_id, Grant.id == grant_id, Grant.lease_owner == lease.owner)
@@ -108,15 +108,15 @@ def _closing(project_id: str, grant_id: str, lease: Lease) -> Update:
     )
 
 
-async def write(broker: Broker, statement: Update, *, audited_as: str = "") -> Grant | None:
-    """Run an update from `closing` in its own transaction; None when the lease was lost.
+async def update_leased(broker: Broker, statement: Update, *, audited_as: str = "") -> Grant | None:
+    """Run an update from `releasing_update` in its own transaction; None when the lease was lost.
 
     With `audited_as`, the audit log tells that it was done, under this action.
     """
     async with broker.database.write() as session:
         grant = (await session.execute(statement.returning(Grant))).scalar_one_or_none()
         if grant is not None and audited_as == outbox.EventType.GRANT_REAUTHORIZATION_REQUIRED:
-            await outbox.emit_dead(session, grant)
+            await outbox.emit_reauthorization_required(session, grant)
         if grant is not None and audited_as:
             await record(
                 session,
@@ -130,6 +130,6 @@ async def write(broker: Broker, statement: Update, *, audited_as: str = "") -> G
         return grant
 
 
-async def let_go(broker: Broker, project_id: str, grant_id: str, lease: Lease) -> None:
+async def release(broker: Broker, project_id: str, grant_id: str, lease: Lease) -> None:
     """Give a lease back without having changed anything."""
-    await write(broker, _closing(project_id, grant_id, lease))
+    await update_leased(broker, _releasing_update(project_id, grant_id, lease))

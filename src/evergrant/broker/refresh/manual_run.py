@@ -19,8 +19,8 @@ from evergrant.broker.grants.schedule import is_wanted
 from evergrant.broker.projects.projects import load_project
 from evergrant.broker.refresh import lease
 from evergrant.broker.refresh.lease import Lease
-from evergrant.broker.refresh.refresh import Claim, refresh_grant
-from evergrant.broker.refresh.sweep import Wanted, claim_due, refresh_or_put_off
+from evergrant.broker.refresh.refresh import ClaimedGrant, refresh_grant
+from evergrant.broker.refresh.sweep import ClaimQuota, claim_due_grants, refresh_or_put_off
 from evergrant.broker.runtime.broker import Broker
 from evergrant.broker.runtime.endpoints import Endpoint
 from evergrant.db import Grant, GrantStatus, OutboundApp
@@ -29,12 +29,12 @@ from evergrant.errors import AppNotFound, EvergrantError, Unavailable
 log = logging.getLogger(__name__)
 
 PAGE = 500
-Claimer = Callable[[OutboundApp, int], Awaitable[list[Claim]]]
+Claimer = Callable[[OutboundApp, int], Awaitable[list[ClaimedGrant]]]
 """Takes the leases of at most so many of an app's grants; none when there are none left."""
 
 
 @dataclass
-class Outcome:
+class RunResult:
     """What came of catching up."""
 
     refreshed: int = 0
@@ -52,7 +52,7 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class RunPlan:
     """What would be done for one app."""
 
     app: OutboundApp
@@ -82,7 +82,7 @@ async def chosen_apps(broker: Broker, *, project_id: str | None, app_id: str | N
     return apps
 
 
-async def plan(broker: Broker, app: OutboundApp, *, everything: bool, now: datetime) -> Plan:
+async def plan(broker: Broker, app: OutboundApp, *, everything: bool, now: datetime) -> RunPlan:
     """Tell what catching up would do for an app. Changes nothing; reads each grant's dates, and no token."""
     calls = put_off = held = 0
     query = (
@@ -99,10 +99,10 @@ async def plan(broker: Broker, app: OutboundApp, *, everything: bool, now: datet
                 calls += 1
             else:
                 put_off += 1
-    return Plan(app, calls, put_off, held)
+    return RunPlan(app, calls, put_off, held)
 
 
-class CatchUp:
+class ManualRun:
     """One run: claims as slots come free, until there is nothing left or `stop` is set."""
 
     def __init__(
@@ -120,9 +120,9 @@ class CatchUp:
         self._seen: set[tuple[str, str]] = set()
         self._running: set[asyncio.Task[None]] = set()
         self._at: Counter[Endpoint] = Counter()
-        self._outcome = Outcome()
+        self._outcome = RunResult()
 
-    async def run(self, apps: Sequence[OutboundApp]) -> Outcome:
+    async def run(self, apps: Sequence[OutboundApp]) -> RunResult:
         """Refresh these apps' grants. Those that fall due meanwhile, or again, are left to the background.
 
         Raises:
@@ -154,24 +154,24 @@ class CatchUp:
         for claim in claims:
             key = claim.held.grant.project_id, claim.held.grant.id
             if key in self._seen:  # it could neither be refreshed nor put off, and comes back
-                await lease.let_go(self._broker, *key, claim.held.lease)
+                await lease.release(self._broker, *key, claim.held.lease)
                 continue
             self._seen.add(key)
             self._begin(claim, endpoint)
             begun += 1
         return begun > 0
 
-    async def _claim_due(self, app: OutboundApp, count: int) -> list[Claim]:
+    async def _claim_due(self, app: OutboundApp, count: int) -> list[ClaimedGrant]:
         # As of the beginning: what fails falls due again later, and would be tried over and over.
-        claims = await claim_due(self._broker, [Wanted(app, due=count, overdue=0)], now=self._began)
+        claims = await claim_due_grants(self._broker, [ClaimQuota(app, due=count, overdue=0)], now=self._began)
         if len(claims) < count:
-            late = Wanted(app, due=0, overdue=count - len(claims))
-            claims += await claim_due(self._broker, [late], now=self._began)
+            late = ClaimQuota(app, due=0, overdue=count - len(claims))
+            claims += await claim_due_grants(self._broker, [late], now=self._began)
         return claims
 
-    async def _claim_any(self, app: OutboundApp, count: int) -> list[Claim]:
+    async def _claim_any(self, app: OutboundApp, count: int) -> list[ClaimedGrant]:
         """Take the next leases in the order of ids; of those only that nobody has refreshed since the beginning."""
-        claims: list[Claim] = []
+        claims: list[ClaimedGrant] = []
         key = app.project_id, app.id
         while len(claims) < count:
             query = (
@@ -195,12 +195,12 @@ class CatchUp:
                 if held is None:
                     continue  # somebody is at it
                 if (held.grant.last_refresh_time or held.grant.consented_at) > self._began:
-                    await lease.let_go(self._broker, app.project_id, grant_id, held.lease)
+                    await lease.release(self._broker, app.project_id, grant_id, held.lease)
                     continue
-                claims.append(Claim(held, app))
+                claims.append(ClaimedGrant(held, app))
         return claims
 
-    def _begin(self, claim: Claim, endpoint: Endpoint) -> None:
+    def _begin(self, claim: ClaimedGrant, endpoint: Endpoint) -> None:
         self._at[endpoint] += 1
         task = asyncio.create_task(self._refresh(claim))
         self._running.add(task)
@@ -212,7 +212,7 @@ class CatchUp:
 
         task.add_done_callback(ended)
 
-    async def _refresh(self, claim: Claim) -> None:
+    async def _refresh(self, claim: ClaimedGrant) -> None:
         grant = claim.held.grant
         try:
             if self._everything:

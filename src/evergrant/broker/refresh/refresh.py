@@ -24,7 +24,7 @@ from evergrant.broker.apps.quirks import quirks_of
 from evergrant.broker.grants.grants import alive, load_grant, token_slot
 from evergrant.broker.refresh import failures, lease
 from evergrant.broker.refresh.landing import correct_lifetime, land
-from evergrant.broker.refresh.lease import Held, Lease
+from evergrant.broker.refresh.lease import Lease, LeasedGrant
 from evergrant.broker.runtime.broker import Broker
 from evergrant.broker.runtime.endpoints import Endpoint
 from evergrant.db import Grant, GrantStatus, OutboundApp
@@ -55,15 +55,15 @@ DEAD = "grant.reauthorization_required"
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
+class ClaimedGrant:
     """A grant whose lease the caller holds already, and its app: the background takes them in batches."""
 
-    held: Held
+    held: LeasedGrant
     app: OutboundApp
 
 
 async def refresh_grant(
-    broker: Broker, project_id: str, grant_id: str, *, seen_version: int, claim: Claim | None = None
+    broker: Broker, project_id: str, grant_id: str, *, seen_version: int, claim: ClaimedGrant | None = None
 ) -> Grant:
     """Return the grant with tokens newer than `seen_version`, refreshing it unless somebody else just did.
 
@@ -75,7 +75,7 @@ async def refresh_grant(
     """
     if claim is not None and broker.refreshes.is_running((project_id, grant_id)):
         # Somebody in this process is already waiting for the very lease that we hold: let them have it.
-        await lease.let_go(broker, project_id, grant_id, claim.held.lease)
+        await lease.release(broker, project_id, grant_id, claim.held.lease)
         claim = None
     while True:
         flight = broker.refreshes.start(
@@ -89,7 +89,9 @@ async def refresh_grant(
             return grant
 
 
-async def _refresh(broker: Broker, project_id: str, grant_id: str, *, seen_version: int, claim: Claim | None) -> Grant:
+async def _refresh(
+    broker: Broker, project_id: str, grant_id: str, *, seen_version: int, claim: ClaimedGrant | None
+) -> Grant:
     key = (project_id, grant_id)
     held = claim.held if claim is not None else await lease.take(broker, *key, Lease.new())
     pause = POLL_SECONDS[0]
@@ -104,13 +106,13 @@ async def _refresh(broker: Broker, project_id: str, grant_id: str, *, seen_versi
         held = await lease.take(broker, *key, Lease.new())
     grant = held.grant
     if grant.token_version > seen_version or grant.status != GrantStatus.ACTIVE:
-        await lease.let_go(broker, *key, held.lease)
+        await lease.release(broker, *key, held.lease)
         return alive(grant)
     if grant.refresh_token is None:
-        await lease.write(broker, failures.dead(held, NO_WAY_TO_REFRESH), audited_as=DEAD)
+        await lease.update_leased(broker, failures.dead(held, NO_WAY_TO_REFRESH), audited_as=DEAD)
         raise ReauthorizationRequired(NO_WAY_TO_REFRESH, last_refresh_error=NO_WAY_TO_REFRESH)
     if held.wait_seconds > 0:
-        await lease.let_go(broker, *key, held.lease)
+        await lease.release(broker, *key, held.lease)
         raise UpstreamUnavailable(grant.last_refresh_error or None, retry_after=max(1, round(held.wait_seconds + 0.5)))
     app = claim.app if claim is not None else await load_app(broker, project_id, grant.app_id)
     endpoint = broker.endpoints.at(quirks_of(broker, app, grant.details).fill(app.token_url))
@@ -119,16 +121,16 @@ async def _refresh(broker: Broker, project_id: str, grant_id: str, *, seen_versi
         endpoint.require(app.name)
     except UpstreamUnavailable as error:
         if endpoint is broker.endpoints.of(app):
-            await lease.let_go(broker, *key, held.lease)
+            await lease.release(broker, *key, held.lease)
         else:  # the background looks at the app's endpoint before it claims, and cannot see this one
             later = clock.utcnow() + timedelta(seconds=error.retry_after)
-            await failures.record_failure(broker, lease.closing(held).values(next_refresh_at=later))
+            await failures.write_note(broker, lease.releasing_update(held).values(next_refresh_at=later))
         raise
     with broker.metrics.refreshes_in_flight.track_inprogress():
         return await _call_and_land(broker, app, endpoint, held, fetched=claim is None)
 
 
-async def _require_late_enough(broker: Broker, app: OutboundApp, held: Held) -> None:
+async def _require_late_enough(broker: Broker, app: OutboundApp, held: LeasedGrant) -> None:
     """Check that a provider that gives no new token before the end of the old one would give one now.
 
     Raises:
@@ -140,26 +142,28 @@ async def _require_late_enough(broker: Broker, app: OutboundApp, held: Held) -> 
         return
     early = (grant.fresh_until - clock.utcnow()).total_seconds()
     if early > 0:
-        await failures.record_failure(broker, lease.closing(held).values(next_refresh_at=grant.fresh_until))
+        await failures.write_note(broker, lease.releasing_update(held).values(next_refresh_at=grant.fresh_until))
         raise UpstreamUnavailable(
             f"{app.name} gives no new token earlier than {margin} s before the end of the current one.",
             retry_after=max(1, round(early + 0.5)),
         )
 
 
-async def _call_and_land(broker: Broker, app: OutboundApp, endpoint: Endpoint, held: Held, *, fetched: bool) -> Grant:
+async def _call_and_land(
+    broker: Broker, app: OutboundApp, endpoint: Endpoint, held: LeasedGrant, *, fetched: bool
+) -> Grant:
     grant = held.grant
     outcome = "broken"
     try:
-        provider, answer = await _call(broker, app, endpoint, held)
+        provider, answer = await _call_provider(broker, app, endpoint, held)
         outcome = "refreshed"
     except ReauthorizationRequired as error:
         outcome = "reauthorization_required"
-        return await _believe_or_not(broker, held, error)
+        return await _on_invalid_grant(broker, held, error)
     except UpstreamRejected as error:
         outcome = "rejected"
-        told = await dynamic_registration.refused(broker, app, error)
-        await failures.rejected(broker, held, app, told)
+        told = await dynamic_registration.note_refusal(broker, app, error)
+        await failures.note_rejected(broker, held, app, told)
         raise told from error
     except _LeaseLost:
         outcome = "lease_lost"
@@ -169,10 +173,10 @@ async def _call_and_land(broker: Broker, app: OutboundApp, endpoint: Endpoint, h
         raise UpstreamUnavailable("Another process is refreshing this connection.", retry_after=1) from None
     except UpstreamUnavailable as error:
         outcome = "in_doubt" if error.in_doubt else "unavailable"
-        await failures.failed_for_now(broker, held, error)
+        await failures.note_unavailable(broker, held, error)
         raise
     except Exception:
-        await failures.broken(broker, held)
+        await failures.note_broken(broker, held)
         raise
     finally:
         broker.metrics.refreshes.labels(grant.project_id, grant.app_id, outcome).inc()
@@ -191,8 +195,8 @@ class _LeaseLost(Exception):
     """The lease was over before the provider was called: somebody else may be calling it."""
 
 
-async def _call(
-    broker: Broker, app: OutboundApp, endpoint: Endpoint, held: Held
+async def _call_provider(
+    broker: Broker, app: OutboundApp, endpoint: Endpoint, held: LeasedGrant
 ) -> tuple[ProviderClient, TokenResponse]:
     """Call the provider. No database connection is held meanwhile."""
     grant = held.grant
@@ -219,14 +223,14 @@ async def _call(
         raise UpstreamUnavailable(f"{app.name} did not answer within {CALL_SECONDS:.0f} s.", in_doubt=True) from None
 
 
-async def _believe_or_not(broker: Broker, held: Held, error: ReauthorizationRequired) -> Grant:
+async def _on_invalid_grant(broker: Broker, held: LeasedGrant, error: ReauthorizationRequired) -> Grant:
     """Handle `invalid_grant`: if the stored token has moved meanwhile, it was only our copy that was spent."""
     grant = held.grant
     text = str(error.details.get("lastRefreshError") or error.message)
     if grant.interrupted_at is not None:
         text = f"{text.removesuffix(CONNECT_AGAIN)}{INTERRUPTED}{CONNECT_AGAIN}"
     still_ours = failures.dead(held, text).where(Grant.token_version == grant.token_version)
-    dead = await lease.write(broker, still_ours, audited_as=DEAD)
+    dead = await lease.update_leased(broker, still_ours, audited_as=DEAD)
     if dead is not None:
         log.warning("a consent is dead", extra={"grant": grant.id, "app": grant.app_id, "project": grant.project_id})
         raise ReauthorizationRequired(text, last_refresh_error=text) from error

@@ -25,7 +25,7 @@ _ID_DIGITS = 12
 
 
 @dataclass
-class AppProgress:
+class AppStatus:
     """One app. What comes from a sample is projected to all connections."""
 
     backlog: Backlog
@@ -43,15 +43,15 @@ class AppProgress:
 
 
 @dataclass(frozen=True)
-class Progress:
+class RefreshStatus:
     """All of it."""
 
-    apps: list[AppProgress]
+    apps: list[AppStatus]
     sampled: float
     """Which part of the connections was looked at, of the project of which it is the smallest; 1 for all."""
 
 
-async def read_progress(broker: Broker, *, project_id: str | None, exactly: bool, now: datetime) -> Progress:
+async def read_status(broker: Broker, *, project_id: str | None, exactly: bool, now: datetime) -> RefreshStatus:
     """Return how the background keeps up, of one project or all; `exactly` looks at every connection.
 
     Raises:
@@ -63,12 +63,12 @@ async def read_progress(broker: Broker, *, project_id: str | None, exactly: bool
     for backlog in backlogs:
         key = backlog.app.project_id, backlog.app.id
         overdue, in_flight = counts.get(key, (0, 0))
-        apps[key] = AppProgress(backlog, overdue, in_flight)
+        apps[key] = AppStatus(backlog, overdue, in_flight)
     parts = [
         await _look(broker, project, apps, exactly=exactly, now=now)
         for project in dict.fromkeys(project for project, _ in apps)
     ]
-    return Progress(list(apps.values()), min(parts, default=1.0))
+    return RefreshStatus(list(apps.values()), min(parts, default=1.0))
 
 
 async def _count(broker: Broker, *, now: datetime) -> dict[tuple[str, str], tuple[int, int]]:
@@ -98,7 +98,7 @@ def _count_in_flight(*, now: datetime) -> ScalarSelect[int]:
 
 
 async def _look(
-    broker: Broker, project_id: str, apps: dict[tuple[str, str], AppProgress], *, exactly: bool, now: datetime
+    broker: Broker, project_id: str, apps: dict[tuple[str, str], AppStatus], *, exactly: bool, now: datetime
 ) -> float:
     """Fill in what a project's connections themselves tell, and return which part of them was looked at."""
     fails = and_(Grant.status == GrantStatus.ACTIVE, Grant.refresh_failures > 0)

@@ -18,8 +18,8 @@ from sqlalchemy.sql.expression import tuple_
 
 from evergrant.broker.grants.schedule import is_wanted, next_refresh, refreshed_at, used_at
 from evergrant.broker.refresh import lease
-from evergrant.broker.refresh.lease import LEASE_SECONDS, Held, Lease
-from evergrant.broker.refresh.refresh import Claim, refresh_grant
+from evergrant.broker.refresh.lease import LEASE_SECONDS, Lease, LeasedGrant
+from evergrant.broker.refresh.refresh import ClaimedGrant, refresh_grant
 from evergrant.broker.runtime.broker import Broker
 from evergrant.db import Grant, GrantStatus, OutboundApp
 from evergrant.db.grant import GRANTS
@@ -42,7 +42,7 @@ class DueApp:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class ClaimQuota:
     """How many of an app's due grants to claim: that fell due lately, and that are overdue for long."""
 
     app: OutboundApp
@@ -69,22 +69,22 @@ async def due_apps(broker: Broker, *, now: datetime) -> list[DueApp]:
     return [DueApp(app, since) for app, since in rows if since is not None]
 
 
-async def claim_due(broker: Broker, wanted: Sequence[Wanted], *, now: datetime) -> list[Claim]:
+async def claim_due_grants(broker: Broker, wanted: Sequence[ClaimQuota], *, now: datetime) -> list[ClaimedGrant]:
     """Take the leases of due grants, in one short transaction; of each app those that expire first."""
-    held: list[tuple[Held, OutboundApp]] = []
+    held: list[tuple[LeasedGrant, OutboundApp]] = []
     long_ago = now - OVERDUE
     async with broker.database.write_bare() as connection:
         for one in wanted:
             for since, until, limit in ((long_ago, now, one.due), (None, long_ago, one.overdue)):
                 if limit > 0:
-                    rows = await _claim(connection, one.app, since=since, until=until, limit=limit)
+                    rows = await _claim_of_app(connection, one.app, since=since, until=until, limit=limit)
                     held += [(row, one.app) for row in rows]
-    return [Claim(row, app) for row, app in held]
+    return [ClaimedGrant(row, app) for row, app in held]
 
 
-async def _claim(
+async def _claim_of_app(
     connection: AsyncConnection, app: OutboundApp, *, since: datetime | None, until: datetime, limit: int
-) -> list[Held]:
+) -> list[LeasedGrant]:
     held_by_us = Lease.new()
     limits = {"until": until, "most": limit} | ({} if since is None else {"since": since})
     asked_at = time.monotonic()
@@ -93,7 +93,7 @@ async def _claim(
         {"holder": held_by_us.owner, "project": app.project_id, "app": app.id, **limits},
     )
     rows = [dict(row) for row in found.mappings()]
-    held = (Held.of(held_by_us, at=row.pop("at"), grant=Grant(**row), asked_at=asked_at) for row in rows)
+    held = (LeasedGrant.of(held_by_us, at=row.pop("at"), grant=Grant(**row), asked_at=asked_at) for row in rows)
     return sorted(held, key=due_at)
 
 
@@ -126,13 +126,13 @@ def _claiming(*, overdue: bool) -> Update:
     )
 
 
-def due_at(held: Held) -> datetime:
+def due_at(held: LeasedGrant) -> datetime:
     """Return when a claimed grant fell due."""
     assert held.grant.next_refresh_at is not None  # noqa: S101 - it was claimed because of it
     return held.grant.next_refresh_at
 
 
-async def refresh_claimed(broker: Broker, claim: Claim, *, now: datetime) -> None:
+async def refresh_claimed(broker: Broker, claim: ClaimedGrant, *, now: datetime) -> None:
     """Refresh one claimed grant, or put it off. Whatever goes wrong is on its row and in the log, and stops nothing."""
     grant = claim.held.grant
     try:
@@ -143,7 +143,7 @@ async def refresh_claimed(broker: Broker, claim: Claim, *, now: datetime) -> Non
         log.exception("a refresh broke", extra={"grant": grant.id, "app": grant.app_id})
 
 
-async def refresh_or_put_off(broker: Broker, claim: Claim, *, now: datetime) -> bool:
+async def refresh_or_put_off(broker: Broker, claim: ClaimedGrant, *, now: datetime) -> bool:
     """Refresh one claimed grant and return True, or put it off and return False.
 
     Raises:
@@ -157,7 +157,7 @@ async def refresh_or_put_off(broker: Broker, claim: Claim, *, now: datetime) -> 
     return True
 
 
-async def _put_off(broker: Broker, claim: Claim, *, now: datetime) -> None:
+async def _put_off(broker: Broker, claim: ClaimedGrant, *, now: datetime) -> None:
     grant = claim.held.grant
     later = next_refresh(
         claim.app,
@@ -167,4 +167,4 @@ async def _put_off(broker: Broker, claim: Claim, *, now: datetime) -> None:
         idle_after=broker.settings.idle_after,
         now=now,
     )
-    await lease.write(broker, lease.closing(claim.held).values(next_refresh_at=later))
+    await lease.update_leased(broker, lease.releasing_update(claim.held).values(next_refresh_at=later))

@@ -8,13 +8,13 @@ from sqlalchemy import or_, select
 from evergrant.broker.grants.grants import ResourceOwner
 from evergrant.broker.runtime.broker import Broker
 from evergrant.broker.runtime.principal import Principal
-from evergrant.broker.tokens.fetch import Token, Wanted, fetch_token
+from evergrant.broker.tokens.fetch import FetchRequest, Token, fetch_token
 from evergrant.db import OutboundApp
 from evergrant.errors import AppNotFound, InvalidValue
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Exchange:
+class ExchangeRequest:
     """What is asked for, besides the subject's token itself."""
 
     audience: str = ""
@@ -27,7 +27,9 @@ class Exchange:
     """The user's consent within this tenant; or which tenant, where a machine's token names several."""
 
 
-async def exchange(broker: Broker, principal: Principal, wanted: Exchange, *, now: datetime) -> Token:
+async def exchange_subject_token(
+    broker: Broker, principal: Principal, wanted: ExchangeRequest, *, now: datetime
+) -> Token:
     """Return the token that the subject would fetch itself: the same rules, policies and refreshes.
 
     Raises:
@@ -42,10 +44,10 @@ async def exchange(broker: Broker, principal: Principal, wanted: Exchange, *, no
             raise InvalidValue.of(("tenant_id", "the token names several tenants; say which"))
         (tenant_id,) = principal.tenant_ids
     owner = ResourceOwner(principal.user_id, tenant_id)
-    return await fetch_token(broker, principal, Wanted(app_id=app_id, owner=owner, scopes=wanted.scopes), now=now)
+    return await fetch_token(broker, principal, FetchRequest(app_id=app_id, owner=owner, scopes=wanted.scopes), now=now)
 
 
-async def _find_app(broker: Broker, project_id: str, wanted: Exchange) -> str:
+async def _find_app(broker: Broker, project_id: str, wanted: ExchangeRequest) -> str:
     if not wanted.resource:
         return wanted.audience
     query = select(OutboundApp.id).where(

@@ -42,7 +42,7 @@ FORCE_COALESCES_SECONDS = 3.0
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class FetchRequest:
     """What a fetch asks for."""
 
     app_id: str
@@ -65,7 +65,7 @@ class Token:
     refresh_token: SecretStr | None
 
 
-async def fetch_token(broker: Broker, principal: Principal, wanted: Wanted, *, now: datetime) -> Token:
+async def fetch_token(broker: Broker, principal: Principal, wanted: FetchRequest, *, now: datetime) -> Token:
     """Return a token that works, refreshing it first if it must be.
 
     Raises:
@@ -99,7 +99,7 @@ async def fetch_token(broker: Broker, principal: Principal, wanted: Wanted, *, n
     if view.access_token is None:  # a refresh brings one, so this cannot be; but an empty token must never get out
         raise TokenNotFound
     access = await broker.vault.open(token_slot(project_id, view.id, "access_token"), view.access_token)
-    last_used.note(broker, project_id, view, now=now)
+    last_used.note_use(broker, project_id, view, now=now)
     refresh = None
     if wanted.with_refresh_token and view.refresh_token is not None:
         refresh = await broker.vault.open(token_slot(project_id, view.id, "refresh_token"), view.refresh_token)
@@ -107,9 +107,9 @@ async def fetch_token(broker: Broker, principal: Principal, wanted: Wanted, *, n
     return Token(view, access, refresh)
 
 
-async def _check_policies(broker: Broker, principal: Principal, wanted: Wanted, scopes: Collection[str]) -> None:
+async def _check_policies(broker: Broker, principal: Principal, wanted: FetchRequest, scopes: Collection[str]) -> None:
     owner = wanted.owner
-    await policies.check(
+    await policies.check_policies(
         broker,
         principal,
         wanted.app_id,
@@ -134,7 +134,7 @@ async def _record_disclosure(broker: Broker, project_id: str, view: GrantView) -
         )
 
 
-def _is_good_enough(view: GrantView, wanted: Wanted, *, now: datetime) -> bool:
+def _is_good_enough(view: GrantView, wanted: FetchRequest, *, now: datetime) -> bool:
     if view.access_token is None:
         return False
     if wanted.force_refresh and view.refresh_token is not None:
@@ -155,7 +155,9 @@ def _lives(view: GrantView, seconds: int, *, now: datetime) -> bool:
     return view.expires_at is None or now + timedelta(seconds=seconds) < view.expires_at
 
 
-async def _refreshed(broker: Broker, project_id: str, view: GrantView, wanted: Wanted, *, now: datetime) -> GrantView:
+async def _refreshed(
+    broker: Broker, project_id: str, view: GrantView, wanted: FetchRequest, *, now: datetime
+) -> GrantView:
     # A forced refresh never answers with the old token: who forces one has seen it fail.
     fallback = not wanted.force_refresh and _lives(view, wanted.minimum_seconds, now=now)
     wait = WAIT_SECONDS_WITH_VALID_TOKEN if fallback else WAIT_SECONDS
@@ -175,7 +177,7 @@ async def _refreshed(broker: Broker, project_id: str, view: GrantView, wanted: W
     return GrantView.of(grant)
 
 
-async def _covering_or_explain(broker: Broker, owner: OwnerKey, wanted: Wanted) -> GrantView:
+async def _covering_or_explain(broker: Broker, owner: OwnerKey, wanted: FetchRequest) -> GrantView:
     """Return the smallest grant that covers the wanted scopes, or raise what tells the caller most."""
     query = (
         select(Grant, OutboundApp.app_type)

@@ -21,7 +21,7 @@ from sqlalchemy.sql.expression import tuple_
 
 from evergrant import clock
 from evergrant.broker.runtime.broker import Broker
-from evergrant.broker.webhooks.registry import disable, free, is_webhook, signing_secrets
+from evergrant.broker.webhooks.registry import delivery_is_free, disable_webhook, is_webhook, signing_secrets
 from evergrant.crypto.webhook_signature import signature
 from evergrant.db import Webhook, WebhookDelivery
 from evergrant.db.types import database_now
@@ -59,7 +59,7 @@ Key = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
+class ClaimedDelivery:
     """A delivery whose lease we hold, with its webhook."""
 
     webhook: Webhook
@@ -67,7 +67,7 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class DeliveryResult:
     """What came of an attempt. `error` is empty when it was accepted."""
 
     status_code: int | None
@@ -82,7 +82,7 @@ async def deliver_until(broker: Broker, stop: asyncio.Event) -> None:
     while not stop.is_set():
         pause, more = POLL_SECONDS * random.uniform(0.75, 1.25), False  # noqa: S311 - replicas must not march in step
         try:
-            claims, more = await claim_due(broker, busy=Counter(running.values()), now=clock.utcnow())
+            claims, more = await claim_due_deliveries(broker, busy=Counter(running.values()), now=clock.utcnow())
             for claim in claims:
                 task = asyncio.create_task(_deliver(broker, claim))
                 running[task] = (claim.webhook.project_id, claim.webhook.id)
@@ -110,7 +110,9 @@ async def _wait(stop: asyncio.Event, running: set[asyncio.Task[None]], seconds: 
         stopped.cancel()
 
 
-async def claim_due(broker: Broker, *, busy: Mapping[Key, int], now: datetime) -> tuple[list[Claim], bool]:
+async def claim_due_deliveries(
+    broker: Broker, *, busy: Mapping[Key, int], now: datetime
+) -> tuple[list[ClaimedDelivery], bool]:
     """Take the leases of due deliveries, as many as there are places for; `busy` says how many each webhook holds.
 
     Returns:
@@ -122,34 +124,34 @@ async def claim_due(broker: Broker, *, busy: Mapping[Key, int], now: datetime) -
             WebhookDelivery.project_id == Webhook.project_id,
             WebhookDelivery.webhook_id == Webhook.id,
             WebhookDelivery.next_attempt_at <= now,
-            free(),
+            delivery_is_free(),
         )
         .exists()
     )
     async with broker.database.read() as session:
         waiting = list(await session.scalars(select(Webhook).where(Webhook.enabled, due)))
     random.shuffle(waiting)  # where there are more webhooks than places, each gets its turn
-    claims: list[Claim] = []
+    claims: list[ClaimedDelivery] = []
     left = CONCURRENCY - sum(busy.values())
     more = False
     for webhook in waiting:
         most = 1 if webhook.failing_since is not None else PER_WEBHOOK
         places = min(most - busy.get((webhook.project_id, webhook.id), 0), left)
-        taken = await _claim(broker, webhook, limit=places, now=now) if places > 0 else []
+        taken = await _claim_of_webhook(broker, webhook, limit=places, now=now) if places > 0 else []
         left -= len(taken)
         more = more or len(taken) >= places
         claims += taken
     return claims, more
 
 
-async def _claim(broker: Broker, webhook: Webhook, *, limit: int, now: datetime) -> list[Claim]:
+async def _claim_of_webhook(broker: Broker, webhook: Webhook, *, limit: int, now: datetime) -> list[ClaimedDelivery]:
     due = (
         select(WebhookDelivery.project_id, WebhookDelivery.id)
         .where(
             WebhookDelivery.project_id == webhook.project_id,
             WebhookDelivery.webhook_id == webhook.id,
             WebhookDelivery.next_attempt_at <= now,
-            free(),
+            delivery_is_free(),
         )
         .order_by(WebhookDelivery.next_attempt_at)
         .limit(limit)
@@ -164,24 +166,24 @@ async def _claim(broker: Broker, webhook: Webhook, *, limit: int, now: datetime)
         .execution_options(synchronize_session=False)
     )
     async with broker.database.write() as session:
-        return [Claim(webhook, delivery) for delivery in await session.scalars(statement)]
+        return [ClaimedDelivery(webhook, delivery) for delivery in await session.scalars(statement)]
 
 
-async def write_claimed(session: AsyncSession, webhook: Webhook, columns: Mapping[str, Any]) -> Claim:
+async def write_claimed(session: AsyncSession, webhook: Webhook, columns: Mapping[str, Any]) -> ClaimedDelivery:
     """Write a delivery whose lease is already ours, so that nobody else takes it up."""
     statement = insert(WebhookDelivery).values(**columns, **_lease(), attempts=1).returning(WebhookDelivery)
-    return Claim(webhook, (await session.execute(statement)).scalar_one())
+    return ClaimedDelivery(webhook, (await session.execute(statement)).scalar_one())
 
 
 def _lease() -> dict[str, object]:
     return {"lease_owner": secrets.token_hex(16), "lease_until": database_now(LEASE_SECONDS)}
 
 
-async def _deliver(broker: Broker, claim: Claim) -> None:
+async def _deliver(broker: Broker, claim: ClaimedDelivery) -> None:
     """Make one attempt. Whatever goes wrong is on the row or in the log, and stops nothing else."""
     about = {"webhook": claim.webhook.id, "delivery": claim.delivery.id, "project": claim.webhook.project_id}
     try:
-        await attempt(broker, claim)
+        await attempt_delivery(broker, claim)
     except EvergrantError as error:
         # Without a word on the row the lease runs out, and the delivery is due again.
         log.warning("a delivery will be repeated", extra={**about, "error": error.message})
@@ -189,7 +191,7 @@ async def _deliver(broker: Broker, claim: Claim) -> None:
         log.exception("a delivery broke", extra=about)
 
 
-async def attempt(broker: Broker, claim: Claim) -> None:
+async def attempt_delivery(broker: Broker, claim: ClaimedDelivery) -> None:
     """Send a claimed delivery, and write down what came of it.
 
     Raises:
@@ -204,7 +206,7 @@ async def attempt(broker: Broker, claim: Claim) -> None:
         await _accepted(broker, claim, outcome, now=clock.utcnow())
 
 
-async def _send(broker: Broker, claim: Claim, *, now: datetime) -> Outcome:
+async def _send(broker: Broker, claim: ClaimedDelivery, *, now: datetime) -> DeliveryResult:
     keys = await signing_secrets(broker, claim.webhook, now=now)
     body, timestamp = claim.delivery.payload.encode(), int(now.timestamp())
     headers = {
@@ -217,16 +219,16 @@ async def _send(broker: Broker, claim: Claim, *, now: datetime) -> Outcome:
         async with asyncio.timeout(CALL_SECONDS):
             answer = await broker.http.post_bytes(claim.webhook.url, body, headers)
     except TimeoutError:
-        return Outcome(None, f"The receiver did not answer within {CALL_SECONDS:.0f} s.")
+        return DeliveryResult(None, f"The receiver did not answer within {CALL_SECONDS:.0f} s.")
     except UpstreamError as error:
-        return Outcome(None, error.message)
+        return DeliveryResult(None, error.message)
     if 200 <= answer.status < 300:
-        return Outcome(answer.status, "")
+        return DeliveryResult(answer.status, "")
     what = "a redirect, which is not followed" if 300 <= answer.status < 400 else f"{answer.status}"
-    return Outcome(answer.status, f"The receiver answered {what}.", retry_after(answer, most=MAX_RETRY_AFTER))
+    return DeliveryResult(answer.status, f"The receiver answered {what}.", retry_after(answer, most=MAX_RETRY_AFTER))
 
 
-async def _accepted(broker: Broker, claim: Claim, outcome: Outcome, *, now: datetime) -> None:
+async def _accepted(broker: Broker, claim: ClaimedDelivery, outcome: DeliveryResult, *, now: datetime) -> None:
     delivery = claim.delivery
     async with broker.database.write() as session:
         # The webhook first, here and everywhere: who deletes one goes the same way.
@@ -244,7 +246,7 @@ async def _accepted(broker: Broker, claim: Claim, outcome: Outcome, *, now: date
         )
 
 
-async def _failed(broker: Broker, claim: Claim, outcome: Outcome, *, now: datetime) -> None:
+async def _failed(broker: Broker, claim: ClaimedDelivery, outcome: DeliveryResult, *, now: datetime) -> None:
     delivery = claim.delivery
     failing = (
         update(Webhook)
@@ -259,7 +261,7 @@ async def _failed(broker: Broker, claim: Claim, outcome: Outcome, *, now: dateti
             return  # deleted, and the delivery with it
         gone = outcome.status_code == GONE
         over = gone or delivery.attempts >= MAX_ATTEMPTS or not webhook.enabled
-        due = None if over else now + _pause(delivery.attempts, outcome)
+        due = None if over else now + _pause_before_next(delivery.attempts, outcome)
         written = await session.execute(
             update(WebhookDelivery)
             .where(_is_ours(delivery))
@@ -272,10 +274,10 @@ async def _failed(broker: Broker, claim: Claim, outcome: Outcome, *, now: dateti
             reason = "gone" if gone else "failing"
             about = {"webhook": webhook.id, "project": webhook.project_id, "reason": reason}
             log.error("a webhook is disabled", extra=about)
-            await disable(session, webhook, reason=reason, data={"error": outcome.error})
+            await disable_webhook(session, webhook, reason=reason, data={"error": outcome.error})
 
 
-def _noted(outcome: Outcome, *, now: datetime) -> dict[str, object]:
+def _noted(outcome: DeliveryResult, *, now: datetime) -> dict[str, object]:
     return {
         "last_attempt_at": now,
         "last_status_code": outcome.status_code,
@@ -285,7 +287,7 @@ def _noted(outcome: Outcome, *, now: datetime) -> dict[str, object]:
     }
 
 
-def _pause(attempts: int, outcome: Outcome) -> timedelta:
+def _pause_before_next(attempts: int, outcome: DeliveryResult) -> timedelta:
     """Return the pause after this many attempts, with jitter, and no shorter than the receiver asked for."""
     planned: timedelta = PAUSES[attempts - 1] * random.uniform(0.9, 1.2)  # noqa: S311 - jitter, not a secret
     return max(planned, timedelta(seconds=outcome.wait_seconds or 0))

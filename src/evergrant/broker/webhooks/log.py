@@ -8,9 +8,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.sql.expression import tuple_
 
 from evergrant.broker.runtime.broker import Broker
-from evergrant.broker.webhooks.delivery import attempt, write_claimed
-from evergrant.broker.webhooks.outbox import EventType, delivery
-from evergrant.broker.webhooks.registry import IS_DISABLED, free, load_enabled
+from evergrant.broker.webhooks.delivery import attempt_delivery, write_claimed
+from evergrant.broker.webhooks.outbox import EventType, due_delivery
+from evergrant.broker.webhooks.registry import IS_DISABLED, delivery_is_free, load_enabled
 from evergrant.db import Webhook, WebhookDelivery
 from evergrant.errors import NotFound
 
@@ -48,12 +48,12 @@ async def try_webhook(broker: Broker, project_id: str, webhook_id: str, *, now: 
         NotFound: the project has no such webhook.
         InvalidValue: it is disabled.
     """
-    columns = delivery(project_id, webhook_id, EventType.TEST, {"webhookId": webhook_id}, now=now)
+    columns = due_delivery(project_id, webhook_id, EventType.TEST, {"webhookId": webhook_id}, now=now)
     async with broker.database.write() as session:
         claim = await write_claimed(session, await load_enabled(session, project_id, webhook_id), columns)
-    await attempt(broker, claim)
+    await attempt_delivery(broker, claim)
     async with broker.database.read() as session:
-        return await _get(session, project_id, claim.delivery.id)
+        return await _get_delivery(session, project_id, claim.delivery.id)
 
 
 async def replay_delivery(broker: Broker, project_id: str, delivery_id: str, *, now: datetime) -> int:
@@ -64,7 +64,7 @@ async def replay_delivery(broker: Broker, project_id: str, delivery_id: str, *, 
         InvalidValue: its webhook is disabled.
     """
     async with broker.database.write() as session:
-        row = await _get(session, project_id, delivery_id)
+        row = await _get_delivery(session, project_id, delivery_id)
         await load_enabled(session, project_id, row.webhook_id)
         return await _replay(session, project_id, WebhookDelivery.id == delivery_id, now=now)
 
@@ -117,7 +117,7 @@ async def clear_old_deliveries(broker: Broker, *, now: datetime) -> int:
         )
         await session.execute(
             update(WebhookDelivery)
-            .where(WebhookDelivery.next_attempt_at.is_not(None), free(), of_a_disabled)
+            .where(WebhookDelivery.next_attempt_at.is_not(None), delivery_is_free(), of_a_disabled)
             .values(status="failed", next_attempt_at=None, last_error=IS_DISABLED)
             .execution_options(synchronize_session=False)
         )
@@ -135,7 +135,7 @@ async def clear_old_deliveries(broker: Broker, *, now: datetime) -> int:
     return forgotten
 
 
-async def _get(session: AsyncSession, project_id: str, delivery_id: str) -> WebhookDelivery:
+async def _get_delivery(session: AsyncSession, project_id: str, delivery_id: str) -> WebhookDelivery:
     row = await session.get(WebhookDelivery, (project_id, delivery_id))
     if row is None:
         raise NotFound(f"Project '{project_id}' has no delivery '{delivery_id}'.")

@@ -55,12 +55,12 @@ async def emit(session: AsyncSession, project_id: str, event: EventType, *data: 
     )
     wanting = [row.id for row in await session.execute(query) if not row.event_types or event in row.event_types]
     now = clock.utcnow()
-    rows = [delivery(project_id, webhook_id, event, one, now=now) for one in data for webhook_id in wanting]
+    rows = [due_delivery(project_id, webhook_id, event, one, now=now) for one in data for webhook_id in wanting]
     if rows:
         await session.execute(insert(WebhookDelivery), rows)
 
 
-def delivery(
+def due_delivery(
     project_id: str, webhook_id: str, event: EventType, data: Mapping[str, Any], *, now: datetime
 ) -> dict[str, Any]:
     """Return the columns of a delivery that is due now."""
@@ -98,7 +98,7 @@ def about_grant(grant: Grant, **more: object) -> dict[str, Any]:
     }
 
 
-async def emit_consent(session: AsyncSession, grant: Grant, *, replaced: Sequence[tuple[str, str]]) -> None:
+async def emit_connected(session: AsyncSession, grant: Grant, *, replaced: Sequence[tuple[str, str]]) -> None:
     """Tell of a connection that works from now on, in place of those `replaced`: their ids, each with its status."""
     dead = any(status == GrantStatus.REAUTHORIZATION_REQUIRED for _, status in replaced)
     event = EventType.GRANT_RECOVERED if dead else EventType.GRANT_CREATED
@@ -106,7 +106,7 @@ async def emit_consent(session: AsyncSession, grant: Grant, *, replaced: Sequenc
     await emit(session, grant.project_id, event, about_grant(grant, replacedGrantIds=ids))
 
 
-async def emit_dead(session: AsyncSession, grant: Grant) -> None:
+async def emit_reauthorization_required(session: AsyncSession, grant: Grant) -> None:
     """Tell of a consent that has come to its end."""
     event = EventType.GRANT_REAUTHORIZATION_REQUIRED
     await emit(session, grant.project_id, event, about_grant(grant, reason=grant.last_refresh_error))

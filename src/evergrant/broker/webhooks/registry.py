@@ -29,7 +29,7 @@ IS_DISABLED = "The webhook is disabled."
 
 
 @dataclass(frozen=True)
-class WithSecret:
+class WebhookWithSecret:
     """A webhook and its newest secret: this is the only time that it is known."""
 
     webhook: Webhook
@@ -48,13 +48,13 @@ class WebhookDefinition:
 
 async def create_webhook(
     broker: Broker, project_id: str, definition: WebhookDefinition, *, now: datetime
-) -> WithSecret:
+) -> WebhookWithSecret:
     """Make a webhook. It is told what happens from now on.
 
     Raises:
         InvalidValue: an argument cannot be used, or there are too many; nothing is written.
     """
-    _check(broker, definition)
+    _check_definition(broker, definition)
     webhook = Webhook(
         project_id=project_id,
         id=new_id(22),
@@ -64,7 +64,7 @@ async def create_webhook(
         created_at=now,
     )
     secret = new_webhook_secret()
-    webhook.secret = await broker.vault.seal(secret_slot(webhook, "secret"), secret)
+    webhook.secret = await broker.vault.seal(webhook_secret_slot(webhook, "secret"), secret)
     async with broker.database.write() as session:
         counted = select(func.count()).select_from(Webhook).where(Webhook.project_id == project_id)
         if (await session.execute(counted)).scalar_one() >= MAX_WEBHOOKS:
@@ -74,7 +74,7 @@ async def create_webhook(
         # The host alone: the rest of a webhook's URL may be as good as a password.
         data = {"webhookId": webhook.id, "host": urlsplit(webhook.url).hostname, "eventTypes": webhook.event_types}
         await record(session, project_id, "webhook.created", data=data)
-    return WithSecret(webhook, secret)
+    return WebhookWithSecret(webhook, secret)
 
 
 async def update_webhook(
@@ -86,9 +86,9 @@ async def update_webhook(
         InvalidValue: an argument cannot be used; nothing is changed.
         NotFound: the project has no such webhook.
     """
-    _check(broker, definition)
+    _check_definition(broker, definition)
     async with broker.database.write() as session:
-        webhook = await _get(session, project_id, webhook_id, lock=True)
+        webhook = await _get_webhook(session, project_id, webhook_id, lock=True)
         before = (webhook.url, webhook.description, webhook.event_types, webhook.enabled)
         webhook.url, webhook.description = definition.url, definition.description
         webhook.event_types = _ordered(definition.event_types)
@@ -105,7 +105,7 @@ async def update_webhook(
     return webhook
 
 
-async def disable(session: AsyncSession, webhook: Webhook, *, reason: str, data: dict[str, object]) -> None:
+async def disable_webhook(session: AsyncSession, webhook: Webhook, *, reason: str, data: dict[str, object]) -> None:
     """Disable a webhook of which evergrant has had enough, as the last step of the caller's transaction.
 
     `reason`: its receiver has `gone`, or has been `failing` for too long. `data` is for the audit record.
@@ -125,7 +125,7 @@ async def _give_up(session: AsyncSession, webhook: Webhook) -> None:
             WebhookDelivery.project_id == webhook.project_id,
             WebhookDelivery.webhook_id == webhook.id,
             WebhookDelivery.status == "pending",
-            free(),  # an attempt under way writes down itself what came of it
+            delivery_is_free(),  # an attempt under way writes down itself what came of it
         )
         .values(status="failed", next_attempt_at=None, last_error=IS_DISABLED)
         .execution_options(synchronize_session=False)
@@ -164,12 +164,12 @@ async def load_webhook(broker: Broker, project_id: str, webhook_id: str) -> Webh
         NotFound: the project has no such webhook.
     """
     async with broker.database.read() as session:
-        return await _get(session, project_id, webhook_id)
+        return await _get_webhook(session, project_id, webhook_id)
 
 
 async def rotate_secret(
     broker: Broker, project_id: str, webhook_id: str, *, overlap_seconds: int = OVERLAP_SECONDS, now: datetime
-) -> WithSecret:
+) -> WebhookWithSecret:
     """Give a webhook a new secret. The one before signs beside it for `overlap_seconds`, at most 30 days.
 
     Of two earlier ones the older ends at once: there are never more than two.
@@ -184,14 +184,14 @@ async def rotate_secret(
         webhook = await load_webhook(broker, project_id, webhook_id)
         secret, previous = new_webhook_secret(), None
         if overlap_seconds:
-            old = await broker.vault.open(secret_slot(webhook, "secret"), webhook.secret)
-            previous = await broker.vault.seal(secret_slot(webhook, "previous_secret"), old)
+            old = await broker.vault.open(webhook_secret_slot(webhook, "secret"), webhook.secret)
+            previous = await broker.vault.seal(webhook_secret_slot(webhook, "previous_secret"), old)
         statement = (
             update(Webhook)
             # Somebody may rotate at the same moment: a secret that was handed out must be one that signs.
             .where(is_webhook(project_id, webhook_id), Webhook.secret_version == webhook.secret_version)
             .values(
-                secret=await broker.vault.seal(secret_slot(webhook, "secret"), secret),
+                secret=await broker.vault.seal(webhook_secret_slot(webhook, "secret"), secret),
                 previous_secret=previous,
                 previous_secret_until=now + timedelta(seconds=overlap_seconds) if overlap_seconds else None,
                 secret_version=Webhook.secret_version + 1,
@@ -205,19 +205,21 @@ async def rotate_secret(
                 continue
             data = {"webhookId": webhook_id, "overlapSeconds": overlap_seconds}
             await record(session, project_id, "webhook.secret_rotated", data=data)
-            return WithSecret(changed, secret)
+            return WebhookWithSecret(changed, secret)
 
 
 async def signing_secrets(broker: Broker, webhook: Webhook, *, now: datetime) -> list[SecretStr]:
     """Open what signs a message now, the newest first."""
-    secrets = [await broker.vault.open(secret_slot(webhook, "secret"), webhook.secret)]
+    secrets = [await broker.vault.open(webhook_secret_slot(webhook, "secret"), webhook.secret)]
     until = webhook.previous_secret_until
     if webhook.previous_secret is not None and until is not None and now < until:
-        secrets.append(await broker.vault.open(secret_slot(webhook, "previous_secret"), webhook.previous_secret))
+        secrets.append(
+            await broker.vault.open(webhook_secret_slot(webhook, "previous_secret"), webhook.previous_secret)
+        )
     return secrets
 
 
-def secret_slot(webhook: Webhook, column: str) -> Slot:
+def webhook_secret_slot(webhook: Webhook, column: str) -> Slot:
     """Return the place that one of a webhook's secrets is sealed for."""
     return Slot(webhook.project_id, "webhooks", column, webhook.id)
 
@@ -227,7 +229,7 @@ def is_webhook(project_id: str, webhook_id: str) -> ColumnElement[bool]:
     return (Webhook.project_id == project_id) & (Webhook.id == webhook_id)
 
 
-def free() -> ColumnElement[bool]:
+def delivery_is_free() -> ColumnElement[bool]:
     """Return the condition that nobody is delivering a delivery right now."""
     return or_(WebhookDelivery.lease_owner.is_(None), WebhookDelivery.lease_until < database_now())
 
@@ -239,13 +241,13 @@ async def load_enabled(session: AsyncSession, project_id: str, webhook_id: str) 
         NotFound: the project has no such webhook.
         InvalidValue: it is disabled.
     """
-    webhook = await _get(session, project_id, webhook_id, lock=True)
+    webhook = await _get_webhook(session, project_id, webhook_id, lock=True)
     if not webhook.enabled:
         raise InvalidValue.of(("id", "this webhook is disabled: enable it first"))
     return webhook
 
 
-async def _get(session: AsyncSession, project_id: str, webhook_id: str, *, lock: bool = False) -> Webhook:
+async def _get_webhook(session: AsyncSession, project_id: str, webhook_id: str, *, lock: bool = False) -> Webhook:
     query = select(Webhook).where(is_webhook(project_id, webhook_id))
     if lock:
         query = query.with_for_update(key_share=True)  # deliveries can be written meanwhile
@@ -259,7 +261,7 @@ def _not_found(project_id: str, webhook_id: str) -> NotFound:
     return NotFound(f"Project '{project_id}' has no webhook '{webhook_id}'.")
 
 
-def _check(broker: Broker, definition: WebhookDefinition) -> None:
+def _check_definition(broker: Broker, definition: WebhookDefinition) -> None:
     problems: list[tuple[str, str]] = []
     try:
         check_url(definition.url, what="it", egress_allow=broker.http.egress_allow)

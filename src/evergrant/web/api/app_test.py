@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter
 
-from evergrant.broker.apps.check import diagnose
+from evergrant.broker.apps.check import check_app
 from evergrant.web.api.wire import AppId, WireModel, errors, example
 from evergrant.web.deps import AppsReader, BrokerDep
 
@@ -44,5 +44,5 @@ class TestAppAnswer(WireModel):
 async def test_app(body: TestApp, broker: BrokerDep, principal: AppsReader) -> TestAppAnswer:
     """Ask the provider whether it is there, publishes what is stored, and accepts the client. Changes nothing."""
     principal.require_app(body.id)
-    checks = await diagnose(broker, principal.project_id, body.id)
+    checks = await check_app(broker, principal.project_id, body.id)
     return TestAppAnswer(checks=[CheckBody(name=c.name, good=c.good, text=c.text) for c in checks])

@@ -8,7 +8,7 @@ from fastapi import APIRouter
 from pydantic import AfterValidator, Field
 
 from evergrant.broker.audit import log as audit_log
-from evergrant.broker.audit.log import MAX_RECORDS, Reported, Wanted
+from evergrant.broker.audit.log import MAX_RECORDS, AuditQuery, ReportedEvent
 from evergrant.db import AuditEvent
 from evergrant.web.api.app_wire import Nothing
 from evergrant.web.api.wire import Flag, OptionalId, OwnerId, Text, WireModel, errors, example
@@ -152,10 +152,10 @@ async def search(body: Search, broker: BrokerDep, principal: Auditor) -> SearchA
         users = users & set(body.external_ids) if users else set(body.external_ids)
         if not users:
             return SearchAnswer(audits=[])
-    found = await audit_log.search(
+    found = await audit_log.search_records(
         broker,
         principal.project_id,
-        Wanted(
+        AuditQuery(
             user_ids=sorted(users),
             actions=body.actions,
             excluded_actions=body.excluded_actions,
@@ -175,7 +175,7 @@ async def search(body: Search, broker: BrokerDep, principal: Auditor) -> SearchA
 @router.post("/event", summary="Record an event of your own", responses=errors(400, 413))
 async def create_event(body: Event, broker: BrokerDep, principal: Auditor) -> Nothing:
     """Add a record to the log. Its `actor` is the key that sent it; `actorId` and `type` are in its `data`."""
-    reported = Reported(
+    reported = ReportedEvent(
         action=body.action,
         type=body.type,
         actor_id=body.actor_id,
@@ -183,5 +183,5 @@ async def create_event(body: Event, broker: BrokerDep, principal: Auditor) -> No
         user_id=body.user_id,
         data=body.data,
     )
-    await audit_log.report(broker, principal.project_id, reported)
+    await audit_log.record_report(broker, principal.project_id, reported)
     return Nothing()

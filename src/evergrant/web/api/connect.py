@@ -4,8 +4,8 @@ from fastapi import APIRouter
 from pydantic import AliasChoices, Field
 
 from evergrant import clock
-from evergrant.broker.connect.callback import confirm
-from evergrant.broker.connect.start import ConnectWish, begin
+from evergrant.broker.connect.callback import confirm_connection
+from evergrant.broker.connect.start import ConnectRequest, begin_connect
 from evergrant.broker.grants.grants import ResourceOwner
 from evergrant.errors import InvalidValue, MissingArgument
 from evergrant.web.api.app_wire import Nothing, ShortText
@@ -17,7 +17,7 @@ router = APIRouter(tags=["connect"])
 
 
 class ConnectOptions(WireModel):
-    """How the trip shall go."""
+    """What a backend may choose about a connect trip."""
 
     redirect_url: ShortText = Field(
         default="",
@@ -77,7 +77,7 @@ class ConnectAnswer(WireModel):
 
 
 class Confirm(WireModel):
-    """Who came back from a trip of an app with `requireConfirmation`."""
+    """Who came back from a connect trip of an app with `requireConfirmation`."""
 
     model_config = example({"confirmation": "Zk8vQ1t5rW2yXn7pLb4cMd9sHf3gJa6uEo0iKqRzT-Y", "userId": "alice"})
 
@@ -88,7 +88,7 @@ class Confirm(WireModel):
 async def start_connect(body: Connect, broker: BrokerDep, principal: ConnectorOrUser) -> ConnectAnswer:
     """Return the link that takes the user through consent and back.
 
-    With a user's JWT, the trip is for the user that it names: `userId` may be left out, and can be nobody else.
+    With a user's JWT, the connect trip is for the user that it names: `userId` may be left out, and can be nobody else.
     """
     user_id = body.user_id or principal.user_id
     if not user_id and not principal.is_user:
@@ -99,7 +99,7 @@ async def start_connect(body: Connect, broker: BrokerDep, principal: ConnectorOr
         raise InvalidValue.of(("tenantLevel", "a token that names no user can connect its tenant only"))
     if body.options.prompt and any(not value for value in body.options.prompt):
         raise InvalidValue.of(("options.prompt", "leave out empty values"))
-    wish = ConnectWish(
+    wanted = ConnectRequest(
         app_id=body.app_id,
         owner=ResourceOwner("" if body.tenant_level else user_id, body.tenant_id),
         granted_by=user_id if body.tenant_level else "",
@@ -111,7 +111,7 @@ async def start_connect(body: Connect, broker: BrokerDep, principal: ConnectorOr
         resources=tuple(body.options.resources),
         variables=body.options.variables,
     )
-    url = await begin(broker, principal, wish, now=clock.utcnow())
+    url = await begin_connect(broker, principal, wanted, now=clock.utcnow())
     return ConnectAnswer(url=url)
 
 
@@ -137,7 +137,7 @@ for path, handler, summary in (
 @router.post("/v1/mgmt/outbound/app/connect/confirm", summary="Confirm who connected", responses=errors(400, 404, 413))
 async def confirm_connect(body: Confirm, broker: BrokerDep, principal: Connector) -> Nothing:
     """Make a pending connection usable. A confirmation for another user than was meant deletes it instead."""
-    await confirm(
+    await confirm_connection(
         broker,
         principal,
         confirmation=body.confirmation,

@@ -14,7 +14,7 @@ from evergrant import clock
 from evergrant.broker.access.authentication import authenticate
 from evergrant.broker.audit.record import Actor, actor
 from evergrant.broker.runtime.principal import Principal
-from evergrant.broker.tokens.exchange import Exchange, exchange
+from evergrant.broker.tokens.exchange import ExchangeRequest, exchange_subject_token
 from evergrant.broker.tokens.fetch import Token
 from evergrant.errors import (
     AppNotFound,
@@ -135,7 +135,7 @@ async def exchange_token(request: Request) -> Response:
         try:
             form = _form(request, await request.body())
             principal = await _subject(request, form, now=now)
-            token = await exchange(get_broker(request), principal, _wanted(form), now=now)
+            token = await exchange_subject_token(get_broker(request), principal, _wanted(form), now=now)
         except EvergrantError as error:
             raise _translated(error) from error
     except OAuthError as error:
@@ -190,9 +190,9 @@ async def _subject(request: Request, form: Mapping[str, str], *, now: datetime) 
     return principal
 
 
-def _wanted(form: Mapping[str, str]) -> Exchange:
+def _wanted(form: Mapping[str, str]) -> ExchangeRequest:
     scopes = form.get("scope", "").split()
-    return Exchange(
+    return ExchangeRequest(
         audience=form.get("audience", ""),
         resource=form.get("resource", ""),
         scopes=tuple(scopes) if scopes else None,

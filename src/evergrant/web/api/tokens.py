@@ -13,7 +13,7 @@ from pydantic_core import to_json
 from evergrant import clock
 from evergrant.broker.grants.grants import ResourceOwner
 from evergrant.broker.runtime.principal import Permission, Principal
-from evergrant.broker.tokens.fetch import Token, Wanted, fetch_token, parse_scopes
+from evergrant.broker.tokens.fetch import FetchRequest, Token, fetch_token, parse_scopes
 from evergrant.metrics import FetchTimer
 from evergrant.web.api.wire import AppId, Flag, OptionalId, OwnerId, Text, WireModel, errors, example, read_body
 from evergrant.web.deps import get_broker, principal_of
@@ -171,7 +171,7 @@ async def _answer(
     owner: ResourceOwner,
     scopes: list[str] | None,
 ) -> Response:
-    wanted = Wanted(
+    wanted = FetchRequest(
         app_id=body.app_id,
         owner=owner,
         external_identifier=body.external_identifier,

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from evergrant import clock
 from evergrant.broker.connections.upload import TokenUpload
-from evergrant.broker.connections.upload_batch import BatchItem, Failure, upload_batch
+from evergrant.broker.connections.upload_batch import BatchFailure, BatchItem, upload_batch
 from evergrant.broker.connections.upload_one import upload_api_key, upload_tokens
 from evergrant.broker.grants.grants import ResourceOwner
 from evergrant.web.api.app_wire import Nothing, ShortText
@@ -243,7 +243,7 @@ async def upload_tenant_tokens_batch(
     return _answer(await upload_batch(broker, principal, items, now=clock.utcnow()))
 
 
-def _answer(failures: list[Failure]) -> BatchAnswer:
+def _answer(failures: list[BatchFailure]) -> BatchAnswer:
     return BatchAnswer(
         failures=[
             UploadFailure(
