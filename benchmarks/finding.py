@@ -65,7 +65,7 @@ async def claim(broker: Broker) -> list[str]:
     first, *_ = await due_apps(broker, now=now)
     is_overdue = first.since <= now - OVERDUE
     wanted = ClaimQuota(first.app, due=0 if is_overdue else BATCH, overdue=BATCH if is_overdue else 0)
-    return [claim.held.grant.id for claim in await claim_due_grants(broker, [wanted], now=now)]
+    return [claim.leased.grant.id for claim in await claim_due_grants(broker, [wanted], now=now)]
 
 
 def measure_finding(database: str, sizes: Sequence[int]) -> Iterator[Found]:

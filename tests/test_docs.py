@@ -93,7 +93,7 @@ def test_every_permission_is_documented() -> None:
 
 def test_every_field_and_action_of_the_audit_log_is_documented(openapi: dict[str, Any]) -> None:
     assert (members_of(openapi, "Search") | members_of(openapi, "Event")) - rows_of("audit.md") == set()
-    source = "\n".join(path.read_text() for path in (ROOT / "src/evergrant/broker").glob("*.py"))
+    source = "\n".join(path.read_text() for path in (ROOT / "src/evergrant/broker").rglob("*.py"))
     actions = {found for found in re.findall(r'"([a-z_]+\.[a-z_]+)"', source) if found.startswith(OWN_ACTIONS)}
     actions -= set(EventType) - rows_of("audit.md")  # what is told is not all written down too
     assert len(actions) > 15

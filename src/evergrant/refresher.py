@@ -47,7 +47,7 @@ class _Queue:
 
     def learn(self, asked: ClaimQuota, got: list[ClaimedGrant], *, now: datetime) -> None:
         """Take note of a part that has come to its end: it gave fewer than it was asked for."""
-        late = sum(due_at(claim.held) <= now - OVERDUE for claim in got)
+        late = sum(due_at(claim.leased) <= now - OVERDUE for claim in got)
         self.due = self.due and (asked.due == 0 or len(got) - late >= asked.due)
         self.overdue = self.overdue and (asked.overdue == 0 or late >= asked.overdue)
 
@@ -133,7 +133,7 @@ class Refresher:
 
     def _begin(self, claim: ClaimedGrant, *, now: datetime) -> None:
         endpoint = self._broker.endpoints.of(claim.app)
-        overdue = due_at(claim.held) <= now - OVERDUE
+        overdue = due_at(claim.leased) <= now - OVERDUE
         self._at[endpoint] += 1
         self._overdue_at[endpoint] += overdue
         task = asyncio.create_task(refresh_claimed(self._broker, claim, now=now))

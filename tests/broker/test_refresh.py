@@ -12,8 +12,8 @@ import pytest
 from sqlalchemy import select, update
 
 from evergrant.broker.apps.apps import load_app
-from evergrant.broker.refresh import failures, lease, refresh
-from evergrant.broker.refresh.lease import LEASE_SECONDS, Lease, LeasedGrant
+from evergrant.broker.refresh import failures, landing, lease, refresh
+from evergrant.broker.refresh.lease import LEASE_SECONDS, LeasedGrant, new_owner
 from evergrant.broker.refresh.refresh import ClaimedGrant, refresh_grant
 from evergrant.broker.runtime import endpoints
 from evergrant.broker.runtime.broker import Broker, open_broker
@@ -393,15 +393,16 @@ async def test_an_answer_is_landed_even_if_the_database_was_away_when_it_came(
 
     async with open_broker(here.settings) as broker:
         grant = await _grant(broker)
-        write, outages = lease.update_leased, iter([True, True, False])
+        store, outages = landing._store_answer, [Unavailable(), Unavailable()]
 
-        async def flaky(*arguments: Any) -> Grant | None:
-            if next(outages, False):
-                raise Unavailable
-            return await write(*arguments)
+        async def flaky(*arguments: Any) -> bool:
+            if outages:
+                raise outages.pop()
+            return await store(*arguments)
 
-        monkeypatch.setattr(lease, "update_leased", flaky)
+        monkeypatch.setattr(landing, "_store_answer", flaky)
         landed = await refresh_grant(broker, grant.project_id, grant.id, seen_version=grant.token_version)
+    assert outages == [], "the database was never away, so this test shows nothing"
     assert landed.token_version == grant.token_version + 1
     assert works(here, here.backend.token())
     assert nothing_was_lost(here)
@@ -410,8 +411,8 @@ async def test_an_answer_is_landed_even_if_the_database_was_away_when_it_came(
 async def test_a_claimed_lease_is_handed_to_the_caller_who_waits_for_it(here: Installation) -> None:
     """The sweep and a fetch in one process must not wait for each other."""
     async with open_broker(here.settings) as broker:
-        ours = Lease.new()
-        await _take_over(broker, lease_owner=ours.owner, lease_until=database_now(30))
+        ours = new_owner()
+        await _take_over(broker, lease_owner=ours, lease_until=database_now(30))
         grant = await _grant(broker)
         app = await load_app(broker, grant.project_id, grant.app_id)
         claim = ClaimedGrant(LeasedGrant(ours, grant, 0.0, time.monotonic() + LEASE_SECONDS), app)
@@ -514,7 +515,7 @@ async def test_a_lease_that_ran_out_is_an_interrupted_refresh_until_the_next_ans
     async with open_broker(here.settings) as broker:
         await _take_over(broker, lease_owner="killed", lease_until=database_now(-1))
         grant = await _grant(broker)
-        assert (await lease.take(broker, grant.project_id, grant.id, Lease.new())) is not None
+        assert (await lease.take(broker, grant.project_id, grant.id)) is not None
         assert (await _grant(broker)).interrupted_at is not None
         await _take_over(broker, lease_owner=None, lease_until=None)
         await refresh_grant(broker, grant.project_id, grant.id, seen_version=grant.token_version)

@@ -188,8 +188,8 @@ async def test_claims_take_what_expires_first_and_never_twice(here: Installation
         await due_since(broker, ages, now=clock.now)
         first = await claim_due_grants(broker, [ClaimQuota(app, due=2, overdue=0)], now=clock.now)
         second = await claim_due_grants(broker, [ClaimQuota(app, due=2, overdue=0)], now=clock.now)
-    assert [claim.held.grant.user_id for claim in first] == ["bob", "carol"]
-    assert [claim.held.grant.user_id for claim in second] == ["alice"]
+    assert [claim.leased.grant.user_id for claim in first] == ["bob", "carol"]
+    assert [claim.leased.grant.user_id for claim in second] == ["alice"]
 
 
 async def test_what_is_about_to_expire_goes_before_what_has_been_expired_for_long(
@@ -200,7 +200,7 @@ async def test_what_is_about_to_expire_goes_before_what_has_been_expired_for_lon
         ages = {"alice": timedelta(days=3), "bob": timedelta(minutes=1), "carol": timedelta(hours=1)}
         await due_since(broker, ages, now=clock.now)
         claims = await claim_due_grants(broker, [ClaimQuota(app, due=5, overdue=1)], now=clock.now)
-    assert [claim.held.grant.user_id for claim in claims] == ["bob", "carol"]
+    assert [claim.leased.grant.user_id for claim in claims] == ["bob", "carol"]
 
 
 async def test_a_start_with_much_overdue_work_begins_slowly(crowd: Crowd, clock: Clock) -> None:

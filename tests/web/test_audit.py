@@ -313,7 +313,7 @@ def test_the_log_needs_the_permission_and_stays_in_its_project(here: Installatio
 
 def test_every_action_in_the_source_is_one_that_nobody_else_can_write() -> None:
     found = set()
-    for path in (SOURCE / "broker").glob("*.py"):
+    for path in (SOURCE / "broker").rglob("*.py"):
         if "record" in (text := path.read_text()):
             found |= set(re.findall(r'"([a-z_]+\.[a-z_]+)"', text))
     recorded = {action for action in found if not action.startswith(("evergrant.", "options."))}

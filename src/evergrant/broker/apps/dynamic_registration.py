@@ -1,4 +1,4 @@
-"""Apps that register by themselves: at the first connect, and again when their registration has come to its end.
+"""Apps that register by themselves: at the first connect, and again when their registration has ended.
 
 A registration cannot be taken back, and tokens are bound to the client that got them. So one is made only when somebody
 connects and there is none that counts, and what a browser brings never decides that one has ended.
@@ -17,7 +17,7 @@ from evergrant import clock
 from evergrant.broker.apps.apps import load_app
 from evergrant.broker.apps.health import clear_unhealthy
 from evergrant.broker.apps.provider_client import callback_url, client_document_url, provider_client, secret_slot
-from evergrant.broker.audit import record
+from evergrant.broker.audit.record import record
 from evergrant.broker.runtime.broker import Broker
 from evergrant.db import OutboundApp
 from evergrant.errors import AppNotFound, NotFound, ReauthorizationRequired, UpstreamRejected, UpstreamUnavailable
@@ -93,7 +93,7 @@ async def _register(broker: Broker, key: tuple[str, str], *, now: datetime) -> N
             return
         await clear_unhealthy(session, app.project_id, app.id, reason="registered")
         data = {"clientId": client.client_id, "redirectUri": redirect_uri, "again": bool(app.registered_redirect_uri)}
-        await record.record(session, app.project_id, "app.registered", app_id=app.id, data=data)
+        await record(session, app.project_id, "app.registered", app_id=app.id, data=data)
 
 
 async def _identity(broker: Broker, app: OutboundApp, redirect_uri: str) -> RegisteredClient:
@@ -117,7 +117,7 @@ async def _identity(broker: Broker, app: OutboundApp, redirect_uri: str) -> Regi
 
 
 async def note_refusal(broker: Broker, app: OutboundApp, error: UpstreamRejected) -> UpstreamRejected:
-    """Take note when the token endpoint no longer knows a registration of ours, and return what to tell.
+    """Note that the token endpoint no longer knows our registration, and return the error for the operator.
 
     The next connect registers anew; a refresh never does, because a new client cannot use the old one's tokens.
     """
@@ -146,7 +146,7 @@ async def note_refusal(broker: Broker, app: OutboundApp, error: UpstreamRejected
 
 
 async def verify_registration(broker: Broker, app: OutboundApp, authorization_error: str) -> None:
-    """Ask the server itself, when a browser says that the client was refused: browsers can be made to say that."""
+    """Ask the server whether it knows us, when a browser says that it does not: browsers can be made to say that."""
     if authorization_error not in GONE_AT_AUTHORIZATION or not app.registered_redirect_uri:
         return
     try:

@@ -1,4 +1,4 @@
-"""Whether a provider takes an app's registration: what is noted on the app, and told by webhooks when it changes."""
+"""App health: whether the provider accepts the app's registration, noted on the app and told to webhooks."""
 
 import logging
 
@@ -43,7 +43,7 @@ async def note_unhealthy(broker: Broker, app: OutboundApp, reason: str) -> None:
 
 
 async def note_healthy(broker: Broker, app: OutboundApp) -> None:
-    """Note that the provider takes the registration again. If the database is away, the next success notes it."""
+    """Note that the provider accepts the registration again. If the database is away, the next success notes it."""
     try:
         async with broker.database.write() as session:
             await clear_unhealthy(session, app.project_id, app.id, reason="refreshed")
@@ -52,7 +52,7 @@ async def note_healthy(broker: Broker, app: OutboundApp) -> None:
 
 
 async def clear_unhealthy(session: AsyncSession, project_id: str, app_id: str, *, reason: str) -> None:
-    """Believe an app again, in the caller's transaction.
+    """Mark an app as healthy, in the caller's transaction.
 
     `reason`: a token was `refreshed`, or the app was `updated` or `registered` anew and has yet to show itself.
     """

@@ -1,4 +1,4 @@
-"""An app towards its provider: the addresses it is known by there, and what the protocol floor needs to call it."""
+"""An app's provider as a value: addresses, client credentials and quirks, ready for calls."""
 
 from dataclasses import dataclass, field, replace
 
@@ -15,7 +15,7 @@ CALLBACK_PATH = "/v1/outbound/oauth/callback"
 
 @dataclass(frozen=True, slots=True)
 class ProviderClient:
-    """An app as the protocol floor sees it: the server with its habits, and us as its client, secret opened."""
+    """A provider and our client there: metadata, credentials with the secret opened, and quirks."""
 
     server: ServerMetadata
     client: ClientRegistration = field(repr=False)
@@ -23,7 +23,7 @@ class ProviderClient:
 
 
 def public_origin(broker: Broker, app: OutboundApp) -> str:
-    """Return the origin under which browsers make this app's trips."""
+    """Return the origin under which browsers connect this app."""
     return f"https://{app.callback_domain}" if app.callback_domain else broker.settings.public_url
 
 
@@ -58,9 +58,12 @@ def server_of(app: OutboundApp) -> ServerMetadata:
 
 
 async def provider_client(broker: Broker, app: OutboundApp, details: Values | None = None) -> ProviderClient:
-    """Open the app's secret and return what a call to its token endpoint needs.
+    """Return what calls to an app's provider need, with the app's secret opened.
 
     `details` are the connection's own values, where there is one: its shop, its data centre.
+
+    Raises:
+        CannotOpenSealed: the app's secret cannot be read.
     """
     secret = None
     if app.client_secret is not None:
@@ -75,8 +78,16 @@ async def provider_client(broker: Broker, app: OutboundApp, details: Values | No
         access_type=app.access_type,
         name=app.name,
     )
-    quirks = quirks_of(broker, app, details)
-    server = server_of(app)
+    return _filled(broker, app, client, details)
+
+
+def with_details(broker: Broker, app: OutboundApp, provider: ProviderClient, details: Values) -> ProviderClient:
+    """Return the same provider for a connection of which more is known now: `details` are all of its values."""
+    return _filled(broker, app, provider.client, details)
+
+
+def _filled(broker: Broker, app: OutboundApp, client: ClientRegistration, details: Values | None) -> ProviderClient:
+    quirks, server = quirks_of(broker, app, details), server_of(app)
     # The others are filled when they are called, and say then what they lack.
     server = replace(
         server,

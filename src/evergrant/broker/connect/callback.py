@@ -8,7 +8,7 @@ from sqlalchemy import delete, select, update
 
 from evergrant import clock
 from evergrant.broker.apps import dynamic_registration
-from evergrant.broker.apps.provider_client import ProviderClient, provider_client
+from evergrant.broker.apps.provider_client import ProviderClient, provider_client, with_details
 from evergrant.broker.apps.variables import Values, allowed_captures, details_of_user, require_variables, template_of
 from evergrant.broker.connect.authorization_requests import (
     Authorization,
@@ -74,13 +74,14 @@ async def _redeem_and_store(
     template = template_of(broker, app)
     details = {**details_of_user(template, app, request.variables), **allowed_captures(template, response.captured)}
     require_variables(template, details, "callback")
-    answer = await _redeem(broker, authorization, response, await provider_client(broker, app, details))
+    provider = with_details(broker, app, provider, details)
+    answer = await _redeem(broker, authorization, response, provider)
     details |= allowed_captures(template, answer.captured)
     require_variables(template, details, "token")
-    provider = await provider_client(broker, app, details)
+    provider = with_details(broker, app, provider, details)
     answer = await follow_up.with_lifetime(broker.http, provider.client, answer, provider.quirks)
-    told = await follow_up.context(broker.http, provider.client, answer.access_token, provider.quirks)
-    details |= allowed_captures(template, told)
+    learnt = await follow_up.context(broker.http, provider.client, answer.access_token, provider.quirks)
+    details |= allowed_captures(template, learnt)
     require_variables(template, details, "context")
     subject = await _subject(broker, authorization, provider, answer)
     return await _store_grant(broker, authorization, answer, subject, details, provider.quirks.refresh_margin)
@@ -109,11 +110,9 @@ async def _redeem(
             quirks=provider.quirks,
         )
     except UpstreamError as cause:
-        error = (
-            await dynamic_registration.note_refusal(broker, authorization.app, cause)
-            if isinstance(cause, UpstreamRejected)
-            else cause
-        )
+        error: UpstreamError = cause
+        if isinstance(cause, UpstreamRejected):
+            error = await dynamic_registration.note_refusal(broker, authorization.app, cause)
         log.warning("a code could not be redeemed", extra={"app": authorization.app.id, "error": error.message})
         code = "server_error" if isinstance(error, UpstreamRejected) else "temporarily_unavailable"
         raise ConnectFailed(error.provider_error or code, error.message) from cause

@@ -44,7 +44,7 @@ TRIP_LIFETIME = timedelta(minutes=15)
 
 @dataclass(frozen=True, kw_only=True)
 class ConnectRequest:
-    """What a backend asks for when it wants somebody connected."""
+    """A backend's request to connect somebody to an app."""
 
     app_id: str
     owner: ResourceOwner

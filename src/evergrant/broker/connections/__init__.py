@@ -1,1 +1,1 @@
-"""Connections beside their tokens: listed, uploaded, deleted and revoked."""
+"""Managing connections: listing, uploading, deleting and revoking them."""

@@ -23,7 +23,7 @@ _POLL_SECONDS = 0.1
 
 
 async def delete_token(broker: Broker, principal: Principal, grant_id: str, *, now: datetime) -> RevocationOutcome:
-    """Delete one connection, revoke it at the provider, and return what has come of that so far.
+    """Delete one connection, revoke it at the provider, and return how far the revocation has got.
 
     Raises:
         TokenNotFound: there is none with this id.
@@ -92,18 +92,18 @@ async def delete_app(broker: Broker, project_id: str, app_id: str, *, now: datet
 async def _delete(
     broker: Broker, project_id: str, *which: ColumnElement[bool], now: datetime
 ) -> dict[str, RevocationOutcome]:
-    """Delete the grants, batch by batch, and return by grant what has come of revoking them."""
+    """Delete the grants, batch by batch, and return how far each one's revocation has got."""
     outcomes: dict[str, RevocationOutcome] = {}
     first: list[Revocation] = []
     deadline = asyncio.get_running_loop().time() + IN_FLIGHT_SECONDS
-    while grants := await _read(broker, project_id, which):
+    while grants := await _read_batch(broker, project_id, which):
         if asyncio.get_running_loop().time() < deadline:
             idle = [grant for grant in grants if grant.lease_owner is None]
             if not idle:
                 await asyncio.sleep(_POLL_SECONDS)
                 continue
             grants = idle
-        rows = await _prepare(broker, project_id, grants, now=now)
+        rows = await _prepare_batch(broker, project_id, grants, now=now)
         chosen = claim_at_once(rows, now=now) if not first else []
         gone = await _delete_batch(broker, grants, rows)
         first += [row for row in chosen if row.grant_id in gone]
@@ -114,14 +114,16 @@ async def _delete(
     return outcomes | await try_at_once(broker, first)
 
 
-async def _read(broker: Broker, project_id: str, which: Sequence[ColumnElement[bool]]) -> list[Grant]:
+async def _read_batch(broker: Broker, project_id: str, which: Sequence[ColumnElement[bool]]) -> list[Grant]:
     query = select(Grant).where(Grant.project_id == project_id, *which)
     async with broker.database.read() as session:
         # Those in nobody's hands first, so that one refresh in flight does not hold up the others.
         return list(await session.scalars(query.order_by(Grant.lease_owner.is_not(None), Grant.id).limit(BATCH)))
 
 
-async def _prepare(broker: Broker, project_id: str, grants: Sequence[Grant], *, now: datetime) -> list[Revocation]:
+async def _prepare_batch(
+    broker: Broker, project_id: str, grants: Sequence[Grant], *, now: datetime
+) -> list[Revocation]:
     by_app: dict[str, list[Grant]] = {}
     for grant in grants:
         by_app.setdefault(grant.app_id, []).append(grant)
@@ -136,7 +138,7 @@ async def _prepare(broker: Broker, project_id: str, grants: Sequence[Grant], *, 
 
 
 async def _delete_batch(broker: Broker, grants: Sequence[Grant], rows: Sequence[Revocation]) -> set[str]:
-    """Delete those that are as they were read; the others hold newer tokens, and are read again."""
+    """Delete the grants that are as they were read; the others hold newer tokens, and are read again."""
     as_read = tuple_(Grant.id, Grant.token_version).in_([(grant.id, grant.token_version) for grant in grants])
     project_id = grants[0].project_id
     async with broker.database.write() as session:

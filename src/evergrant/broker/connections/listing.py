@@ -1,4 +1,4 @@
-"""What there is, without its secrets: lists of connections, and what a refresh on request answers."""
+"""Lists of connections without their secrets, and refreshing one on request."""
 
 from dataclasses import dataclass
 from datetime import datetime

@@ -1,4 +1,4 @@
-"""What users have elsewhere already, API keys and OAuth tokens: checked, sealed and stored."""
+"""Uploads: API keys and OAuth tokens that users have elsewhere already are checked, sealed and stored."""
 
 import logging
 import re
@@ -115,7 +115,7 @@ def upload_problems(app: OutboundApp, owner: ResourceOwner, *, app_type: str) ->
 
 
 async def subject_of(broker: Broker, app: OutboundApp, upload: TokenUpload, *, now: datetime) -> str:
-    """Return whom the id_token names, if it can be believed; else nobody, and the upload goes on without."""
+    """Return the subject of the upload's id_token, or an empty string where the token cannot be verified."""
     if upload.id_token is None or not app.jwks_url or not app.issuer:
         return ""
     provider = await provider_client(broker, app)
@@ -156,13 +156,13 @@ async def prepare_upload(
 
 
 def details_of(broker: Broker, app: OutboundApp, upload: TokenUpload) -> dict[str, str]:
-    """Return what the connection keeps: what was given, and what the app has for its users."""
+    """Return the variables that the connection keeps: the upload's own, and the app's for its users."""
     given = {name: value for name, value in upload.details.items() if value}
     return {**details_of_user(template_of(broker, app), app, given), **given}
 
 
 def scopes_of(app: OutboundApp, upload: TokenUpload) -> tuple[str, ...]:
-    """Return what the tokens are believed to be granted for, unless the provider says better."""
+    """Return the scopes that the tokens are assumed to have, unless the provider tells."""
     return tuple(dict.fromkeys(app.default_scopes if upload.scopes is None else upload.scopes))
 
 

@@ -32,7 +32,7 @@ class BatchItem:
 
 @dataclass(frozen=True, slots=True)
 class BatchFailure:
-    """Why nothing was stored, as far as this item is concerned."""
+    """One item's reason why nothing was stored."""
 
     upload: TokenUpload
     error: EvergrantError

@@ -25,7 +25,7 @@ from evergrant.broker.connections.upload import (
     upload_problems,
 )
 from evergrant.broker.grants.grants import ResourceOwner, new_grant_id, seal_answer
-from evergrant.broker.refresh.landing import while_database_is_away
+from evergrant.broker.refresh.landing import until_stored
 from evergrant.broker.runtime.broker import Broker
 from evergrant.broker.runtime.principal import Principal
 from evergrant.db import Grant, OutboundApp
@@ -140,7 +140,7 @@ async def _verify_and_store(
     now, margin = clock.utcnow(), provider.quirks.refresh_margin
     if answer.refresh_token is None:  # none returned keeps the old one (RFC 6749 section 6)
         answer = replace(answer, refresh_token=upload.refresh_token)
-    tokens = await while_database_is_away(
+    tokens = await until_stored(
         broker, lambda: seal_answer(broker, app.project_id, grant_id, answer, margin_seconds=margin, now=now)
     )
     scopes = answer.scopes if answer.scopes is not None else scopes_of(app, upload)
@@ -152,4 +152,4 @@ async def _verify_and_store(
             await record_upload(session, app.project_id, prepared)
         return grant
 
-    return await while_database_is_away(broker, write)
+    return await until_stored(broker, write)

@@ -24,7 +24,7 @@ MARGIN_SHARE = 0.2
 
 @dataclass(frozen=True, slots=True)
 class ResourceOwner:
-    """Whose consent it is: a user, a user in a tenant, or a tenant. Empty means "none"."""
+    """Who a grant belongs to: a user, a user in a tenant, or a tenant. Empty means "none"."""
 
     user_id: str = ""
     tenant_id: str = ""
@@ -121,7 +121,7 @@ async def seal_answer(
 
 
 def owner_problems(app: OutboundApp, owner: ResourceOwner) -> list[tuple[str, str]]:
-    """Return what keeps `owner` from connecting `app`: it may belong to one tenant."""
+    """Return the problems, by field, that keep `owner` from connecting `app`: it may belong to one tenant."""
     if app.tenant_id and owner.tenant_id != app.tenant_id:
         return [("tenantId", f"the app '{app.id}' is for one tenant only: name that tenant")]
     return []
@@ -156,7 +156,7 @@ async def save_tokens(
     resources: Sequence[str] = (),
     details: Mapping[str, str] | None = None,
 ) -> Grant:
-    """Record a new consent.
+    """Store the grant of a new consent.
 
     It takes the place of an earlier consent of the same owner to the same scopes, unless it is `pending`: then the
     earlier one stays in use until the confirmation. A refresh of the earlier one that is still under way finds its
@@ -197,7 +197,7 @@ async def save_tokens(
 
 
 async def replace_earlier(session: AsyncSession, grant: Grant) -> None:
-    """Delete the consents that `grant` takes the place of: same app, owner and scopes; and tell webhooks of it."""
+    """Delete the grants that `grant` replaces (same app, owner and scopes), and tell webhooks."""
     replaced = await session.execute(
         delete(Grant)
         .where(

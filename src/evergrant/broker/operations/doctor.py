@@ -33,7 +33,7 @@ class Finding:
 
 
 async def examine_installation(settings: Settings) -> AsyncIterator[Finding]:
-    """Look at everything that a start needs, in the order in which it would fail."""
+    """Check everything that a start needs, in the order in which it would fail."""
     yield Finding("settings", True, "read")
     catalogue: Mapping[str, Template] | None = None
     try:
@@ -88,7 +88,7 @@ async def _database(
 
 
 async def _templates(database: Database, catalogue: Mapping[str, Template]) -> Finding:
-    """Look for apps whose template is gone: what only it knew of their provider counts no more."""
+    """Find apps whose template is gone, and with it the quirks of their provider."""
     query = select(OutboundApp.template_id, OutboundApp.id).where(OutboundApp.template_id != "")
     async with database.read() as session:
         rows = (await session.execute(query.order_by(OutboundApp.id))).all()

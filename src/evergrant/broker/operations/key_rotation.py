@@ -23,7 +23,7 @@ BATCH = 200
 
 @dataclass(frozen=True, slots=True)
 class RotationProgress:
-    """How far a rotation has come."""
+    """How many values a rotation has sealed again, and how many are left."""
 
     done: int
     total: int

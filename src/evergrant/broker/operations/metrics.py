@@ -1,4 +1,4 @@
-"""What a scrape of `/metrics` gets: this process's numbers, its journal, and what the database says about the backlog.
+"""The answer to a scrape of `/metrics`: this process's numbers, its journal, and the backlog in the database.
 
 Scrapes must not hurt: the database is read at most every ten seconds, and a scrape waits for it no longer than two.
 While it is away, everything else is told all the same.
@@ -41,7 +41,7 @@ APP_LABELS = ("project", "app")
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What the database said, when, and how long it took."""
+    """Backlogs as the database told them, at which moment, and how long it took."""
 
     backlogs: list[Backlog] | None
     """None where it was away."""
@@ -135,7 +135,7 @@ class Exposition:
 
 
 class _Moment(Collector):
-    """What is looked up for a scrape."""
+    """The backlogs and the journal at the moment of a scrape."""
 
     def __init__(self, broker: Broker, reading: Reading | None) -> None:
         self._broker = broker

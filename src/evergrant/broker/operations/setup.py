@@ -26,7 +26,7 @@ BOOTSTRAP_KEY_ID = "bootstrap"
 
 @dataclass(frozen=True, slots=True)
 class InitResult:
-    """What an SDK needs. The management key is shown here and never again."""
+    """A new project and its management key, which is shown here and never again."""
 
     project_id: str
     management_key: str
@@ -45,13 +45,13 @@ async def upgrade(settings: Settings) -> None:
 
 
 def _make_private_file(path: Path) -> None:
-    """Make the SQLite file ourselves: it would be readable for everybody, and its journal gets the same mode."""
+    """Make the SQLite file for its owner alone; SQLite gives its journal the same mode."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     path.touch(mode=0o600)
 
 
 async def prepare_database(settings: Settings, *, migrate: bool = False) -> None:
-    """Do what a start does before serving: SQLite migrates by itself, PostgreSQL when told; then the bootstrap project.
+    """Prepare the database before serving: SQLite migrates by itself, PostgreSQL when told; then the bootstrap project.
 
     Raises:
         ConfigurationError, MigrationsPending: as `open_broker`.

@@ -5,7 +5,7 @@ from datetime import datetime
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 
-from evergrant.broker.audit import record
+from evergrant.broker.audit.record import record
 from evergrant.broker.runtime.broker import Broker
 from evergrant.crypto.opaque import new_id
 from evergrant.db import TrustedIssuer
@@ -54,7 +54,7 @@ async def create_issuer(
         async with broker.database.write() as session:
             session.add(row)
             await session.flush()
-            await record.record(session, project_id, "issuer.created", data={"id": row.id, "issuer": issuer})
+            await record(session, project_id, "issuer.created", data={"id": row.id, "issuer": issuer})
     except IntegrityError:
         raise AlreadyExists("The project trusts this issuer already; remove it first to change it.") from None
     return row
@@ -79,7 +79,7 @@ async def delete_issuer(broker: Broker, project_id: str, issuer_id: str) -> None
             raise NotFound(f"Project '{project_id}' has no trusted issuer '{issuer_id}'.")
         issuer = row.issuer
         await session.delete(row)
-        await record.record(session, project_id, "issuer.deleted", data={"id": issuer_id, "issuer": issuer})
+        await record(session, project_id, "issuer.deleted", data={"id": issuer_id, "issuer": issuer})
     broker.principals.clear()
 
 

@@ -1,4 +1,4 @@
-"""How much background work waits: what the metrics and `evergrant refresh status` tell of it.
+"""The backlog: how many grants wait for a background refresh, for the metrics and `evergrant refresh status`.
 
 Counting costs what the index of due grants costs, and stops at `CAP` for each app: a backlog of a million must not make
 the database busy with being counted.

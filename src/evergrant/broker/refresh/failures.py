@@ -1,16 +1,16 @@
-"""What a refresh that brought nothing leaves on its row: why, and when to try again."""
+"""Refreshes that failed: what is noted on the row, and when the next try may come."""
 
 import logging
 import random
 from datetime import timedelta
 
-from sqlalchemy import Update
-
 from evergrant import clock
 from evergrant.broker.apps import health
+from evergrant.broker.audit.record import record
 from evergrant.broker.refresh import lease
 from evergrant.broker.refresh.lease import LeasedGrant
 from evergrant.broker.runtime.broker import Broker
+from evergrant.broker.webhooks.outbox import emit_reauthorization_required
 from evergrant.db import Grant, GrantStatus, OutboundApp
 from evergrant.db.types import database_now
 from evergrant.errors import Unavailable, UpstreamRejected, UpstreamUnavailable
@@ -26,19 +26,43 @@ REJECTED_PAUSE = 1800.0
 OUR_FAULT = "evergrant could not refresh this connection; its log says why. The consent is as it was."
 
 
-def dead(held: LeasedGrant, reason: str) -> Update:
-    """Return the statement that ends a consent."""
-    return lease.releasing_update(held).values(
-        status=GrantStatus.REAUTHORIZATION_REQUIRED,
-        last_refresh_error=reason,
-        refresh_failures=Grant.refresh_failures + 1,
-        next_refresh_at=None,
+async def end_grant(broker: Broker, leased: LeasedGrant, reason: str) -> bool:
+    """End a consent that only the user can renew, and tell the audit log and webhooks; False if the row has moved on.
+
+    Raises:
+        Unavailable: the database is away; nothing is written.
+    """
+    statement = (
+        lease.releasing_update(leased)
+        .where(Grant.token_version == leased.grant.token_version)
+        .values(
+            status=GrantStatus.REAUTHORIZATION_REQUIRED,
+            last_refresh_error=reason,
+            refresh_failures=Grant.refresh_failures + 1,
+            next_refresh_at=None,
+        )
+        .returning(Grant)
     )
+    async with broker.database.write() as session:
+        grant = (await session.execute(statement)).scalar_one_or_none()
+        if grant is None:
+            return False
+        await emit_reauthorization_required(session, grant)
+        await record(
+            session,
+            grant.project_id,
+            "grant.reauthorization_required",
+            app_id=grant.app_id,
+            user_id=grant.user_id,
+            tenant_id=grant.tenant_id,
+            data={"grantId": grant.id, "reason": reason},
+        )
+    return True
 
 
-async def note_unavailable(broker: Broker, held: LeasedGrant, error: UpstreamUnavailable) -> None:
-    """Note that the provider failed, and put into the error when waiting callers may try again."""
-    failures = held.grant.refresh_failures + 1
+async def note_unavailable(broker: Broker, leased: LeasedGrant, error: UpstreamUnavailable) -> None:
+    """Note that the provider failed, and set in the error how long waiting callers shall wait."""
+    failures = leased.grant.refresh_failures + 1
     on_demand = _backoff(ON_DEMAND_PAUSE, failures)
     background = _backoff(BACKGROUND_PAUSE, failures)
     if error.provider_retry_after is not None:
@@ -46,55 +70,54 @@ async def note_unavailable(broker: Broker, held: LeasedGrant, error: UpstreamUna
         background = max(background, error.provider_retry_after)
     await write_note(
         broker,
-        lease.releasing_update(held).values(
-            last_refresh_error=error.message,
-            refresh_failures=failures,
-            refresh_not_before=database_now(on_demand),
-            next_refresh_at=clock.utcnow() + timedelta(seconds=background),
-            interrupted_at=clock.utcnow() if error.in_doubt else held.grant.interrupted_at,
-        ),
+        leased,
+        last_refresh_error=error.message,
+        refresh_failures=failures,
+        refresh_not_before=database_now(on_demand),
+        next_refresh_at=clock.utcnow() + timedelta(seconds=background),
+        interrupted_at=clock.utcnow() if error.in_doubt else leased.grant.interrupted_at,
     )
     error.retry_after = max(1, round(on_demand + 0.5))
 
 
-async def note_broken(broker: Broker, held: LeasedGrant) -> None:
-    """Let the lease go after an error of our own, a secret that does not open for example; the log has the reason.
+async def note_broken(broker: Broker, leased: LeasedGrant) -> None:
+    """Note an error of our own, a secret that does not open for example; the log has the reason.
 
     The background comes back later: what cannot be refreshed must not stay first in its queue.
     """
-    failures = held.grant.refresh_failures + 1
+    failures = leased.grant.refresh_failures + 1
     await write_note(
         broker,
-        lease.releasing_update(held).values(
-            last_refresh_error=OUR_FAULT,
-            refresh_failures=failures,
-            next_refresh_at=clock.utcnow() + timedelta(seconds=_backoff(BACKGROUND_PAUSE, failures)),
-        ),
+        leased,
+        last_refresh_error=OUR_FAULT,
+        refresh_failures=failures,
+        next_refresh_at=clock.utcnow() + timedelta(seconds=_backoff(BACKGROUND_PAUSE, failures)),
     )
 
 
-async def note_rejected(broker: Broker, held: LeasedGrant, app: OutboundApp, error: UpstreamRejected) -> None:
+async def note_rejected(broker: Broker, leased: LeasedGrant, app: OutboundApp, error: UpstreamRejected) -> None:
     """Note that the provider refuses the app: the grant is innocent, and only the operator can mend it."""
     now = clock.utcnow()
     slow = REJECTED_PAUSE * random.uniform(0.75, 1.25)  # noqa: S311 - jitter, not a secret
     await write_note(
         broker,
-        lease.releasing_update(held).values(
-            last_refresh_error=error.message,
-            refresh_failures=held.grant.refresh_failures + 1,
-            refresh_not_before=database_now(ON_DEMAND_PAUSE[1]),
-            next_refresh_at=now + timedelta(seconds=slow),
-        ),
+        leased,
+        last_refresh_error=error.message,
+        refresh_failures=leased.grant.refresh_failures + 1,
+        refresh_not_before=database_now(ON_DEMAND_PAUSE[1]),
+        next_refresh_at=now + timedelta(seconds=slow),
     )
     await health.note_unhealthy(broker, app, error.message)
     log.error("a provider refuses an app's registration", extra={"app": app.id, "project": app.project_id})
 
 
-async def write_note(broker: Broker, statement: Update) -> None:
-    """Write a note that may be lost: if the database is away, the lease runs out by itself and nothing is wrong."""
+async def write_note(broker: Broker, leased: LeasedGrant, **values: object) -> None:
+    """Release the lease with these columns changed.
+
+    The note may be lost: if the database is away, the lease runs out by itself and nothing is wrong.
+    """
     try:
-        async with broker.database.write() as session:
-            await session.execute(statement)
+        await lease.release(broker, leased, **values)
     except Unavailable:
         log.exception("could not record a refresh's outcome")
 

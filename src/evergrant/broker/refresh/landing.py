@@ -14,14 +14,13 @@ from typing import TypeVar
 from sqlalchemy import Update, bindparam, case, null, update
 
 from evergrant import clock
-from evergrant.broker.apps.quirks import quirks_of
 from evergrant.broker.apps.variables import allowed_captures, template_of
 from evergrant.broker.grants.grants import alive, lifetime, load_grant, seal_answer
 from evergrant.broker.grants.schedule import next_refresh, used_at
-from evergrant.broker.refresh.lease import LeasedGrant
+from evergrant.broker.refresh.attempt import RefreshAttempt
 from evergrant.broker.runtime.broker import Broker
 from evergrant.broker.runtime.journal import Entry
-from evergrant.db import Grant, GrantStatus, OutboundApp
+from evergrant.db import Grant, GrantStatus
 from evergrant.db.grant import GRANTS, scope_key
 from evergrant.errors import Unavailable, UpstreamUnavailable
 from evergrant.oauth2.token_response import TokenResponse
@@ -36,8 +35,8 @@ GIVE_UP_SECONDS = 300.0
 """How long a landing is tried again while the database is away. After that, the journal has it."""
 
 
-async def land(broker: Broker, app: OutboundApp, held: LeasedGrant, answer: TokenResponse, *, fetched: bool) -> Grant:
-    """Store a refresh's answer on the row whose lease is ours, and let the lease go.
+async def land(broker: Broker, attempt: RefreshAttempt, answer: TokenResponse, *, fetched: bool) -> Grant:
+    """Store a provider's answer on the row that it was asked for, and release the lease.
 
     `fetched` tells that somebody is waiting for the token, so that the grant counts as used.
 
@@ -45,13 +44,11 @@ async def land(broker: Broker, app: OutboundApp, held: LeasedGrant, answer: Toke
         UpstreamUnavailable: somebody else holds the row now and has not finished: ours was not stored.
         Unavailable: the database was away for too long; the journal lands the answer later.
     """
-    grant = held.grant
-    values = await while_database_is_away(
-        broker, lambda: _columns_to_store(broker, app, grant, answer, fetched=fetched)
-    )
-    entry = Entry(grant.project_id, grant.id, held.lease.owner, grant.token_version, values)
+    grant = attempt.grant
+    values = await until_stored(broker, lambda: _columns_to_store(broker, attempt, answer, fetched=fetched))
+    entry = Entry(grant.project_id, grant.id, attempt.leased.owner, grant.token_version, values)
     file = await asyncio.to_thread(broker.journal.write, entry)
-    landed = await while_database_is_away(broker, lambda: _store_answer(broker, entry))
+    landed = await until_stored(broker, lambda: _store_answer(broker, entry))
     await asyncio.to_thread(broker.journal.forget, file)
     if landed:
         for name, value in values.items():
@@ -67,16 +64,16 @@ async def land(broker: Broker, app: OutboundApp, held: LeasedGrant, answer: Toke
 
 
 async def _columns_to_store(
-    broker: Broker, app: OutboundApp, grant: Grant, answer: TokenResponse, *, fetched: bool
+    broker: Broker, attempt: RefreshAttempt, answer: TokenResponse, *, fetched: bool
 ) -> dict[str, object]:
-    now = clock.utcnow()
+    grant, app, now = attempt.grant, attempt.app, clock.utcnow()
     tokens = await seal_answer(
         broker,
         grant.project_id,
         grant.id,
         answer,
         fallback_expires_in=_previous_lifetime(grant),
-        margin_seconds=quirks_of(broker, app, grant.details).refresh_margin,
+        margin_seconds=attempt.provider.quirks.refresh_margin,
         now=now,
     )
     due = next_refresh(
@@ -114,12 +111,12 @@ async def _columns_to_store(
     return values
 
 
-async def correct_lifetime(broker: Broker, app: OutboundApp, landed: Grant, seconds: int) -> Grant:
-    """Note that a landed token has `seconds` left, where that was learnt afterwards. It may come to nothing."""
+async def correct_lifetime(broker: Broker, attempt: RefreshAttempt, landed: Grant, seconds: int) -> Grant:
+    """Note that a landed token has `seconds` left, where the provider told that afterwards. The note may be lost."""
     now = clock.utcnow()
-    times = lifetime(seconds, now=now, margin_seconds=quirks_of(broker, app, landed.details).refresh_margin)
+    times = lifetime(seconds, now=now, margin_seconds=attempt.provider.quirks.refresh_margin)
     due = next_refresh(
-        app,
+        attempt.app,
         times.due,
         used_at=used_at(landed),
         refreshed_at=now,
@@ -152,8 +149,8 @@ def _previous_lifetime(grant: Grant) -> int | None:
     return lived if lived > 0 else None  # an uploaded one may have ended before it came here
 
 
-async def while_database_is_away(broker: Broker, attempt: Callable[[], Awaitable[T]]) -> T:
-    """Try a write again while the database is away.
+async def until_stored(broker: Broker, attempt: Callable[[], Awaitable[T]]) -> T:
+    """Make a write, again and again while the database is away, and return what it returned.
 
     Raises:
         Unavailable: it was away for `GIVE_UP_SECONDS`.

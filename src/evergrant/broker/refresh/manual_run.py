@@ -18,7 +18,6 @@ from evergrant import clock
 from evergrant.broker.grants.schedule import is_wanted
 from evergrant.broker.projects.projects import load_project
 from evergrant.broker.refresh import lease
-from evergrant.broker.refresh.lease import Lease
 from evergrant.broker.refresh.refresh import ClaimedGrant, refresh_grant
 from evergrant.broker.refresh.sweep import ClaimQuota, claim_due_grants, refresh_or_put_off
 from evergrant.broker.runtime.broker import Broker
@@ -152,9 +151,9 @@ class ManualRun:
         claims = await (self._claim_any(app, room) if self._everything else self._claim_due(app, room))
         begun = 0
         for claim in claims:
-            key = claim.held.grant.project_id, claim.held.grant.id
+            key = claim.leased.grant.project_id, claim.leased.grant.id
             if key in self._seen:  # it could neither be refreshed nor put off, and comes back
-                await lease.release(self._broker, *key, claim.held.lease)
+                await lease.release(self._broker, claim.leased)
                 continue
             self._seen.add(key)
             self._begin(claim, endpoint)
@@ -187,17 +186,17 @@ class ManualRun:
             self._pages[key] = ids[-1]
             for grant_id in ids:
                 try:
-                    held = await lease.take(self._broker, app.project_id, grant_id, Lease.new())
+                    leased = await lease.take(self._broker, app.project_id, grant_id)
                 except Unavailable:
                     if claims:
                         return claims  # rather than leave their leases to run out
                     raise
-                if held is None:
+                if leased is None:
                     continue  # somebody is at it
-                if (held.grant.last_refresh_time or held.grant.consented_at) > self._began:
-                    await lease.release(self._broker, app.project_id, grant_id, held.lease)
+                if (leased.grant.last_refresh_time or leased.grant.consented_at) > self._began:
+                    await lease.release(self._broker, leased)
                     continue
-                claims.append(ClaimedGrant(held, app))
+                claims.append(ClaimedGrant(leased, app))
         return claims
 
     def _begin(self, claim: ClaimedGrant, endpoint: Endpoint) -> None:
@@ -213,7 +212,7 @@ class ManualRun:
         task.add_done_callback(ended)
 
     async def _refresh(self, claim: ClaimedGrant) -> None:
-        grant = claim.held.grant
+        grant = claim.leased.grant
         try:
             if self._everything:
                 await refresh_grant(

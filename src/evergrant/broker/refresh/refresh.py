@@ -19,14 +19,13 @@ from functools import partial
 from evergrant import clock
 from evergrant.broker.apps import dynamic_registration, health
 from evergrant.broker.apps.apps import load_app
-from evergrant.broker.apps.provider_client import ProviderClient, callback_url, provider_client
-from evergrant.broker.apps.quirks import quirks_of
+from evergrant.broker.apps.provider_client import callback_url, provider_client
 from evergrant.broker.grants.grants import alive, load_grant, token_slot
 from evergrant.broker.refresh import failures, lease
+from evergrant.broker.refresh.attempt import RefreshAttempt
 from evergrant.broker.refresh.landing import correct_lifetime, land
-from evergrant.broker.refresh.lease import Lease, LeasedGrant
+from evergrant.broker.refresh.lease import LeasedGrant
 from evergrant.broker.runtime.broker import Broker
-from evergrant.broker.runtime.endpoints import Endpoint
 from evergrant.db import Grant, GrantStatus, OutboundApp
 from evergrant.errors import (
     ReauthorizationRequired,
@@ -50,15 +49,13 @@ INTERRUPTED = (
     " It comes after an interrupted refresh: an earlier call ended without an answer that evergrant could read, and "
     "a new refresh token may have been lost with it."
 )
-DEAD = "grant.reauthorization_required"
-"""What the audit log calls the end of a consent."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClaimedGrant:
     """A grant whose lease the caller holds already, and its app: the background takes them in batches."""
 
-    held: LeasedGrant
+    leased: LeasedGrant
     app: OutboundApp
 
 
@@ -75,7 +72,7 @@ async def refresh_grant(
     """
     if claim is not None and broker.refreshes.is_running((project_id, grant_id)):
         # Somebody in this process is already waiting for the very lease that we hold: let them have it.
-        await lease.release(broker, project_id, grant_id, claim.held.lease)
+        await lease.release(broker, claim.leased)
         claim = None
     while True:
         flight = broker.refreshes.start(
@@ -92,79 +89,102 @@ async def refresh_grant(
 async def _refresh(
     broker: Broker, project_id: str, grant_id: str, *, seen_version: int, claim: ClaimedGrant | None
 ) -> Grant:
-    key = (project_id, grant_id)
-    held = claim.held if claim is not None else await lease.take(broker, *key, Lease.new())
+    leased = claim.leased if claim is not None else await lease.take(broker, project_id, grant_id)
     pause = POLL_SECONDS[0]
-    if held is None:
+    if leased is None:
         broker.metrics.lease_conflicts.inc()
-    while held is None:
+    while leased is None:
         grant = alive(await load_grant(broker, project_id, grant_id))
         if grant.token_version > seen_version:
             return grant
         await asyncio.sleep(pause)
         pause = min(pause * 1.5, POLL_SECONDS[1])
-        held = await lease.take(broker, *key, Lease.new())
-    grant = held.grant
+        leased = await lease.take(broker, project_id, grant_id)
+    return await _refresh_leased(broker, leased, claim.app if claim is not None else None, seen_version=seen_version)
+
+
+async def _refresh_leased(broker: Broker, leased: LeasedGrant, app: OutboundApp | None, *, seen_version: int) -> Grant:
+    """Decide by the row whether the provider is called now, and call it; without an `app`, somebody is waiting."""
+    grant = leased.grant
     if grant.token_version > seen_version or grant.status != GrantStatus.ACTIVE:
-        await lease.release(broker, *key, held.lease)
+        await lease.release(broker, leased)
         return alive(grant)
     if grant.refresh_token is None:
-        await lease.update_leased(broker, failures.dead(held, NO_WAY_TO_REFRESH), audited_as=DEAD)
+        await failures.end_grant(broker, leased, NO_WAY_TO_REFRESH)
         raise ReauthorizationRequired(NO_WAY_TO_REFRESH, last_refresh_error=NO_WAY_TO_REFRESH)
-    if held.wait_seconds > 0:
-        await lease.release(broker, *key, held.lease)
-        raise UpstreamUnavailable(grant.last_refresh_error or None, retry_after=max(1, round(held.wait_seconds + 0.5)))
-    app = claim.app if claim is not None else await load_app(broker, project_id, grant.app_id)
-    endpoint = broker.endpoints.at(quirks_of(broker, app, grant.details).fill(app.token_url))
-    await _require_late_enough(broker, app, held)
-    try:
-        endpoint.require(app.name)
-    except UpstreamUnavailable as error:
-        if endpoint is broker.endpoints.of(app):
-            await lease.release(broker, *key, held.lease)
-        else:  # the background looks at the app's endpoint before it claims, and cannot see this one
-            later = clock.utcnow() + timedelta(seconds=error.retry_after)
-            await failures.write_note(broker, lease.releasing_update(held).values(next_refresh_at=later))
-        raise
+    if leased.wait_seconds > 0:
+        await lease.release(broker, leased)
+        wait = max(1, round(leased.wait_seconds + 0.5))
+        raise UpstreamUnavailable(grant.last_refresh_error or None, retry_after=wait)
+    fetched = app is None
+    attempt = await _put_together(broker, leased, app or await load_app(broker, grant.project_id, grant.app_id))
+    await _require_late_enough(broker, attempt)
+    await _require_endpoint(broker, attempt)
     with broker.metrics.refreshes_in_flight.track_inprogress():
-        return await _call_and_land(broker, app, endpoint, held, fetched=claim is None)
+        return await _call_and_land(broker, attempt, fetched=fetched)
 
 
-async def _require_late_enough(broker: Broker, app: OutboundApp, held: LeasedGrant) -> None:
+async def _put_together(broker: Broker, leased: LeasedGrant, app: OutboundApp) -> RefreshAttempt:
+    """Put together once what every further step needs: the provider, with this connection's values filled in."""
+    try:
+        provider = await provider_client(broker, app, leased.grant.details)
+    except Exception:
+        await failures.note_broken(broker, leased)
+        broker.metrics.refreshes.labels(app.project_id, app.id, "broken").inc()
+        raise
+    endpoint = broker.endpoints.at(provider.quirks.fill(app.token_url))
+    return RefreshAttempt(leased, app, provider, endpoint)
+
+
+async def _require_late_enough(broker: Broker, attempt: RefreshAttempt) -> None:
     """Check that a provider that gives no new token before the end of the old one would give one now.
 
     Raises:
         UpstreamUnavailable: with the seconds until then. The provider is not asked: it would call that an error.
     """
-    grant = held.grant
-    margin = quirks_of(broker, app, grant.details).refresh_margin
+    grant, margin = attempt.grant, attempt.provider.quirks.refresh_margin
     if margin is None or grant.access_token is None or grant.fresh_until is None:
         return
     early = (grant.fresh_until - clock.utcnow()).total_seconds()
     if early > 0:
-        await failures.write_note(broker, lease.releasing_update(held).values(next_refresh_at=grant.fresh_until))
+        await failures.write_note(broker, attempt.leased, next_refresh_at=grant.fresh_until)
         raise UpstreamUnavailable(
-            f"{app.name} gives no new token earlier than {margin} s before the end of the current one.",
+            f"{attempt.app.name} gives no new token earlier than {margin} s before the end of the current one.",
             retry_after=max(1, round(early + 0.5)),
         )
 
 
-async def _call_and_land(
-    broker: Broker, app: OutboundApp, endpoint: Endpoint, held: LeasedGrant, *, fetched: bool
-) -> Grant:
-    grant = held.grant
+async def _require_endpoint(broker: Broker, attempt: RefreshAttempt) -> None:
+    """Check that the token endpoint may be called.
+
+    Raises:
+        UpstreamUnavailable: it has failed again and again; with the seconds until the next try.
+    """
+    try:
+        attempt.endpoint.require(attempt.app.name)
+    except UpstreamUnavailable as error:
+        if attempt.endpoint is broker.endpoints.of(attempt.app):
+            await lease.release(broker, attempt.leased)
+        else:  # the background looks at the app's endpoint before it claims, and cannot see this one
+            later = clock.utcnow() + timedelta(seconds=error.retry_after)
+            await failures.write_note(broker, attempt.leased, next_refresh_at=later)
+        raise
+
+
+async def _call_and_land(broker: Broker, attempt: RefreshAttempt, *, fetched: bool) -> Grant:
+    grant, app, leased = attempt.grant, attempt.app, attempt.leased
     outcome = "broken"
     try:
-        provider, answer = await _call_provider(broker, app, endpoint, held)
+        answer = await _call_provider(broker, attempt)
         outcome = "refreshed"
     except ReauthorizationRequired as error:
         outcome = "reauthorization_required"
-        return await _on_invalid_grant(broker, held, error)
+        return await _on_invalid_grant(broker, leased, error)
     except UpstreamRejected as error:
         outcome = "rejected"
-        told = await dynamic_registration.note_refusal(broker, app, error)
-        await failures.note_rejected(broker, held, app, told)
-        raise told from error
+        rejection = await dynamic_registration.note_refusal(broker, app, error)
+        await failures.note_rejected(broker, leased, app, rejection)
+        raise rejection from error
     except _LeaseLost:
         outcome = "lease_lost"
         current = alive(await load_grant(broker, grant.project_id, grant.id))
@@ -173,19 +193,19 @@ async def _call_and_land(
         raise UpstreamUnavailable("Another process is refreshing this connection.", retry_after=1) from None
     except UpstreamUnavailable as error:
         outcome = "in_doubt" if error.in_doubt else "unavailable"
-        await failures.note_unavailable(broker, held, error)
+        await failures.note_unavailable(broker, leased, error)
         raise
     except Exception:
-        await failures.note_broken(broker, held)
+        await failures.note_broken(broker, leased)
         raise
     finally:
         broker.metrics.refreshes.labels(grant.project_id, grant.app_id, outcome).inc()
-        broker.metrics.breaker_is(endpoint.url, is_open=endpoint.is_open)
-    usual = follow_up.with_usual_lifetime(answer, provider.quirks)
-    landed = await land(broker, app, held, usual, fetched=fetched)
+        broker.metrics.breaker_is(attempt.endpoint.url, is_open=attempt.endpoint.is_open)
+    client, quirks = attempt.provider.client, attempt.provider.quirks
+    landed = await land(broker, attempt, follow_up.with_usual_lifetime(answer, quirks), fetched=fetched)
     if answer.expires_in is None:
-        seconds = await follow_up.introspected(broker.http, provider.client, answer.access_token, provider.quirks)
-        landed = landed if seconds is None else await correct_lifetime(broker, app, landed, seconds)
+        seconds = await follow_up.introspected(broker.http, client, answer.access_token, quirks)
+        landed = landed if seconds is None else await correct_lifetime(broker, attempt, landed, seconds)
     if app.unhealthy_since is not None:
         await health.note_healthy(broker, app)
     return landed
@@ -195,21 +215,18 @@ class _LeaseLost(Exception):
     """The lease was over before the provider was called: somebody else may be calling it."""
 
 
-async def _call_provider(
-    broker: Broker, app: OutboundApp, endpoint: Endpoint, held: LeasedGrant
-) -> tuple[ProviderClient, TokenResponse]:
-    """Call the provider. No database connection is held meanwhile."""
-    grant = held.grant
-    assert grant.refresh_token is not None  # noqa: S101 - _refresh has looked; this tells the type checker
-    provider = await provider_client(broker, app, grant.details)
+async def _call_provider(broker: Broker, attempt: RefreshAttempt) -> TokenResponse:
+    """Send the refresh token to the provider and return its answer. No database connection is held meanwhile."""
+    grant, app, provider = attempt.grant, attempt.app, attempt.provider
+    assert grant.refresh_token is not None  # noqa: S101 - _refresh_leased has looked; this tells the type checker
     slot = token_slot(grant.project_id, grant.id, "refresh_token")
     refresh_token = await broker.vault.open(slot, grant.refresh_token)
-    is_late = held.ends - time.monotonic() < CALL_SECONDS * CALL_MARGIN
-    if is_late and await lease.renew(broker, grant.project_id, grant.id, held.lease) is None:
+    is_late = attempt.leased.ends - time.monotonic() < CALL_SECONDS * CALL_MARGIN
+    if is_late and await lease.renew(broker, attempt.leased) is None:
         raise _LeaseLost  # this process was slow or stood still: the token that it holds may be spent already
     try:
-        async with endpoint.call(name=app.name), asyncio.timeout(CALL_SECONDS):
-            return provider, await token_endpoint.refresh(
+        async with attempt.endpoint.call(name=app.name), asyncio.timeout(CALL_SECONDS):
+            return await token_endpoint.refresh(
                 broker.http,
                 provider.server,
                 provider.client,
@@ -223,15 +240,13 @@ async def _call_provider(
         raise UpstreamUnavailable(f"{app.name} did not answer within {CALL_SECONDS:.0f} s.", in_doubt=True) from None
 
 
-async def _on_invalid_grant(broker: Broker, held: LeasedGrant, error: ReauthorizationRequired) -> Grant:
-    """Handle `invalid_grant`: if the stored token has moved meanwhile, it was only our copy that was spent."""
-    grant = held.grant
+async def _on_invalid_grant(broker: Broker, leased: LeasedGrant, error: ReauthorizationRequired) -> Grant:
+    """End the consent, unless the stored token has moved meanwhile: then it was only our copy that was spent."""
+    grant = leased.grant
     text = str(error.details.get("lastRefreshError") or error.message)
     if grant.interrupted_at is not None:
         text = f"{text.removesuffix(CONNECT_AGAIN)}{INTERRUPTED}{CONNECT_AGAIN}"
-    still_ours = failures.dead(held, text).where(Grant.token_version == grant.token_version)
-    dead = await lease.update_leased(broker, still_ours, audited_as=DEAD)
-    if dead is not None:
+    if await failures.end_grant(broker, leased, text):
         log.warning("a consent is dead", extra={"grant": grant.id, "app": grant.app_id, "project": grant.project_id})
         raise ReauthorizationRequired(text, last_refresh_error=text) from error
     return alive(await load_grant(broker, grant.project_id, grant.id))

@@ -18,7 +18,7 @@ from sqlalchemy.sql.expression import tuple_
 
 from evergrant.broker.grants.schedule import is_wanted, next_refresh, refreshed_at, used_at
 from evergrant.broker.refresh import lease
-from evergrant.broker.refresh.lease import LEASE_SECONDS, Lease, LeasedGrant
+from evergrant.broker.refresh.lease import LEASE_SECONDS, LeasedGrant, new_owner
 from evergrant.broker.refresh.refresh import ClaimedGrant, refresh_grant
 from evergrant.broker.runtime.broker import Broker
 from evergrant.db import Grant, GrantStatus, OutboundApp
@@ -71,30 +71,30 @@ async def due_apps(broker: Broker, *, now: datetime) -> list[DueApp]:
 
 async def claim_due_grants(broker: Broker, wanted: Sequence[ClaimQuota], *, now: datetime) -> list[ClaimedGrant]:
     """Take the leases of due grants, in one short transaction; of each app those that expire first."""
-    held: list[tuple[LeasedGrant, OutboundApp]] = []
+    leased: list[tuple[LeasedGrant, OutboundApp]] = []
     long_ago = now - OVERDUE
     async with broker.database.write_bare() as connection:
         for one in wanted:
             for since, until, limit in ((long_ago, now, one.due), (None, long_ago, one.overdue)):
                 if limit > 0:
                     rows = await _claim_of_app(connection, one.app, since=since, until=until, limit=limit)
-                    held += [(row, one.app) for row in rows]
-    return [ClaimedGrant(row, app) for row, app in held]
+                    leased += [(row, one.app) for row in rows]
+    return [ClaimedGrant(row, app) for row, app in leased]
 
 
 async def _claim_of_app(
     connection: AsyncConnection, app: OutboundApp, *, since: datetime | None, until: datetime, limit: int
 ) -> list[LeasedGrant]:
-    held_by_us = Lease.new()
+    owner = new_owner()
     limits = {"until": until, "most": limit} | ({} if since is None else {"since": since})
     asked_at = time.monotonic()
     found = await connection.execute(
         _claiming(overdue=since is None),
-        {"holder": held_by_us.owner, "project": app.project_id, "app": app.id, **limits},
+        {"holder": owner, "project": app.project_id, "app": app.id, **limits},
     )
     rows = [dict(row) for row in found.mappings()]
-    held = (LeasedGrant.of(held_by_us, at=row.pop("at"), grant=Grant(**row), asked_at=asked_at) for row in rows)
-    return sorted(held, key=due_at)
+    leased = (LeasedGrant.of(owner, at=row.pop("at"), grant=Grant(**row), asked_at=asked_at) for row in rows)
+    return sorted(leased, key=due_at)
 
 
 @lru_cache
@@ -126,15 +126,15 @@ def _claiming(*, overdue: bool) -> Update:
     )
 
 
-def due_at(held: LeasedGrant) -> datetime:
+def due_at(leased: LeasedGrant) -> datetime:
     """Return when a claimed grant fell due."""
-    assert held.grant.next_refresh_at is not None  # noqa: S101 - it was claimed because of it
-    return held.grant.next_refresh_at
+    assert leased.grant.next_refresh_at is not None  # noqa: S101 - it was claimed because of it
+    return leased.grant.next_refresh_at
 
 
 async def refresh_claimed(broker: Broker, claim: ClaimedGrant, *, now: datetime) -> None:
     """Refresh one claimed grant, or put it off. Whatever goes wrong is on its row and in the log, and stops nothing."""
-    grant = claim.held.grant
+    grant = claim.leased.grant
     try:
         await refresh_or_put_off(broker, claim, now=now)
     except EvergrantError as error:
@@ -149,7 +149,7 @@ async def refresh_or_put_off(broker: Broker, claim: ClaimedGrant, *, now: dateti
     Raises:
         EvergrantError: as `refresh_grant`.
     """
-    grant = claim.held.grant
+    grant = claim.leased.grant
     if not is_wanted(claim.app, grant, idle_after=broker.settings.idle_after, now=now):
         await _put_off(broker, claim, now=now)
         return False
@@ -158,7 +158,7 @@ async def refresh_or_put_off(broker: Broker, claim: ClaimedGrant, *, now: dateti
 
 
 async def _put_off(broker: Broker, claim: ClaimedGrant, *, now: datetime) -> None:
-    grant = claim.held.grant
+    grant = claim.leased.grant
     later = next_refresh(
         claim.app,
         grant.fresh_until,
@@ -167,4 +167,4 @@ async def _put_off(broker: Broker, claim: ClaimedGrant, *, now: datetime) -> Non
         idle_after=broker.settings.idle_after,
         now=now,
     )
-    await lease.update_leased(broker, lease.releasing_update(claim.held).values(next_refresh_at=later))
+    await lease.release(broker, claim.leased, next_refresh_at=later)

@@ -43,7 +43,7 @@ FORCE_COALESCES_SECONDS = 3.0
 
 @dataclass(frozen=True, slots=True)
 class FetchRequest:
-    """What a fetch asks for."""
+    """A request for a token: which app, whose connection, which scopes."""
 
     app_id: str
     owner: ResourceOwner
@@ -121,7 +121,7 @@ async def _check_policies(broker: Broker, principal: Principal, wanted: FetchReq
 
 
 async def _record_disclosure(broker: Broker, project_id: str, view: GrantView) -> None:
-    """Write down who saw a refresh token, before they do: it outlives every access token that was handed out."""
+    """Record who is given a refresh token, before they get it: it outlives every access token."""
     async with broker.database.write() as session:
         await record(
             session,
@@ -149,7 +149,7 @@ def _is_good_enough(view: GrantView, wanted: FetchRequest, *, now: datetime) -> 
 
 
 def _lives(view: GrantView, seconds: int, *, now: datetime) -> bool:
-    """Tell whether there is an access token that still works `seconds` from now."""
+    """Tell whether the access token still works `seconds` from now."""
     if view.access_token is None:
         return False
     return view.expires_at is None or now + timedelta(seconds=seconds) < view.expires_at
