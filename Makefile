@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 UV_COMPILE := $(BIN)/uv --no-config pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" $(UPGRADE)
 
-.PHONY: help demo test check format bench soak catalog-audit catalog-table lock clean
+.PHONY: help demo test check format bench soak catalog-audit catalog-table pictures lock clean
 
 help: ## Show what there is
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ catalog-audit: $(VENV)/.installed-dev ## Compare the app library with what publi
 
 catalog-table: $(VENV)/.installed-dev ## Write docs/providers.md anew, from the entries and the last audit
 	$(BIN)/python -m scripts.provider_table
+
+pictures: $(VENV)/.installed-dev ## Take the README's pictures anew (needs Chromium, and the demo's two ports)
+	$(BIN)/python -m scripts.pictures
 
 lock: $(VENV)/.uv ## Resolve the locks again; UPGRADE=--upgrade takes newer releases
 	$(UV_COMPILE) --output-file requirements.lock pyproject.toml
