@@ -1,5 +1,6 @@
 """The pages in docs/: what they name exists, and what exists is named."""
 
+import pydoc
 import re
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,10 @@ from evergrant.settings import PREFIX, Settings
 from evergrant.web.app import create_app
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_a_page_links_only_to_what_is_there(page: Path) -> None:
     for target in re.findall(r"\]\((?!https?://)([^)]+)\)", page.read_text()):
         path, _, anchor = target.partition("#")
@@ -122,7 +123,7 @@ def test_every_field_of_the_app_library_is_documented() -> None:
     assert names - rows_of("catalogue.md") == set()
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_a_page_names_only_calls_that_exist(page: Path, openapi: dict[str, Any]) -> None:
     calls = {(method.upper(), path) for path, item in openapi["paths"].items() for method in item}
     for method, path in re.findall(r"`(GET|POST|PUT|PATCH|DELETE) (/?[^`\s?]+)`", page.read_text()):
@@ -149,3 +150,31 @@ def test_the_fetch_page_says_what_to_do_about_each_status() -> None:
         assert re.search(rf"^\| {status} ", page, flags=re.MULTILINE), status
     codes = {kind.code for kind in vars(errors).values() if isinstance(kind, type) and hasattr(kind, "code")}
     assert set(re.findall(r"E\d{6}", page)) <= codes
+
+
+def code_names_of_the_glossary() -> list[str]:
+    rows = re.findall(r"^\|.*\| (`.*`) \|$", (ROOT / "docs/glossary.md").read_text(), flags=re.MULTILINE)
+    return [name for cell in rows for name in re.findall(r"`([^`]+)`", cell)]
+
+
+def is_in_the_code(name: str) -> bool:
+    return (ROOT / name).exists() if "/" in name else pydoc.locate(f"evergrant.{name}") is not None
+
+
+def test_the_code_has_every_name_that_the_glossary_says_it_has() -> None:
+    names = code_names_of_the_glossary()
+    assert len(names) > 40
+    assert [name for name in names if not is_in_the_code(name)] == []
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs/decisions").glob("0*.md")), ids=lambda page: page.stem)
+def test_a_decision_names_only_files_that_exist(page: Path) -> None:
+    named = re.findall(r"`([a-z0-9_]+/[a-z0-9_/]*(?:\.py)?)`", page.read_text())
+    assert named
+    assert [name for name in named if not any((root / name).exists() for root in (ROOT, ROOT / "src/evergrant"))] == []
+
+
+def test_a_name_that_the_code_has_not_would_be_noticed() -> None:
+    assert not is_in_the_code("db.grant.Consent")
+    assert not is_in_the_code("broker.trips")
+    assert not is_in_the_code("tests/services")

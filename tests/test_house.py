@@ -43,7 +43,7 @@ def lines_of_shell(text: str) -> Iterator[str]:
 
 
 def documented_commands() -> list[str]:
-    pages = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    pages = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
     lines = [line for page in pages for line in lines_of_shell(page.read_text())]
     lines += [shlex.join(["evergrant", *service["command"]]) for service in OURS.values()]
     exec_forms = re.findall(r"^CMD (\[.*\])$", (ROOT / "Dockerfile").read_text(), flags=re.MULTILINE)
@@ -79,10 +79,12 @@ def test_a_misspelt_command_would_be_noticed() -> None:
     assert unknown_words("evergrant sevre") == ["sevre"]
 
 
-def test_every_make_target_in_the_readme_exists() -> None:
+def test_every_make_target_in_the_readme_and_the_contributing_guide_exists() -> None:
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
-    lines = lines_of_shell((ROOT / "README.md").read_text())
-    assert {match[1] for line in lines if (match := re.match(r"make ([a-z]+)", line))} <= targets
+    named = set()
+    for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md"):
+        named |= {match[1] for line in lines_of_shell(page.read_text()) if (match := re.match(r"make ([a-z]+)", line))}
+    assert named <= targets
 
 
 def test_every_setting_is_in_the_example_environment_and_no_other() -> None:
@@ -191,6 +193,36 @@ async def test_an_upgrade_lets_a_key_that_may_do_everything_do_so_still(tmp_path
             rows = await connection.execute(select(ManagementKey.id, ManagementKey.permissions))
             assert {row.id: row.permissions for row in rows} == {"all": sorted(ALL_PERMISSIONS), "less": less}
         await engine.dispose()
+
+
+def test_the_workflow_runs_what_has_to_pass_on_every_python_that_is_promised() -> None:
+    (job,) = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())["jobs"].values()
+    promised = re.findall(r"Python :: (3\.\d+)", "\n".join(PROJECT["project"]["classifiers"]))
+    assert job["strategy"]["matrix"]["python"] == promised
+    assert f">={promised[0]}" == PROJECT["project"]["requires-python"]
+    assert job["steps"][-1] == {"run": ".ci/run"}
+    assert job["env"]["PYTHON"].startswith("python${{"), "the Makefile reads PYTHON"
+
+
+def test_the_hooks_before_a_commit_are_tools_that_the_lock_pins() -> None:
+    repositories = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    assert {repository["repo"] for repository in repositories} == {"local"}, "nothing is fetched from elsewhere"
+    entries = [hook["entry"].split()[0] for repository in repositories for hook in repository["hooks"]]
+    tools = {entry.removeprefix(".venv/bin/") for entry in entries}
+    assert tools == {"ruff", "mypy"}
+    assert tools <= set(re.findall(r"^([a-z0-9.-]+)==", (ROOT / LOCKS[-1]).read_text(), flags=re.MULTILINE))
+
+
+@pytest.mark.parametrize(
+    "form", sorted((ROOT / ".github/ISSUE_TEMPLATE").glob("[!c]*.yml")), ids=lambda form: form.stem
+)
+def test_an_issue_form_is_one(form: Path) -> None:
+    body = yaml.safe_load(form.read_text())["body"]
+    ids = [field["id"] for field in body if field["type"] != "markdown"]
+    assert ids
+    assert len(ids) == len(set(ids))
+    for field in body:
+        assert field["attributes"].get("label") or field["attributes"]["value"]
 
 
 def test_the_changelog_speaks_of_this_version() -> None:

@@ -29,7 +29,8 @@ class Block(NamedTuple):
 
 
 BLOCKS = [Block(*match) for match in re.findall(r"```(\w*)\n(.*?)```\n", README, flags=re.DOTALL)]
-MAKE_TARGETS = "make demo     # evergrant, a practice provider and a guide through both, on this machine\n"
+FIRST_COMMANDS = "git clone ADDRESS_OF_THIS_REPOSITORY evergrant\ncd evergrant\n"
+HEAVIEST_PICTURE = 200_000
 NOT_RUN_HERE = {
     "python3 -m venv .venv\n. .venv/bin/activate\npip install .\n": "fetches packages; test_house.py builds the wheel",
     "cp .env.example .env\ndocker compose up\n": "needs a container engine; test_house.py reads the compose file",
@@ -39,7 +40,7 @@ SERVE = Block("sh", "evergrant serve\n")
 
 
 def is_executable(block: Block) -> bool:
-    return block.language in ("sh", "python") and not block.text.startswith(MAKE_TARGETS)
+    return block.language in ("sh", "python") and not block.text.startswith(FIRST_COMMANDS)
 
 
 def with_shortened_line_ends(text: str) -> str:
@@ -55,12 +56,22 @@ def test_every_fenced_block_says_its_language() -> None:
 
 
 def test_make_knows_what_the_readme_says_about_it() -> None:
-    (block,) = [block for block in BLOCKS if block.text.startswith(MAKE_TARGETS)]
-    commands = with_shortened_line_ends(block.text).splitlines()
-    assert commands == ["make demo", "make test", "make check"]
+    (block,) = [block for block in BLOCKS if block.text.startswith(FIRST_COMMANDS)]
+    assert BLOCKS.index(block) == 0, "these are the first commands that a newcomer sees"
+    commands = with_shortened_line_ends(block.text.removeprefix(FIRST_COMMANDS)).splitlines()
+    assert commands == ["make demo", "make test"]
     for command in commands:
         plan = subprocess.run([*shlex.split(command), "-n"], cwd=ROOT, capture_output=True, text=True, check=True)
         assert plan.stdout.strip(), command
+
+
+def test_every_picture_is_in_the_repository_described_in_words_and_light() -> None:
+    pictures = [dict(re.findall(r'(\w+)="([^"]*)"', tag)) for tag in re.findall(r"<img ([^>]*)>", README)]
+    assert [picture["src"] for picture in pictures] == ["docs/images/consent.png", "docs/images/guide.png"]
+    for picture in pictures:
+        assert len(picture["alt"].split()) > 10, picture["src"]
+        assert (ROOT / picture["src"]).stat().st_size <= HEAVIEST_PICTURE, picture["src"]
+    assert re.findall(r"!\[", README) == []
 
 
 class Quickstart:
