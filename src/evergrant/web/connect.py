@@ -12,8 +12,8 @@ from evergrant.broker.apps import variables
 from evergrant.broker.apps.provider_client import CALLBACK_PATH
 from evergrant.broker.audit.record import Actor, actor
 from evergrant.broker.connect.authorization_requests import Authorization, described_scopes, failure_url
-from evergrant.broker.connect.callback import complete_connect
-from evergrant.broker.connect.start import cancel_connect, find_by_state, find_by_ticket, leave_for_provider
+from evergrant.broker.connect.callback import complete_connect, find_by_state
+from evergrant.broker.connect.start import cancel_connect, find_by_ticket, leave_for_provider
 from evergrant.broker.runtime.broker import Broker
 from evergrant.catalog.template import Variable
 from evergrant.errors import AppNotFound, ConnectFailed, EvergrantError

@@ -1,4 +1,4 @@
-"""The end of a connect trip: the provider's answer becomes a grant, and the application may confirm it."""
+"""The second half of a connect trip: the provider's answer becomes a grant, which the application may confirm."""
 
 import logging
 from collections.abc import Mapping
@@ -12,6 +12,8 @@ from evergrant.broker.apps.provider_client import ProviderClient, provider_clien
 from evergrant.broker.apps.variables import Values, allowed_captures, details_of_user, require_variables, template_of
 from evergrant.broker.connect.authorization_requests import (
     Authorization,
+    finish_request,
+    load_authorization,
     record_connect,
     record_connect_failure,
     verifier_slot,
@@ -28,7 +30,7 @@ from evergrant.broker.grants.grants import (
 )
 from evergrant.broker.runtime.broker import Broker
 from evergrant.broker.runtime.principal import Principal
-from evergrant.crypto.opaque import digest, new_opaque
+from evergrant.crypto.opaque import digest, equal, new_opaque
 from evergrant.db import AuthorizationRequest, Grant, GrantStatus
 from evergrant.errors import ConnectFailed, EvergrantError, NotFound, UpstreamError, UpstreamRejected
 from evergrant.oauth2 import follow_up, token_endpoint
@@ -40,6 +42,29 @@ log = logging.getLogger(__name__)
 
 CONFIRMATION_LIFETIME = timedelta(minutes=15)
 """How long the application's backend may take to confirm who came back."""
+
+
+async def find_by_state(broker: Broker, state: str, *, browser: str, now: datetime) -> Authorization:
+    """Return the authorization that a callback belongs to, and use its state up.
+
+    Raises:
+        ConnectFailed: the state is unknown, used or expired, or this is not the browser that left. Nothing is used up
+            by somebody else's browser.
+    """
+    query = select(AuthorizationRequest).where(AuthorizationRequest.state_digest == digest(state))
+    async with broker.database.read() as session:
+        request = (await session.execute(query)).scalar_one_or_none() if state else None
+    if request is None:
+        raise ConnectFailed("invalid_state", "This answer belongs to no connection that was started here.")
+    if request.browser_digest is None or not equal(request.browser_digest, digest(browser)):
+        await record_connect_failure(broker, request, "browser_mismatch")
+        raise ConnectFailed(
+            "browser_mismatch",
+            "The connection was started in another browser. Start again in this one, with cookies on.",
+        )
+    if await finish_request(broker, request, now=now) is None:
+        raise ConnectFailed("state_used", "This answer was used already.")
+    return await load_authorization(broker, request)
 
 
 async def complete_connect(

@@ -32,7 +32,7 @@ from evergrant.broker.grants.grants import ResourceOwner, owner_problems
 from evergrant.broker.projects.projects import check_redirect_url, load_project
 from evergrant.broker.runtime.broker import Broker
 from evergrant.broker.runtime.principal import Permission, Principal
-from evergrant.crypto.opaque import digest, equal, new_opaque
+from evergrant.crypto.opaque import digest, new_opaque
 from evergrant.db import AuthorizationRequest, OutboundApp, Project
 from evergrant.errors import ConnectFailed, InvalidValue
 from evergrant.oauth2.authorization import CodeVerifier, authorization_url
@@ -222,26 +222,3 @@ async def cancel_connect(broker: Broker, authorization: Authorization, *, now: d
         raise ConnectFailed("ticket_used", "This link was used already. Go back to the application and start again.")
     await record_connect_failure(broker, authorization.request, "access_denied")
     return failure_url(authorization, ConnectFailed("access_denied", "The user cancelled."))
-
-
-async def find_by_state(broker: Broker, state: str, *, browser: str, now: datetime) -> Authorization:
-    """Return the authorization that a callback belongs to, and use its state up.
-
-    Raises:
-        ConnectFailed: the state is unknown, used or expired, or this is not the browser that left. Nothing is used up
-            by somebody else's browser.
-    """
-    query = select(AuthorizationRequest).where(AuthorizationRequest.state_digest == digest(state))
-    async with broker.database.read() as session:
-        request = (await session.execute(query)).scalar_one_or_none() if state else None
-    if request is None:
-        raise ConnectFailed("invalid_state", "This answer belongs to no connection that was started here.")
-    if request.browser_digest is None or not equal(request.browser_digest, digest(browser)):
-        await record_connect_failure(broker, request, "browser_mismatch")
-        raise ConnectFailed(
-            "browser_mismatch",
-            "The connection was started in another browser. Start again in this one, with cookies on.",
-        )
-    if await finish_request(broker, request, now=now) is None:
-        raise ConnectFailed("state_used", "This answer was used already.")
-    return await load_authorization(broker, request)
