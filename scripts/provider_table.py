@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from evergrant.catalog.loader import load_catalogue
-from evergrant.catalog.template import Template, TokenResponseShape
+from evergrant.catalog.template import Template
+from evergrant.oauth2.quirks import ResponseShape
 
 PAGE = Path(__file__).parents[1] / "docs" / "providers.md"
 RESULT = Path(__file__).with_name("catalog_audit.json")
@@ -144,7 +145,7 @@ def _habits(entry: Template) -> Iterator[str]:
         yield f"token request adds {', '.join(sorted({*entry.token_params, *entry.refresh_params}))}"
     if entry.token_request_headers:
         yield "own headers"
-    if entry.token_response != TokenResponseShape():
+    if entry.token_response != ResponseShape():
         yield "own form of answer"
     if entry.default_expires_in is not None:
         never = entry.default_expires_in == "never"

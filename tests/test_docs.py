@@ -11,7 +11,8 @@ from evergrant import errors
 from evergrant.broker.audit.log import OWN_ACTIONS
 from evergrant.broker.runtime.principal import Permission
 from evergrant.broker.webhooks.outbox import EventType
-from evergrant.catalog.template import Template, Variable
+from evergrant.catalog.template import Template
+from evergrant.catalog.variable import Variable
 from evergrant.settings import PREFIX, Settings
 from evergrant.web.app import create_app
 

@@ -15,11 +15,10 @@ from joserfc import jwt
 from joserfc.jwk import ECKey, OctKey, RSAKey
 from pydantic import SecretStr
 
-from evergrant.catalog.template import Hook
 from evergrant.errors import ConnectFailed, ReauthorizationRequired, UpstreamRejected, UpstreamUnavailable
 from evergrant.oauth2.authorization import AuthorizationResponse, CodeVerifier, authorization_url
 from evergrant.oauth2.hooks import HOOKS
-from evergrant.oauth2.quirks import Capture, Quirks, ResponseShape, TokenExchange, from_json, to_json
+from evergrant.oauth2.quirks import Capture, HookName, Quirks, ResponseShape, TokenExchange, from_json, to_json
 from evergrant.oauth2.registration import ClientRegistration, ServerMetadata
 from evergrant.oauth2.token_endpoint import exchange_code, refresh
 from evergrant.oauth2.token_response import TokenResponse
@@ -283,7 +282,7 @@ async def test_apples_client_secret_is_signed_for_each_request(trial: Trial, clo
 
 
 def test_every_hook_of_the_catalogue_exists() -> None:
-    assert set(HOOKS) == set(get_args(Hook))
+    assert set(HOOKS) == set(get_args(HookName))
 
 
 # the answer

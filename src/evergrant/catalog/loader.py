@@ -4,6 +4,7 @@ A file of providers describes one, whose id is the file's name; or a family: wha
 the top, and each adds its id and what is its own.
 """
 
+import dataclasses
 import difflib
 import functools
 import importlib.resources
@@ -15,9 +16,11 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from evergrant.catalog import template as models
-from evergrant.catalog.template import DcrPreset, Template
+from evergrant.catalog.template import ApiKey, DcrPreset, Template
+from evergrant.catalog.validation import problems_of
+from evergrant.catalog.variable import Variable
 from evergrant.errors import ConfigurationError
+from evergrant.oauth2.quirks import ContextRequest, ResponseShape, RevocationStyle, TokenExchange
 
 Entry = TypeVar("Entry", bound=BaseModel)
 Members = dict[str, Any]
@@ -37,7 +40,7 @@ def load_catalogue(folder: Path | None = None) -> Mapping[str, Template]:
     if not folder.is_dir():
         raise ConfigurationError(f"EVERGRANT_CATALOG_DIR: {folder} is not a folder: make it, or unset the variable")
     found = _read(folder, _built_in_members())
-    own = {key: _entry(where, members, Template) for key, (where, members) in found.items()}
+    own = {key: _template(where, members) for key, (where, members) in found.items()}
     return dict(sorted({**_built_in(), **own}.items()))
 
 
@@ -49,7 +52,7 @@ def check_file(path: Path) -> list[str]:
     """
     bases = _built_in_members()
     found = {members["id"]: (where, _extended(where, members, bases)) for where, members in _entries(path)}
-    return [_entry(where, members, Template).id for where, members in found.values()]
+    return [_template(where, members).id for where, members in found.values()]
 
 
 @functools.cache
@@ -67,7 +70,7 @@ def dcr_presets() -> Mapping[str, DcrPreset]:
 @functools.cache
 def _built_in() -> Mapping[str, Template]:
     entries = _read(_package("providers"), {})
-    return {key: _entry(where, members, Template) for key, (where, members) in sorted(entries.items())}
+    return {key: _template(where, members) for key, (where, members) in sorted(entries.items())}
 
 
 @functools.cache
@@ -151,6 +154,13 @@ def _tables(*values: object) -> bool:
     return all(isinstance(value, dict) for value in values)
 
 
+def _template(where: str, members: Members) -> Template:
+    template = _entry(where, members, Template)
+    if problems := problems_of(template):
+        raise ConfigurationError(f"catalogue, {where}: {'; '.join(problems)}")
+    return template
+
+
 def _entry(where: str, members: Members, model: type[Entry]) -> Entry:
     try:
         return model.model_validate(members)
@@ -162,7 +172,7 @@ def _entry(where: str, members: Members, model: type[Entry]) -> Entry:
 def _problem(found: Members) -> str:
     message = str(found["msg"]).removeprefix("Value error, ")
     path = ".".join(str(part) for part in found["loc"])
-    if found["type"] == "extra_forbidden":
+    if found["type"] in ("extra_forbidden", "unexpected_keyword_argument"):  # of a model, of a dataclass
         message = f"there is no such field{_meant(str(found['loc'][-1]), _FIELDS)}"
     elif found["type"] == "missing":
         message = "is required"
@@ -174,9 +184,11 @@ def _meant(word: object, known: Mapping[str, object] | frozenset[str]) -> str:
     return f"; did you mean {close[0]}?" if close else ""
 
 
+_MODELS = (Template, Variable, ApiKey, DcrPreset)
+_SHAPES = (ResponseShape, TokenExchange, ContextRequest, RevocationStyle)
 _FIELDS = frozenset(
-    field.alias or name
-    for model in vars(models).values()
-    if isinstance(model, type) and issubclass(model, BaseModel)
-    for name, field in model.model_fields.items()
-) | {"extends", "templates"}
+    {field.alias or name for model in _MODELS for name, field in model.model_fields.items()}
+    | {field.name for shape in _SHAPES for field in dataclasses.fields(shape)}
+    | {"extends", "templates"}
+)
+"""Every name that a file may use, for saying which was meant."""

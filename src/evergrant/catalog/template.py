@@ -3,29 +3,27 @@
 `docs/catalogue.md` is the table of all fields. Names are those of RFC 8414 and RFC 7591 wherever these have one.
 """
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import Field, StringConstraints
 
-from evergrant.catalog import checks
-from evergrant.catalog.words import (
+from evergrant.catalog.field_types import (
     Description,
-    Headers,
     Issuer,
     OptionalPageUrl,
     OptionalUrl,
     PageUrl,
-    Params,
-    Pointers,
-    Regex,
     Renames,
     Scope,
     Seconds,
     Slug,
+    StrictModel,
     Title,
-    Url,
     VariableName,
 )
+from evergrant.catalog.variable import Variable
+from evergrant.oauth2.quirk_types import Headers, Params, Url
+from evergrant.oauth2.quirks import ContextRequest, HookName, ResponseShape, RevocationStyle, TokenExchange
 
 Category = Literal[
     "accounting",
@@ -61,16 +59,9 @@ Category = Literal[
     "video",
 ]
 AuthMethod = Literal["client_secret_post", "client_secret_basic", "none", "private_key_jwt", "client_secret_jwt"]
-Hook = Literal["apple_client_secret"]
-"""What no data can say. `apple_client_secret`: the secret is a key that signs a short-lived ES256 JWT."""
-Source = Literal["app", "user", "callback", "token", "context"]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True)
-
-
-class DcrPreset(_Strict):
+class DcrPreset(StrictModel):
     """A server at which evergrant registers by itself (RFC 7591): its address says everything else."""
 
     id: Slug
@@ -83,92 +74,7 @@ class DcrPreset(_Strict):
     """How sure the facts are, in words."""
 
 
-class Variable(_Strict):
-    """A value that differs from app to app, or from connection to connection; written `{name}` where it is used."""
-
-    title: Title
-    source: Source = "app"
-    """Who gives it: the operator when the app is made, the user who connects, the browser's way back (`callback`),
-    the token endpoint's answer, or the answer to `context_request`."""
-    from_: Annotated[str, Field(alias="from", max_length=200)] = ""
-    """Of a captured one: the callback's parameter, or a JSON pointer (RFC 6901) into the answer."""
-    pattern: Regex = ""
-    """The whole value must match. Demanded where it is part of a URL."""
-    enum: tuple[str, ...] = ()
-    default: str = ""
-    example: str = ""
-    required: bool | None = None
-    """Left out: true for what operator or user give, unless there is a default; false for what is captured."""
-
-    @property
-    def is_captured(self) -> bool:
-        """Whether it comes from an answer, and not from a person."""
-        return self.source in ("callback", "token", "context")
-
-    @property
-    def is_required(self) -> bool:
-        """Whether a connection without a value for it cannot be made."""
-        return self.required if self.required is not None else not (self.is_captured or self.default)
-
-    def problem_with(self, value: str) -> str:
-        """Say what is wrong with `value` and what to use instead; empty when it is good."""
-        return checks.problem_with(value, enum=self.enum, pattern=self.pattern, example=self.example)
-
-    @model_validator(mode="after")
-    def _whole(self) -> Self:
-        checks.check_variable(self)
-        return self
-
-
-class TokenResponseShape(_Strict):
-    """Where a token answer keeps what RFC 6749 section 5.1 keeps at the top. Of several places the first wins."""
-
-    access_token: Pointers = ("/access_token",)
-    refresh_token: Pointers = ("/refresh_token",)
-    expires_in: Pointers = ("/expires_in",)
-    expires_at: Pointers = ()
-    scope: Pointers = ("/scope",)
-    error: Pointers = ("/error",)
-    error_description: Pointers = ("/error_description",)
-    expires_unit: Literal["s", "ms", "min"] = "s"
-    expires_at_format: Literal["epoch", "epoch_ms", "iso"] = "epoch"
-
-
-class TokenExchange(_Strict):
-    """A step of the provider's own by which one access token is traded for another."""
-
-    when: tuple[Literal["connect", "refresh"], ...] = Field(min_length=1)
-    """`connect`: after the code was redeemed. `refresh`: instead of the refresh token grant."""
-    method: Literal["GET", "POST"] = "GET"
-    url: Url
-    params: Params = Field(default_factory=dict)
-
-
-class ContextRequest(_Strict):
-    """One request after a connect, by the new access token, to learn what API calls need."""
-
-    method: Literal["GET", "POST"] = "GET"
-    url: Url
-    headers: Headers = Field(default_factory=lambda: {"Authorization": "Bearer {access_token}"})
-    json_body: str = ""
-    """Sent as it is, for the providers that answer only GraphQL."""
-
-
-class Revocation(_Strict):
-    """How a provider revokes that does not do it as RFC 7009 says."""
-
-    url: Url
-    method: Literal["POST", "GET", "DELETE"] = "POST"
-    format: Literal["form", "json", "query"] = "form"
-    params: Params = Field(default_factory=dict)
-    """`{token}` is the one that is revoked; it may stand in `url` and `headers` too."""
-    headers: Headers = Field(default_factory=dict)
-    auth: Literal["client", "basic", "bearer", "none"] = "client"
-    """`client`: as at the token endpoint. `basic`: always HTTP Basic. `bearer`: by the access token."""
-    token: Literal["refresh_token", "access_token"] = "access_token"
-
-
-class ApiKey(_Strict):
+class ApiKey(StrictModel):
     """Where an API expects the key: told to whoever fetches it, since evergrant calls no API by itself."""
 
     place: Annotated[Literal["header", "query", "basic"], Field(alias="in")] = "header"
@@ -180,8 +86,8 @@ class ApiKey(_Strict):
     """Of `basic`: what stands beside the key; it may hold `{variables}`."""
 
 
-class Template(_Strict):
-    """One provider. What is empty, it has none of."""
+class Template(StrictModel):
+    """One provider. What is empty, it has none of. Whether its fields fit together, `validation` says."""
 
     id: Slug
     name: Title
@@ -234,7 +140,7 @@ class Template(_Strict):
     token_parameter_names: Renames = Field(default_factory=dict)
     callback_parameter_names: Renames = Field(default_factory=dict)
 
-    token_response: TokenResponseShape = TokenResponseShape()
+    token_response: ResponseShape = ResponseShape()
     dead_errors: tuple[str, ...] = ()
     """The provider's own error codes, or whole descriptions where the code says something else, that mean: this refresh
     token is dead."""
@@ -251,14 +157,9 @@ class Template(_Strict):
     variables: dict[VariableName, Variable] = Field(default_factory=dict)
     context_request: ContextRequest | None = None
     token_exchange: tuple[TokenExchange, ...] = ()
-    revocation: Revocation | None = None
-    hook: Hook | None = None
+    revocation: RevocationStyle | None = None
+    hook: HookName | None = None
     api_key: ApiKey | None = None
-
-    @model_validator(mode="after")
-    def _whole(self) -> Self:
-        checks.check_template(self)
-        return self
 
     @property
     def response_mode(self) -> str:

@@ -9,7 +9,8 @@ import click
 
 from evergrant.broker.apps.templates import find_template, search_templates
 from evergrant.catalog.loader import check_file, load_catalogue
-from evergrant.catalog.template import Template, Variable
+from evergrant.catalog.template import Template
+from evergrant.catalog.variable import Variable
 from evergrant.cli.running import json_option, print_rows, settings_for_commands
 
 

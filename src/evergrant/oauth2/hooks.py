@@ -1,7 +1,7 @@
 """What no data can say about a provider: small pure functions, by the name that a catalogue entry gives.
 
 Each gets the client as the app has it, the variables' values and the moment, and returns the client as the provider
-wants to see it. Add one only where no field of the catalogue can do; name it in `catalog.template.Hook`,
+wants to see it. Add one only where no field of the catalogue can do; name it in `quirks.HookName`,
 document it in docs/catalogue.md.
 """
 
@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from pydantic import SecretStr
 
 from evergrant.oauth2.client_assertion import sign
+from evergrant.oauth2.quirks import HookName
 from evergrant.oauth2.registration import ClientRegistration
 
 Hook = Callable[[ClientRegistration, Mapping[str, str], datetime], ClientRegistration]
@@ -42,5 +43,5 @@ def apple_client_secret(client: ClientRegistration, variables: Mapping[str, str]
     return replace(client, client_secret=SecretStr(token))
 
 
-HOOKS: Mapping[str, Hook] = {"apple_client_secret": apple_client_secret}
+HOOKS: Mapping[HookName, Hook] = {"apple_client_secret": apple_client_secret}
 """Every hook. The only place besides the catalogue that knows providers by name."""

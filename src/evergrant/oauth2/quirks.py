@@ -1,19 +1,22 @@
 """Where a provider leaves the RFCs, as data: what the catalogue says of it, with the values that are known filled in.
 
-`Quirks()` is a provider that does what the RFCs say. Everything here is looked up and filled by the broker; nothing on
-this floor knows of the catalogue. Nothing in it is secret, and it can be stored: a revocation keeps it for days.
+`Quirks()` is a provider that does what the RFCs say. A catalogue entry is made of the same shapes, and the broker makes
+`Quirks` of an entry and of the values of an app. Nothing in it is secret, and it can be stored: a revocation keeps it
+for days.
 """
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import TypeAdapter
+from pydantic import Field, TypeAdapter
 
 from evergrant import placeholders
 from evergrant.errors import UpstreamRejected
+from evergrant.oauth2.quirk_types import Headers, Params, Pointers, Url
 
-Params = Mapping[str, str]
+HookName = Literal["apple_client_secret"]
+"""What no data can say. `apple_client_secret`: the secret is a key that signs a short-lived ES256 JWT."""
 Names = Mapping[str, str]
 """Other names for the protocol's parameters; empty: not sent."""
 
@@ -22,13 +25,13 @@ Names = Mapping[str, str]
 class ResponseShape:
     """Where a token answer keeps what RFC 6749 section 5.1 keeps at the top: JSON pointers, the first found wins."""
 
-    access_token: tuple[str, ...] = ("/access_token",)
-    refresh_token: tuple[str, ...] = ("/refresh_token",)
-    expires_in: tuple[str, ...] = ("/expires_in",)
-    expires_at: tuple[str, ...] = ()
-    scope: tuple[str, ...] = ("/scope",)
-    error: tuple[str, ...] = ("/error",)
-    error_description: tuple[str, ...] = ("/error_description",)
+    access_token: Pointers = ("/access_token",)
+    refresh_token: Pointers = ("/refresh_token",)
+    expires_in: Pointers = ("/expires_in",)
+    expires_at: Pointers = ()
+    scope: Pointers = ("/scope",)
+    error: Pointers = ("/error",)
+    error_description: Pointers = ("/error_description",)
     expires_unit: Literal["s", "ms", "min"] = "s"
     expires_at_format: Literal["epoch", "epoch_ms", "iso"] = "epoch"
 
@@ -46,32 +49,36 @@ class Capture:
 class TokenExchange:
     """A step of the provider's own that trades one access token for another."""
 
-    when: tuple[Literal["connect", "refresh"], ...]
-    url: str
+    when: Annotated[tuple[Literal["connect", "refresh"], ...], Field(min_length=1)]
+    """`connect`: after the code was redeemed. `refresh`: instead of the refresh token grant."""
+    url: Url
     method: Literal["GET", "POST"] = "GET"
     params: Params = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class ContextRequest:
-    """One request after a connect that tells what calls to the provider's API need."""
+    """One request after a connect, by the new access token, that tells what calls to the provider's API need."""
 
-    url: str
+    url: Url
     method: Literal["GET", "POST"] = "GET"
-    headers: Params = field(default_factory=dict)
+    headers: Headers = field(default_factory=lambda: {"Authorization": "Bearer {access_token}"})
     json_body: str = ""
+    """Sent as it is, for the providers that answer only GraphQL."""
 
 
 @dataclass(frozen=True, slots=True)
 class RevocationStyle:
     """How a provider revokes that does not do it as RFC 7009 says."""
 
-    url: str
+    url: Url
     method: Literal["POST", "GET", "DELETE"] = "POST"
     format: Literal["form", "json", "query"] = "form"
     params: Params = field(default_factory=dict)
-    headers: Params = field(default_factory=dict)
+    """`{token}` is the one that is revoked; it may stand in `url` and `headers` too."""
+    headers: Headers = field(default_factory=dict)
     auth: Literal["client", "basic", "bearer", "none"] = "client"
+    """`client`: as at the token endpoint. `basic`: always HTTP Basic. `bearer`: by the access token."""
     token: Literal["refresh_token", "access_token"] = "access_token"
 
 
@@ -88,7 +95,7 @@ class Quirks:
     """Variables that have no value, so that a parameter made of one is left out."""
     signing_alg: str = ""
     """Of client assertions (RFC 7523); empty: as the key says."""
-    hook: str = ""
+    hook: HookName | None = None
     """A function in `hooks`, by name."""
 
     scope_separator: str = " "

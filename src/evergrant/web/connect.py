@@ -15,7 +15,7 @@ from evergrant.broker.connect.authorization_requests import Authorization, descr
 from evergrant.broker.connect.callback import complete_connect, find_by_state
 from evergrant.broker.connect.start import cancel_connect, find_by_ticket, leave_for_provider
 from evergrant.broker.runtime.broker import Broker
-from evergrant.catalog.template import Variable
+from evergrant.catalog.variable import Variable
 from evergrant.errors import AppNotFound, ConnectFailed, EvergrantError
 from evergrant.web.deps import BrokerDep, limit_address
 from evergrant.web.templating import PAGE_HEADERS, message_page, page

@@ -12,8 +12,8 @@ from evergrant.broker.apps.variables import app_variable_problems, declared_vari
 from evergrant.broker.grants.schedule import POLICIES
 from evergrant.broker.projects.projects import check_redirect_url
 from evergrant.broker.runtime.broker import Broker
-from evergrant.catalog.checks import url_problems
 from evergrant.catalog.template import Template
+from evergrant.catalog.validation import url_problems
 from evergrant.db import OutboundApp, Project
 from evergrant.errors import InvalidValue, MissingArgument
 from evergrant.oauth2 import client_assertion

@@ -4,15 +4,7 @@ from evergrant.broker.apps.variables import Values, known_values, template_of
 from evergrant.broker.runtime.broker import Broker
 from evergrant.catalog.template import Template
 from evergrant.db import OutboundApp
-from evergrant.oauth2.quirks import (
-    NO_QUIRKS,
-    Capture,
-    ContextRequest,
-    Quirks,
-    ResponseShape,
-    RevocationStyle,
-    TokenExchange,
-)
+from evergrant.oauth2.quirks import NO_QUIRKS, Capture, Quirks
 
 
 def quirks_of(broker: Broker, app: OutboundApp, details: Values | None = None) -> Quirks:
@@ -30,12 +22,11 @@ def quirks_of(broker: Broker, app: OutboundApp, details: Values | None = None) -
 
 def quirks_from(template: Template, values: Values, *, moved: bool = False) -> Quirks:
     """Return what a catalogue entry says, with these values; `moved` if the app has another token endpoint."""
-    shape = template.token_response
     return Quirks(
         values=values,
         unset=tuple(name for name in template.variables if name not in values),
         signing_alg=template.token_endpoint_auth_signing_alg,
-        hook=template.hook or "",
+        hook=template.hook,
         scope_separator=template.scope_separator,
         authorization_names={**template.parameter_names, **template.authorization_parameter_names},
         token_names={**template.parameter_names, **template.token_parameter_names},
@@ -49,7 +40,7 @@ def quirks_from(template: Template, values: Values, *, moved: bool = False) -> Q
         # An operator who sends us to another token endpoint means it: the secret goes there and nowhere else.
         refresh_endpoint="" if moved else template.refresh_endpoint,
         introspection_endpoint="" if moved else template.introspection_endpoint,
-        response=ResponseShape(**shape.model_dump()),
+        response=template.token_response,
         default_expires_in=template.default_expires_in if isinstance(template.default_expires_in, int) else None,
         refresh_margin=template.refresh_margin,
         dead_errors=template.dead_errors,
@@ -58,7 +49,7 @@ def quirks_from(template: Template, values: Values, *, moved: bool = False) -> Q
             for name, variable in template.variables.items()
             if variable.source in ("callback", "token", "context")
         ),
-        context_request=ContextRequest(**template.context_request.model_dump()) if template.context_request else None,
-        token_exchange=tuple(TokenExchange(**step.model_dump()) for step in template.token_exchange),
-        revocation=RevocationStyle(**template.revocation.model_dump()) if template.revocation else None,
+        context_request=template.context_request,
+        token_exchange=template.token_exchange,
+        revocation=template.revocation,
     )

@@ -9,7 +9,8 @@ import logging
 from collections.abc import Iterable, Mapping
 
 from evergrant.broker.runtime.broker import Broker
-from evergrant.catalog.template import Source, Template, Variable
+from evergrant.catalog.template import Template
+from evergrant.catalog.variable import Source, Variable
 from evergrant.db import OutboundApp
 from evergrant.errors import ConnectFailed
 

@@ -13,7 +13,8 @@ from evergrant.broker.apps.definition import AppDefinition
 from evergrant.broker.apps.templates import definition_of, find_template
 from evergrant.broker.runtime.principal import Permission
 from evergrant.catalog.loader import dcr_presets
-from evergrant.catalog.template import Template, Variable
+from evergrant.catalog.template import Template
+from evergrant.catalog.variable import Variable
 from evergrant.errors import InvalidValue, NotFound
 from evergrant.web.api.app_wire import (
     AppAnswer,

@@ -1,15 +1,14 @@
-"""The kinds of values that a catalogue file holds, each with an error message that says what to write instead."""
+"""The kinds of values that a catalogue file holds beside quirks, each with an error that says what to write instead."""
 
 import re
-from collections.abc import Callable
-from typing import Annotated, Any
+from collections.abc import Callable, Mapping
+from typing import Annotated
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from evergrant import placeholders
+from evergrant.oauth2.quirk_types import checked_url
 
-_LOOPBACK = r"http://(127\.0\.0\.1|localhost)(:\d+)?(/[^\s#]*)?"
-_URL = re.compile(rf"https://[^\s#{{}}]+|{_LOOPBACK}")
 _FRAGMENT = re.compile(r"[^\s#{}]+")
 _RENAMED = frozenset(
     {"response_type", "client_id", "redirect_uri", "scope", "state", "nonce", "code_challenge", "login_hint"}
@@ -17,7 +16,13 @@ _RENAMED = frozenset(
     | {"error", "error_description", "token", "token_type_hint"}
 )
 _KEPT = frozenset({"state", "client_id", "code", "refresh_token", "code_challenge", "code_verifier", "token"})
-"""What no request may go without; `client_id` may where a header says who we are, which `checks` looks at."""
+"""What no request may go without; `client_id` may where a header says who we are, which `validation` looks at."""
+
+
+class StrictModel(BaseModel):
+    """A table of a catalogue file: what is not a field of it is refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True)
 
 
 def _matching(pattern: str, remedy: str) -> Callable[[str], str]:
@@ -31,19 +36,11 @@ def _matching(pattern: str, remedy: str) -> Callable[[str], str]:
     return check
 
 
-def _url(text: str) -> str:
-    leading = placeholders.NAME.match(text)  # a variable that holds a whole origin, https:// included
-    plain = placeholders.NAME.sub("x", f"https://x{text[leading.end() :]}" if leading else text)
-    if not _URL.fullmatch(plain):
-        raise ValueError(f"{text!r}: use an https URL without a fragment, like https://example.com/oauth/token")
-    return text
-
-
 def _page(text: str) -> str:
     address, mark, fragment = text.partition("#")
     if mark and not _FRAGMENT.fullmatch(placeholders.NAME.sub("x", fragment)):
         raise ValueError(f"{text!r}: write something without spaces behind the '#', or remove it")
-    _url(address)
+    checked_url(address)
     return text
 
 
@@ -55,7 +52,7 @@ def _regex(text: str) -> str:
     return text
 
 
-def _renames(names: dict[str, str]) -> dict[str, str]:
+def _renames(names: Mapping[str, str]) -> Mapping[str, str]:
     unknown = sorted(names.keys() - _RENAMED)
     if unknown:
         raise ValueError(f"{', '.join(unknown)}: not a parameter of the protocol; use {', '.join(sorted(_RENAMED))}")
@@ -65,33 +62,12 @@ def _renames(names: dict[str, str]) -> dict[str, str]:
     return names
 
 
-def _headers(headers: dict[str, str]) -> dict[str, str]:
-    for name, value in headers.items():
-        if not re.fullmatch(r"[A-Za-z0-9-]+", name) or not value.isascii() or not value.isprintable():
-            raise ValueError(f"{name!r}: use a header name of letters, digits and '-', and a value of visible ASCII")
-    return headers
-
-
-def _as_text(value: Any) -> Any:
-    """Let numbers and booleans stand for themselves: `expires_in = 1800` means what `"1800"` does."""
-    if isinstance(value, dict):
-        return {key: _as_text(item) for key, item in value.items()}
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return str(value) if isinstance(value, int) else value
-
-
-def _as_list(value: Any) -> Any:
-    return (value,) if isinstance(value, str) else value
-
-
 Slug = Annotated[
     str, AfterValidator(_matching(r"[a-z0-9][a-z0-9-]{0,62}", "use at most 63 small letters, digits and '-'"))
 ]
 Title = Annotated[str, Field(min_length=1, max_length=200)]
 Description = Annotated[str, Field(max_length=300)]
-Url = Annotated[str, Field(max_length=2_000), AfterValidator(_url)]
-OptionalUrl = Annotated[str, Field(max_length=2_000), AfterValidator(lambda text: text and _url(text))]
+OptionalUrl = Annotated[str, Field(max_length=2_000), AfterValidator(lambda text: text and checked_url(text))]
 PageUrl = Annotated[str, Field(max_length=2_000), AfterValidator(_page)]
 """One that only a browser opens: it may have a fragment."""
 OptionalPageUrl = Annotated[str, Field(max_length=2_000), AfterValidator(lambda text: text and _page(text))]
@@ -105,9 +81,5 @@ VariableName = Annotated[
     str, AfterValidator(_matching(r"[A-Za-z][A-Za-z0-9_]{0,62}", "use letters, digits and '_', a letter first"))
 ]
 Regex = Annotated[str, AfterValidator(_regex)]
-Pointer = Annotated[str, AfterValidator(_matching(r"(/[^/\s]*)+", "use a JSON pointer, like /data/access_token"))]
-Pointers = Annotated[tuple[Pointer, ...], BeforeValidator(_as_list)]
-Params = Annotated[dict[Annotated[str, Field(min_length=1)], str], BeforeValidator(_as_text)]
-Headers = Annotated[dict[str, str], AfterValidator(_headers)]
-Renames = Annotated[dict[str, str], AfterValidator(_renames)]
+Renames = Annotated[Mapping[str, str], AfterValidator(_renames)]
 Seconds = Annotated[int, Field(ge=0)]

@@ -1,13 +1,11 @@
-"""What a template's fields must be to each other: whole, and safe to fill values of people and answers into."""
+"""Checks a template as a whole: its fields fit together, and no value that is filled in can lead a request astray."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
 
 from evergrant import placeholders
-
-if TYPE_CHECKING:
-    from evergrant.catalog.template import Template, Variable
+from evergrant.catalog.template import Template
+from evergrant.catalog.variable import Variable
 
 GIVEN = frozenset({"app", "user"})
 AFTER_CALLBACK = GIVEN | {"callback"}
@@ -27,52 +25,18 @@ RESERVED = {
 """Parameters that the protocol sets itself."""
 
 
-def problem_with(value: str, *, enum: Sequence[str], pattern: str, example: str) -> str:
-    """Say what is wrong with a variable's value; empty when it is good."""
-    if len(value) > 500 or not value.isprintable():
-        return "use at most 500 printable characters"
-    if enum and value not in enum:
-        return f"use one of {', '.join(enum)}"
-    if pattern and not re.fullmatch(pattern, value):
-        return f"use a value like {example}" if example else f"use a value that matches {pattern}"
-    return ""
-
-
-def check_variable(variable: "Variable") -> None:
-    """Check one variable.
-
-    Raises:
-        ValueError: it is not whole; the message says what to do.
-    """
-    if variable.is_captured and not variable.from_:
-        raise ValueError("say in `from` which callback parameter, or which place in the answer (a JSON pointer)")
-    if variable.from_ and not variable.is_captured:
-        raise ValueError(f"`from` is for source 'callback', 'token' or 'context', and this is {variable.source!r}")
-    if variable.source in ("token", "context") and not variable.from_.startswith("/"):
-        raise ValueError(f"from {variable.from_!r}: use a JSON pointer, like /instance_url")
-    for field, value in (("default", variable.default), ("example", variable.example)):
-        if value and variable.problem_with(value):
-            raise ValueError(f"{field} {value!r}: {variable.problem_with(value)}")
-
-
-def check_template(template: "Template") -> None:
-    """Check what concerns several fields.
-
-    Raises:
-        ValueError: naming every field that is wrong, with the remedy.
-    """
-    problems = [
+def problems_of(template: Template) -> list[str]:
+    """Say what is wrong with fields that are each right by themselves: the field, and the remedy."""
+    return [
         *_wholeness(template),
         *_redirect_uri(template),
         *_parameters(template),
         *_placeholders(template),
         *_url_variables(template),
     ]
-    if problems:
-        raise ValueError("; ".join(problems))
 
 
-def _wholeness(it: "Template") -> Iterator[str]:
+def _wholeness(it: Template) -> Iterator[str]:
     if it.app_type == "apikey":
         if it.authorization_endpoint or it.token_endpoint:
             yield "app_type: a template of API keys has no endpoints: leave them out"
@@ -106,7 +70,7 @@ def _wholeness(it: "Template") -> Iterator[str]:
         yield 'token_request_format: a GET has only a query: write "query"'
 
 
-def _redirect_uri(it: "Template") -> Iterator[str]:
+def _redirect_uri(it: Template) -> Iterator[str]:
     """What is registered at the provider decides where codes go, so no value may look like another address."""
     if not it.redirect_uri:
         return
@@ -117,13 +81,13 @@ def _redirect_uri(it: "Template") -> Iterator[str]:
         yield f"variables.{name[1]}.pattern: lets an address into redirect_uri: allow only the provider's name for ours"
 
 
-def _parameters(it: "Template") -> Iterator[str]:
+def _parameters(it: Template) -> Iterator[str]:
     for name, reserved in RESERVED.items():
         for key in sorted(getattr(it, name).keys() & reserved):
             yield f"{name}.{key}: the protocol sets it by itself; to rename it use parameter_names"
 
 
-def _uses(it: "Template") -> Iterator[tuple[str, str, frozenset[str], frozenset[str]]]:
+def _uses(it: Template) -> Iterator[tuple[str, str, frozenset[str], frozenset[str]]]:
     """Yield every text with placeholders: its field, itself, whose variables and which values are known there."""
     none: frozenset[str] = frozenset()
     bearer = frozenset({"access_token"}) | _CLIENT
@@ -159,7 +123,7 @@ def _each(
         yield f"{field}.{key}", text, sources, values
 
 
-def _placeholders(it: "Template") -> Iterator[str]:
+def _placeholders(it: Template) -> Iterator[str]:
     used: set[str] = set()
     for field, text, sources, values in _uses(it):
         for name in placeholders.NAME.findall(text):
@@ -189,13 +153,13 @@ _FOREIGN = ("evil.example", "evil.example.", "example.evil", "evil", "evil.examp
 _NO_URLS = ("params", "headers", "username", "redirect_uri")
 
 
-def _url_variables(it: "Template") -> Iterator[str]:
+def _url_variables(it: Template) -> Iterator[str]:
     for field, text, _, _ in _uses(it):
         if text.startswith(("https://", "http://", "{")) and not any(part in field for part in _NO_URLS):
             yield from url_problems(field, text, it.variables)
 
 
-def url_problems(field: str, text: str, variables: Mapping[str, "Variable"]) -> Iterator[str]:
+def url_problems(field: str, text: str, variables: Mapping[str, Variable]) -> Iterator[str]:
     """Say which variables would let somebody choose, by a value, where a URL leads."""
     for match in placeholders.NAME.finditer(text):
         variable = variables.get(match[1])
@@ -212,7 +176,7 @@ def url_problems(field: str, text: str, variables: Mapping[str, "Variable"]) -> 
             )
 
 
-def _probes(text: str, match: re.Match[str], variable: "Variable") -> Iterator[str]:
+def _probes(text: str, match: re.Match[str], variable: Variable) -> Iterator[str]:
     """Yield values that would be dangerous at this place of the URL."""
     good = variable.default or variable.example
     trusted = variable.source in ("app", "token", "context")
