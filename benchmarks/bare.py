@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import uvloop
 from sqlalchemy import Row, Table, select, update
@@ -80,12 +81,16 @@ async def _one_after_another(
     stop: asyncio.Event,
 ) -> int:
     credentials = b64encode(f"{CLIENT_ID}:{CLIENT_SECRET}".encode()).decode()
-    headers = {"accept": "application/json", "authorization": f"Basic {credentials}"}
+    headers = {
+        "accept": "application/json",
+        "authorization": f"Basic {credentials}",
+        "content-type": "application/x-www-form-urlencoded",
+    }
     done = 0
     while not stop.is_set():
         grant = next(grants)
-        form = [("grant_type", "refresh_token"), ("refresh_token", f"bare-{os.urandom(16).hex()}")]
-        answer = await http.post_form(orders.token_url, form, headers)
+        form = urlencode({"grant_type": "refresh_token", "refresh_token": f"bare-{os.urandom(16).hex()}"})
+        answer = await http.request("POST", orders.token_url, headers=headers, content=form.encode("ascii"))
         if answer.status != 200:
             raise RuntimeError(f"the provider answered {answer.status}")
         now = clock.utcnow()

@@ -32,7 +32,7 @@ operator may know goes to the log, never into a message.
 
 from collections.abc import Mapping
 from math import ceil
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 
 class EvergrantError(Exception):
@@ -56,12 +56,12 @@ class InvalidRequest(EvergrantError):
     code = "E011001"
 
     @classmethod
-    def of(cls, *problems: tuple[str, str]) -> "InvalidRequest":
+    def of(cls, *problems: tuple[str, str]) -> Self:
         """Build the error for `(field, problem)` pairs; the message names each field and what to do about it."""
         text = "; ".join(f"{field}: {problem}" for field, problem in problems)
         return cls(text, details={"fields": [{"field": field, "problem": problem} for field, problem in problems]})
 
-    def under(self, parent: str) -> "InvalidRequest":
+    def under(self, parent: str) -> Self:
         """Return the same error for a call that takes these fields as members of `parent`."""
         return self.of(*((f"{parent}.{entry['field']}", entry["problem"]) for entry in self.details.get("fields", ())))
 

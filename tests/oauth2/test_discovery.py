@@ -33,8 +33,6 @@ async def test_everything_that_is_used_is_read(http: Http, provider: Provider) -
         userinfo_endpoint=f"{provider.url}/userinfo",
         jwks_uri=f"{provider.url}/jwks",
         registration_endpoint=f"{provider.url}/register",
-        scopes_supported=["openid", 5],
-        code_challenge_methods_supported=["S256"],
         token_endpoint_auth_methods_supported="odd",
         authorization_response_iss_parameter_supported=True,
     )
@@ -43,8 +41,6 @@ async def test_everything_that_is_used_is_read(http: Http, provider: Provider) -
     assert found.token_endpoint == f"{provider.url}/token"
     assert found.revocation_endpoint == f"{provider.url}/revoke"
     assert found.jwks_uri == f"{provider.url}/jwks"
-    assert found.scopes_supported == ("openid",)
-    assert found.code_challenge_methods_supported == ("S256",)
     assert found.token_endpoint_auth_methods_supported == ()
     assert found.authorization_response_iss_parameter_supported
 

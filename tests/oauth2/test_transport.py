@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from evergrant.errors import EgressRefused, UpstreamUnavailable
+from evergrant.oauth2.token_request import send
 from evergrant.oauth2.transport import Http, open_http
 from tests.oauth2.provider import LOOPBACK, TLS, Names, Provider, answer, json_answer, serving
 from tests.oauth2.test_egress import NOT_PUBLIC
@@ -32,7 +33,8 @@ async def way_out(names: Names, *, opened: bool = True) -> AsyncIterator[Http]:
 
 async def test_a_form_is_posted_and_the_answer_comes_back_whole(http: Http, provider: Provider) -> None:
     provider.answers(json_answer(201, {"a": 1}, X_Note="yes"))
-    got = await http.post_form(f"{provider.url}/token?x=1", [("a", "1 &"), ("a", "ü")], {"Accept": "application/json"})
+    params, headers = [("a", "1 &"), ("a", "ü")], {"Accept": "application/json"}
+    got = await send(http, "POST", f"{provider.url}/token?x=1", "form", params, headers)
     assert (got.status, got.headers["x-note"], got.body) == (201, "yes", b'{"a": 1}')
     request = provider.requests[0]
     assert (request.method, request.path) == ("POST", "/token?x=1")
@@ -259,7 +261,7 @@ async def test_a_post_is_not_repeated_when_the_connection_breaks(http: Http, pro
 
     provider.answers(reset)
     with pytest.raises(UpstreamUnavailable):
-        await http.post_form(f"{provider.url}/token", [("refresh_token", "single-use")])
+        await send(http, "POST", f"{provider.url}/token", "form", [("refresh_token", "single-use")], {})
     assert len(provider.requests) == 1
 
 
@@ -270,9 +272,9 @@ async def test_a_post_on_a_kept_connection_that_the_provider_closes_is_not_repea
         writer.close()
 
     provider.answers(answer(200), close, answer(200))
-    await http.post_form(f"{provider.url}/token", [("n", "1")])
+    await send(http, "POST", f"{provider.url}/token", "form", [("n", "1")], {})
     with pytest.raises(UpstreamUnavailable):
-        await http.post_form(f"{provider.url}/token", [("n", "2")])
+        await send(http, "POST", f"{provider.url}/token", "form", [("n", "2")], {})
     assert [request.form for request in provider.requests] == [[("n", "1")], [("n", "2")]]
     assert provider.connections == 1
 
@@ -280,18 +282,15 @@ async def test_a_post_on_a_kept_connection_that_the_provider_closes_is_not_repea
 async def test_connections_are_kept_and_shared(http: Http, provider: Provider) -> None:
     provider.answers(answer(200))
     for _ in range(5):
-        await http.post_form(f"{provider.url}/token", [])
+        await http.request("POST", f"{provider.url}/token", headers={}, content=b"")
     assert provider.connections == 1
 
 
 async def test_nothing_of_a_request_is_logged(http: Http, provider: Provider, caplog: pytest.LogCaptureFixture) -> None:
     provider.answers(json_answer(200, {"access_token": "planted-answer"}))
     with caplog.at_level(logging.INFO):
-        got = await http.post_form(
-            f"{provider.url}/token?k=planted-query",
-            [("s", "planted-form")],
-            {"Authorization": "planted-header"},
-        )
+        url, headers = f"{provider.url}/token?k=planted-query", {"Authorization": "planted-header"}
+        got = await send(http, "POST", url, "form", [("s", "planted-form")], headers)
     assert "planted" not in caplog.text
     assert "planted" not in repr(got)
 

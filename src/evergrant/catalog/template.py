@@ -1,4 +1,6 @@
-"""A template: what is true of a provider whoever registers a client with it. Only what the engine acts on is in it.
+"""A template: what is true of a provider whoever registers a client with it.
+
+Only what the engine acts on is in it, what people are told, and what the tests of every entry need to play its part.
 
 `docs/catalogue.md` is the table of all fields. Names are those of RFC 8414 and RFC 7591 wherever these have one.
 """
@@ -160,8 +162,3 @@ class Template(StrictModel):
     revocation: RevocationStyle | None = None
     hook: HookName | None = None
     api_key: ApiKey | None = None
-
-    @property
-    def response_mode(self) -> str:
-        """How the browser brings the answer back: `form_post` is a POST."""
-        return self.authorization_params.get("response_mode", "")

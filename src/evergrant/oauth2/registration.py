@@ -16,8 +16,6 @@ class ServerMetadata:
     userinfo_endpoint: str = ""
     jwks_uri: str = ""
     registration_endpoint: str = ""
-    scopes_supported: tuple[str, ...] = ()
-    code_challenge_methods_supported: tuple[str, ...] = ()
     token_endpoint_auth_methods_supported: tuple[str, ...] = ()
     authorization_response_iss_parameter_supported: bool = False
     client_id_metadata_document_supported: bool = False

@@ -88,7 +88,7 @@ async def send_to_token_endpoint(
     """Authenticate as `client` and send; also return the credentials that were sent, for redaction.
 
     Raises:
-        EgressRefused, UpstreamUnavailable: as `Http.post_form`. UpstreamRejected: the app lacks something for it.
+        EgressRefused, UpstreamUnavailable: as `Http.request`. UpstreamRejected: the app lacks something for it.
     """
     client = hooked(client, quirks)
     proof = authentication(client, quirks, url)
@@ -104,7 +104,7 @@ async def send(http: Http, method: str, url: str, form: str, params: Pairs, head
     """Send parameters as a form, as JSON or in the query, once.
 
     Raises:
-        EgressRefused, UpstreamUnavailable: as `Http.post_form`.
+        EgressRefused, UpstreamUnavailable: as `Http.request`.
     """
     for value in headers.values():
         if not value.isascii() or not value.isprintable():

@@ -15,7 +15,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlencode
 
 import httpcore2
 import httpx2
@@ -165,47 +164,15 @@ class Http:
             for scheme in ("https", "http")
         }
 
-    async def post_form(
-        self, url: str, data: Sequence[tuple[str, str]], headers: Mapping[str, str] | None = None
+    async def request(
+        self, method: str, url: str, *, headers: Mapping[str, str], content: bytes | None = None
     ) -> HttpAnswer:
-        """POST a form, once: it is never sent a second time, whatever happens to the first.
+        """Make a request, once: it is never sent a second time, whatever happens to the first.
 
         Raises:
             EgressRefused: the address may not be called. UpstreamUnavailable: there is no complete answer.
             Whether the provider acted on the request is unknown.
         """
-        return await self._request(
-            "POST",
-            url,
-            {"content-type": "application/x-www-form-urlencoded", **(headers or {})},
-            urlencode(list(data)).encode("ascii"),
-        )
-
-    async def request(
-        self, method: str, url: str, *, headers: Mapping[str, str], content: bytes | None = None
-    ) -> HttpAnswer:
-        """Make any request, once. Raises what `post_form` raises."""
-        return await self._request(method, url, headers, content)
-
-    async def post_json(self, url: str, value: Mapping[str, Any]) -> HttpAnswer:
-        """POST a JSON object, once. Raises what `post_form` raises."""
-        headers = {"content-type": "application/json", "accept": "application/json"}
-        return await self._request("POST", url, headers, json.dumps(value).encode("ascii"))
-
-    async def post_bytes(self, url: str, content: bytes, headers: Mapping[str, str]) -> HttpAnswer:
-        """POST a body that is sent exactly as it is, because it is signed. Raises what `post_form` raises."""
-        return await self._request("POST", url, headers, content)
-
-    async def get_json(self, url: str, headers: Mapping[str, str] | None = None) -> HttpAnswer:
-        """GET what should be JSON; the caller looks at status and body. Raises what `post_form` raises."""
-        return await self._request("GET", url, {"accept": "application/json", **(headers or {})}, None)
-
-    async def aclose(self) -> None:
-        """Close every connection."""
-        for pool in self._pools.values():
-            await pool.aclose()
-
-    async def _request(self, method: str, url: str, headers: Mapping[str, str], content: bytes | None) -> HttpAnswer:
         try:
             target = parse_target(url)
         except ValueError as error:
@@ -227,6 +194,24 @@ class Http:
             raise UpstreamUnavailable(f"{host} broke off or garbled its answer.", in_doubt=True) from None
         except _UnusableAnswer as error:
             raise UpstreamUnavailable(f"{host} {error}.", in_doubt=True) from None
+
+    async def post_json(self, url: str, value: Mapping[str, Any]) -> HttpAnswer:
+        """POST a JSON object, once. Raises what `request` raises."""
+        headers = {"content-type": "application/json", "accept": "application/json"}
+        return await self.request("POST", url, headers=headers, content=json.dumps(value).encode("ascii"))
+
+    async def post_bytes(self, url: str, content: bytes, headers: Mapping[str, str]) -> HttpAnswer:
+        """POST a body that is sent exactly as it is, because it is signed. Raises what `request` raises."""
+        return await self.request("POST", url, headers=headers, content=content)
+
+    async def get_json(self, url: str, headers: Mapping[str, str] | None = None) -> HttpAnswer:
+        """GET what should be JSON; the caller looks at status and body. Raises what `request` raises."""
+        return await self.request("GET", url, headers={"accept": "application/json", **(headers or {})})
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        for pool in self._pools.values():
+            await pool.aclose()
 
     async def _exchange(
         self, method: str, target: Target, headers: Mapping[str, str], content: bytes | None
