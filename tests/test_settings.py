@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from evergrant.errors import ConfigurationError
-from evergrant.settings import SECRETS, Settings, is_loopback_host, load_settings
+from evergrant.settings import SECRETS, Settings, load_settings
 
 
 def test_nothing_has_to_be_set() -> None:
@@ -81,16 +81,6 @@ def test_the_bootstrap_project_and_its_key_are_set_together(monkeypatch: pytest.
     with pytest.raises(ConfigurationError, match="together") as error:
         load_settings()
     assert "planted-secret" not in error.value.message
-
-
-@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.8.8.8", "::1"])
-def test_this_machine_is_known_by_its_names(host: str) -> None:
-    assert is_loopback_host(host)
-
-
-@pytest.mark.parametrize("host", ["localhost.example.com", "127.0.0.1.example.com", "10.0.0.1", "0.0.0.0", "::", ""])
-def test_another_machine_is_not_taken_for_this_one(host: str) -> None:
-    assert not is_loopback_host(host)
 
 
 @pytest.mark.parametrize("token", ["short", "fifteen-letters", "with spaces in between", "nicht-für-kopfzeilen"])

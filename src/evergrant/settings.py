@@ -4,7 +4,6 @@ Every setting is an environment variable `EVERGRANT_<NAME>`; secrets may also be
 the path of a file that holds the value, as container platforms mount them.
 """
 
-import ipaddress
 import os
 import re
 from datetime import timedelta
@@ -16,8 +15,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from evergrant.errors import ConfigurationError
-
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+from evergrant.networks import Network, is_loopback_host, parse_networks
 
 PREFIX = "EVERGRANT_"
 _WORKERS_FOLDER = "_EVERGRANT_WORKERS_FOLDER"  # from us to ourselves, and no setting
@@ -102,12 +100,7 @@ class Settings(BaseSettings):
     @field_validator("egress_allow", mode="before")
     @classmethod
     def _networks(cls, value: object) -> object:
-        if not isinstance(value, str):
-            return value
-        try:
-            return tuple(ipaddress.ip_network(part.strip()) for part in value.split(",") if part.strip())
-        except ValueError as error:
-            raise ValueError(f"{error}; write networks like 10.0.0.0/8, separated by commas") from None
+        return parse_networks(value) if isinstance(value, str) else value
 
     @field_validator("bootstrap_redirect_origins", mode="before")
     @classmethod
@@ -168,16 +161,6 @@ def folder_of_workers() -> Path | None:
     """Return the folder where this worker's server adds numbers up; None where it is the only process."""
     folder = os.environ.get(_WORKERS_FOLDER)
     return Path(folder) if folder else None
-
-
-def is_loopback_host(host: str) -> bool:
-    """Tell whether `host`, as it stands in a URL, is this machine by name or by literal address."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def load_settings() -> Settings:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl
 
-from evergrant.oauth2.egress import Address
+from evergrant.networks import Address
 
 LOOPBACK = (ipaddress.ip_network("127.0.0.0/8"),)
 TLS = ssl.create_default_context()  # built once: it costs more than a test

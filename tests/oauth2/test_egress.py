@@ -5,8 +5,8 @@ import re
 
 import pytest
 
+from evergrant.networks import Network
 from evergrant.oauth2.egress import check_url, is_public, literal_address, parse_target
-from evergrant.settings import Network
 from tests.oauth2.provider import LOOPBACK
 
 NOT_PUBLIC = [

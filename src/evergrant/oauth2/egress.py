@@ -8,9 +8,7 @@ from urllib.parse import urlsplit
 
 import httpx2
 
-from evergrant.settings import Network
-
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+from evergrant.networks import Address, Network
 
 _HOST = re.compile(r"[a-z0-9_]([a-z0-9._-]*[a-z0-9_])?\.?")
 _NUMERIC_HOST = re.compile(r"(0x[0-9a-f]*|[0-9]+)(\.(0x[0-9a-f]*|[0-9]+)){0,3}")

@@ -21,8 +21,8 @@ import httpx2
 
 from evergrant import __version__
 from evergrant.errors import EgressRefused, UpstreamUnavailable
+from evergrant.networks import Address, Network
 from evergrant.oauth2.egress import (
-    Address,
     Target,
     check_url,
     is_opened,
@@ -31,7 +31,6 @@ from evergrant.oauth2.egress import (
     parse_target,
 )
 from evergrant.oauth2.jwks import JwksCache
-from evergrant.settings import Network
 
 __all__ = ["Http", "HttpAnswer", "check_url", "open_http", "system_resolve"]
 

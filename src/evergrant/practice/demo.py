@@ -18,9 +18,10 @@ from pydantic import SecretStr
 
 from evergrant.broker.operations.setup import InitResult, initialise
 from evergrant.errors import ConfigurationError
+from evergrant.networks import is_loopback_host
 from evergrant.practice.guide import create_guide, create_practice_site
 from evergrant.practice.provider import create_provider
-from evergrant.settings import Settings, is_loopback_host
+from evergrant.settings import Settings
 from evergrant.web.app import create_app
 
 CLIENT_ID = "evergrant-practice"

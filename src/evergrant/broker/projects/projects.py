@@ -14,7 +14,7 @@ from evergrant.crypto.opaque import new_id
 from evergrant.db import Project
 from evergrant.db.project import MAX_PROJECT_ID
 from evergrant.errors import InvalidValue, NotFound
-from evergrant.settings import is_loopback_host
+from evergrant.networks import is_loopback_host
 
 ORIGINS_REMEMBERED_SECONDS = 4.0
 
