@@ -9,9 +9,9 @@ import pytest
 from openapi_spec_validator import validate
 
 from evergrant.settings import Settings
+from evergrant.web.api.tokens import PATHS as TOKEN_CALLS
 from evergrant.web.app import create_app
 from evergrant.web.cors import CALLED_FROM_BROWSERS
-from evergrant.web.documentation import TOKEN_CALLS
 from tests.infra.installation import APP_ID, Installation
 
 pytestmark = pytest.mark.xdist_group("web documentation")  # one worker makes the module's installation, not each

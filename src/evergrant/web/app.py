@@ -23,7 +23,7 @@ from evergrant.refresher import refresh_until
 from evergrant.settings import Settings, folder_of_workers, load_settings
 from evergrant.web import client_metadata, connect, cors, documentation, errors, health, metrics
 from evergrant.web.api import (
-    app_test,
+    app_check,
     apps,
     audit,
     connections,
@@ -72,7 +72,7 @@ def create_app(settings: Settings, *, workers_folder: Path | None = None) -> Fas
         templates.router,
         uploads.router,
         connections.router,
-        app_test.router,
+        app_check.router,
         api_connect.router,
         trusted_issuers.router,
         policies.router,
@@ -91,7 +91,9 @@ def create_app(settings: Settings, *, workers_folder: Path | None = None) -> Fas
         app.include_router(router)
     app.router.routes.extend(cors.PREFLIGHTS)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
-    app.openapi = lambda: documentation.openapi_document(app)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
+    app.openapi = lambda: documentation.openapi_document(  # type: ignore[method-assign]  # FastAPI's documented way to extend it
+        app, bodies=tokens.REQUEST_MODELS, user_calls=tokens.PATHS
+    )
     return app
 
 

@@ -2,22 +2,19 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Set
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import Response
 from fastapi.routing import APIRoute
+from pydantic import BaseModel
 
-from evergrant.web.api.tokens import REQUEST_MODELS
-from evergrant.web.api.tokens import router as token_router
 from evergrant.web.cors import CALLED_FROM_BROWSERS
 from evergrant.web.templating import page
 
 router = APIRouter(include_in_schema=False)
-
-TOKEN_CALLS = {route.path for route in token_router.routes if isinstance(route, APIRoute)}
 
 _REF = "#/components/schemas/"
 
@@ -28,13 +25,19 @@ def operation_id(route: APIRoute) -> str:
     return head + "".join(word.capitalize() for word in rest)
 
 
-def openapi_document(app: FastAPI) -> dict[str, Any]:
-    """Return the OpenAPI document, made once."""
+def openapi_document(
+    app: FastAPI, *, bodies: Iterable[type[BaseModel]] = (), user_calls: Set[str] = frozenset()
+) -> dict[str, Any]:
+    """Return the OpenAPI document, made once.
+
+    `bodies` are the models that FastAPI does not see, because handlers read them; `user_calls` are the paths, beside
+    those that browsers call, where a user's own token will do.
+    """
     if app.openapi_schema is not None:
         return app.openapi_schema
     document = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=app.routes)
     schemas = document["components"]["schemas"]
-    for model in REQUEST_MODELS:
+    for model in bodies:
         schema = model.model_json_schema(by_alias=True, ref_template=_REF + "{model}")
         schemas.update(schema.pop("$defs", {}))
         schemas[model.__name__] = schema
@@ -57,7 +60,7 @@ def openapi_document(app: FastAPI) -> dict[str, Any]:
         operation["responses"].pop("422", None)
         if path.startswith("/v1/mgmt/") or path in CALLED_FROM_BROWSERS:
             operation["security"] = [{"managementKey": []}]
-        if path in CALLED_FROM_BROWSERS or path in TOKEN_CALLS:
+        if path in CALLED_FROM_BROWSERS or path in user_calls:
             operation["security"].append({"userToken": []})
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
@@ -69,7 +72,7 @@ def openapi_document(app: FastAPI) -> dict[str, Any]:
 async def docs(request: Request) -> Response:
     """Show the OpenAPI document to a person."""
     app: FastAPI = request.app
-    document = openapi_document(app)
+    document = app.openapi()
     schemas = document["components"]["schemas"]
     calls = [_call(schemas, path, method, operation) for path, method, operation in _operations(document)]
     return page("docs.html", title=app.title, version=app.version, summary=app.summary, calls=calls)

@@ -1,6 +1,5 @@
 """Outbound apps on the wire: what is sent, what is answered, and how the one becomes the other."""
 
-from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, Strict, model_validator
@@ -10,9 +9,7 @@ from evergrant.broker.apps.provider_client import callback_url
 from evergrant.broker.runtime.broker import Broker
 from evergrant.db import OutboundApp
 from evergrant.web.api.app_examples import DEFINED, SECRET, STORED
-from evergrant.web.api.wire import AppId, Flag, SecretText, StrictWireModel, Text, WireModel, example
-
-ShortText = Annotated[Text, Field(max_length=2_000)]
+from evergrant.web.api.wire import AppId, Flag, SecretText, ShortText, StrictWireModel, Text, WireModel, epoch, example
 
 
 class UrlParam(StrictWireModel):
@@ -219,12 +216,6 @@ class AppsAnswer(WireModel):
     apps: list[AppBody]
 
 
-class Nothing(WireModel):
-    """An empty answer: it is done."""
-
-    model_config = example({})
-
-
 def app_body(broker: Broker, app: OutboundApp) -> AppBody:
     """Write an app for the wire."""
     return AppBody(
@@ -234,7 +225,7 @@ def app_body(broker: Broker, app: OutboundApp) -> AppBody:
         logo=app.logo,
         client_id=app.client_id,
         has_client_secret=app.client_secret is not None,
-        registration_expires_at=_epoch(app.client_secret_expires_at),
+        registration_expires_at=epoch(app.client_secret_expires_at),
         discovery_url=app.discovery_url,
         authorization_url=app.authorization_url,
         authorization_url_params=[UrlParam(key=k, name=k, value=v) for k, v in app.authorization_url_params],
@@ -267,15 +258,11 @@ def app_body(broker: Broker, app: OutboundApp) -> AppBody:
         health=AppHealth(
             status="unhealthy" if app.unhealthy_since else "ok",
             reason=app.unhealthy_reason,
-            since=_epoch(app.unhealthy_since),
+            since=epoch(app.unhealthy_since),
         ),
-        created_time=_epoch(app.created_at),
-        updated_time=_epoch(app.updated_at),
+        created_time=epoch(app.created_at),
+        updated_time=epoch(app.updated_at),
     )
-
-
-def _epoch(at: datetime | None) -> str:
-    return str(int(at.timestamp())) if at is not None else ""
 
 
 def definition(body: AppFields, app_id: str) -> AppDefinition:

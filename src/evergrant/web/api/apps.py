@@ -13,12 +13,11 @@ from evergrant.web.api.app_wire import (
     AppsAnswer,
     CreateApp,
     DeleteApp,
-    Nothing,
     UpdateApp,
     app_body,
     definition,
 )
-from evergrant.web.api.wire import Text, errors
+from evergrant.web.api.wire import Nothing, Text, errors
 from evergrant.web.deps import AppsReader, AppsWriter, BrokerDep
 
 router = APIRouter(prefix="/v1/mgmt/outbound", tags=["apps"])

@@ -10,8 +10,7 @@ from pydantic import AfterValidator, Field
 from evergrant.broker.audit import log as audit_log
 from evergrant.broker.audit.log import MAX_RECORDS, AuditQuery, ReportedEvent
 from evergrant.db import AuditEvent
-from evergrant.web.api.app_wire import Nothing
-from evergrant.web.api.wire import Flag, OptionalId, OwnerId, Text, WireModel, errors, example
+from evergrant.web.api.wire import Flag, Nothing, OptionalId, OwnerId, Text, WireModel, errors, example
 from evergrant.web.deps import Auditor, BrokerDep
 
 router = APIRouter(prefix="/v1/mgmt/audit", tags=["audit"])

@@ -8,8 +8,7 @@ from evergrant.broker.connect.callback import confirm_connection
 from evergrant.broker.connect.start import ConnectRequest, begin_connect
 from evergrant.broker.grants.grants import ResourceOwner
 from evergrant.errors import InvalidValue, MissingArgument
-from evergrant.web.api.app_wire import Nothing, ShortText
-from evergrant.web.api.wire import AppId, Flag, OptionalId, OwnerId, WireModel, errors, example
+from evergrant.web.api.wire import AppId, Flag, Nothing, OptionalId, OwnerId, ShortText, WireModel, errors, example
 from evergrant.web.cors import BrowserRoute
 from evergrant.web.deps import BrokerDep, Connector, ConnectorOrUser
 

@@ -1,6 +1,5 @@
 """Connections without their secrets: listing, deleting, revoking, refreshing on request."""
 
-from datetime import datetime
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query
@@ -10,8 +9,7 @@ from evergrant import clock
 from evergrant.broker.connections import deletion, listing
 from evergrant.broker.connections.listing import GrantFilter, GrantMetadata
 from evergrant.errors import MissingArgument
-from evergrant.web.api.app_wire import Nothing
-from evergrant.web.api.wire import OptionalId, Text, WireModel, errors, example
+from evergrant.web.api.wire import Nothing, OptionalId, Text, WireModel, epoch, errors, example
 from evergrant.web.cors import BrowserRoute
 from evergrant.web.deps import BrokerDep, FetcherOrUser, TokensWriter
 
@@ -125,18 +123,14 @@ def metadata(grant: GrantMetadata) -> TokenMetadata:
             "token_sub": grant.token_sub,
             "granted_by": grant.granted_by,
             "access_token_type": grant.access_token_type,
-            "access_token_expiry": _epoch(grant.expires_at),
+            "access_token_expiry": epoch(grant.expires_at),
             "has_refresh_token": grant.has_refresh_token,
-            "connected_time": _epoch(grant.consented_at),
-            "last_refresh_time": _epoch(grant.last_refresh_time),
+            "connected_time": epoch(grant.consented_at),
+            "last_refresh_time": epoch(grant.last_refresh_time),
             "last_refresh_error": grant.last_refresh_error,
             "details": grant.details,
         }
     )
-
-
-def _epoch(at: datetime | None) -> str:
-    return str(int(at.timestamp())) if at is not None else ""
 
 
 async def list_apps_with_user_token(

@@ -8,8 +8,7 @@ from pydantic import Field
 from evergrant import clock
 from evergrant.broker.access import policies
 from evergrant.db import AccessPolicy
-from evergrant.web.api.app_wire import Nothing, ShortText
-from evergrant.web.api.wire import AppId, StrictWireModel, WireModel, errors, example
+from evergrant.web.api.wire import AppId, Nothing, ShortText, StrictWireModel, WireModel, errors, example
 from evergrant.web.deps import BrokerDep, KeysKeeper
 
 router = APIRouter(prefix="/v1/mgmt/outbound", tags=["policies"])

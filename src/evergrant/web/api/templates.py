@@ -21,11 +21,10 @@ from evergrant.web.api.app_wire import (
     AppFields,
     CreateApp,
     ScopeDescription,
-    ShortText,
     app_body,
     definition,
 )
-from evergrant.web.api.wire import OptionalId, SecretText, StrictWireModel, Text, WireModel, errors, example
+from evergrant.web.api.wire import OptionalId, SecretText, ShortText, StrictWireModel, Text, WireModel, errors, example
 from evergrant.web.deps import AppsWriter, BrokerDep, require
 from evergrant.web.errors import invalid_request
 

@@ -3,10 +3,10 @@
 The handlers read the body and write the answer themselves; everything else is conventional.
 """
 
-from datetime import datetime
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
+from fastapi.routing import APIRoute
 from pydantic import Field
 from pydantic_core import to_json
 
@@ -15,7 +15,7 @@ from evergrant.broker.grants.grants import ResourceOwner
 from evergrant.broker.runtime.principal import Permission, Principal
 from evergrant.broker.tokens.fetch import FetchRequest, Token, fetch_token, parse_scopes
 from evergrant.metrics import FetchTimer
-from evergrant.web.api.wire import AppId, Flag, OptionalId, OwnerId, Text, WireModel, errors, example, read_body
+from evergrant.web.api.wire import AppId, Flag, OptionalId, OwnerId, Text, WireModel, epoch, errors, example, read_body
 from evergrant.web.deps import get_broker, principal_of
 
 router = APIRouter(prefix="/v1/mgmt/outbound/app", tags=["tokens"])
@@ -131,13 +131,13 @@ def token_body(token: Token) -> dict[str, Any]:
         "tokenSub": view.token_sub,
         "accessToken": token.access_token.get_secret_value(),
         "accessTokenType": view.access_token_type,
-        "accessTokenExpiry": _epoch(view.expires_at),
+        "accessTokenExpiry": epoch(view.expires_at),
         "hasRefreshToken": view.refresh_token is not None,
     }
     if token.refresh_token is not None:
         body["refreshToken"] = token.refresh_token.get_secret_value()
     body |= {
-        "lastRefreshTime": _epoch(view.last_refresh_time),
+        "lastRefreshTime": epoch(view.last_refresh_time),
         "lastRefreshError": view.last_refresh_error,
         "scopes": view.scopes,
     }
@@ -150,10 +150,6 @@ def token_body(token: Token) -> dict[str, Any]:
     if view.details:
         body["details"] = view.details
     return body
-
-
-def _epoch(at: datetime | None) -> str:
-    return str(int(at.timestamp())) if at is not None else ""
 
 
 async def _fetcher(request: Request) -> Principal:
@@ -270,5 +266,7 @@ async def fetch_latest_tenant_token(request: Request) -> Response:
         return await _answer(request, timer, principal, body, ResourceOwner("", body.tenant_id), None)
 
 
+PATHS = frozenset(route.path for route in router.routes if isinstance(route, APIRoute))
+"""Where these calls are; a user's own token will do for them."""
 REQUEST_MODELS = (FetchUserToken, FetchUserTokenLatest, FetchTenantToken, FetchTenantTokenLatest)
 """Models that FastAPI does not see, because the handlers read them; the OpenAPI document needs their schemas."""

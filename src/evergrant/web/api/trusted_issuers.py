@@ -9,8 +9,7 @@ from evergrant import clock
 from evergrant.broker.projects import trusted_issuers
 from evergrant.broker.runtime.principal import Permission, Principal
 from evergrant.db import TrustedIssuer
-from evergrant.web.api.app_wire import Nothing, ShortText
-from evergrant.web.api.wire import StrictWireModel, WireModel, errors, example
+from evergrant.web.api.wire import Nothing, ShortText, StrictWireModel, WireModel, errors, example
 from evergrant.web.deps import BrokerDep, KeysKeeper
 
 router = APIRouter(prefix="/v1/mgmt", tags=["trusted issuers"])

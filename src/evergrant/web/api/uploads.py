@@ -10,8 +10,19 @@ from evergrant.broker.connections.upload import TokenUpload
 from evergrant.broker.connections.upload_batch import BatchFailure, BatchItem, upload_batch
 from evergrant.broker.connections.upload_one import upload_api_key, upload_tokens
 from evergrant.broker.grants.grants import ResourceOwner
-from evergrant.web.api.app_wire import Nothing, ShortText
-from evergrant.web.api.wire import AppId, Flag, OptionalId, OwnerId, SecretText, Text, WireModel, errors, example
+from evergrant.web.api.wire import (
+    AppId,
+    Flag,
+    Nothing,
+    OptionalId,
+    OwnerId,
+    SecretText,
+    ShortText,
+    Text,
+    WireModel,
+    errors,
+    example,
+)
 from evergrant.web.deps import BrokerDep, TokensWriter
 
 router = APIRouter(prefix="/v1/mgmt/outbound/app", tags=["uploads"])

@@ -11,8 +11,8 @@ from evergrant.broker.webhooks import log as webhook_log
 from evergrant.broker.webhooks.log import DeliveryFilter
 from evergrant.db import WebhookDelivery
 from evergrant.errors import InvalidRequest, InvalidValue
-from evergrant.web.api.webhooks import WEBHOOK_ID, WhichWebhook, epoch, project_of
-from evergrant.web.api.wire import StrictWireModel, Text, WireModel, errors, example
+from evergrant.web.api.webhook_wire import WEBHOOK_ID, WhichWebhook, project_of
+from evergrant.web.api.wire import StrictWireModel, Text, WireModel, epoch, errors, example
 from evergrant.web.deps import BrokerDep, WebhooksKeeper
 
 router = APIRouter(prefix="/v1/mgmt/outbound", tags=["webhooks"])

@@ -1,23 +1,20 @@
 """Webhooks: where the project is told what happens."""
 
-from datetime import datetime
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path
 from pydantic import Field
 
 from evergrant import clock
-from evergrant.broker.runtime.principal import Principal
 from evergrant.broker.webhooks import registry as webhook_registry
 from evergrant.broker.webhooks.registry import MAX_OVERLAP_SECONDS, OVERLAP_SECONDS, WebhookDefinition
 from evergrant.db import Webhook
-from evergrant.web.api.app_wire import Nothing, ShortText
-from evergrant.web.api.wire import Flag, StrictWireModel, Text, WireModel, errors, example
+from evergrant.web.api.webhook_wire import WEBHOOK_ID, WebhookId, WhichWebhook, project_of
+from evergrant.web.api.wire import Flag, Nothing, ShortText, StrictWireModel, Text, WireModel, epoch, errors, example
 from evergrant.web.deps import BrokerDep, WebhooksKeeper
 
 router = APIRouter(prefix="/v1/mgmt/outbound", tags=["webhooks"])
 
-WEBHOOK_ID = "5Tq8nWx2Yb7Lc4Vd9Rf3Hm"
 _DEFINED = {
     "url": "https://api.example.com/hooks/evergrant",
     "description": "Tells users to connect again",
@@ -41,7 +38,6 @@ EventName = Literal[
     "app.unhealthy",
     "app.recovered",
 ]
-WebhookId = Annotated[Text, Field(min_length=1, max_length=22, description="The webhook.")]
 
 
 class WebhookFields(StrictWireModel):
@@ -73,14 +69,6 @@ class UpdateWebhook(WebhookFields):
 
     id: WebhookId
     enabled: Flag = Field(description="While it is not, nothing is written down for it. Required.")
-
-
-class WhichWebhook(StrictWireModel):
-    """One webhook."""
-
-    model_config = example({"id": WEBHOOK_ID})
-
-    id: WebhookId
 
 
 class RotateSecret(StrictWireModel):
@@ -151,21 +139,6 @@ def _body(row: Webhook) -> WebhookBody:
         previous_secret_until=epoch(row.previous_secret_until),
         created_time=epoch(row.created_at),
     )
-
-
-def epoch(at: datetime | None) -> str:
-    """Write an instant as epoch seconds; none is empty."""
-    return str(int(at.timestamp())) if at is not None else ""
-
-
-def project_of(principal: Principal) -> str:
-    """Return the project. A webhook is told of every app, so a key that is limited to some cannot have to do with it.
-
-    Raises:
-        PermissionDenied: the key is limited to some apps.
-    """
-    principal.require_every_app()
-    return principal.project_id
 
 
 @router.post("/webhook/create", summary="Make a webhook", responses=errors(400, 413))

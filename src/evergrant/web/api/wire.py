@@ -1,5 +1,6 @@
 """What all wire models share: camelCase, null as absent, and text that every database can hold."""
 
+from datetime import datetime
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Request
@@ -23,6 +24,7 @@ def _storable_secret(value: SecretStr) -> SecretStr:
 
 
 Text = Annotated[str, Strict(), AfterValidator(_storable)]
+ShortText = Annotated[Text, Field(max_length=2_000)]
 SecretText = Annotated[SecretStr, Strict(), AfterValidator(_storable_secret), Field(max_length=10_000)]
 Flag = Annotated[bool, Strict()]
 AppId = Annotated[Text, Field(min_length=1, max_length=64)]
@@ -51,6 +53,17 @@ class StrictWireModel(WireModel):
     """A definition: a misspelt field must not pass silently."""
 
     model_config = ConfigDict(extra="forbid")
+
+
+class Nothing(WireModel):
+    """An empty answer: it is done."""
+
+    model_config = example({})
+
+
+def epoch(at: datetime | None) -> str:
+    """Write an instant as epoch seconds in text; none is empty."""
+    return str(int(at.timestamp())) if at is not None else ""
 
 
 class ErrorField(WireModel):

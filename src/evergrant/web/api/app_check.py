@@ -1,4 +1,4 @@
-"""The test of an app: is its registration right, as far as can be told without a user?"""
+"""Checks an app: is its registration right, as far as can be told without a user?"""
 
 from fastapi import APIRouter
 
@@ -9,8 +9,8 @@ from evergrant.web.deps import AppsReader, BrokerDep
 router = APIRouter(prefix="/v1/mgmt/outbound", tags=["apps"])
 
 
-class TestApp(WireModel):
-    """An app to test."""
+class CheckApp(WireModel):
+    """An app to check."""
 
     model_config = example({"id": "google-contacts"})
 
@@ -25,7 +25,7 @@ class CheckBody(WireModel):
     text: str
 
 
-class TestAppAnswer(WireModel):
+class CheckAppAnswer(WireModel):
     """Everything that was looked at, in the order in which a trip would meet it."""
 
     model_config = example(
@@ -41,8 +41,8 @@ class TestAppAnswer(WireModel):
 
 
 @router.post("/app/test", summary="Test an outbound app's registration", responses=errors(400, 404, 413))
-async def test_app(body: TestApp, broker: BrokerDep, principal: AppsReader) -> TestAppAnswer:
+async def test_app(body: CheckApp, broker: BrokerDep, principal: AppsReader) -> CheckAppAnswer:
     """Ask the provider whether it is there, publishes what is stored, and accepts the client. Changes nothing."""
     principal.require_app(body.id)
     checks = await check_app(broker, principal.project_id, body.id)
-    return TestAppAnswer(checks=[CheckBody(name=c.name, good=c.good, text=c.text) for c in checks])
+    return CheckAppAnswer(checks=[CheckBody(name=c.name, good=c.good, text=c.text) for c in checks])
