@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from joserfc import jws, jwt
-from joserfc.errors import JoseError, SecurityWarning
+from joserfc.errors import ExpiredTokenError, InvalidClaimError, JoseError, MissingClaimError, SecurityWarning
 from pydantic import SecretStr
 
 from evergrant.errors import ConnectFailed, UpstreamUnavailable
@@ -108,19 +108,34 @@ def _choose(keys: list[PublicKey], algorithm: str, kid: str | None) -> PublicKey
 
 
 def _check_times(claims: Mapping[str, Any], now: datetime) -> None:
-    at, leeway = now.timestamp(), LEEWAY.total_seconds()
-    times: dict[str, float] = {}
-    for name in ("exp", "iat", "nbf"):
-        value = claims.get(name)
-        if value is None:
-            continue
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise InvalidToken(f"its {name} is not a time")
-        times[name] = value
-    if not times.get("exp", 0) > at - leeway:
-        raise InvalidToken("it has expired, or does not say when it does")
-    if max(times.get("iat", at), times.get("nbf", at)) > at + leeway:
-        raise InvalidToken("it is from the future; is the clock right?")
+    times = {name: claims[name] for name in ("exp", "iat", "nbf") if claims.get(name) is not None}
+    registry = jwt.JWTClaimsRegistry(int(now.timestamp()), int(LEEWAY.total_seconds()), exp={"essential": True})
+    try:
+        registry.validate(times)
+    except (MissingClaimError, ExpiredTokenError):
+        raise InvalidToken("it has expired, or does not say when it does") from None
+    except InvalidClaimError as error:
+        if error.claim != "exp" and type(times[error.claim]) in (int, float):
+            raise InvalidToken("it is from the future; is the clock right?") from None
+        raise InvalidToken(f"its {error.claim} is not a time") from None
+
+
+def check_parties(claims: Mapping[str, Any], *, issuer: str, audience: str, recipient: str) -> None:
+    """Check who issued a token, and that it is for us (RFC 7519 sections 4.1.1 and 4.1.3).
+
+    `recipient` is what the message calls the audience.
+
+    Raises:
+        InvalidToken: it is from another issuer, or for another audience.
+    """
+    registry = jwt.JWTClaimsRegistry(
+        iss={"essential": True, "value": issuer}, aud={"essential": True, "value": audience}
+    )
+    try:
+        registry.validate({name: claims[name] for name in ("iss", "aud") if name in claims})
+    except (MissingClaimError, InvalidClaimError) as error:
+        wrong = "from another issuer" if "iss" in error.claim else f"for another {recipient}"
+        raise InvalidToken(f"it is {wrong}") from None
 
 
 async def validate_id_token(
@@ -156,13 +171,10 @@ def _jwks_uri(server: ServerMetadata) -> str:
 def _check_claims(
     claims: Mapping[str, Any], server: ServerMetadata, client: ClientRegistration, nonce: str | None
 ) -> None:
-    if claims.get("iss") != _expected_issuer(server.issuer, claims):
-        raise InvalidToken("it is from another issuer")
-    audience = claims.get("aud")
-    audiences = audience if isinstance(audience, list) else [audience]
-    if client.client_id not in audiences:
-        raise InvalidToken("it is for another client")
-    if len(audiences) > 1 and claims.get("azp") != client.client_id:
+    issuer = _expected_issuer(server.issuer, claims)
+    check_parties(claims, issuer=issuer, audience=client.client_id, recipient="client")
+    several = isinstance(claims["aud"], list) and len(claims["aud"]) > 1
+    if several and claims.get("azp") != client.client_id:
         raise InvalidToken("it is for several clients and was not issued to this one")
     if "iat" not in claims:
         raise InvalidToken("it does not say when it was issued")

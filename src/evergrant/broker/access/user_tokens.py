@@ -10,7 +10,7 @@ from evergrant.broker.runtime.broker import Broker
 from evergrant.broker.runtime.principal import FETCH_SCOPE, Permission, Principal
 from evergrant.db import TrustedIssuer
 from evergrant.errors import AuthenticationFailed
-from evergrant.oauth2.id_token import InvalidToken, unverified_claims, verified_claims
+from evergrant.oauth2.id_token import InvalidToken, check_parties, unverified_claims, verified_claims
 
 _MAX_TOKEN_LENGTH = 16_384
 """Longer ones are not even looked at."""
@@ -54,13 +54,9 @@ async def _trusted(broker: Broker, project_id: str, unverified_issuer: object) -
 
 
 def _principal(trusted: TrustedIssuer, claims: Mapping[str, Any]) -> Principal:
-    if claims.get("iss") != trusted.issuer:
-        raise InvalidToken("it is from another issuer")
-    audience = claims.get("aud")
-    if trusted.audience not in (audience if isinstance(audience, list) else [audience]):
-        raise InvalidToken("it is for another audience")
+    check_parties(claims, issuer=trusted.issuer, audience=trusted.audience, recipient="audience")
     # Compared at every use, without leeway: it is the bearer's to renew it in time.
-    expires_at = datetime.fromtimestamp(min(float(claims["exp"]), 253_402_300_799), UTC)
+    expires_at = datetime.fromtimestamp(min(claims["exp"], 253_402_300_799), UTC)
     tenant_ids = _tenants(claims.get(trusted.tenant_claim)) if trusted.tenant_claim else frozenset()
     user_id = "" if _is_a_machines(trusted, claims, tenant_ids) else _id(claims.get(trusted.user_claim))
     if not user_id and not tenant_ids:
