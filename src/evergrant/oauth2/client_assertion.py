@@ -5,12 +5,13 @@ both sides know.
 """
 
 import json
-import secrets
 import warnings
-from collections.abc import Mapping
-from datetime import datetime, timedelta
-from typing import Any
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any, cast
 
+from authlib.oauth2.rfc7523 import client_secret_jwt_sign, private_key_jwt_sign
 from joserfc import jwt
 from joserfc.errors import JoseError, SecurityWarning
 from joserfc.jwk import ECKey, Key, OctKey, OKPKey, RSAKey
@@ -20,7 +21,7 @@ from evergrant.errors import UpstreamRejected
 
 METHODS = ("private_key_jwt", "client_secret_jwt")
 TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
-LIFETIME = timedelta(minutes=2)
+LIFETIME_SECONDS = 120
 _BY_CURVE = {"P-256": "ES256", "P-384": "ES384", "P-521": "ES512"}
 _FORMS: tuple[type[Key], ...] = (ECKey, RSAKey, OKPKey)
 
@@ -35,20 +36,16 @@ def assertion(
     Raises:
         UpstreamRejected: the secret is not a key of that kind; the message begins with `who`.
     """
-    claims = {
-        "iss": client_id,
-        "sub": client_id,
-        "aud": audience,
-        "jti": secrets.token_urlsafe(24),
-        "iat": int(now.timestamp()),
-        "exp": int((now + LIFETIME).timestamp()),
-    }
+    issued_at = int(now.timestamp())
+    times = {"issued_at": issued_at, "expires_at": issued_at + LIFETIME_SECONDS}
     if method == "client_secret_jwt":
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", SecurityWarning)  # how long a secret is, the provider has decided
-            key = OctKey.import_key(secret.get_secret_value())
-            return jwt.encode({"alg": alg or "HS256"}, claims, key, algorithms=[alg or "HS256"])
-    return sign(secret, claims, alg=alg, kid="", who=who)
+            shared = OctKey.import_key(secret.get_secret_value())
+            return cast(str, client_secret_jwt_sign(shared, client_id, audience, alg or "HS256", **times))
+    with _own_key(secret, alg, who) as (key, alg):
+        header = {"kid": key.kid} if key.kid else {}
+        return cast(str, private_key_jwt_sign(key, client_id, audience, alg, header=header, **times))
 
 
 def sign(secret: SecretStr, claims: Mapping[str, Any], *, alg: str, kid: str, who: str) -> str:
@@ -57,11 +54,22 @@ def sign(secret: SecretStr, claims: Mapping[str, Any], *, alg: str, kid: str, wh
     Raises:
         UpstreamRejected: it is not a key, or not one for `alg`.
     """
+    with _own_key(secret, alg, who) as (key, alg):
+        header = {"alg": alg, **({"kid": name} if (name := kid or key.kid or "") else {})}
+        return jwt.encode(header, dict(claims), key, algorithms=[alg])
+
+
+@contextmanager
+def _own_key(secret: SecretStr, alg: str, who: str) -> Iterator[tuple[Key, str]]:
+    """Hand out the private key that an app's secret is, and the algorithm: `alg`, or what the key is for.
+
+    Raises:
+        UpstreamRejected: it is not a key, or signing with it fails.
+    """
     try:
         key = private_key(secret.get_secret_value())
         alg = alg or _algorithm(key)
-        header = {"alg": alg, "typ": "JWT", **({"kid": name} if (name := kid or key.kid or "") else {})}
-        return jwt.encode(header, dict(claims), key, algorithms=[alg])
+        yield key, alg
     except (JoseError, ValueError, TypeError):
         raise UpstreamRejected(
             f"{who or 'The app'}: the client secret must be the private key that the provider knows, in PEM"

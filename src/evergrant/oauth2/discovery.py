@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
+from authlib.oauth2.rfc8414 import get_well_known_url as before_the_path
+from authlib.oidc.discovery import get_well_known_url as behind_the_path
+
 from evergrant.errors import InvalidValue, UpstreamError
 from evergrant.oauth2.registration import ServerMetadata
 from evergrant.oauth2.token_response import parse_body
@@ -84,10 +87,14 @@ def _locate(url: str) -> tuple[str, list[str]]:
             return at(path.removesuffix(well_known)), [at(path, parts.query)]
         if path.startswith(well_known + "/"):
             return at(path.removeprefix(well_known)), [at(path, parts.query)]
-    base = path.rstrip("/")
-    # OpenID appends, RFC 8414 section 3.1 inserts before the path; for an issuer without a path they are the
-    # same.
-    return at(base), list(dict.fromkeys([at(base + _OIDC), at(_RFC8414 + base), at(_OIDC + base)]))
+    issuer = at(path.rstrip("/"))
+    # OpenID appends, RFC 8414 section 3.1 inserts before the path; for an issuer without a path they are the same.
+    candidates = [
+        behind_the_path(issuer, external=True),
+        before_the_path(issuer, external=True),
+        before_the_path(issuer, external=True, suffix="openid-configuration"),
+    ]
+    return issuer, list(dict.fromkeys(candidates))
 
 
 def _metadata(http: Http, document: dict[str, Any], expected: str) -> ServerMetadata:

@@ -1,0 +1,50 @@
+"""Dependencies: what is imported is declared, and what is declared does something."""
+
+import ast
+import re
+import sys
+import tomllib
+from collections.abc import Iterable
+from importlib.metadata import packages_distributions
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
+OWN = {"evergrant", "tests", "benchmarks", "scripts"}
+USED_WITHOUT_IMPORT = {
+    "aiosqlite",  # SQLAlchemy loads the driver that the URL names
+    "httptools",  # uvicorn takes it where it is installed
+    "python-multipart",  # FastAPI loads it when a route reads a form
+}
+
+
+def declared(requirements: Iterable[object]) -> set[str]:
+    texts = [text for text in requirements if isinstance(text, str)]
+    return {re.split(r"[\[<>=;~ ]", text, maxsplit=1)[0].lower().replace("_", "-") for text in texts}
+
+
+def imported(*folders: str) -> set[str]:
+    """Return the distributions that the code of some folders imports from."""
+    modules = set()
+    for file in (file for folder in folders for file in (ROOT / folder).rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Import):
+                modules |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                modules.add(node.module.partition(".")[0])
+    distributions = packages_distributions()
+    return {
+        distributions[module][0].lower().replace("_", "-") for module in modules - OWN - set(sys.stdlib_module_names)
+    }
+
+
+RUNTIME = declared(PROJECT["project"]["dependencies"])
+
+
+def test_what_evergrant_imports_is_declared_and_nothing_else_is() -> None:
+    assert imported("src", "migrations") | USED_WITHOUT_IMPORT == RUNTIME
+
+
+def test_what_only_tests_and_tools_import_is_declared_for_development() -> None:
+    assert imported("tests", "benchmarks", "scripts") - RUNTIME - declared(PROJECT["dependency-groups"]["dev"]) == set()
