@@ -17,8 +17,8 @@ from pydantic import SecretStr
 
 from evergrant.errors import ConnectFailed, ReauthorizationRequired, UpstreamRejected, UpstreamUnavailable
 from evergrant.oauth2.authorization import AuthorizationResponse, CodeVerifier, authorization_url
-from evergrant.oauth2.hooks import HOOKS
-from evergrant.oauth2.quirks import Capture, HookName, Quirks, ResponseShape, TokenExchange, from_json, to_json
+from evergrant.oauth2.hooks import HOOKS, HookName
+from evergrant.oauth2.quirks import Capture, Quirks, ResponseShape, TokenExchange, from_json, to_json
 from evergrant.oauth2.registration import ClientRegistration, ServerMetadata
 from evergrant.oauth2.token_endpoint import exchange_code, refresh
 from evergrant.oauth2.token_response import TokenResponse

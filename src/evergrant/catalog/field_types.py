@@ -1,7 +1,7 @@
 """The kinds of values that a catalogue file holds beside quirks, each with an error that says what to write instead."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -10,13 +10,6 @@ from evergrant import placeholders
 from evergrant.oauth2.quirk_types import checked_url
 
 _FRAGMENT = re.compile(r"[^\s#{}]+")
-_RENAMED = frozenset(
-    {"response_type", "client_id", "redirect_uri", "scope", "state", "nonce", "code_challenge", "login_hint"}
-    | {"code_challenge_method", "grant_type", "client_secret", "code", "code_verifier", "refresh_token"}
-    | {"error", "error_description", "token", "token_type_hint"}
-)
-_KEPT = frozenset({"state", "client_id", "code", "refresh_token", "code_challenge", "code_verifier", "token"})
-"""What no request may go without; `client_id` may where a header says who we are, which `validation` looks at."""
 
 
 class StrictModel(BaseModel):
@@ -52,16 +45,6 @@ def _regex(text: str) -> str:
     return text
 
 
-def _renames(names: Mapping[str, str]) -> Mapping[str, str]:
-    unknown = sorted(names.keys() - _RENAMED)
-    if unknown:
-        raise ValueError(f"{', '.join(unknown)}: not a parameter of the protocol; use {', '.join(sorted(_RENAMED))}")
-    dropped = sorted(name for name, new in names.items() if not new and name in _KEPT - {"client_id"})
-    if dropped:
-        raise ValueError(f"{', '.join(dropped)}: can be given another name, but not be left out")
-    return names
-
-
 Slug = Annotated[
     str, AfterValidator(_matching(r"[a-z0-9][a-z0-9-]{0,62}", "use at most 63 small letters, digits and '-'"))
 ]
@@ -81,5 +64,4 @@ VariableName = Annotated[
     str, AfterValidator(_matching(r"[A-Za-z][A-Za-z0-9_]{0,62}", "use letters, digits and '_', a letter first"))
 ]
 Regex = Annotated[str, AfterValidator(_regex)]
-Renames = Annotated[Mapping[str, str], AfterValidator(_renames)]
 Seconds = Annotated[int, Field(ge=0)]

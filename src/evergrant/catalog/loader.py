@@ -14,15 +14,16 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
+from evergrant.catalog.field_types import StrictModel
 from evergrant.catalog.template import ApiKey, DcrPreset, Template
 from evergrant.catalog.validation import problems_of
 from evergrant.catalog.variable import Variable
 from evergrant.errors import ConfigurationError
 from evergrant.oauth2.quirks import ContextRequest, ResponseShape, RevocationStyle, TokenExchange
 
-Entry = TypeVar("Entry", bound=BaseModel)
+Model = TypeVar("Model", bound=StrictModel)
 Members = dict[str, Any]
 
 
@@ -161,7 +162,7 @@ def _template(where: str, members: Members) -> Template:
     return template
 
 
-def _entry(where: str, members: Members, model: type[Entry]) -> Entry:
+def _entry(where: str, members: Members, model: type[Model]) -> Model:
     try:
         return model.model_validate(members)
     except ValidationError as error:

@@ -15,7 +15,6 @@ from evergrant.catalog.field_types import (
     OptionalPageUrl,
     OptionalUrl,
     PageUrl,
-    Renames,
     Scope,
     Seconds,
     Slug,
@@ -24,8 +23,9 @@ from evergrant.catalog.field_types import (
     VariableName,
 )
 from evergrant.catalog.variable import Variable
-from evergrant.oauth2.quirk_types import Headers, Params, Url
-from evergrant.oauth2.quirks import ContextRequest, HookName, ResponseShape, RevocationStyle, TokenExchange
+from evergrant.oauth2.hooks import HookName
+from evergrant.oauth2.quirk_types import Headers, Parameters, Renames, Url
+from evergrant.oauth2.quirks import ContextRequest, ResponseShape, RevocationStyle, TokenExchange
 
 Category = Literal[
     "accounting",
@@ -64,7 +64,7 @@ AuthMethod = Literal["client_secret_post", "client_secret_basic", "none", "priva
 
 
 class DcrPreset(StrictModel):
-    """A server at which evergrant registers by itself (RFC 7591): its address says everything else."""
+    """A server at which evergrant registers by itself (RFC 7591), and which its address is enough to find."""
 
     id: Slug
     name: Title
@@ -77,7 +77,7 @@ class DcrPreset(StrictModel):
 
 
 class ApiKey(StrictModel):
-    """Where an API expects the key: told to whoever fetches it, since evergrant calls no API by itself."""
+    """Where an API expects the key. evergrant calls no API: it tells whoever fetches the key."""
 
     place: Annotated[Literal["header", "query", "basic"], Field(alias="in")] = "header"
     """`basic`: HTTP Basic with the key as the user name, or as the password beside `username`."""
@@ -89,7 +89,7 @@ class ApiKey(StrictModel):
 
 
 class Template(StrictModel):
-    """One provider. What is empty, it has none of. Whether its fields fit together, `validation` says."""
+    """What is true of one provider. An empty field means: it has none. `validation` checks that fields fit together."""
 
     id: Slug
     name: Title
@@ -128,11 +128,11 @@ class Template(StrictModel):
     scopes: dict[Scope, Description] = Field(default_factory=dict)
     """Scopes in words, for the consent page."""
 
-    authorization_params: Params = Field(default_factory=dict)
+    authorization_params: Parameters = Field(default_factory=dict)
     redirect_uri: str = ""
     """A variable of source `app`, `{name}`: what the provider wants to see instead of our callback address."""
-    token_params: Params = Field(default_factory=dict)
-    refresh_params: Params = Field(default_factory=dict)
+    token_params: Parameters = Field(default_factory=dict)
+    refresh_params: Parameters = Field(default_factory=dict)
     token_request_method: Literal["POST", "GET"] = "POST"
     token_request_format: Literal["form", "json", "query"] = "form"
     token_request_headers: Headers = Field(default_factory=dict)

@@ -26,7 +26,7 @@ RESERVED = {
 
 
 def problems_of(template: Template) -> list[str]:
-    """Say what is wrong with fields that are each right by themselves: the field, and the remedy."""
+    """Return what is wrong between fields that are each right by themselves, with the remedy."""
     return [
         *_wholeness(template),
         *_redirect_uri(template),
@@ -71,7 +71,7 @@ def _wholeness(it: Template) -> Iterator[str]:
 
 
 def _redirect_uri(it: Template) -> Iterator[str]:
-    """What is registered at the provider decides where codes go, so no value may look like another address."""
+    """Refuse a `redirect_uri` whose value could be an address: it decides where codes go."""
     if not it.redirect_uri:
         return
     name = placeholders.NAME.fullmatch(it.redirect_uri)
@@ -88,7 +88,7 @@ def _parameters(it: Template) -> Iterator[str]:
 
 
 def _uses(it: Template) -> Iterator[tuple[str, str, frozenset[str], frozenset[str]]]:
-    """Yield every text with placeholders: its field, itself, whose variables and which values are known there."""
+    """Yield every text with placeholders: field, text, the sources whose variables it may use, and the other values."""
     none: frozenset[str] = frozenset()
     bearer = frozenset({"access_token"}) | _CLIENT
     yield "issuer", it.issuer.replace("{tenantid}", ""), frozenset({"app"}), none
@@ -160,7 +160,7 @@ def _url_variables(it: Template) -> Iterator[str]:
 
 
 def url_problems(field: str, text: str, variables: Mapping[str, Variable]) -> Iterator[str]:
-    """Say which variables would let somebody choose, by a value, where a URL leads."""
+    """Say which variables could lead a URL to another place, by a value that their patterns allow."""
     for match in placeholders.NAME.finditer(text):
         variable = variables.get(match[1])
         if variable is None or variable.enum:

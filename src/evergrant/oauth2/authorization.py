@@ -28,7 +28,7 @@ _RESERVED = frozenset(
         "request_uri",
     }
 )
-"""What only this file sets: neither an app's own parameters nor its endpoint's query may. `request`
+"""Parameters that only this file sets: neither an app's own parameters nor its endpoint's query may. `request`
 (RFC 9101) is here because a server that honours it takes every other parameter from inside it. In an endpoint's
 query it may stay where it cannot be meant: `?request=authorize` is a page's name, and no JWT."""
 
@@ -41,12 +41,12 @@ class CodeVerifier:
 
     @classmethod
     def new(cls) -> "CodeVerifier":
-        """Make one of 64 characters, 384 random bits."""
+        """Make a verifier of 64 characters, which are 384 random bits."""
         return cls(SecretStr(secrets.token_urlsafe(48)))
 
     @classmethod
     def from_secret(cls, text: str) -> "CodeVerifier":
-        """Take up a verifier that was made earlier.
+        """Read a verifier that was made earlier.
 
         Raises:
             ValueError: `text` is not 43 to 128 unreserved ASCII characters.
@@ -65,7 +65,7 @@ class CodeVerifier:
         return cast(str, create_s256_code_challenge(self.secret()))
 
     def __repr__(self) -> str:
-        """Show that there is one, and nothing of it."""
+        """Hide the verifier."""
         return "CodeVerifier('**********')"
 
 
@@ -123,11 +123,11 @@ def authorization_url(
         "random": secrets.token_urlsafe(16),
     }
     own = [(name, value) for name, value in quirks.fill_all(client.authorization_params, values) if name not in taken]
-    return _asking(quirks.url(server.authorization_endpoint, client.name), [*parameters, *own], taken)
+    return _with_parameters(quirks.url(server.authorization_endpoint, client.name), [*parameters, *own], taken)
 
 
-def _asking(endpoint: str, parameters: Sequence[tuple[str, str]], taken: frozenset[str]) -> str:
-    """Put the parameters behind an endpoint's own, of which those that are `taken` go (RFC 6749 section 3.1).
+def _with_parameters(endpoint: str, parameters: Sequence[tuple[str, str]], taken: frozenset[str]) -> str:
+    """Add parameters to an endpoint's URL, and drop those of its own that are `taken` (RFC 6749 section 3.1).
 
     That section allows no fragment, but some providers have one. Where it is a page's route ("#/authorize"), the page
     reads the parameters from behind it; any other is a mark that stays at the end.
@@ -163,12 +163,12 @@ class AuthorizationResponse:
     """What the provider's quirks take from the callback, by variable, not yet checked."""
 
     def __repr__(self) -> str:
-        """Show the outcome; a code and a state are credentials."""
+        """Show the error only: a code and a state are credentials."""
         return f"AuthorizationResponse(error={self.error!r})"
 
     @classmethod
     def parse(cls, params: Mapping[str, str], quirks: Quirks = NO_QUIRKS) -> "AuthorizationResponse":
-        """Read the callback's query or form. With neither a code nor an error, it is `invalid_response`."""
+        """Read the callback's query or form; one with neither a code nor an error becomes `invalid_response`."""
         names = quirks.callback_names
         error = provider_text(params.get(names.get("error", "error"), ""))
         description = provider_text(params.get(names.get("error_description", "error_description"), ""))

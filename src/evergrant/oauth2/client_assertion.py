@@ -61,7 +61,7 @@ def sign(secret: SecretStr, claims: Mapping[str, Any], *, alg: str, kid: str, wh
 
 @contextmanager
 def _own_key(secret: SecretStr, alg: str, who: str) -> Iterator[tuple[Key, str]]:
-    """Hand out the private key that an app's secret is, and the algorithm: `alg`, or what the key is for.
+    """Yield the private key that an app's secret is, and the algorithm: `alg`, or the one that the key is for.
 
     Raises:
         UpstreamRejected: it is not a key, or signing with it fails.

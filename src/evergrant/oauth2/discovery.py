@@ -1,4 +1,4 @@
-"""Authorization server metadata from a URL (RFC 8414, OpenID Connect Discovery 1.0)."""
+"""Finds an authorization server's metadata from a URL (RFC 8414, OpenID Connect Discovery 1.0)."""
 
 import re
 from dataclasses import dataclass
@@ -31,8 +31,7 @@ async def discover(http: Http, url: str) -> ServerMetadata:
     """Fetch and check the metadata at `url`, an issuer or the whole URL of its metadata document.
 
     Raises:
-        InvalidValue: for the field `discoveryUrl`; everything here is the operator's to mend, an unreachable
-        server
+        InvalidValue: for the field `discoveryUrl`; everything here is the operator's to mend, an unreachable server
             included. The message says what to do.
     """
     found = await look_up(http, url)
@@ -43,17 +42,17 @@ async def discover(http: Http, url: str) -> ServerMetadata:
 
 @dataclass(frozen=True, slots=True)
 class NoMetadata:
-    """There is no metadata at any place where it could be, and what was met instead."""
+    """No place that could have the metadata has it; `problem` says what was found instead."""
 
     problem: str
 
     def error(self) -> InvalidValue:
-        """Return the error that tells the operator."""
+        """Make the error for the operator."""
         return invalid(f"{self.problem}; check the address, or leave discoveryUrl out and enter the endpoints")
 
 
 async def look_up(http: Http, url: str) -> ServerMetadata | NoMetadata:
-    """Do what `discover` does, for a caller that knows where else to look.
+    """Fetch and check the metadata at `url`, or return why there is none.
 
     Raises:
         InvalidValue: there is metadata, and it cannot be used.
@@ -125,10 +124,10 @@ def _metadata(http: Http, document: dict[str, Any], expected: str) -> ServerMeta
 
 
 def _stands_for(issuer: str, expected: str) -> bool:
-    """Compare but for a final slash, which the well-known address cannot show (OpenID Connect Discovery 4.1).
+    """Tell whether a document's issuer is the expected one, but for a final slash (OpenID Connect Discovery 4.1).
 
-    Microsoft's shared endpoints publish the template `.../{tenantid}/v2.0`, which any tenant in the URL
-    fills.
+    The well-known address cannot show that slash. Microsoft's shared endpoints publish the template
+    `.../{tenantid}/v2.0`, which any tenant in the URL fills.
     """
     pattern = re.escape(issuer.rstrip("/")).replace(re.escape("{tenantid}"), "[^/]+")
     return re.fullmatch(pattern, expected.rstrip("/")) is not None
@@ -148,11 +147,11 @@ def allowed(http: Http, url: str, *, what: str) -> str:
 
 
 def strings(document: dict[str, Any], name: str) -> tuple[str, ...]:
-    """Return a member that is a list of strings, or nothing."""
+    """Return the strings in a member that is a list; none of any other member."""
     value = document.get(name)
     return tuple(item for item in value if isinstance(item, str)) if isinstance(value, list) else ()
 
 
 def invalid(problem: str) -> InvalidValue:
-    """Make the error for the field that all of this is about."""
+    """Make the error for the field `discoveryUrl`."""
     return InvalidValue.of(("discoveryUrl", problem))

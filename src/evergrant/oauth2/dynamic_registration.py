@@ -1,4 +1,4 @@
-"""Dynamic client registration (RFC 7591): we introduce ourselves to an authorization server, once."""
+"""Dynamic client registration (RFC 7591): evergrant makes itself a client of an authorization server."""
 
 import math
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ _MAX_ID_LENGTH = 2_000
 
 @dataclass(frozen=True, slots=True)
 class RegisteredClient:
-    """What a server made us (RFC 7591 section 3.2.1). `expires_at` is when the secret ends; None for never."""
+    """A client as the server registered it (RFC 7591 section 3.2.1). `expires_at` ends its secret; None for never."""
 
     client_id: str
     client_secret: SecretStr | None = field(repr=False)
@@ -120,10 +120,10 @@ def _is_credential(value: object, most: int) -> bool:
 
 
 def _expiry(value: object) -> datetime | None:
-    """Read `client_secret_expires_at`, seconds since 1970. 0 is never, and so is what nobody can mean.
+    """Read `client_secret_expires_at`, seconds since 1970; None for never, for nonsense and for the past.
 
-    A secret that has ended already is one of those: believed, it would cost a registration, and with it every
-    user's consent, at each connect. A server that means it says invalid_client soon enough.
+    Believing an end that has passed would cost a registration, and with it every user's consent, at each connect. A
+    server that means it says invalid_client soon enough.
     """
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value <= 0:
         return None

@@ -1,4 +1,4 @@
-"""Which addresses may be called. The rules of the egress guard, without any network."""
+"""The rules of the egress guard: which addresses may be called. Nothing here touches a network."""
 
 import ipaddress
 import re
@@ -26,7 +26,7 @@ _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A URL of a form that we call. `host` is ASCII, lower case, without brackets; `path` has the query."""
+    """A URL taken apart. `host` is ASCII, lower case, without brackets; `path` has the query."""
 
     scheme: str
     host: str

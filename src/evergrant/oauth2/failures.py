@@ -1,4 +1,4 @@
-"""Every failure of a provider's token or revocation endpoint, translated in one place.
+"""Translates every failure of a provider's token or revocation endpoint, in one place.
 
 The three outcomes are never confused: the consent is dead (only the user can mend it), the registration is
 wrong (only the operator can), or it is a matter of time.
@@ -65,7 +65,7 @@ def failure_of(
     when_dead: Callable[[str, str], EvergrantError],
     quirks: Quirks = NO_QUIRKS,
 ) -> EvergrantError | None:
-    """Return the error that `answer` amounts to, None when it reports success.
+    """Return the error that an answer means; None when it reports success.
 
     `secrets` are the values that we sent and that must not come back in a message. `dead` are the error codes
     that mean that what was presented (refresh token, code) is used up; `when_dead` makes the error from the

@@ -1,4 +1,4 @@
-"""What is asked after the tokens have come: when they end (RFC 7662), and what calls to the provider's API need.
+"""Asks, after the tokens have come, when they end (RFC 7662) and what calls to the provider's API need.
 
 Both are best effort and short: the tokens are there already, and nothing here may lose them.
 """
@@ -66,7 +66,7 @@ async def _introspected(http: Http, client: ClientRegistration, token: SecretStr
 
 
 async def context(http: Http, client: ClientRegistration, access_token: SecretStr, quirks: Quirks) -> dict[str, str]:
-    """Return what the provider tells about a new connection, by variable, not yet checked; nothing if it does not."""
+    """Make the context request and return what it finds, by variable and not yet checked; nothing when it fails."""
     wanted = quirks.context_request
     if wanted is None:
         return {}

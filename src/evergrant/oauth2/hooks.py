@@ -1,20 +1,22 @@
-"""What no data can say about a provider: small pure functions, by the name that a catalogue entry gives.
+"""Small pure functions for what no field of the catalogue can say about a provider, by their names in it.
 
 Each gets the client as the app has it, the variables' values and the moment, and returns the client as the provider
-wants to see it. Add one only where no field of the catalogue can do; name it in `quirks.HookName`,
+wants to see it. Add one only where no field of the catalogue can do; name it in `HookName`,
 document it in docs/catalogue.md.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
+from typing import Literal
 
 from pydantic import SecretStr
 
 from evergrant.oauth2.client_assertion import sign
-from evergrant.oauth2.quirks import HookName
 from evergrant.oauth2.registration import ClientRegistration
 
+HookName = Literal["apple_client_secret"]
+"""How a catalogue entry names one. `apple_client_secret`: the secret is a key that signs a short-lived ES256 JWT."""
 Hook = Callable[[ClientRegistration, Mapping[str, str], datetime], ClientRegistration]
 
 APPLE_LIFETIME = timedelta(minutes=10)
@@ -22,7 +24,7 @@ APPLE_LIFETIME = timedelta(minutes=10)
 
 
 def apple_client_secret(client: ClientRegistration, variables: Mapping[str, str], now: datetime) -> ClientRegistration:
-    """Sign in with Apple: the app's secret is the private key (.p8), and what is sent is a JWT signed by it.
+    """Make the client secret of Sign in with Apple: a JWT, signed by the private key (.p8) that is the app's secret.
 
     The entry has the variables `team_id` and `key_id`.
     https://developer.apple.com/documentation/accountorganizationaldatasharing/creating-a-client-secret
@@ -43,5 +45,5 @@ def apple_client_secret(client: ClientRegistration, variables: Mapping[str, str]
     return replace(client, client_secret=SecretStr(token))
 
 
-HOOKS: Mapping[HookName, Hook] = {"apple_client_secret": apple_client_secret}
+HOOKS: Mapping[str, Hook] = {"apple_client_secret": apple_client_secret}
 """Every hook. The only place besides the catalogue that knows providers by name."""

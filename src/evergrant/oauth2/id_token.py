@@ -1,4 +1,4 @@
-"""Who connected: the subject of a validated id_token, or of the userinfo call (OpenID Connect Core 1.0)."""
+"""Finds out who connected: by a validated id_token, or by the userinfo call (OpenID Connect Core 1.0)."""
 
 import json
 import warnings
@@ -82,7 +82,7 @@ async def read_jwks(http: Http, jwks_uri: str) -> Mapping[str, Any]:
 
 
 def unverified_claims(token: str) -> Mapping[str, Any]:
-    """Return what a JWT says, believing none of it: for finding the issuer whose keys will tell.
+    """Return the claims of a JWT without any check, to find the issuer whose keys will check them.
 
     Raises:
         InvalidToken: it is not a signed JWT.

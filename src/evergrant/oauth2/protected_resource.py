@@ -1,4 +1,4 @@
-"""From a protected resource, such as an MCP server, to the authorization server that guards it (RFC 9728)."""
+"""Finds the authorization server that guards a protected resource, such as an MCP server (RFC 9728)."""
 
 import re
 from dataclasses import dataclass
@@ -48,7 +48,7 @@ async def discover_either(http: Http, url: str, *, resource_first: bool = False)
 
 
 async def _through_resource(http: Http, url: str) -> Discovered | None:
-    """Return where the resource at `url` leads; None where nothing says that it is one."""
+    """Find the authorization server of the resource at `url`; None where nothing says that it is a resource."""
     resource, address = _locate(url)
     document = await _document(http, address)
     if document is None and address != url:
@@ -102,7 +102,7 @@ async def _challenge(http: Http, url: str) -> str:
 
 
 def _same(named: str, asked: str) -> bool:
-    """Compare as RFC 9728 section 3.3 demands, but for an empty path, which is the same as "/" (RFC 3986 6.2.3)."""
+    """Tell whether two URLs name one resource (RFC 9728 section 3.3); an empty path is "/" (RFC 3986 6.2.3)."""
     return _with_path(named) == _with_path(asked)
 
 

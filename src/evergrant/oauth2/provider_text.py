@@ -1,4 +1,4 @@
-"""Words that a provider chose, made safe to show to a person and to write to a log."""
+"""Makes words that a provider chose safe to show to a person and to write to a log."""
 
 import unicodedata
 from collections.abc import Iterable

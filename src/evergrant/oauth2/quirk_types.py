@@ -16,6 +16,13 @@ _LOOPBACK = r"http://(127\.0\.0\.1|localhost)(:\d+)?(/[^\s#]*)?"
 _URL = re.compile(rf"https://[^\s#{{}}]+|{_LOOPBACK}")
 _POINTER = re.compile(r"(/[^/\s]*)+")
 _HEADER_NAME = re.compile(r"[A-Za-z0-9-]+")
+_RENAMED = frozenset(
+    {"response_type", "client_id", "redirect_uri", "scope", "state", "nonce", "code_challenge", "login_hint"}
+    | {"code_challenge_method", "grant_type", "client_secret", "code", "code_verifier", "refresh_token"}
+    | {"error", "error_description", "token", "token_type_hint"}
+)
+_KEPT = frozenset({"state", "code", "refresh_token", "code_challenge", "code_verifier", "token"})
+"""What no request may go without. A `client_id` may be left out where a header says who we are."""
 
 
 def checked_url(text: str) -> str:
@@ -44,6 +51,16 @@ def _headers(headers: Mapping[str, str]) -> Mapping[str, str]:
     return headers
 
 
+def _renames(names: Mapping[str, str]) -> Mapping[str, str]:
+    unknown = sorted(names.keys() - _RENAMED)
+    if unknown:
+        raise ValueError(f"{', '.join(unknown)}: not a parameter of the protocol; use {', '.join(sorted(_RENAMED))}")
+    dropped = sorted(name for name, new in names.items() if not new and name in _KEPT)
+    if dropped:
+        raise ValueError(f"{', '.join(dropped)}: can be given another name, but not be left out")
+    return names
+
+
 def _as_text(value: Any) -> Any:
     """Let numbers and booleans stand for themselves: `expires_in = 1800` means what `"1800"` does."""
     if isinstance(value, dict):
@@ -60,5 +77,7 @@ def _as_list(value: Any) -> Any:
 Url = Annotated[str, Field(max_length=2_000), AfterValidator(checked_url)]
 Pointers = Annotated[tuple[Annotated[str, AfterValidator(_pointer)], ...], BeforeValidator(_as_list)]
 """JSON pointers (RFC 6901), of which the first that finds something counts; one may stand without a list."""
-Params = Annotated[Mapping[Annotated[str, Field(min_length=1)], str], BeforeValidator(_as_text)]
+Parameters = Annotated[Mapping[Annotated[str, Field(min_length=1)], str], BeforeValidator(_as_text)]
 Headers = Annotated[Mapping[str, str], AfterValidator(_headers)]
+Renames = Annotated[Mapping[str, str], AfterValidator(_renames)]
+"""Other names for the protocol's parameters; empty: not sent."""

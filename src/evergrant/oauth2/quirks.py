@@ -1,4 +1,4 @@
-"""Where a provider leaves the RFCs, as data: what the catalogue says of it, with the values that are known filled in.
+"""A provider's differences from the RFCs, as data that requests are made and answers are read by.
 
 `Quirks()` is a provider that does what the RFCs say. A catalogue entry is made of the same shapes, and the broker makes
 `Quirks` of an entry and of the values of an app. Nothing in it is secret, and it can be stored: a revocation keeps it
@@ -13,12 +13,7 @@ from pydantic import Field, TypeAdapter
 
 from evergrant import placeholders
 from evergrant.errors import UpstreamRejected
-from evergrant.oauth2.quirk_types import Headers, Params, Pointers, Url
-
-HookName = Literal["apple_client_secret"]
-"""What no data can say. `apple_client_secret`: the secret is a key that signs a short-lived ES256 JWT."""
-Names = Mapping[str, str]
-"""Other names for the protocol's parameters; empty: not sent."""
+from evergrant.oauth2.quirk_types import Headers, Parameters, Pointers, Renames, Url
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +48,7 @@ class TokenExchange:
     """`connect`: after the code was redeemed. `refresh`: instead of the refresh token grant."""
     url: Url
     method: Literal["GET", "POST"] = "GET"
-    params: Params = field(default_factory=dict)
+    params: Parameters = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +69,7 @@ class RevocationStyle:
     url: Url
     method: Literal["POST", "GET", "DELETE"] = "POST"
     format: Literal["form", "json", "query"] = "form"
-    params: Params = field(default_factory=dict)
+    params: Parameters = field(default_factory=dict)
     """`{token}` is the one that is revoked; it may stand in `url` and `headers` too."""
     headers: Headers = field(default_factory=dict)
     auth: Literal["client", "basic", "bearer", "none"] = "client"
@@ -90,23 +85,23 @@ class Quirks:
     filled when they are used, once, from these and from the values of the request.
     """
 
-    values: Params = field(default_factory=dict)
+    values: Parameters = field(default_factory=dict)
     unset: tuple[str, ...] = ()
     """Variables that have no value, so that a parameter made of one is left out."""
     signing_alg: str = ""
     """Of client assertions (RFC 7523); empty: as the key says."""
-    hook: HookName | None = None
+    hook: str = ""
     """A function in `hooks`, by name."""
 
     scope_separator: str = " "
-    authorization_names: Names = field(default_factory=dict)
-    token_names: Names = field(default_factory=dict)
-    callback_names: Names = field(default_factory=dict)
+    authorization_names: Renames = field(default_factory=dict)
+    token_names: Renames = field(default_factory=dict)
+    callback_names: Renames = field(default_factory=dict)
     redirect_uri: str = ""
     """What the provider wants to see in both requests instead of our callback address."""
-    token_params: Params = field(default_factory=dict)
-    refresh_params: Params = field(default_factory=dict)
-    token_headers: Params = field(default_factory=dict)
+    token_params: Parameters = field(default_factory=dict)
+    refresh_params: Parameters = field(default_factory=dict)
+    token_headers: Parameters = field(default_factory=dict)
     token_method: Literal["POST", "GET"] = "POST"
     token_format: Literal["form", "json", "query"] = "form"
     refresh_endpoint: str = ""
@@ -124,17 +119,17 @@ class Quirks:
     token_exchange: tuple[TokenExchange, ...] = ()
     revocation: RevocationStyle | None = None
 
-    def fill(self, text: str, request: Params | None = None) -> str:
+    def fill(self, text: str, request: Parameters | None = None) -> str:
         """Fill the variables, and the values of a request, into a text."""
         return placeholders.fill(text, request or {}, self.values)
 
-    def fill_all(self, texts: Params | Iterable[tuple[str, str]], request: Params) -> list[tuple[str, str]]:
+    def fill_all(self, texts: Parameters | Iterable[tuple[str, str]], request: Parameters) -> list[tuple[str, str]]:
         """Fill parameters; those that come out empty, or that need a variable without a value, are left out."""
         pairs = texts.items() if isinstance(texts, Mapping) else texts
         usable = [(name, text) for name, text in pairs if not set(placeholders.names_in(text)) & set(self.unset)]
         return [(name, value) for name, text in usable if (value := self.fill(text, request))]
 
-    def url(self, text: str, who: str, request: Params | None = None) -> str:
+    def url(self, text: str, who: str, request: Parameters | None = None) -> str:
         """Fill a URL that is going to be called.
 
         Raises:
@@ -150,19 +145,19 @@ class Quirks:
         return self.fill(text, request)
 
     def redirect(self, ours: str, who: str) -> str:
-        """Return what is sent as `redirect_uri`, `ours` where the provider has no other name for it.
+        """Return the `redirect_uri` to send: `ours`, unless the provider has another name for it.
 
         Raises:
-            UpstreamRejected: it has, and the app does not say which.
+            UpstreamRejected: it has another name, and the app does not say which.
         """
         return self.url(self.redirect_uri, who) if self.redirect_uri else ours
 
     def exchanges(self, when: Literal["connect", "refresh"]) -> list[TokenExchange]:
-        """Return the trades to make at this point."""
+        """Return the token exchanges to make at this point."""
         return [step for step in self.token_exchange if when in step.when]
 
     def captured(self, source: Literal["callback", "token", "context"], find: Any) -> dict[str, str]:
-        """Return what `find`, given a place, has found for each capture from this source: texts and numbers."""
+        """Return the texts and numbers that `find` finds at the places of one source, by variable."""
         found = ((capture.name, find(capture.place)) for capture in self.captures if capture.source == source)
         return {name: text for name, value in found if (text := _text(value))}
 
@@ -171,7 +166,7 @@ NO_QUIRKS = Quirks()
 """What is true of a provider that does what the RFCs say."""
 
 
-def renamed(params: Iterable[tuple[str, str]], names: Names) -> list[tuple[str, str]]:
+def renamed(params: Iterable[tuple[str, str]], names: Renames) -> list[tuple[str, str]]:
     """Give parameters their provider's names; those whose name is empty, and empty ones, are left out."""
     return [(new, value) for name, value in params if value and (new := names.get(name, name))]
 
@@ -186,11 +181,11 @@ _STORED = TypeAdapter(Quirks)
 
 
 def to_json(quirks: Quirks) -> dict[str, Any]:
-    """Write quirks as JSON members, without what is as usual."""
+    """Write quirks as JSON members, leaving out what has its usual value."""
     members: dict[str, Any] = _STORED.dump_python(quirks, mode="json", exclude_defaults=True)
     return members
 
 
 def from_json(members: Mapping[str, Any]) -> Quirks:
-    """Read what `to_json` wrote."""
+    """Read quirks that `to_json` wrote."""
     return _STORED.validate_python(dict(members))

@@ -1,4 +1,4 @@
-"""Who we talk to (RFC 8414) and who we are there (RFC 7591): two frozen values."""
+"""An authorization server (RFC 8414) and our client there (RFC 7591), as two frozen values."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""The revocation endpoint (RFC 7009), and the ways of providers that have another."""
+"""Revokes tokens: at the revocation endpoint (RFC 7009), or in a provider's own way."""
 
 from urllib.parse import quote
 
@@ -22,7 +22,7 @@ async def revoke(
     token_type_hint: str,
     quirks: Quirks = NO_QUIRKS,
 ) -> None:
-    """Revoke `token` at the provider. Return = it no longer works there, or already did not.
+    """Revoke `token` at the provider. After it returns, the token does not work there.
 
     `token_type_hint` is `refresh_token` or `access_token`. Where the server has no revocation endpoint, the provider's
     own way counts.
@@ -60,7 +60,7 @@ async def revoke(
 
 
 class _AlreadyRevoked(EvergrantError):
-    """The token did not work any more: what revoking is for has been reached."""
+    """The token did not work any more, so there is nothing to revoke."""
 
 
 async def _in_their_way(

@@ -1,4 +1,4 @@
-"""The token endpoint (RFC 6749 sections 4.1.3 and 6), with what providers put in the place of its parts."""
+"""The token endpoint (RFC 6749 sections 4.1.3 and 6), and what some providers have in its place."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -29,7 +29,7 @@ _RESERVED = frozenset(
         "client_assertion_type",
     }
 )
-"""What only this file sets: an app's own token parameters may not."""
+"""Parameters that only this file sets: an app's own token parameters may not."""
 
 
 async def exchange_code(
@@ -157,7 +157,7 @@ async def _trade(
 
 
 def _renewable(tokens: TokenResponse, quirks: Quirks) -> TokenResponse:
-    """Where access tokens are traded for the next ones, put the current one in the refresh token's place."""
+    """Put the access token in the refresh token's place where the provider trades access tokens for the next ones."""
     return replace(tokens, refresh_token=tokens.access_token) if quirks.exchanges("refresh") else tokens
 
 
@@ -189,7 +189,7 @@ def _extra(
     *,
     without: set[str] | None = None,
 ) -> Pairs:
-    """Return what the provider's quirks and the app add; of one name, the app's counts, and an empty one removes it."""
+    """Return the additional parameters: the provider's, unless the app sets the same name; an empty one removes it."""
     taken = ({"resource"} if resources else set()) | (without or set())
     # The catalogue has checked its entries, which may send `redirect_uri` at a refresh; an app may set nothing of ours.
     ours = [(name, text) for name, text in client.token_params if name not in _RESERVED]

@@ -1,4 +1,4 @@
-"""A request by our client to a provider's endpoint: authenticated, named, written and sent as the provider wants it."""
+"""Sends our client's requests to a provider's endpoint, authenticated and written as the provider wants them."""
 
 import base64
 import json
@@ -21,7 +21,7 @@ Pairs = Sequence[tuple[str, str]]
 
 @dataclass(frozen=True, slots=True)
 class Authentication:
-    """How our client says who it is: parameters, a header, and what of it must not be shown to anybody."""
+    """The parameters and headers that authenticate our client, and the secrets in them, which nobody may see."""
 
     params: Pairs = ()
     headers: dict[str, str] = field(default_factory=dict, repr=False)
@@ -29,7 +29,7 @@ class Authentication:
 
 
 def hooked(client: ClientRegistration, quirks: Quirks) -> ClientRegistration:
-    """Return the client as the entry's hook makes it.
+    """Return the client as the hook of its catalogue entry makes it, or as it is where there is no hook.
 
     Raises:
         UpstreamRejected: the secret is not what the hook needs.

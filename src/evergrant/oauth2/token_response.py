@@ -1,4 +1,4 @@
-"""The token endpoint's answer (RFC 6749 section 5.1): lenient in what is read, strict in what comes out."""
+"""Reads the token endpoint's answer (RFC 6749 section 5.1): lenient in what it takes, strict in what it returns."""
 
 import functools
 import json

@@ -1,4 +1,4 @@
-"""The one way out: a shared TLS context and pool, an egress guard, limits, one attempt per request.
+"""The one way out to providers: a shared TLS context and pool, an egress guard, limits, one attempt per request.
 
 It is built on the connection pool and not on an HTTP client, because what a client adds is what must not
 happen here: redirects, a cookie jar shared between users, proxies and credentials from the environment, URLs
@@ -288,7 +288,7 @@ async def open_http(
     read_seconds: float = READ_SECONDS,
     total_seconds: float = TOTAL_SECONDS,
 ) -> AsyncIterator[Http]:
-    """Open the way out for the life of a process.
+    """Open the transport for the life of a process.
 
     `egress_allow` are the networks that may be called although they are not public. `total_seconds` bounds a
     request from the first lookup to the last byte. The TLS context trusts the system's authorities (or
