@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 UV_COMPILE := $(BIN)/uv --no-config pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" $(UPGRADE)
 
-.PHONY: help demo test check format bench soak catalog-audit catalog-table pictures lock clean
+.PHONY: help demo test check format docs bench soak catalog-audit catalog-table pictures lock clean
 
 help: ## Show what there is
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
@@ -27,6 +27,9 @@ check: $(VENV)/.installed-dev ## Format, lint, types, import contracts
 format: $(VENV)/.installed-dev ## Format, and mend what the linter can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+docs: $(VENV)/.installed-docs ## Build the documentation site into build/docs: open build/docs/index.html
+	$(BIN)/python -m scripts.docs.build
 
 bench: $(VENV)/.installed-dev ## Measure fetches and refreshes beside the least that such work costs
 	$(BIN)/python benchmarks/fetch.py
@@ -49,6 +52,7 @@ lock: $(VENV)/.uv ## Resolve the locks again; UPGRADE=--upgrade takes newer rele
 	$(UV_COMPILE) --group build --output-file requirements-build.lock
 	$(UV_COMPILE) --group dev --constraint requirements.lock --constraint requirements-build.lock \
 		--output-file requirements-dev.lock pyproject.toml
+	$(UV_COMPILE) --group docs --constraint requirements-dev.lock --output-file requirements-docs.lock
 
 clean: ## Remove what these commands made
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
@@ -66,6 +70,11 @@ $(VENV)/.installed: requirements.lock requirements-build.lock pyproject.toml | $
 $(VENV)/.installed-dev: requirements-dev.lock pyproject.toml | $(BIN)/python
 	$(PIP) install --quiet --require-hashes -r requirements-dev.lock
 	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+# Beside what is there already, runtime or development: the lock has the same versions as theirs.
+$(VENV)/.installed-docs: requirements-docs.lock $(VENV)/.installed
+	$(PIP) install --quiet --require-hashes -r requirements-docs.lock
 	@touch $@
 
 $(VENV)/.uv: | $(BIN)/python

@@ -72,10 +72,15 @@ def openapi_document(
 async def docs(request: Request) -> Response:
     """Show the OpenAPI document to a person."""
     app: FastAPI = request.app
-    document = app.openapi()
-    schemas = document["components"]["schemas"]
-    calls = [_call(schemas, path, method, operation) for path, method, operation in _operations(document)]
+    calls = list(described_calls(app.openapi()))
     return page("docs.html", title=app.title, version=app.version, summary=app.summary, calls=calls)
+
+
+def described_calls(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield every call of the OpenAPI document with its fields spelled out, references followed, as a page shows it."""
+    schemas = document["components"]["schemas"]
+    for path, method, operation in _operations(document):
+        yield _call(schemas, path, method, operation)
 
 
 def _operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
@@ -93,17 +98,25 @@ def _call(schemas: dict[str, Any], path: str, method: str, operation: dict[str, 
     ]
     return {
         "id": operation["operationId"],
+        "tag": operation["tags"][0],
         "method": method.upper(),
         "path": path,
         "summary": operation.get("summary", ""),
         "description": operation.get("description", ""),
         "needs_key": bool(operation.get("security")),
+        "takes_user_token": {"userToken": []} in operation.get("security", ()),
         "takes": [*parameters, *_fields(schemas, body.get("schema", {}))],
         "gives": list(_fields(schemas, answer.get("schema", {}))),
+        "format": _format(operation.get("requestBody", {})),
         "request": _example(schemas, body),
         "answer": _example(schemas, answer),
         "errors": [(s, r["description"]) for s, r in operation["responses"].items() if not s.startswith("2")],
     }
+
+
+def _format(part: dict[str, Any]) -> str:
+    """Return the media type of a body, or nothing where there is none."""
+    return next(iter(part.get("content", {})), "")
 
 
 def _media(part: dict[str, Any]) -> dict[str, Any]:
