@@ -1,6 +1,7 @@
 """Writes docs/providers.md, the table of the app library with what the last audit found: `make catalog-table`."""
 
 import json
+import textwrap
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -45,7 +46,7 @@ def page(templates: Mapping[str, Template], audit: Mapping[str, Any]) -> str:
         f"public packages have the same authorization and token endpoints. Two or more have for {two} templates. A",
         "package that is not named knows other endpoints, mostly older ones, or does not know the provider. Packages",
         "copy from each other, and none of them was asked whether it works: agreement is a hint, and no proof.",
-        f"Compared were: {packages}.",
+        *textwrap.wrap(f"Compared were: {packages}.", 120, break_on_hyphens=False),
         "",
         "What the columns say: [the fields](catalogue.md#fields). `?` is not known.",
         "",
