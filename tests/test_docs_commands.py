@@ -1,0 +1,157 @@
+"""The pages in docs/: every block of commands or code is run as it stands, or listed with the reason why not."""
+
+import logging
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from evergrant.settings import Settings
+from tests.infra.docs_reader import BLOCKS, Block, Reader
+from tests.infra.installation import (
+    Backend,
+    Installation,
+    installation,
+    new_project,
+)
+from tests.infra.issuer import Issuer, issuer
+from tests.infra.mcp_server import McpServer, mcp_server
+from tests.infra.receiver import Receiver, receiver
+
+pytestmark = pytest.mark.xdist_group("docs commands")  # one worker fetches the npm packages, not each
+
+RUN = ("sh", "python", "js")
+SHOWN = ("json", "toml", "yaml", "text")
+NPM_PACKAGES = ("@descope/node-sdk", "standardwebhooks", "express")
+
+
+NOT_RUN = {
+    "agents.md: import json": "tests/trips/test_mcp.py runs it with an MCP server",
+    "deploy.md: cp .env.example .env": "needs a container engine; tests/test_house.py reads the compose file",
+    "deploy.md: docker compose run --rm evergrant doctor": "the same; tests/test_house.py knows every verb and option",
+    'deploy.md: pg_dump --format=custom --file=evergrant.dump "$EVERGRANT_DATABASE_URL"': "programs of the databases",
+    "deploy.md: docker compose build": "needs a container engine",
+    "development.md: export EVERGRANT_DATA_DIR=/tmp/evergrant-migration": "writes a migration into the checkout",
+    "faults.md: make test": "runs this very test",
+    "journal.md: EVERGRANT_DATA_DIR=/mnt/old-replica evergrant refresher": "runs until it is stopped",
+    "journal.md: python3 -m json.tool evergrant-data/journal/0123456789abcdef.json": "only outages leave such files",
+    "keys.md: evergrant keyring rotate": "waits a minute; tests/broker/test_rotation.py rotates without the wait",
+    "migrate-from-descope.md: import itertools": "tests/sdk/test_migration.py runs it between two installations",
+    "monitoring.md: evergrant refresher --metrics-host 0.0.0.0 --metrics-port 9464": "runs until it is stopped;"
+    " tests/cli/test_serve.py does so",
+    "performance.md: make bench": "takes minutes",
+    "performance.md: python benchmarks/sweep.py": "takes minutes",
+    "soak.md: make soak": "takes ten minutes",
+    'users.md: const sdk = descopeSdk({ projectId: "P_FROM_INIT", baseUrl: "https://evergrant.example.com" });': (
+        "tests/trips/test_browser_sdk.py makes this call in a browser"
+    ),
+}
+PAGES = sorted({block.page for block in BLOCKS if block.language in RUN and block.start not in NOT_RUN})
+GIVES_TOKENS = ("fetch.md", "sdks.md", "users.md")
+"""On these pages, every language prints an access token that the provider accepts."""
+
+
+def test_every_block_says_its_language() -> None:
+    assert {block.language for block in BLOCKS} <= {*RUN, *SHOWN}
+
+
+def test_what_is_not_run_still_stands_on_its_page() -> None:
+    assert NOT_RUN.keys() <= {block.start for block in BLOCKS if block.language in RUN}
+
+
+@pytest.fixture(scope="module")
+def node_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the published packages that the pages name can be imported."""
+    npm = shutil.which("npm")
+    if npm is None:
+        pytest.fail("There is no npm: install Node.js, so that the examples in JavaScript can be run.")
+    folder = tmp_path_factory.mktemp("node")
+    install = [npm, "install", "--silent", "--no-audit", "--no-fund", "--prefer-offline", *NPM_PACKAGES]
+    installed = subprocess.run(install, cwd=folder, capture_output=True, text=True, timeout=120)
+    assert installed.returncode == 0, f"npm could not fetch {NPM_PACKAGES}:\n{installed.stderr}"
+    return folder
+
+
+@pytest.fixture(scope="module")
+def idp() -> Iterator[Issuer]:
+    with issuer() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def mcp() -> Iterator[McpServer]:
+    with mcp_server() as running:
+        yield running
+
+
+@pytest.fixture
+def hooks() -> Iterator[Receiver]:
+    with receiver() as running:
+        yield running
+
+
+@pytest.fixture
+def database_url(sqlite_url: str) -> str:
+    """One kind of database is enough: the pages' calls are tested on both elsewhere."""
+    return sqlite_url
+
+
+@pytest.fixture(autouse=True)
+def _log_handlers_as_they_were() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_commands_of_a_page_work(
+    page: str,
+    settings: Settings,
+    node_folder: Path,
+    idp: Issuer,
+    mcp: McpServer,
+    hooks: Receiver,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with installation(settings) as here:
+        for language in RUN:
+            blocks = [block for block in BLOCKS if block.page == page and block.language == language]
+            blocks = [block for block in blocks if block.start not in NOT_RUN]
+            if blocks:
+                # The commands are run first, while there is one project: they need not name it.
+                backend = here.backend if language == "sh" else another_project(here)
+                reader = Reader(here, backend, idp, node_folder)
+                reader.substitutions["https://notes.example.com/mcp"] = mcp.url
+                reader.substitutions["https://api.example.com/hooks"] = hooks.url
+                follow(reader, blocks, monkeypatch)
+
+
+def another_project(here: Installation) -> Backend:
+    made = new_project(here.settings)
+    return Backend(here.url, made.project_id, made.management_key)
+
+
+def follow(reader: Reader, blocks: list[Block], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run the blocks of a page in one language, in their order."""
+    page = blocks[0].page
+    for name, value in reader.environment.items():
+        monkeypatch.setenv(name, value)
+    reader.prepare(page)
+    printed = ""
+    for block in blocks:
+        if "evergrant issuers add" not in block.text:
+            reader.trust()
+        said = reader.run(block)
+        assert "errorCode" not in said, f"{block.page}\n{block.text}\n{said}"
+        assert said or not re.search(r"print\(|console\.log", block.text), f"{block.text}\nprinted nothing"
+        for link in re.findall(rf"{re.escape(reader.here.url)}/connect\S*?(?=[\"\s])", said):
+            reader.go_through(link)
+        printed += said
+    if page in GIVES_TOKENS:
+        assert any(token in printed for token in reader.here.provider.state.access_tokens), printed
+    reader.leave()
