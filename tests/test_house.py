@@ -30,7 +30,7 @@ from evergrant.settings import PREFIX, SECRETS, Settings
 ROOT = Path(__file__).parents[1]
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
-LOCKS = ["requirements.lock", "requirements-build.lock", "requirements-dev.lock"]
+LOCKS = ["requirements.lock", "requirements-build.lock", "requirements-dev.lock", "requirements-docs.lock"]
 OURS = {name: service for name, service in COMPOSE["services"].items() if "build" in service}
 EVERY_SETTING = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
 
@@ -132,11 +132,13 @@ def test_a_lock_pins_by_hash_and_names_no_place(lock: str) -> None:
     assert "--find-links" not in text
 
 
-@pytest.mark.parametrize("lock", ["requirements.lock", "requirements-dev.lock"])
-def test_a_lock_covers_what_the_project_depends_on(lock: str) -> None:
-    wanted = [*PROJECT["project"]["dependencies"]]
-    if "dev" in lock:
-        wanted += [r for group in PROJECT["dependency-groups"].values() for r in group if isinstance(r, str)]
+@pytest.mark.parametrize(
+    ("lock", "groups"),
+    [("requirements.lock", []), ("requirements-dev.lock", ["dev", "build"]), ("requirements-docs.lock", ["docs"])],
+)
+def test_a_lock_covers_what_the_project_depends_on(lock: str, groups: list[str]) -> None:
+    wanted = [] if groups == ["docs"] else [*PROJECT["project"]["dependencies"]]
+    wanted += [r for group in groups for r in PROJECT["dependency-groups"][group] if isinstance(r, str)]
     names = {re.split(r"[\[>=<; ]", requirement)[0] for requirement in wanted}
     pinned = set(re.findall(r"^([a-z0-9.-]+)==", (ROOT / lock).read_text(), flags=re.MULTILINE))
     assert names - pinned == set()

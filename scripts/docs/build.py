@@ -31,9 +31,23 @@ def main() -> int:
     gather(SOURCE)
     options = ["-b", "html", "-c", str(Path(__file__).parent), "-d", str(CACHE), "--fail-on-warning", "--keep-going"]
     built = subprocess.run([sys.executable, "-m", "sphinx", "--quiet", *options, str(SOURCE), str(SITE)], check=False)
-    if built.returncode == 0:
-        print(f"Open {(SITE / 'index.html').as_uri()}")
-    return built.returncode
+    if built.returncode:
+        return built.returncode
+    files = [*SITE.rglob("*.html"), *SITE.rglob("*.css")]
+    foreign = {f"{file.relative_to(SITE)} loads {url}" for file in files for url in loaded(file.read_text())}
+    if foreign:
+        print(*sorted(foreign), sep="\n", file=sys.stderr)
+        return 1
+    print(f"Open {(SITE / 'index.html').as_uri()}")
+    return 0
+
+
+def loaded(html: str) -> list[str]:
+    """Return what a page or a style sheet loads from elsewhere. Links do not count: people follow them."""
+    elsewhere = r"""["'(]((?:https?:)?//[^"')]+)"""
+    fetched = re.findall(rf"<(?:script|img|iframe|source)\b[^>]*\bsrc={elsewhere}", html)
+    fetched += re.findall(rf"<link\b(?![^>]*rel=[\"'](?:canonical|license)[\"'])[^>]*\bhref={elsewhere}", html)
+    return fetched + re.findall(rf"(?:url|@import) ?\(?{elsewhere}", html)
 
 
 def gather(source: Path) -> None:
