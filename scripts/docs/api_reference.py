@@ -73,7 +73,7 @@ def _index(groups: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
 def _group(docs: Path, tag: str, calls: Sequence[Mapping[str, Any]]) -> str:
     guide = GUIDES.get(tag)
     meanings = _meanings(docs / guide) if guide else {}
-    lines = [f"# {tag.capitalize()}", ""]
+    lines = [f"# API: {tag}", ""]
     if guide:
         lines += [f"The guide to these calls: [{_title(docs / guide)}](../{guide}).", ""]
     answered: dict[tuple[Field, ...], str] = {}
@@ -134,7 +134,7 @@ def _refusals(errors: Sequence[tuple[str, str]], *, with_codes: bool) -> Iterato
 
 def _errors() -> str:
     lines = [
-        "# Errors",
+        "# API: errors",
         "",
         "Every error but those of the [token exchange](token-exchange.md) is the same JSON object: `errorCode`,",
         "`errorDescription`, `errorMessage`, `message`, `requestId`, and `details` where it helps.",

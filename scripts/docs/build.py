@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 BUILD = ROOT / "build"
 SOURCE, SITE, CACHE = BUILD / "docs-source", BUILD / "docs", BUILD / "docs-cache"
 ROOT_PAGES = ("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")
-"""Pages outside docs/ that the site has too, where they exist."""
+"""Pages outside docs/ that the site has too."""
 TABS = {"sh": "Command line", "python": "Python", "js": "Node"}
 
 _FENCE = r"```(\w+)\n.*?^```\n"
@@ -52,16 +52,17 @@ def loaded(html: str) -> list[str]:
 
 def gather(source: Path) -> None:
     """Write everything that Sphinx reads into the folder `source`."""
-    shutil.copytree(ROOT / "docs", source)
-    places = {f"docs/{page.relative_to(source)}": str(page.relative_to(source)) for page in source.rglob("*.md")}
-    places |= {name: f"repository/{name.lower()}" for name in ROOT_PAGES if (ROOT / name).is_file()}
-    places["README.md"] = "index.md"
-    pictures = [picture for picture in source.rglob("*") if picture.is_file() and picture.suffix != ".md"]
-    places |= {f"docs/{picture.relative_to(source)}": str(picture.relative_to(source)) for picture in pictures}
+    places = {"README.md": "index.md", **{name: f"repository/{name.lower()}" for name in ROOT_PAGES}}
+    for file in sorted(path for path in (ROOT / "docs").rglob("*") if path.is_file()):
+        place = file.relative_to(ROOT / "docs")
+        # GitHub shows a folder's README.md, a web server its index
+        places[f"docs/{place}"] = str(place.with_name("index.md") if place.name == "README.md" else place)
     for old, new in places.items():
-        if old.endswith(".md") and old != "README.md":
-            page = source / new
-            page.parent.mkdir(exist_ok=True)
+        page = source / new
+        page.parent.mkdir(parents=True, exist_ok=True)
+        if not old.endswith(".md"):
+            shutil.copy(ROOT / old, page)
+        elif old != "README.md":
             text = moved((ROOT / old).read_text(encoding="utf-8"), old, new, places)
             page.write_text(with_tabs(without_foreign_links(text, page)), encoding="utf-8")
     (source / "api").mkdir()

@@ -17,6 +17,7 @@ html_title = "evergrant"
 html_logo = html_favicon = "../../src/evergrant/web/static/icon.svg"
 html_static_path = ["static"]  # beside this file
 html_css_files = ["site.css"]
+html_js_files = ["folder.js"]
 html_copy_source = False
 html_show_sphinx = False
 html_theme_options = {
@@ -24,11 +25,15 @@ html_theme_options = {
         "color-brand-primary": "#0f766e",
         "color-brand-content": "#0f766e",
         "color-brand-visited": "#0f766e",
+        "color-sidebar-link-text": "var(--color-foreground-primary)",
+        "color-sidebar-link-text--top-level": "var(--color-foreground-primary)",
         "font-stack": 'system-ui, -apple-system, "Segoe UI", Roboto, "Liberation Sans", sans-serif',
     },
     "dark_css_variables": {
         "color-brand-primary": "#2dd4bf",
         "color-brand-content": "#2dd4bf",
         "color-brand-visited": "#2dd4bf",
+        "color-sidebar-link-text": "var(--color-foreground-primary)",
+        "color-sidebar-link-text--top-level": "var(--color-foreground-primary)",
     },
 }
