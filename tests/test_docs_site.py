@@ -60,7 +60,7 @@ def test_every_page_is_in_the_navigation(source: Path) -> None:
 
 def test_the_start_page_lists_the_pages_by_who_reads(source: Path) -> None:
     captions = re.findall(r"^:caption: (.*)$", (source / "index.md").read_text(), flags=re.MULTILINE)
-    assert captions[:4] == ["Operators", "Integrators", "Contributors", "Reference"]
+    assert captions == ["Operators", "Integrators", "Contributors", "Reference"]
 
 
 def test_the_reference_has_every_call_and_every_error(source: Path) -> None:

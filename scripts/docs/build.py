@@ -4,6 +4,7 @@ The pages in docs/ are plain Markdown that GitHub shows as it is. What only the 
 navigation, tabs, the API reference. Then Sphinx builds the copies; a broken link, or a page nobody finds, is an error.
 """
 
+import posixpath
 import re
 import shutil
 import subprocess
@@ -64,18 +65,22 @@ def gather(source: Path) -> None:
             shutil.copy(ROOT / old, page)
         elif old != "README.md":
             text = moved((ROOT / old).read_text(encoding="utf-8"), old, new, places)
-            page.write_text(with_tabs(without_foreign_links(text, page)), encoding="utf-8")
+            page.write_text(with_tabs(without_foreign_links(text, new, set(places.values()))), encoding="utf-8")
     (source / "api").mkdir()
     for name, text in api_reference.pages(ROOT / "docs").items():
         (source / "api" / name).write_text(text, encoding="utf-8")
     _add_navigation(source)
 
 
-def without_foreign_links(text: str, page: Path) -> str:
-    """Return the text with links to files of the repository that are no pages as plain words."""
+def without_foreign_links(text: str, place: str, known: set[str]) -> str:
+    """Return the text of the page at `place` with links to files of the repository that the site lacks as plain words.
+
+    `known` are the files of the site. A link to what the repository lacks too stays, and Sphinx finds it.
+    """
 
     def kept(match: re.Match[str]) -> str:
-        return match[1] if match[2].startswith("..") and not (page.parent / match[2]).exists() else match[0]
+        target = posixpath.normpath(posixpath.join(posixpath.dirname(place), match[2]))
+        return match[1] if target not in known and (ROOT / target).exists() else match[0]
 
     return re.sub(r"\[([^\]]+)\]\((?![a-z]+:)([^)#\s]+)[^)\s]*\)", kept, text)
 
@@ -112,9 +117,7 @@ def _add_navigation(source: Path) -> None:
         pages = sorted(page.name for page in folder.glob("*.md") if page.name != "index.md")
         with (folder / "index.md").open("a", encoding="utf-8") as start:
             start.write(_toctree("", pages))
-    starts = [*source.glob("*.md"), *source.glob("repository/*.md"), *source.glob("*/index.md")]
-    left = sorted({str(page.relative_to(source)) for page in starts} - listed - {"index.md", "api/index.md"})
-    trees += [_toctree("Reference", ["api/index.md"]), *([_toctree("More", left)] if left else [])]
+    trees.append(_toctree("Reference", ["api/index.md"]))
     index.write_text(text + "".join(trees), encoding="utf-8")
 
 
