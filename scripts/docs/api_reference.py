@@ -28,9 +28,7 @@ GUIDES = {
 }
 """The page that explains a group. Its tables say what a field means where the OpenAPI document says nothing."""
 
-_WRAPPED = re.compile(
-    r"^(app|apps\[\]|key|keys\[\]|webhook|webhooks\[\]|delivery|deliveries\[\]|audits\[\]|tokens\[\])\."
-)
+_WRAPPED = re.compile(r"^(app|apps\[\]|key|keys\[\]|webhook|webhooks\[\]|delivery|deliveries\[\]|audits\[\])\.")
 """What stands around an object in a body: inside it, a field means what the guide says of it by its bare name."""
 
 Field = tuple[str, str, bool, str]
@@ -95,7 +93,7 @@ def _call(
     if call["takes_user_token"]:
         yield from ["A [user's own token](../users.md) may stand in place of the management key.", ""]
     if call["takes"]:
-        yield from ["### Request", "", *_table(call["takes"], meanings, required=True), ""]
+        yield from ["### Request", "", *_table(call["takes"], meanings, is_request=True), ""]
     if call["request"]:
         yield from ["```json", call["request"], "```", ""]
     gives = tuple(map(tuple, call["gives"]))
@@ -105,7 +103,7 @@ def _call(
         yield from [f"The same fields as [{answered[gives]}](#{_anchor(answered[gives])}).", ""]
     elif gives:
         answered[gives] = call["summary"]
-        yield from [*_table(call["gives"], meanings, required=False), ""]
+        yield from [*_table(call["gives"], meanings, is_request=False), ""]
     if call["answer"]:
         yield from ["```json", call["answer"], "```", ""]
     if call["errors"]:
@@ -113,11 +111,14 @@ def _call(
         yield from ["### Errors", "", *_refusals(call["errors"], with_codes=not is_oauth), ""]
 
 
-def _table(fields: Sequence[Field], meanings: Mapping[str, str], *, required: bool) -> Iterator[str]:
+def _table(fields: Sequence[Field], meanings: Mapping[str, str], *, is_request: bool) -> Iterator[str]:
     yield from ["| field | type | meaning |", "|---|---|---|"]
     for name, kind, needed, text in fields:
-        meaning = _text(text) if text else meanings.get(name) or meanings.get(_WRAPPED.sub("", name), "")
-        demanded = "**Required.** " if required and needed else ""
+        bare = _WRAPPED.sub("", name)
+        # Outside of such an object, what a guide says is said of requests
+        known = meanings.get(bare, "") if is_request or bare != name else ""
+        meaning = _text(text) if text else known
+        demanded = "**Required.** " if is_request and needed else ""
         yield f"| `{name}` | {kind.replace('|', 'or')} | {demanded}{_cell(meaning)} |"
 
 
