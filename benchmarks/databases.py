@@ -1,24 +1,21 @@
 """New, empty databases that are gone afterwards."""
 
-import base64
 import contextlib
-import os
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
-
-from pydantic import SecretStr
 
 from evergrant.broker.runtime.broker import Broker
 from evergrant.db.engine import connect_postgresql
 from evergrant.settings import Settings
 from tests.infra.postgres import PostgresServer
+from tests.infra.settings import settings_on
 
 DATABASES = ("postgresql", "sqlite")
 
 
 @contextlib.contextmanager
-def settings_on(database: str, *, durable: bool) -> Iterator[Settings]:
+def fresh_settings(database: str, *, durable: bool) -> Iterator[Settings]:
     """Settings on a new, empty database.
 
     `durable` lets PostgreSQL write as in production: every commit is on the disk before it is answered. SQLite does so
@@ -32,14 +29,8 @@ def settings_on(database: str, *, durable: bool) -> Iterator[Settings]:
             stack.callback(server.remove)
             server.start()
             configure(server, PRODUCTION if durable else BULK)
-            url = SecretStr(server.create_database("benchmark"))
-        yield Settings(
-            data_dir=Path(folder),
-            database_url=url,
-            master_keys=SecretStr(base64.b64encode(os.urandom(32)).decode()),
-            egress_allow="127.0.0.0/8",
-            log_level="warning",
-        )
+            url = server.create_database("benchmark")
+        yield settings_on(url, Path(folder), log_level="warning")
 
 
 SAFE = ("fsync", "synchronous_commit", "full_page_writes")

@@ -10,7 +10,6 @@ return type, for which FastAPI lets pydantic write the JSON.
 
 import argparse
 import asyncio
-import base64
 import contextlib
 import json
 import os
@@ -26,8 +25,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import SecretStr
-
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that the file can be run by its path
 
 from benchmarks.load import Orders, Seen
@@ -35,6 +32,7 @@ from benchmarks.seed import Seeded, seed
 from evergrant.settings import Settings
 from tests.infra.postgres import PostgresServer
 from tests.infra.serving import ServerProcess, environment_of, free_port
+from tests.infra.settings import settings_on
 
 ROOT = Path(__file__).resolve().parents[1]
 FLOOR = 0.30
@@ -107,13 +105,9 @@ def _settings(database: str, folder: str) -> Iterator[Settings]:
             server = PostgresServer()
             stack.callback(server.remove)
             server.start()
-            url = SecretStr(server.create_database("benchmark"))
-        yield Settings(
-            data_dir=Path(folder),
-            database_url=url,
-            master_keys=SecretStr(base64.b64encode(os.urandom(32)).decode()),
-            rate_limit_per_key=1_000_000,  # on, as usual, but out of the way
-        )
+            url = server.create_database("benchmark")
+        # The limit is on, as usual, but out of the way.
+        yield settings_on(url, Path(folder), rate_limit_per_key=1_000_000)
 
 
 def measure(database: str, settings: Settings, seeded: Seeded, options: argparse.Namespace) -> Result:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import text
 
-from benchmarks.databases import make_durable, settings_on
+from benchmarks.databases import fresh_settings, make_durable
 from benchmarks.fetch import progress
 from benchmarks.many import APPS, Many
 from benchmarks.plans import PlanReader
@@ -72,7 +72,7 @@ def measure_finding(database: str, sizes: Sequence[int]) -> Iterator[Found]:
     """Measure at every size in turn; the table grows in between."""
     if not sizes:
         return
-    with settings_on(database, durable=False) as settings, asyncio.Runner() as runner:
+    with fresh_settings(database, durable=False) as settings, asyncio.Runner() as runner:
         runner.run(upgrade(settings))
         project_id = runner.run(initialise(settings)).project_id
         many = Many(settings, project_id)

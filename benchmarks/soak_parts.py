@@ -1,7 +1,6 @@
 """The processes of a soak run, and how they are killed and come back."""
 
 import asyncio
-import base64
 import contextlib
 import os
 import signal
@@ -13,15 +12,14 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pydantic import SecretStr
-
 from benchmarks.databases import configure
 from benchmarks.fetch import ROOT
 from benchmarks.soak_ledger import Kill
 from evergrant.broker.operations.setup import initialise, upgrade
-from evergrant.settings import PREFIX, Settings
+from evergrant.settings import PREFIX
 from tests.infra.postgres import PostgresServer
 from tests.infra.serving import ServerProcess, environment_of, free_port
+from tests.infra.settings import settings_on
 
 # A commit that was answered outlives the end of the server process; only the machine's own end is not provided for.
 DATABASE = {"synchronous_commit": "on", "autovacuum": "on", "shared_buffers": "128MB"}
@@ -136,13 +134,7 @@ async def started(folder: Path, *, replicas: int, faults: float, cruel: bool) ->
         stack.callback(database.remove)
         database.start()
         configure(database, DATABASE)
-        settings = Settings(
-            data_dir=folder / "first",
-            database_url=SecretStr(database.create_database("soak")),
-            master_keys=SecretStr(base64.b64encode(os.urandom(32)).decode()),
-            egress_allow="127.0.0.0/8",
-            log_level="info",
-        )
+        settings = settings_on(database.create_database("soak"), folder / "first", log_level="info")
         await upgrade(settings)
         made = await initialise(settings)
         provider_port = free_port()

@@ -20,7 +20,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that the file can be run by its path
 
 from benchmarks.backlog import Backlog
-from benchmarks.databases import DATABASES, settings_on
+from benchmarks.databases import DATABASES, fresh_settings
 from benchmarks.fetch import cpu_seconds, machine, progress
 from benchmarks.finding import Found, measure_finding
 from benchmarks.finding import table as finding_table
@@ -62,7 +62,7 @@ def main() -> None:
     found: list[Found] = []
     for database in options.databases:
         if options.rounds:
-            with settings_on(database, durable=True) as settings, Provider(options.delay_ms) as provider:
+            with fresh_settings(database, durable=True) as settings, Provider(options.delay_ms) as provider:
                 progress(f"{database}: storing {options.grants:,} grants")
                 asyncio.run(seed(settings, options.grants, token_url=provider.token_url))
                 backlog = Backlog(settings)

@@ -1,6 +1,5 @@
 """What every test may ask for: a real, migrated database, settings for it, and the clock."""
 
-import base64
 import os
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -8,14 +7,13 @@ from pathlib import Path
 
 import hypothesis
 import pytest
-from pydantic import SecretStr
 
 from evergrant import clock as wall_clock
 from evergrant.settings import Settings
 from tests.infra.databases import TEMPLATE, fresh_postgres_database, fresh_sqlite_database, migrate
 from tests.infra.ledgers import pytest_terminal_summary  # noqa: F401 - a hook: pytest finds it here by its name
 from tests.infra.postgres import PostgresServer
-from tests.infra.serving import free_port
+from tests.infra.settings import settings_on
 
 # An example that waits for a database, on a machine that other workers share, says nothing by taking long.
 hypothesis.settings.register_profile("house", deadline=None)
@@ -102,11 +100,5 @@ def database_url(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def settings(database_url: str, data_dir: Path) -> Settings:
     """Settings of a loopback trial on `database_url`; `model_copy(update=...)` changes some."""
-    return Settings(
-        data_dir=data_dir,
-        database_url=SecretStr(database_url),
-        master_keys=SecretStr(base64.b64encode(os.urandom(32)).decode()),
-        public_url=f"http://127.0.0.1:{free_port()}",
-        rate_limit_per_address=0,  # every browser and every wrong key of a test comes from one address
-        egress_allow="127.0.0.0/8",  # as in the environment; the validator parses it
-    )
+    # No limit, because every browser and every wrong key of a test comes from one address.
+    return settings_on(database_url, data_dir, rate_limit_per_address=0)

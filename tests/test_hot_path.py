@@ -24,12 +24,12 @@ from evergrant.broker.grants.grants import new_grant_id, token_slot
 from evergrant.broker.operations.setup import prepare_database
 from evergrant.broker.projects.projects import create_project
 from evergrant.broker.runtime.broker import Broker
-from evergrant.crypto.keyring import new_master_key
 from evergrant.db import Grant, OutboundApp
 from evergrant.db.grant import scope_key
 from evergrant.logs import redact
 from evergrant.settings import Settings
 from evergrant.web.app import create_app
+from tests.infra.settings import settings_on
 
 SCOPES = ["contacts.readonly", "openid"]
 FETCH = "/v1/mgmt/outbound/app/user/token"
@@ -141,7 +141,7 @@ async def test_more_callers_than_held_connections_all_get_their_token(settings: 
 
 
 async def test_sqlite_answers_fetches_while_another_process_writes(sqlite_url: str, data_dir: Path) -> None:
-    settings = Settings(data_dir=data_dir, database_url=SecretStr(sqlite_url), master_keys=SecretStr(new_master_key()))
+    settings = settings_on(sqlite_url, data_dir)
     async with service(settings) as here:
         with a_writing_process(here.broker.database.engine.url.database or ""):
             assert (await here.fetch())["accessToken"] == "alice's token"

@@ -1,9 +1,7 @@
 """Secrets planted everywhere; then every byte of output, and of every answer that should carry none, is searched."""
 
 import asyncio
-import base64
 import contextlib
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -12,9 +10,9 @@ from urllib.parse import parse_qs, quote, urlsplit
 
 import httpx2
 import pytest
-from pydantic import SecretStr
 
 from evergrant.broker.runtime.broker import open_broker
+from evergrant.crypto.keyring import new_master_key
 from evergrant.crypto.sealed import Sealed, Slot
 from evergrant.practice.faults import half_a_body, html, instead
 from evergrant.settings import Settings
@@ -22,6 +20,7 @@ from tests.infra.installation import APP_ID, Backend, Browser, Provider, new_pro
 from tests.infra.receiver import Received, Receiver, receiver
 from tests.infra.rows import dump, execute
 from tests.infra.serving import ServerProcess, environment_of, free_port
+from tests.infra.settings import settings_on
 
 pytestmark = pytest.mark.xdist_group("secrets")  # one worker makes the module's installation, not each
 
@@ -66,15 +65,11 @@ def haul(
     server_database = request.getfixturevalue("postgres_server")
     name = f"secrets_{free_port()}"
     url: str = server_database.create_database(name, template="evergrant_template")
-    master_key = base64.b64encode(os.urandom(32)).decode()
+    master_key = new_master_key()
     data_dir: Path = tmp_path_factory.mktemp("data")
-    settings = Settings(
-        data_dir=data_dir,
-        database_url=SecretStr(url.replace("postgres@", f"postgres:{DATABASE_PASSWORD}@")),
-        master_keys=SecretStr(master_key),
-        egress_allow="127.0.0.0/8",
-        log_level="debug",
-        metrics_token=SecretStr(METRICS_TOKEN),
+    with_password = url.replace("postgres@", f"postgres:{DATABASE_PASSWORD}@")
+    settings = settings_on(
+        with_password, data_dir, master_keys=master_key, log_level="debug", metrics_token=METRICS_TOKEN
     )
     made = new_project(settings)
     haul = Haul()

@@ -16,6 +16,7 @@ from tests.cli.conftest import Done, Evergrant
 from tests.infra.installation import Backend, practice_provider
 from tests.infra.postgres import PostgresServer
 from tests.infra.serving import LiveApp, free_port
+from tests.infra.settings import settings_on
 
 
 def failed_in_one_line(done: Done) -> bool:
@@ -229,7 +230,7 @@ def test_doctor_finds_pending_migrations_and_names_the_command(
 ) -> None:
     name = f"empty_{free_port()}"
     url = postgres_server.create_database(name)
-    settings = Settings(data_dir=data_dir, database_url=SecretStr(url), master_keys=SecretStr(new_master_key()))
+    settings = settings_on(url, data_dir)
     try:
         done = evergrant(settings, "doctor", "--json")
         assert (done.code, check(done)["migrations"]) == (1, False)
@@ -261,7 +262,7 @@ def test_a_server_brings_postgresql_up_to_date_when_it_is_told_to(
     monkeypatch.setattr("evergrant.cli.serve.background.run", run)
     name = f"empty_{free_port()}"
     url = postgres_server.create_database(name)
-    settings = Settings(data_dir=data_dir, database_url=SecretStr(url), master_keys=SecretStr(new_master_key()))
+    settings = settings_on(url, data_dir)
     try:
         assert evergrant(settings, command, "--migrate").code == 0
         assert started == [command]
@@ -271,11 +272,7 @@ def test_a_server_brings_postgresql_up_to_date_when_it_is_told_to(
 
 
 def test_doctor_finds_that_the_database_is_away(evergrant: Evergrant, data_dir: Path, tmp_path: Path) -> None:
-    away = Settings(
-        data_dir=data_dir,
-        database_url=SecretStr(f"postgresql://postgres:s3cret@/nowhere?host={tmp_path}"),
-        master_keys=SecretStr(new_master_key()),
-    )
+    away = settings_on(f"postgresql://postgres:s3cret@/nowhere?host={tmp_path}", data_dir)
     done = evergrant(away, "doctor", "--json")
     assert (done.code, check(done)["database"]) == (1, False)
     for command in ("init", "serve"):
@@ -326,12 +323,7 @@ def test_a_server_whose_database_goes_away_says_so_and_stays_alive(evergrant: Ev
     server.start()
     try:
         url = server.create_database("here")
-        settings = Settings(
-            data_dir=data_dir,
-            database_url=SecretStr(url),
-            master_keys=SecretStr(new_master_key()),
-            refresher=False,
-        )
+        settings = settings_on(url, data_dir, refresher=False)
         assert evergrant(settings, "db", "upgrade").code == 0
         made = evergrant(settings, "init", "--json").json
         live = LiveApp(create_app(settings))

@@ -1,8 +1,6 @@
 """An installation whose catalogue is the built-in one, moved to loopback, and every provider of it come to life."""
 
-import base64
 import contextlib
-import os
 import re
 import uuid
 from collections.abc import Iterator
@@ -13,14 +11,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import httpx2
-from pydantic import SecretStr
 
-from evergrant.settings import Settings
 from tests.infra.conformance import ConformingProvider, conformance_site
 from tests.infra.entries import Entry, as_toml, moved
 from tests.infra.installation import BACK, Installation, came_back, installation
 from tests.infra.rows import execute
 from tests.infra.serving import free_port
+from tests.infra.settings import settings_on
 
 
 @dataclass
@@ -149,12 +146,10 @@ def world(entries: dict[str, Entry], database_url: str, data_dir: Path) -> Itera
         there = moved(entry, base)
         (folder / f"{entry_id}.toml").write_text(as_toml(there), encoding="utf-8")
         providers[entry_id] = ConformingProvider(there, base, f"{own}/v1/outbound/oauth/callback")
-    settings = Settings(
-        data_dir=data_dir,
-        database_url=SecretStr(database_url),
-        master_keys=SecretStr(base64.b64encode(os.urandom(32)).decode()),
+    settings = settings_on(
+        database_url,
+        data_dir,
         public_url=own,
-        egress_allow="127.0.0.0/8",
         catalog_dir=folder,
         rate_limit_per_address=0,
         refresher=False,

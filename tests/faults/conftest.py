@@ -1,21 +1,18 @@
 """What every fault is given: somewhere to write its ledger, and replicas that are shared."""
 
-import base64
-import os
 from collections.abc import Callable, Iterator
 
 import pytest
-from pydantic import SecretStr
 
 from evergrant.broker.refresh.lease import LEASE_SECONDS
 from evergrant.broker.refresh.refresh import CALL_SECONDS
-from evergrant.settings import Settings
 from tests.faults.clocks import Clocks
 from tests.faults.estate import SCALE, Estate, estate_of_processes
 from tests.faults.ledger import Ledger
 from tests.infra.databases import fresh_postgres_database
 from tests.infra.ledgers import PROPERTY
 from tests.infra.postgres import PostgresServer
+from tests.infra.settings import settings_on
 
 Book = Callable[[Ledger], Ledger]
 
@@ -47,12 +44,7 @@ def shared_replicas(
         "evergrant.broker.refresh.refresh.CALL_SECONDS": CALL_SECONDS / SCALE,
     }
     with fresh_postgres_database(postgres_server) as url:
-        settings = Settings(
-            data_dir=folder / "data",
-            database_url=SecretStr(url),
-            master_keys=SecretStr(base64.b64encode(os.urandom(32)).decode()),
-            egress_allow="127.0.0.0/8",
-        )
+        settings = settings_on(url, folder / "data")
         with estate_of_processes(settings, 3, logs=folder, altered=altered, clock_offsets=clocks.files) as estate:
             yield estate
 

@@ -13,7 +13,7 @@ from tests.conftest import Clock
 from tests.faults.conftest import Book
 from tests.faults.estate import Consents, Estate, estate_in_this_process, together, wait_until
 from tests.faults.ledger import Ledger
-from tests.web.conftest import settings_for
+from tests.infra.databases import settings_for
 
 LIFETIME = 3600
 STALE = LIFETIME - 200

@@ -1,7 +1,5 @@
 """The database goes away between the provider's answer and the write."""
 
-import base64
-import os
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -11,7 +9,6 @@ from pathlib import Path
 from typing import Protocol
 
 import pytest
-from pydantic import SecretStr
 
 from evergrant.settings import Settings
 from tests.faults.conftest import Book
@@ -20,6 +17,7 @@ from tests.faults.ledger import Ledger
 from tests.infra.databases import migrate
 from tests.infra.postgres import PostgresServer
 from tests.infra.rows import execute
+from tests.infra.settings import settings_on
 
 AT_ONCE = 12
 
@@ -101,12 +99,7 @@ def outage(request: pytest.FixtureRequest, data_dir: Path, tmp_path: Path) -> It
             url = server.create_database("evergrant")
             migrate(url)
             absence = Stopped(server)
-        settings = Settings(
-            data_dir=data_dir,
-            database_url=SecretStr(url),
-            master_keys=SecretStr(base64.b64encode(os.urandom(32)).decode()),
-            egress_allow="127.0.0.0/8",
-        )
+        settings = settings_on(url, data_dir)
         altered = {"evergrant.db.engine.SQLITE_BUSY_SECONDS": 0.5}
         estate = stack.enter_context(estate_of_processes(settings, 1, logs=tmp_path, altered=altered))
         made = Outage(estate, absence, estate.consents(AT_ONCE))

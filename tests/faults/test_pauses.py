@@ -1,8 +1,6 @@
 """A holder of leases that stands still, and goes on when others have long done its work."""
 
 import asyncio
-import base64
-import os
 import signal
 import time
 from collections.abc import Iterator
@@ -13,7 +11,6 @@ from pathlib import Path
 
 import asyncpg
 import pytest
-from pydantic import SecretStr
 
 from evergrant.broker.refresh.lease import LEASE_SECONDS
 from evergrant.settings import Settings
@@ -21,6 +18,7 @@ from tests.faults.conftest import Book
 from tests.faults.estate import SCALE, Estate, estate_of_processes, together, together_in_a_worker, wait_until
 from tests.faults.ledger import Ledger
 from tests.infra.rows import execute
+from tests.infra.settings import settings_on
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=together_in_a_worker)])
@@ -29,12 +27,7 @@ def two_or_more(request: pytest.FixtureRequest, data_dir: Path, tmp_path: Path) 
     if request.param == "postgresql":
         yield request.getfixturevalue("replicas")
         return
-    settings = Settings(
-        data_dir=data_dir,
-        database_url=SecretStr(request.getfixturevalue("sqlite_url")),
-        master_keys=SecretStr(base64.b64encode(os.urandom(32)).decode()),
-        egress_allow="127.0.0.0/8",
-    )
+    settings = settings_on(request.getfixturevalue("sqlite_url"), data_dir)
     with estate_of_processes(settings, 2, logs=tmp_path) as estate:
         yield estate
 

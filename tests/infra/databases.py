@@ -4,11 +4,16 @@ import asyncio
 import threading
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from evergrant.db.engine import database_url, make_engine, upgrade_database
+from evergrant.settings import Settings
 from tests.infra.postgres import PostgresServer
+from tests.infra.settings import settings_on
 
 TEMPLATE = "evergrant_template"
 
@@ -52,3 +57,17 @@ def fresh_sqlite_database(migrated: Path, folder: Path) -> str:
     target = folder / "evergrant.db"
     target.write_bytes(migrated.read_bytes())
     return f"sqlite:///{target}"
+
+
+@contextmanager
+def settings_for(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, **changes: Any
+) -> Iterator[Settings]:
+    """Settings without a refresher, for tests that share them, on a fresh database of `request.param`'s kind."""
+    data_dir = tmp_path_factory.mktemp("data")
+    with ExitStack() as stack:
+        if request.param == "sqlite":
+            url = fresh_sqlite_database(request.getfixturevalue("migrated_sqlite_file"), data_dir)
+        else:
+            url = stack.enter_context(fresh_postgres_database(request.getfixturevalue("postgres_server")))
+        yield settings_on(url, data_dir, refresher=False, **changes)

@@ -12,10 +12,10 @@ import pytest
 from descope import AuthException, DescopeClient
 from descope.descope_client_async import DescopeClientAsync
 
+from tests.infra.databases import settings_for
 from tests.infra.installation import BACK, Backend, Browser, Provider, new_project, practice_provider
 from tests.infra.issuer import Issuer, issuer
 from tests.infra.serving import ServerProcess, environment_of
-from tests.web.conftest import settings_for
 from tests.web.users import trust
 
 RETRY_DELAYS = ("descope.http_client._RETRY_DELAYS_SECONDS", "descope.http_client_async._RETRY_DELAYS_SECONDS")

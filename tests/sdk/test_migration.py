@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from descope import DescopeClient
 
+from tests.infra.databases import settings_for
 from tests.infra.installation import APP_ID, SCOPES, Backend, new_project
 from tests.infra.serving import ServerProcess, environment_of
 from tests.sdk.conftest import Served, connect
-from tests.web.conftest import settings_for
 
 pytestmark = pytest.mark.xdist_group("sdk")  # one worker makes the installation, not each
 

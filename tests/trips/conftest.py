@@ -1,26 +1,20 @@
 """One installation on each database for all trips: each test has a user, and where it needs one an app, of its own."""
 
 import asyncio
-import base64
-import contextlib
-import os
 import threading
 import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from pydantic import SecretStr
 from sqlalchemy import func, select
 
 from evergrant.broker.projects.projects import set_redirect_origins
 from evergrant.broker.runtime.broker import open_broker, open_database
 from evergrant.db import Grant
-from evergrant.settings import Settings
-from tests.infra.databases import fresh_postgres_database, fresh_sqlite_database
+from tests.infra.databases import settings_for
 from tests.infra.installation import Installation, installation
 from tests.infra.scripted import ScriptedProvider, scripted_provider
-from tests.infra.serving import free_port
 
 CreateApp = Callable[..., str]
 
@@ -28,22 +22,8 @@ CreateApp = Callable[..., str]
 @pytest.fixture(scope="session", params=["sqlite", "postgresql"])
 def here(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
     """A running installation that the tests of this folder share."""
-    data_dir = tmp_path_factory.mktemp("trips")
-    with contextlib.ExitStack() as stack:
-        if request.param == "sqlite":
-            url = fresh_sqlite_database(request.getfixturevalue("migrated_sqlite_file"), data_dir)
-        else:
-            url = stack.enter_context(fresh_postgres_database(request.getfixturevalue("postgres_server")))
-        settings = Settings(
-            data_dir=data_dir,
-            database_url=SecretStr(url),
-            master_keys=SecretStr(base64.b64encode(os.urandom(32)).decode()),
-            public_url=f"http://127.0.0.1:{free_port()}",
-            egress_allow="127.0.0.0/8",
-            refresher=False,
-            log_level="warning",
-        )
-        yield stack.enter_context(installation(settings))
+    with settings_for(request, tmp_path_factory, log_level="warning") as settings, installation(settings) as running:
+        yield running
 
 
 @pytest.fixture

@@ -1,27 +1,21 @@
 """Providers that leave the RFCs, by the operator's own catalogue entries: from the app's creation to the deletion."""
 
-import base64
 import contextlib
-import os
 import re
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import httpx2
 import pytest
 from playwright.sync_api import expect
-from pydantic import SecretStr
 
-from evergrant.settings import Settings
 from tests.infra.chromium import Person, chromium
-from tests.infra.databases import fresh_postgres_database, fresh_sqlite_database
+from tests.infra.databases import settings_for
 from tests.infra.installation import BACK, Installation, came_back, installation
 from tests.infra.rows import dump, execute
-from tests.infra.serving import free_port
 from tests.infra.strange import StrangeProvider, strange_provider
 
 pytestmark = pytest.mark.xdist_group("trips quirks")
@@ -136,13 +130,8 @@ class Here:
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
 def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Here]:
-    data_dir: Path = tmp_path_factory.mktemp("quirks")
     entries = tmp_path_factory.mktemp("entries")
     with contextlib.ExitStack() as stack:
-        if request.param == "sqlite":
-            url = fresh_sqlite_database(request.getfixturevalue("migrated_sqlite_file"), data_dir)
-        else:
-            url = stack.enter_context(fresh_postgres_database(request.getfixturevalue("postgres_server")))
         provider = stack.enter_context(strange_provider())
         for name, text in ENTRIES.items():
             own = text.format(url=provider.url)
@@ -150,15 +139,8 @@ def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
             facts = [line for line in FACTS.format(id=name, url=provider.url).splitlines() if line]
             kept = [line for line in facts if line.partition(" = ")[0] not in given]
             (entries / f"{name}.toml").write_text("\n".join([*kept, own]))
-        settings = Settings(
-            data_dir=data_dir,
-            database_url=SecretStr(url),
-            master_keys=SecretStr(base64.b64encode(os.urandom(32)).decode()),
-            public_url=f"http://127.0.0.1:{free_port()}",
-            egress_allow="127.0.0.0/8",
-            catalog_dir=entries,
-            refresher=False,
-            log_level="warning",
+        settings = stack.enter_context(
+            settings_for(request, tmp_path_factory, catalog_dir=entries, log_level="warning")
         )
         yield Here(stack.enter_context(installation(settings)), provider)
 

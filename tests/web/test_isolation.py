@@ -10,10 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.infra.databases import settings_for
 from tests.infra.installation import Backend, Installation, installation, new_project
 from tests.infra.issuer import AUDIENCE, Issuer, issuer
 from tests.infra.rows import Dump, dump
-from tests.web.conftest import settings_for
 
 USERS, TENANTS = ("alice", "bob"), ("acme", "globex")
 APP = "shared-name"

@@ -23,7 +23,6 @@ from evergrant.broker.projects.projects import create_project
 from evergrant.broker.refresh import backlog
 from evergrant.broker.runtime import endpoints
 from evergrant.broker.runtime.broker import open_broker
-from evergrant.crypto.keyring import new_master_key
 from evergrant.db import Grant, OutboundApp
 from evergrant.metrics import FETCH_OUTCOMES
 from evergrant.practice.faults import instead
@@ -32,6 +31,7 @@ from evergrant.web.app import create_app
 from tests.infra.installation import APP_ID, Backend, Installation
 from tests.infra.postgres import PostgresServer
 from tests.infra.rows import execute
+from tests.infra.settings import settings_on
 
 pytestmark = pytest.mark.xdist_group("web metrics")  # one worker makes the module's installation, not each
 
@@ -327,9 +327,7 @@ async def test_while_the_database_is_away_the_rest_is_told(
     postgres_server: PostgresServer, postgresql_url: str, data_dir: Path
 ) -> None:
     name = postgresql_url.split("?")[0].rsplit("/", 1)[1]
-    settings = Settings(
-        data_dir=data_dir, database_url=SecretStr(postgresql_url), master_keys=SecretStr(new_master_key())
-    )
+    settings = settings_on(postgresql_url, data_dir)
     async with asking(settings) as http:
         assert Scrape((await http.get("/metrics")).text).value("database_up") == 1
         postgres_server.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false')
@@ -348,9 +346,7 @@ async def test_a_scrape_does_not_wait_for_a_database_that_is_slow(
     postgresql_url: str, data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(metrics, "WAIT_SECONDS", 0.2)
-    settings = Settings(
-        data_dir=data_dir, database_url=SecretStr(postgresql_url), master_keys=SecretStr(new_master_key())
-    )
+    settings = settings_on(postgresql_url, data_dir)
     async with asking(settings) as http:
         other = await asyncpg.connect(postgresql_url)
         try:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.infra.databases import settings_for
 from tests.infra.installation import Installation, installation
-from tests.web.conftest import settings_for
 
 CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
 

@@ -1,0 +1,20 @@
+"""Settings of an installation on this machine."""
+
+from pathlib import Path
+from typing import Any
+
+from evergrant.crypto.keyring import new_master_key
+from evergrant.settings import Settings
+from tests.infra.serving import free_port
+
+
+def settings_on(database_url: str | None, data_dir: Path, **changes: Any) -> Settings:
+    """Return settings of a loopback trial on a database, SQLite in `data_dir` without one; `changes` go before all."""
+    usual = {
+        "data_dir": data_dir,
+        "database_url": database_url,
+        "master_keys": new_master_key(),
+        "public_url": f"http://127.0.0.1:{free_port()}",
+        "egress_allow": "127.0.0.0/8",
+    }
+    return Settings(**(usual | changes))
