@@ -33,7 +33,7 @@ TOLD = {"grant.created", "grant.reauthorization_required", "app.unhealthy", "app
 
 
 @dataclass
-class Haul:
+class Evidence:
     """What was planted or issued, and everything that came out."""
 
     secrets: dict[str, set[str]] = field(default_factory=dict)
@@ -58,9 +58,9 @@ class Haul:
 
 
 @pytest.fixture(scope="module")
-def haul(
+def evidence(
     postgres_server: object, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
-) -> Iterator[Haul]:
+) -> Iterator[Evidence]:
     """A server at its most talkative, used well and badly."""
     server_database = request.getfixturevalue("postgres_server")
     name = f"secrets_{free_port()}"
@@ -72,13 +72,13 @@ def haul(
         with_password, data_dir, master_keys=master_key, log_level="debug", metrics_token=METRICS_TOKEN
     )
     made = new_project(settings)
-    haul = Haul()
-    haul.plant("master key", master_key)
-    haul.plant("database password", DATABASE_PASSWORD)
-    haul.plant("metrics token", METRICS_TOKEN)
-    haul.plant("client secret", CLIENT_SECRET)
-    haul.plant("management key", made.management_key)
-    haul.plant("what bad requests held", BAD)
+    evidence = Evidence()
+    evidence.plant("master key", master_key)
+    evidence.plant("database password", DATABASE_PASSWORD)
+    evidence.plant("metrics token", METRICS_TOKEN)
+    evidence.plant("client secret", CLIENT_SECRET)
+    evidence.plant("management key", made.management_key)
+    evidence.plant("what bad requests held", BAD)
     try:
         with contextlib.ExitStack() as stack:
             server = ServerProcess(environment_of(settings), port=free_port(), log=data_dir / "log")
@@ -89,13 +89,13 @@ def haul(
             browser = Browser()
             for http in (backend.http, browser.http):
                 stack.callback(http.close)
-                http.event_hooks = {"response": [httpx2.Response.read, haul.answers.append]}
+                http.event_hooks = {"response": [httpx2.Response.read, evidence.answers.append]}
             backend.create_app({**provider.registration, "clientSecret": CLIENT_SECRET})
             hooks = stack.enter_context(receiver())
-            listen(haul, backend, hooks)
-            connect(haul, settings, backend, browser, provider)
+            listen(evidence, backend, hooks)
+            connect(evidence, settings, backend, browser, provider)
             refuse(backend, browser)
-            refresh_badly(haul, backend, provider)
+            refresh_badly(evidence, backend, provider)
             break_a_row(settings, backend)
             for path in ("/docs", "/openapi.json", "/healthz", "/readyz", "/nothing-here"):
                 browser.open(server.url + path)
@@ -105,46 +105,46 @@ def haul(
             while not {one.type for one in hooks.received} >= TOLD and time.monotonic() < deadline:
                 time.sleep(0.1)
             server.stop()
-            haul.told = hooks.received
-            haul.log = server.output()
-            haul.plant("access token", *provider.state.access_tokens)
-            haul.plant("refresh token", *provider.state.refresh_tokens)
-            haul.plant("code", *provider.state.codes)
-            haul.plant("cookie", *(cookie.value or "" for cookie in browser.http.cookies.jar))
-        yield haul
+            evidence.told = hooks.received
+            evidence.log = server.output()
+            evidence.plant("access token", *provider.state.access_tokens)
+            evidence.plant("refresh token", *provider.state.refresh_tokens)
+            evidence.plant("code", *provider.state.codes)
+            evidence.plant("cookie", *(cookie.value or "" for cookie in browser.http.cookies.jar))
+        yield evidence
     finally:
         server_database.drop_database(name)
 
 
-def connect(haul: Haul, settings: Settings, backend: Backend, browser: Browser, provider: Provider) -> None:
+def connect(evidence: Evidence, settings: Settings, backend: Backend, browser: Browser, provider: Provider) -> None:
     for user in ("alice", "bob"):
         link = backend.connect_url(user)
-        haul.plant("ticket", link.rpartition("/")[2])
+        evidence.plant("ticket", link.rpartition("/")[2])
         authorize = browser.agree(link)
-        haul.plant("state", parse_qs(urlsplit(authorize).query)["state"][0])
-        haul.plant("nonce", parse_qs(urlsplit(authorize).query)["nonce"][0])
-        haul.plant("code verifier", *asyncio.run(code_verifiers(settings)))
+        evidence.plant("state", parse_qs(urlsplit(authorize).query)["state"][0])
+        evidence.plant("nonce", parse_qs(urlsplit(authorize).query)["nonce"][0])
+        evidence.plant("code verifier", *asyncio.run(code_verifiers(settings)))
         callback = browser.allow(authorize)
-        haul.returned.append(browser.open(callback).headers["location"])
+        evidence.returned.append(browser.open(callback).headers["location"])
         browser.open(callback)  # a replay
         browser.open(link)  # a used link
     denied = browser.agree(backend.connect_url("carol"))
-    haul.returned.append(browser.open(browser.allow(denied, action="deny")).headers["location"])
+    evidence.returned.append(browser.open(browser.allow(denied, action="deny")).headers["location"])
     failing = browser.allow(browser.agree(backend.connect_url("dave")))
     code = parse_qs(urlsplit(failing).query)["code"][0]
     echo = {"error": "invalid_request", "error_description": f"code={code} client_secret={CLIENT_SECRET}"}
     provider.state.next_token_answers.append(instead(400, echo))
-    haul.returned.append(browser.open(failing).headers["location"])
+    evidence.returned.append(browser.open(failing).headers["location"])
 
 
-def listen(haul: Haul, backend: Backend, hooks: Receiver) -> None:
+def listen(evidence: Evidence, backend: Backend, hooks: Receiver) -> None:
     """Make webhooks: one that accepts, and one that does not, at an address that is as good as a password."""
-    haul.plant("webhook address", HOOK_PATH)
+    evidence.plant("webhook address", HOOK_PATH)
     hooks.answer(f"/{HOOK_PATH}", 500)
     for path in ("good", HOOK_PATH):
         made = backend.post("webhook/create", {"url": f"{hooks.url}/{path}"}).json()
         rotated = backend.post("webhook/rotate-secret", {"id": made["webhook"]["id"]}).json()
-        haul.plant("webhook secret", made["secret"], rotated["secret"])
+        evidence.plant("webhook secret", made["secret"], rotated["secret"])
         assert backend.post("webhook/test", {"id": made["webhook"]["id"]}).status_code == 200
     backend.post("webhook/create", {"url": f"http://{BAD}/"})
     backend.post("webhook/create", {"url": "https://a.example", "secret": BAD})
@@ -199,7 +199,7 @@ def refuse(backend: Backend, browser: Browser) -> None:
     browser.http.post(f"{backend.url}/connect/{BAD}", data={"decision": BAD})
 
 
-def refresh_badly(haul: Haul, backend: Backend, provider: Provider) -> None:
+def refresh_badly(evidence: Evidence, backend: Backend, provider: Provider) -> None:
     """Have the provider echo what it was sent in every kind of failure, the grant's death last."""
     for _ in range(2):
         token = next(t for t, row in reversed(provider.state.refresh_tokens.items()) if not row.spent)
@@ -233,57 +233,57 @@ def break_a_row(settings: Settings, backend: Backend) -> None:
     assert backend.fetch("alice").status_code == 500
 
 
-def test_the_log_tells_much_and_no_secret(haul: Haul) -> None:
-    assert "POST /v1/mgmt/outbound/app/user/token" in haul.log
-    assert '"level": "debug"' in haul.log
-    assert "not set up correctly" in haul.log  # with a traceback
-    assert "Traceback" in haul.log
-    assert haul.found_in(haul.log) == []
-    assert "eyJ" not in haul.log  # no id_token
+def test_the_log_tells_much_and_no_secret(evidence: Evidence) -> None:
+    assert "POST /v1/mgmt/outbound/app/user/token" in evidence.log
+    assert '"level": "debug"' in evidence.log
+    assert "not set up correctly" in evidence.log  # with a traceback
+    assert "Traceback" in evidence.log
+    assert evidence.found_in(evidence.log) == []
+    assert "eyJ" not in evidence.log  # no id_token
 
 
-def test_no_refusal_and_no_page_holds_a_secret(haul: Haul) -> None:
+def test_no_refusal_and_no_page_holds_a_secret(evidence: Evidence) -> None:
     meant = ("app/user/token", "app/connect", "webhook/create", "webhook/rotate-secret")
     searched = 0
-    for answer in haul.answers:
+    for answer in evidence.answers:
         ours = "/authorize" not in answer.url.path
         if not ours or (answer.status_code == 200 and answer.url.path.endswith(meant)):
             continue
         headers = {k: v for k, v in answer.headers.items() if k not in ("set-cookie", "location")}
-        assert haul.found_in(f"{answer.text} {headers}") == [], (answer.url.path, answer.status_code, answer.text)
+        assert evidence.found_in(f"{answer.text} {headers}") == [], (answer.url.path, answer.status_code, answer.text)
         searched += 1
-    statuses = {answer.status_code for answer in haul.answers}
+    statuses = {answer.status_code for answer in evidence.answers}
     assert statuses >= {200, 303, 400, 401, 404, 409, 500, 502, 503}
     assert searched > 60
 
 
-def test_the_metrics_tell_much_and_neither_a_secret_nor_who_anybody_is(haul: Haul) -> None:
-    told, refused = [answer for answer in haul.answers if answer.url.path == "/metrics"]
+def test_the_metrics_tell_much_and_neither_a_secret_nor_who_anybody_is(evidence: Evidence) -> None:
+    told, refused = [answer for answer in evidence.answers if answer.url.path == "/metrics"]
     assert (told.status_code, refused.status_code) == (200, 401)
     assert 'evergrant_fetch_seconds_count{outcome="error"} 1.0' in told.text
-    assert haul.found_in(told.text + refused.text) == []
+    assert evidence.found_in(told.text + refused.text) == []
     for person in ("alice", "bob", "carol", "dave"):
         assert person not in told.text
 
 
-def test_the_way_back_to_the_application_carries_no_secret(haul: Haul) -> None:
-    assert len(haul.returned) == 4
-    for location in haul.returned:
-        assert haul.found_in(location) == []
+def test_the_way_back_to_the_application_carries_no_secret(evidence: Evidence) -> None:
+    assert len(evidence.returned) == 4
+    for location in evidence.returned:
+        assert evidence.found_in(location) == []
         assert set(parse_qs(urlsplit(location).query)) <= {"outboundAppId", "outboundStatus", "err", "errDescription"}
 
 
-def test_what_webhooks_are_sent_holds_no_secret(haul: Haul) -> None:
-    assert {one.type for one in haul.told} >= TOLD
-    for one in haul.told:
-        assert haul.found_in(f"{one.body.decode()} {one.headers}") == [], one.type
+def test_what_webhooks_are_sent_holds_no_secret(evidence: Evidence) -> None:
+    assert {one.type for one in evidence.told} >= TOLD
+    for one in evidence.told:
+        assert evidence.found_in(f"{one.body.decode()} {one.headers}") == [], one.type
 
 
-def test_the_search_would_find_them(haul: Haul) -> None:
-    for what, values in haul.secrets.items():
+def test_the_search_would_find_them(evidence: Evidence) -> None:
+    for what, values in evidence.secrets.items():
         for value in values:
-            assert what in haul.found_in(f"x{value}x")
-    assert haul.secrets.keys() == {
+            assert what in evidence.found_in(f"x{value}x")
+    assert evidence.secrets.keys() == {
         *(
             "master key",
             "database password",

@@ -8,7 +8,7 @@ from pathlib import Path
 class Clocks:
     """The clocks of servers, and the right one, which is the provider's, in the test's own process.
 
-    A server looks at a file for how wrong it is: see `altered.py`.
+    A server looks at a file for how wrong it is: see `patched_server.py`.
     """
 
     def __init__(self, folder: Path, *, count: int) -> None:

@@ -7,7 +7,7 @@ import pytest
 from evergrant.broker.refresh.lease import LEASE_SECONDS
 from evergrant.broker.refresh.refresh import CALL_SECONDS
 from tests.faults.clocks import Clocks
-from tests.faults.estate import SCALE, Estate, estate_of_processes
+from tests.faults.cluster import SCALE, Cluster, cluster_of_processes
 from tests.faults.ledger import Ledger
 from tests.infra.databases import fresh_postgres_database
 from tests.infra.ledgers import PROPERTY
@@ -37,20 +37,20 @@ def clocks(tmp_path_factory: pytest.TempPathFactory) -> Clocks:
 @pytest.fixture(scope="session")
 def shared_replicas(
     postgres_server: PostgresServer, clocks: Clocks, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Estate]:
+) -> Iterator[Cluster]:
     folder = tmp_path_factory.mktemp("replicas")
-    altered = {
+    patched = {
         "evergrant.broker.refresh.lease.LEASE_SECONDS": LEASE_SECONDS / SCALE,
         "evergrant.broker.refresh.refresh.CALL_SECONDS": CALL_SECONDS / SCALE,
     }
     with fresh_postgres_database(postgres_server) as url:
         settings = settings_on(url, folder / "data")
-        with estate_of_processes(settings, 3, logs=folder, altered=altered, clock_offsets=clocks.files) as estate:
-            yield estate
+        with cluster_of_processes(settings, 3, logs=folder, patched=patched, clock_offsets=clocks.files) as cluster:
+            yield cluster
 
 
 @pytest.fixture
-def replicas(shared_replicas: Estate) -> Iterator[Estate]:
+def replicas(shared_replicas: Cluster) -> Iterator[Cluster]:
     """Three replicas on PostgreSQL, all of them running, and their provider on a good day.
 
     They take long to start, so tests share them: mark these with `together_in_a_worker`.

@@ -10,8 +10,8 @@ from evergrant.broker.tokens import fetch
 from evergrant.practice.faults import Fault, dropped, edited, half_a_body, html, instead
 from evergrant.practice.state import ProviderState
 from tests.conftest import Clock
+from tests.faults.cluster import Cluster, Consents, cluster_in_this_process, together, wait_until
 from tests.faults.conftest import Book
-from tests.faults.estate import Consents, Estate, estate_in_this_process, together, wait_until
 from tests.faults.ledger import Ledger
 from tests.infra.databases import settings_for
 
@@ -22,13 +22,13 @@ FORCE = {"forceRefresh": True}
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Estate]:
-    with settings_for(request, tmp_path_factory) as settings, estate_in_this_process(settings) as estate:
-        yield estate
+def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with settings_for(request, tmp_path_factory) as settings, cluster_in_this_process(settings) as cluster:
+        yield cluster
 
 
 @pytest.fixture
-def estate(shared: Estate, monkeypatch: pytest.MonkeyPatch) -> Iterator[Estate]:
+def cluster(shared: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
     """What the module shares, on a good day, with a broker that tries again at once."""
     monkeypatch.setattr(failures, "ON_DEMAND_PAUSE", (0.05, 0.05))
     yield shared
@@ -71,23 +71,23 @@ def access_tokens(consents: Consents) -> dict[str, str]:
 
 @pytest.mark.parametrize("arm", REFUSES.values(), ids=REFUSES)
 def test_a_provider_has_a_bad_day_and_no_grant_is_lost(
-    estate: Estate, clock: Clock, book: Book, monkeypatch: pytest.MonkeyPatch, arm: Arm
+    cluster: Cluster, clock: Clock, book: Book, monkeypatch: pytest.MonkeyPatch, arm: Arm
 ) -> None:
     monkeypatch.setattr(refresh, "CALL_SECONDS", 0.3)
-    consents = estate.consents(3, seconds=LIFETIME)
+    consents = cluster.consents(3, seconds=LIFETIME)
     before = access_tokens(consents)
     clock.advance(STALE)
     for user in consents.users:
-        arm(estate.state)
+        arm(cluster.state)
         # the token is valid for another 200 seconds, and is served
         assert consents.fetch(user).json()["token"]["accessToken"] == before[user]
     # who forces a refresh has seen the old token fail: never that one
-    arm(estate.state)
+    arm(cluster.state)
     forced = consents.fetch(consents.users[0], options=FORCE)
     assert forced.status_code == 503
     assert int(forced.headers["Retry-After"]) >= 1
     # the bad day is over, and so is the token
-    estate.state.next_token_answers.clear()
+    cluster.state.next_token_answers.clear()
     monkeypatch.setattr(refresh, "CALL_SECONDS", 30.0)
     clock.advance(LIFETIME - STALE + 1)
     wait_until(lambda: all(consents.fetch(user).status_code == 200 for user in consents.users), "all is well again")
@@ -97,17 +97,17 @@ def test_a_provider_has_a_bad_day_and_no_grant_is_lost(
 
 
 @pytest.mark.parametrize("arm", ODD.values(), ids=ODD)
-def test_a_provider_answers_oddly_and_is_understood(estate: Estate, clock: Clock, book: Book, arm: Arm) -> None:
-    consents = estate.consents(3, seconds=LIFETIME)
+def test_a_provider_answers_oddly_and_is_understood(cluster: Cluster, clock: Clock, book: Book, arm: Arm) -> None:
+    consents = cluster.consents(3, seconds=LIFETIME)
     before = access_tokens(consents)
     clock.advance(LIFETIME + 1)
     for user in consents.users:
-        arm(estate.state)
+        arm(cluster.state)
         answer = consents.fetch(user)
-        assert estate.works(answer)
+        assert cluster.works(answer)
         assert answer.json()["token"]["accessToken"] != before[user]
     clock.advance(LIFETIME + 1)  # and once more with what was understood of the odd answer
-    arm(estate.state)
+    arm(cluster.state)
     for user in consents.users:
         assert consents.works(user)
     assert book(consents.ledger()) == Ledger.clean(3, calls=6, landed=6)
@@ -123,13 +123,13 @@ LOST: dict[str, Fault] = {
 
 @pytest.mark.parametrize("repeats", ["refused", "forgiven"])
 def test_an_answer_lost_after_the_rotation_is_in_doubt_retried_once_and_labelled(
-    estate: Estate, book: Book, monkeypatch: pytest.MonkeyPatch, repeats: str
+    cluster: Cluster, book: Book, monkeypatch: pytest.MonkeyPatch, repeats: str
 ) -> None:
     monkeypatch.setattr(refresh, "CALL_SECONDS", 0.3)
-    estate.state.forgives_repeats = repeats == "forgiven"
-    consents = estate.consents(len(LOST))
+    cluster.state.forgives_repeats = repeats == "forgiven"
+    consents = cluster.consents(len(LOST))
     for user, fault in zip(consents.users, LOST.values(), strict=True):
-        estate.state.next_token_answers.append(fault)
+        cluster.state.next_token_answers.append(fault)
         assert consents.fetch(user).status_code == 503
     monkeypatch.setattr(refresh, "CALL_SECONDS", 30.0)
     wait_until(lambda: all(consents.fetch(user).status_code != 503 for user in consents.users), "all are retried")
@@ -146,18 +146,18 @@ def test_an_answer_lost_after_the_rotation_is_in_doubt_retried_once_and_labelled
 
 
 def test_callers_are_not_held_long_by_a_token_endpoint_that_hangs(
-    estate: Estate, clock: Clock, book: Book, monkeypatch: pytest.MonkeyPatch
+    cluster: Cluster, clock: Clock, book: Book, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A twenty-fifth of the real time. The refresh goes on, and lands."""
     assert fetch.WAIT_SECONDS <= 25
     assert fetch.WAIT_SECONDS_WITH_VALID_TOKEN <= 5
     monkeypatch.setattr(fetch, "WAIT_SECONDS", fetch.WAIT_SECONDS / 25)
     monkeypatch.setattr(fetch, "WAIT_SECONDS_WITH_VALID_TOKEN", fetch.WAIT_SECONDS_WITH_VALID_TOKEN / 25)
-    valid = estate.consents(4, seconds=LIFETIME)
+    valid = cluster.consents(4, seconds=LIFETIME)
     before = access_tokens(valid)
     clock.advance(STALE)
-    expired = estate.consents(4)
-    estate.state.held = True
+    expired = cluster.consents(4)
+    cluster.state.held = True
     answers = together(
         [partial(valid.fetch, user) for user in valid.users] + [partial(expired.fetch, user) for user in expired.users]
     )
@@ -165,20 +165,20 @@ def test_callers_are_not_held_long_by_a_token_endpoint_that_hangs(
     assert [answer.json()["token"]["accessToken"] for answer in answers[:4]] == list(before.values())
     assert [answer.status_code for answer in answers[4:]] == [503] * 4
     assert all(int(answer.headers["Retry-After"]) >= 1 for answer in answers[4:])
-    estate.state.held = False
-    both = Consents(estate, valid.families | expired.families)
+    cluster.state.held = False
+    both = Consents(cluster, valid.families | expired.families)
     wait_until(lambda: both.landed == set(both.users), "all refreshes have landed")
     assert book(both.ledger()) == Ledger.clean(8)
 
 
 def test_a_500_while_the_token_is_valid_for_10_more_minutes_costs_nothing(
-    estate: Estate, clock: Clock, book: Book
+    cluster: Cluster, clock: Clock, book: Book
 ) -> None:
-    consents = estate.consents(3, seconds=LIFETIME)
+    consents = cluster.consents(3, seconds=LIFETIME)
     before = access_tokens(consents)
     clock.advance(LIFETIME - 600)
     for user in consents.users:
-        estate.state.next_token_answers.append(instead(500, "oops"))
+        cluster.state.next_token_answers.append(instead(500, "oops"))
         assert consents.fetch(user, options=FORCE).status_code == 503
     assert access_tokens(consents) == before
     for user in consents.users:
@@ -186,11 +186,13 @@ def test_a_500_while_the_token_is_valid_for_10_more_minutes_costs_nothing(
     assert book(consents.ledger()) == Ledger.clean(3, calls=6)
 
 
-def test_40_forced_refreshes_at_once_never_answer_with_the_old_token(estate: Estate, clock: Clock, book: Book) -> None:
-    consents = estate.consents(1, seconds=LIFETIME)
+def test_40_forced_refreshes_at_once_never_answer_with_the_old_token(
+    cluster: Cluster, clock: Clock, book: Book
+) -> None:
+    consents = cluster.consents(1, seconds=LIFETIME)
     (user,) = consents.users
-    estate.state.token_latency = 0.3
-    estate.state.next_token_answers.append(instead(500, "oops", delay=0.3))
+    cluster.state.token_latency = 0.3
+    cluster.state.next_token_answers.append(instead(500, "oops", delay=0.3))
     assert {answer.status_code for answer in together([partial(consents.fetch, user, options=FORCE)] * 40)} == {503}
 
     wait_until(lambda: consents.fetch(user, options=FORCE).status_code == 200, "the pause is over")
@@ -199,5 +201,5 @@ def test_40_forced_refreshes_at_once_never_answer_with_the_old_token(estate: Est
     answers = together([partial(consents.fetch, user, options=FORCE)] * 40)
     assert {answer.status_code for answer in answers} == {200}
     assert old not in {answer.json()["token"]["accessToken"] for answer in answers}
-    assert all(estate.works(answer) for answer in answers)
+    assert all(cluster.works(answer) for answer in answers)
     assert book(consents.ledger()) == Ledger.clean(1, calls=3, landed=2)

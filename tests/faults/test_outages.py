@@ -11,8 +11,8 @@ from typing import Protocol
 import pytest
 
 from evergrant.settings import Settings
+from tests.faults.cluster import Cluster, Consents, cluster_in_this_process, cluster_of_processes, wait_until
 from tests.faults.conftest import Book
-from tests.faults.estate import Consents, Estate, estate_in_this_process, estate_of_processes, wait_until
 from tests.faults.ledger import Ledger
 from tests.infra.databases import migrate
 from tests.infra.postgres import PostgresServer
@@ -59,18 +59,18 @@ class Locked:
 class Outage:
     """One server process whose database goes away when it has asked the provider about all of `consents`."""
 
-    estate: Estate
+    cluster: Cluster
     absence: Absence
     consents: Consents
     away: bool = False
 
     def begin(self) -> None:
         """Ask, take the database away, and let the provider answer."""
-        self.estate.state.held = True
+        self.cluster.state.held = True
         self.consents.set_off()
         self.absence.begin()
         self.away = True
-        self.estate.state.held = False
+        self.cluster.state.held = False
         wait_until(lambda: len(self.in_journal) == AT_ONCE, "every answer is in the journal")
 
     def end(self) -> None:
@@ -82,7 +82,7 @@ class Outage:
     @property
     def in_journal(self) -> list[Path]:
         """What waits on disk."""
-        return list((self.estate.settings.data_dir / "journal").glob("*.json"))
+        return list((self.cluster.settings.data_dir / "journal").glob("*.json"))
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -100,9 +100,9 @@ def outage(request: pytest.FixtureRequest, data_dir: Path, tmp_path: Path) -> It
             migrate(url)
             absence = Stopped(server)
         settings = settings_on(url, data_dir)
-        altered = {"evergrant.db.engine.SQLITE_BUSY_SECONDS": 0.5}
-        estate = stack.enter_context(estate_of_processes(settings, 1, logs=tmp_path, altered=altered))
-        made = Outage(estate, absence, estate.consents(AT_ONCE))
+        patched = {"evergrant.db.engine.SQLITE_BUSY_SECONDS": 0.5}
+        cluster = stack.enter_context(cluster_of_processes(settings, 1, logs=tmp_path, patched=patched))
+        made = Outage(cluster, absence, cluster.consents(AT_ONCE))
         stack.callback(made.end)  # a server cannot stop while it waits for a database
         yield made
 
@@ -119,12 +119,12 @@ def test_answers_survive_the_database_being_away_for_10_seconds_before_the_write
 
 def test_answers_survive_a_database_that_comes_back_without_its_last_commits(settings: Settings, book: Book) -> None:
     """A fail-over to a replica that lagged: the leases are gone, and nobody else has refreshed."""
-    with estate_in_this_process(settings) as estate:
-        estate.state.held = True
-        consents = estate.consents(AT_ONCE)
+    with cluster_in_this_process(settings) as cluster:
+        cluster.state.held = True
+        consents = cluster.consents(AT_ONCE)
         consents.set_off()
-        execute(estate.settings, "UPDATE grants SET lease_owner = NULL, lease_until = NULL")
-        estate.state.held = False
+        execute(cluster.settings, "UPDATE grants SET lease_owner = NULL, lease_until = NULL")
+        cluster.state.held = False
         wait_until(lambda: not consents.on_the_wire, "the answers are there")
         assert book(consents.ledger()) == Ledger.clean(AT_ONCE)
 
@@ -133,10 +133,10 @@ def test_answers_survive_a_sigkill_while_the_database_is_away_and_land_at_the_re
     outage: Outage, book: Book
 ) -> None:
     outage.begin()
-    outage.estate.servers[0].kill()
+    outage.cluster.servers[0].kill()
     outage.end()
     assert outage.consents.landed == set()
-    outage.estate.servers[0].start()
+    outage.cluster.servers[0].start()
     assert outage.in_journal == []
     assert outage.consents.landed == set(outage.consents.users)
     assert book(outage.consents.ledger()) == Ledger.clean(AT_ONCE)

@@ -14,26 +14,26 @@ import pytest
 
 from evergrant.broker.refresh.lease import LEASE_SECONDS
 from evergrant.settings import Settings
+from tests.faults.cluster import SCALE, Cluster, cluster_of_processes, together, together_in_a_worker, wait_until
 from tests.faults.conftest import Book
-from tests.faults.estate import SCALE, Estate, estate_of_processes, together, together_in_a_worker, wait_until
 from tests.faults.ledger import Ledger
 from tests.infra.rows import execute
 from tests.infra.settings import settings_on
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=together_in_a_worker)])
-def two_or_more(request: pytest.FixtureRequest, data_dir: Path, tmp_path: Path) -> Iterator[Estate]:
+def two_or_more(request: pytest.FixtureRequest, data_dir: Path, tmp_path: Path) -> Iterator[Cluster]:
     """Several servers on one database."""
     if request.param == "postgresql":
         yield request.getfixturevalue("replicas")
         return
     settings = settings_on(request.getfixturevalue("sqlite_url"), data_dir)
-    with estate_of_processes(settings, 2, logs=tmp_path) as estate:
-        yield estate
+    with cluster_of_processes(settings, 2, logs=tmp_path) as cluster:
+        yield cluster
 
 
 def test_a_paused_holder_that_goes_on_after_its_lease_does_not_overwrite_newer_tokens(
-    two_or_more: Estate, book: Book
+    two_or_more: Cluster, book: Book
 ) -> None:
     """It is stopped with calls on the wire, and finds the answers when it goes on. The provider forgives repeats."""
     state, holder = two_or_more.state, two_or_more.servers[0]
@@ -57,7 +57,7 @@ def test_a_paused_holder_that_goes_on_after_its_lease_does_not_overwrite_newer_t
 
 @together_in_a_worker
 def test_a_holder_that_is_paused_before_its_call_does_not_make_it_when_its_lease_is_over(
-    replicas: Estate, book: Book
+    replicas: Cluster, book: Book
 ) -> None:
     """It has taken its lease and waits for the database; when it goes on, its refresh token is long spent."""
     holder = replicas.servers[0]

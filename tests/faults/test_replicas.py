@@ -10,15 +10,15 @@ import pytest
 
 from evergrant import clock as wall_clock
 from tests.faults.clocks import Clocks
+from tests.faults.cluster import SCALE, Cluster, Consents, together, together_in_a_worker, wait_until
 from tests.faults.conftest import Book
-from tests.faults.estate import SCALE, Consents, Estate, together, together_in_a_worker, wait_until
 from tests.faults.ledger import Ledger
 from tests.infra.rows import execute
 
 
 @together_in_a_worker
 def test_200_concurrent_fetches_of_an_expired_grant_over_3_processes_cost_one_call(
-    replicas: Estate, book: Book
+    replicas: Cluster, book: Book
 ) -> None:
     replicas.state.token_latency = 0.5
     consents = replicas.consents(1)
@@ -32,7 +32,7 @@ def test_200_concurrent_fetches_of_an_expired_grant_over_3_processes_cost_one_ca
 @together_in_a_worker
 @pytest.mark.parametrize("repeats", ["refused", "forgiven"])
 def test_a_sigkill_of_one_of_3_replicas_under_load_leaves_in_doubt_only_what_was_on_the_wire(
-    replicas: Estate, book: Book, repeats: str
+    replicas: Cluster, book: Book, repeats: str
 ) -> None:
     """At a strict provider such a grant ends with a reason; at one that forgives a repeat, it goes on."""
     state = replicas.state
@@ -86,7 +86,7 @@ def test_a_sigkill_of_one_of_3_replicas_under_load_leaves_in_doubt_only_what_was
 
 @together_in_a_worker
 def test_the_same_refresh_token_is_never_sent_twice_while_a_provider_takes_12_seconds(
-    replicas: Estate, book: Book
+    replicas: Cluster, book: Book
 ) -> None:
     """Callers hang up and ask the next replica, again and again."""
     replicas.state.token_latency = 12 / SCALE
@@ -103,7 +103,7 @@ def test_the_same_refresh_token_is_never_sent_twice_while_a_provider_takes_12_se
 
 @together_in_a_worker
 def test_clocks_that_are_2_minutes_wrong_in_both_directions_cost_nothing(
-    replicas: Estate, clocks: Clocks, book: Book, monkeypatch: pytest.MonkeyPatch
+    replicas: Cluster, clocks: Clocks, book: Book, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One replica is right, one 2 minutes fast, one 2 minutes slow. Nobody ever gets a token that is over."""
     monkeypatch.setattr(wall_clock, "utcnow", clocks.utcnow)
@@ -132,7 +132,7 @@ def load_on(
 
     All answers are there when the block has ended.
     """
-    count = len(consents.estate.backends)
+    count = len(consents.cluster.backends)
 
     def ask(user: str, first: int) -> None:
         for at in range(first, first + count):

@@ -9,20 +9,20 @@ from pathlib import Path
 from evergrant.settings import Settings
 from evergrant.web.app import create_app
 from tests.faults.clocks import Clocks
+from tests.faults.cluster import Consents, cluster_in_this_process, cluster_of_processes, together, wait_until
 from tests.faults.conftest import Book
-from tests.faults.estate import Consents, estate_in_this_process, estate_of_processes, together, wait_until
 from tests.faults.ledger import Ledger
 from tests.infra.serving import LiveApp
 
 
 def test_callers_that_disconnect_in_mid_refresh_cancel_no_refresh(settings: Settings, book: Book) -> None:
-    with estate_in_this_process(settings) as estate:
-        consents = estate.consents(16)
-        estate.state.held = True
+    with cluster_in_this_process(settings) as cluster:
+        consents = cluster.consents(16)
+        cluster.state.held = True
         consents.set_off()
         # and those who share what is under way
         together([partial(consents.fetch_and_hang_up, user) for user in consents.users])
-        estate.state.held = False
+        cluster.state.held = False
         wait_until(lambda: consents.landed == set(consents.users), "all have landed although nobody waits")
         assert book(consents.ledger()) == Ledger.clean(16)
 
@@ -31,13 +31,13 @@ def test_sigterm_lets_refreshes_in_flight_land_and_answers_who_still_waits(
     settings: Settings, tmp_path: Path, book: Book
 ) -> None:
     clocks = Clocks(tmp_path, count=1)
-    altered = {"evergrant.broker.tokens.fetch.WAIT_SECONDS_WITH_VALID_TOKEN": 0.2}
+    patched = {"evergrant.broker.tokens.fetch.WAIT_SECONDS_WITH_VALID_TOKEN": 0.2}
     with (
-        estate_of_processes(settings, 1, logs=tmp_path, altered=altered, clock_offsets=clocks.files) as estate,
+        cluster_of_processes(settings, 1, logs=tmp_path, patched=patched, clock_offsets=clocks.files) as cluster,
         ThreadPoolExecutor(20) as pool,
     ):
-        (server,), state = estate.servers, estate.state
-        valid, expired = estate.consents(15, seconds=3600), estate.consents(15, seconds=3300)
+        (server,), state = cluster.servers, cluster.state
+        valid, expired = cluster.consents(15, seconds=3600), cluster.consents(15, seconds=3300)
         clocks.set([0.0], passed=3400)
         # Nobody waits for these: their callers have been content with a token that is valid for 200 more seconds. They
         # take the longest, so that the server has no callers left when they are still under way.
@@ -52,11 +52,11 @@ def test_sigterm_lets_refreshes_in_flight_land_and_answers_who_still_waits(
         server.send(signal.SIGTERM)
         wait_until(lambda: not listens(server.port), "the server takes no more callers")
         state.held = False
-        assert all(estate.works(future.result()) for future in asked)
+        assert all(cluster.works(future.result()) for future in asked)
         assert server.wait() in (0, -signal.SIGTERM)
-        consents = Consents(estate, valid.families | expired.families)
+        consents = Consents(cluster, valid.families | expired.families)
         assert consents.landed == set(consents.users)
-        with LiveApp(create_app(estate.settings), port=server.port):
+        with LiveApp(create_app(cluster.settings), port=server.port):
             assert book(consents.ledger()) == Ledger.clean(30)
 
 

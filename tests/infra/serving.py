@@ -55,7 +55,7 @@ class ServerProcess:
     """`evergrant serve` as a process of its own, ready when the `with` block begins, gone when it ends.
 
     The environment is `environment` and nothing else of `EVERGRANT_*`. What it writes is in `output()`. `program` are
-    Python's arguments before "serve": a test that alters evergrant gives a program of its own.
+    Python's arguments before "serve": a test that patches evergrant gives a program of its own.
     """
 
     def __init__(

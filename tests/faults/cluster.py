@@ -32,7 +32,7 @@ from tests.infra.serving import ServerProcess, environment_of
 
 together_in_a_worker = pytest.mark.xdist_group("replicas")
 """Marks the tests that share the replicas: a second worker would have to start its own."""
-ALTERED = Path(__file__).with_name("altered.py")
+PATCHED_SERVER = Path(__file__).with_name("patched_server.py")
 SCALE = 6
 """Where a test is about leases and slow calls, a second stands for six."""
 PATIENCE = 30.0
@@ -40,7 +40,7 @@ PATIENCE = 30.0
 
 
 @dataclass
-class Estate:
+class Cluster:
     """The servers (none where evergrant runs in the test's own process), a backend at each, and the provider."""
 
     settings: Settings
@@ -102,7 +102,7 @@ class Estate:
 class Consents:
     """The grants that a fault is about."""
 
-    estate: Estate
+    cluster: Cluster
     families: dict[str, Family]
 
     @property
@@ -112,19 +112,19 @@ class Consents:
     @property
     def rows(self) -> dict[str, Row]:
         """The grants as they are in the database."""
-        rows = rows_of(self.estate.settings)
+        rows = rows_of(self.cluster.settings)
         return {user: rows[user] for user in self.families}
 
     @property
     def on_the_wire(self) -> set[str]:
         """The users whose refresh has reached the provider and is not answered."""
-        waiting = self.estate.state.on_the_wire
+        waiting = self.cluster.state.on_the_wire
         return {user for user, family in self.families.items() if waiting[family.id]}
 
     @property
     def unheard(self) -> set[str]:
         """The users whose refresh was answered when its caller was gone."""
-        gone = {family.id for family in self.estate.state.unheard}
+        gone = {family.id for family in self.cluster.state.unheard}
         return {user for user, family in self.families.items() if family.id in gone}
 
     @property
@@ -134,13 +134,13 @@ class Consents:
 
     def fetch(self, user: str, *, at: int = 0, **fields: Any) -> httpx2.Response:
         """Fetch a user's token from one of the servers."""
-        return self.estate.backends[at].fetch(user, **fields)
+        return self.cluster.backends[at].fetch(user, **fields)
 
     def fetch_and_hang_up(self, user: str, *, at: int = 0, after: float = 0.3) -> None:
         """Fetch a user's token from one of the servers, and hang up if the answer takes more than so many seconds."""
         body = {"appId": APP_ID, "userId": user, "scopes": SCOPES}
         with suppress(httpx2.TimeoutException):
-            self.estate.backends[at].http.post(
+            self.cluster.backends[at].http.post(
                 "/v1/mgmt/outbound/app/user/token", json=body, timeout=httpx2.Timeout(60, read=after)
             )
 
@@ -154,20 +154,20 @@ class Consents:
 
     def times_presented(self, users: Collection[str] | None = None) -> set[int]:
         """Return how often the refresh tokens of these users (or all) that reached the provider did so."""
-        state = self.estate.state
+        state = self.cluster.state
         ours = {self.families[user].id for user in (self.families if users is None else users)}
         return {n for token, n in state.presented.items() if state.refresh_tokens[token].family.id in ours}
 
     def ledger(self, *, in_doubt: Collection[str] = (), at: int = 0) -> Ledger:
         """Fetch every token once more, from one of the servers, try it at the provider, and close the books."""
-        estate = self.estate
+        cluster = self.cluster
         works = together([partial(self.works, user, at=at) for user in self.users], threads=8)
         fetched = dict(zip(self.users, works, strict=True))
-        return take_ledger(estate.settings, estate.state, self.families, fetched, in_doubt=in_doubt)
+        return take_ledger(cluster.settings, cluster.state, self.families, fetched, in_doubt=in_doubt)
 
     def works(self, user: str, *, at: int = 0) -> bool:
         """Fetch a user's token from one of the servers, and tell whether the protected resource lets it in."""
-        return self.estate.works(self.fetch(user, at=at))
+        return self.cluster.works(self.fetch(user, at=at))
 
 
 T = TypeVar("T")
@@ -189,44 +189,44 @@ def wait_until(condition: Callable[[], bool], what: str) -> None:
 
 
 @contextmanager
-def estate_of_processes(
+def cluster_of_processes(
     settings: Settings,
     count: int,
     *,
     logs: Path,
-    altered: dict[str, float] | None = None,
+    patched: dict[str, float] | None = None,
     clock_offsets: Sequence[Path] = (),
-) -> Iterator[Estate]:
+) -> Iterator[Cluster]:
     """Run `count` server processes on the database of `settings`, without a refresher.
 
-    `altered` are constants of evergrant by full name; `clock_offsets` are files, one a server, with the seconds by
+    `patched` are constants of evergrant by full name; `clock_offsets` are files, one a server, with the seconds by
     which its clock is wrong.
     """
     settings = settings.model_copy(update={"refresher": False, "log_level": "warning"})
     made = new_project(settings)
-    environment = environment_of(settings) | {"ALTERED": json.dumps(altered or {})}
+    environment = environment_of(settings) | {"PATCHED": json.dumps(patched or {})}
     with ExitStack() as stack:
         provider = stack.enter_context(practice_provider())
         servers = []
         for number in range(count):
             own = {"CLOCK_OFFSET": str(clock_offsets[number])} if clock_offsets else {}
             log = logs / f"server-{number}.log"
-            servers.append(ServerProcess(environment | own, log=log, program=[str(ALTERED)]))
+            servers.append(ServerProcess(environment | own, log=log, program=[str(PATCHED_SERVER)]))
             stack.push(servers[-1].__exit__)
         together([server.start for server in servers])
         backends = [Backend(server.url, made.project_id, made.management_key) for server in servers]
         for backend in backends:
             stack.callback(backend.http.close)
         backends[0].create_app(provider.registration)
-        estate = Estate(settings, provider, backends, servers)
-        stack.callback(estate.close)
-        yield estate
+        cluster = Cluster(settings, provider, backends, servers)
+        stack.callback(cluster.close)
+        yield cluster
 
 
 @contextmanager
-def estate_in_this_process(settings: Settings) -> Iterator[Estate]:
+def cluster_in_this_process(settings: Settings) -> Iterator[Cluster]:
     """Run one server in the test's own process, without a refresher."""
     with installation(settings.model_copy(update={"refresher": False})) as here:
-        estate = Estate(here.settings, here.provider, [here.backend])
-        yield estate
-        estate.close()
+        cluster = Cluster(here.settings, here.provider, [here.backend])
+        yield cluster
+        cluster.close()

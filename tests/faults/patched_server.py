@@ -1,6 +1,6 @@
-"""`evergrant`, with some of its constants and its clock altered: a test starts servers with this program.
+"""`evergrant`, with some of its constants and its clock changed: a test starts servers with this program.
 
-`ALTERED` is a JSON object of values by full name, for example {"evergrant.broker.refresh.lease.LEASE_SECONDS": 3}.
+`PATCHED` is a JSON object of values by full name, for example {"evergrant.broker.refresh.lease.LEASE_SECONDS": 3}.
 `CLOCK_OFFSET` is a file with the seconds by which this process's clock is wrong; it is read at every look at the clock,
 so that a test moves the clock while the process runs.
 """
@@ -14,12 +14,12 @@ from pathlib import Path
 from evergrant import clock
 
 
-def alter() -> None:
+def patch() -> None:
     """Apply what the environment says, before anything of evergrant has copied a constant."""
-    for place, value in json.loads(os.environ.get("ALTERED", "{}")).items():
+    for place, value in json.loads(os.environ.get("PATCHED", "{}")).items():
         module_name, _, name = place.rpartition(".")
         module = importlib.import_module(module_name)
-        getattr(module, name)  # a misspelt name must not pass for an alteration
+        getattr(module, name)  # a misspelt name must not pass for a patch
         setattr(module, name, value)
     if "CLOCK_OFFSET" in os.environ:
         offset = Path(os.environ["CLOCK_OFFSET"])
@@ -27,7 +27,7 @@ def alter() -> None:
 
 
 if __name__ == "__main__":
-    alter()
+    patch()
     from evergrant.cli import cli
 
     cli()
