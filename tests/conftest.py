@@ -12,6 +12,7 @@ from evergrant import clock as wall_clock
 from evergrant.settings import Settings
 from tests.infra.databases import TEMPLATE, fresh_postgres_database, fresh_sqlite_database, migrate
 from tests.infra.ledgers import pytest_terminal_summary  # noqa: F401 - a hook: pytest finds it here by its name
+from tests.infra.people import someone
 from tests.infra.postgres import PostgresServer
 from tests.infra.settings import settings_on
 
@@ -47,6 +48,12 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     stopped = Clock(datetime.now(UTC).replace(microsecond=0))
     monkeypatch.setattr(wall_clock, "utcnow", stopped.utcnow)
     return stopped
+
+
+@pytest.fixture
+def user() -> str:
+    """A user whom no other test has connected."""
+    return someone()
 
 
 @pytest.fixture(scope="session")

@@ -17,9 +17,10 @@ from tests.infra.installation import (
     installation,
     new_project,
 )
-from tests.infra.issuer import Issuer, issuer
+from tests.infra.issuer import Issuer
 from tests.infra.mcp_server import McpServer, mcp_server
-from tests.infra.receiver import Receiver, receiver
+from tests.infra.receiver import Receiver
+from tests.infra.scripted import serving
 
 pytestmark = pytest.mark.xdist_group("docs commands")  # one worker fetches the npm packages, not each
 
@@ -77,7 +78,7 @@ def node_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def idp() -> Iterator[Issuer]:
-    with issuer() as running:
+    with serving(Issuer()) as running:
         yield running
 
 
@@ -89,7 +90,7 @@ def mcp() -> Iterator[McpServer]:
 
 @pytest.fixture
 def hooks() -> Iterator[Receiver]:
-    with receiver() as running:
+    with serving(Receiver()) as running:
         yield running
 
 

@@ -17,8 +17,9 @@ from evergrant.crypto.sealed import Sealed, Slot
 from evergrant.practice.faults import half_a_body, html, instead
 from evergrant.settings import Settings
 from tests.infra.installation import APP_ID, Backend, Browser, Provider, new_project, practice_provider
-from tests.infra.receiver import Received, Receiver, receiver
+from tests.infra.receiver import Received, Receiver
 from tests.infra.rows import dump, execute
+from tests.infra.scripted import serving
 from tests.infra.serving import ServerProcess, environment_of, free_port
 from tests.infra.settings import settings_on
 
@@ -91,7 +92,7 @@ def evidence(
                 stack.callback(http.close)
                 http.event_hooks = {"response": [httpx2.Response.read, evidence.answers.append]}
             backend.create_app({**provider.registration, "clientSecret": CLIENT_SECRET})
-            hooks = stack.enter_context(receiver())
+            hooks = stack.enter_context(serving(Receiver()))
             listen(evidence, backend, hooks)
             connect(evidence, settings, backend, browser, provider)
             refuse(backend, browser)

@@ -13,13 +13,14 @@ from evergrant.errors import AlreadyExists, EvergrantError, InvalidValue, Missin
 from evergrant.settings import Settings
 from tests.conftest import Clock
 from tests.infra.installation import new_project
-from tests.infra.issuer import AUDIENCE, Issuer, issuer
+from tests.infra.issuer import AUDIENCE, Issuer
 from tests.infra.rows import dump
+from tests.infra.scripted import serving
 
 
 @pytest.fixture(scope="module")
 def idp() -> Iterator[Issuer]:
-    with issuer() as running:
+    with serving(Issuer()) as running:
         yield running
 
 

@@ -24,7 +24,7 @@ from evergrant.oauth2 import transport
 from evergrant.practice.faults import Fault, dropped, edited, half_a_body, html, instead, slow
 from evergrant.settings import Settings
 from tests.conftest import Clock
-from tests.infra.installation import APP_ID, SCOPES, Installation, installation
+from tests.infra.installation import APP_ID, SCOPES, Installation, installation, refreshes
 
 LIFETIME = 3600
 EXPIRED = LIFETIME + 1
@@ -41,18 +41,12 @@ def here(settings: Settings, clock: Clock) -> Iterator[Installation]:
         yield running
 
 
-def refreshes(here: Installation) -> int:
-    return here.provider.state.token_calls["refresh_token"]
-
-
 def works(here: Installation, token: dict[str, Any]) -> bool:
-    headers = {"Authorization": f"Bearer {token['accessToken']}"}
-    return httpx2.get(f"{here.provider.url}/api/contacts", headers=headers, trust_env=False).status_code == 200
+    return here.provider.lets_in(token)
 
 
 def works_at_userinfo(here: Installation, token: dict[str, Any]) -> bool:
-    headers = {"Authorization": f"Bearer {token['accessToken']}"}
-    return httpx2.get(f"{here.provider.url}/userinfo", headers=headers, trust_env=False).status_code == 200
+    return here.provider.lets_in(token, path="/userinfo")
 
 
 def nothing_was_lost(here: Installation) -> bool:

@@ -12,7 +12,8 @@ import pytest
 from evergrant.settings import Settings
 from evergrant.web.app import create_app
 from tests.infra.installation import Backend, Browser, new_project
-from tests.infra.registrar import Registrar, registrar
+from tests.infra.registrar import Registrar
+from tests.infra.scripted import serving
 from tests.infra.serving import LiveApp, free_port
 
 CALLBACK = "/v1/outbound/oauth/callback"
@@ -20,7 +21,7 @@ CALLBACK = "/v1/outbound/oauth/callback"
 
 @pytest.fixture
 def server() -> Iterator[Registrar]:
-    with registrar() as running:
+    with serving(Registrar()) as running:
         yield running
 
 
@@ -122,7 +123,7 @@ def test_a_wish_that_cannot_be_granted_registers_nothing(settings: Settings, ser
 def test_at_another_server_a_registration_is_worth_nothing_and_its_secret_stays_here(
     settings: Settings, server: Registrar
 ) -> None:
-    with replicas(settings, 1) as (backend,), registrar() as other:
+    with replicas(settings, 1) as (backend,), serving(Registrar()) as other:
         backend.create_app(app_at(server))
         backend.connect_url()
         moved = backend.get("app/practice").json()["app"]

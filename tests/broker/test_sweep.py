@@ -23,7 +23,7 @@ from evergrant.db import Grant, OutboundApp
 from evergrant.practice.faults import Fault, edited, instead
 from evergrant.settings import Settings
 from tests.conftest import Clock
-from tests.infra.installation import APP_ID, Installation, installation, practice_provider
+from tests.infra.installation import APP_ID, Installation, installation, practice_provider, refreshes
 
 
 @pytest.fixture
@@ -96,10 +96,6 @@ async def fetched(broker: Broker, here: Installation, clock: Clock) -> Token:
     credential = f"Bearer {backend.project_id}:{backend.management_key}"
     principal = await authenticate(broker, credential, client_address="127.0.0.1", now=clock.now)
     return await fetch_token(broker, principal, fetch.FetchRequest(APP_ID, ResourceOwner("alice")), now=clock.now)
-
-
-def refreshes(here: Installation) -> int:
-    return here.provider.state.token_calls["refresh_token"]
 
 
 async def test_due_grants_are_refreshed_without_anybody_fetching(here: Installation, clock: Clock) -> None:

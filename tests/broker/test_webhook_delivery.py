@@ -34,15 +34,16 @@ from evergrant.refresher import refresh_until
 from evergrant.settings import Settings
 from tests.conftest import Clock
 from tests.infra.installation import new_project
-from tests.infra.receiver import Receiver, receiver
+from tests.infra.receiver import Receiver
 from tests.infra.rows import dump
+from tests.infra.scripted import serving
 
 DAY = 86_400
 
 
 @pytest.fixture(scope="module")
 def shared_receiver() -> Iterator[Receiver]:
-    with receiver() as running:
+    with serving(Receiver()) as running:
         yield running
 
 
@@ -50,7 +51,7 @@ def shared_receiver() -> Iterator[Receiver]:
 def hooks(shared_receiver: Receiver) -> Iterator[Receiver]:
     """A receiver that has received nothing yet."""
     shared_receiver.received.clear()
-    shared_receiver.answers.clear()
+    shared_receiver.statuses.clear()
     yield shared_receiver
     shared_receiver.held.clear()
 

@@ -16,7 +16,7 @@ from evergrant.practice.faults import instead
 from evergrant.settings import Settings
 from tests.cli.conftest import Done, Evergrant
 from tests.conftest import Clock
-from tests.infra.installation import APP_ID, Installation, installation
+from tests.infra.installation import APP_ID, Installation, installation, refreshes
 from tests.infra.rows import dump, execute
 from tests.infra.serving import environment_of
 
@@ -30,10 +30,6 @@ def here(settings: Settings, clock: Clock) -> Iterator[Installation]:
         for user in USERS:
             running.connected(user)
         yield running
-
-
-def refreshes(here: Installation) -> int:
-    return here.provider.state.token_calls["refresh_token"]
 
 
 def grants(here: Installation) -> dict[str, dict[str, Any]]:

@@ -6,7 +6,8 @@ from evergrant.settings import Settings
 from evergrant.web.app import create_app
 from tests.cli.conftest import Evergrant
 from tests.infra.installation import Backend
-from tests.infra.issuer import AUDIENCE, issuer
+from tests.infra.issuer import AUDIENCE, Issuer
+from tests.infra.scripted import serving
 from tests.infra.serving import LiveApp
 
 
@@ -16,7 +17,7 @@ def project(evergrant: Evergrant, settings: Settings) -> str:
 
 
 def test_issuers_are_added_listed_and_removed(evergrant: Evergrant, settings: Settings, project: str) -> None:
-    with issuer() as idp:
+    with serving(Issuer()) as idp:
         added = evergrant(settings, "issuers", "add", idp.url, "--audience", AUDIENCE, "--tenant-claim", "org")
     assert added.code == 0, added.err
     (listed,) = evergrant(settings, "issuers", "list", "--json").json

@@ -10,13 +10,14 @@ import pytest
 
 from evergrant.settings import Settings
 from tests.cli.conftest import Evergrant
-from tests.infra.receiver import Receiver, receiver
+from tests.infra.receiver import Receiver
+from tests.infra.scripted import serving
 from tests.infra.serving import environment_of
 
 
 @pytest.fixture
 def hooks() -> Iterator[Receiver]:
-    with receiver() as running:
+    with serving(Receiver()) as running:
         yield running
 
 

@@ -15,7 +15,8 @@ import httpx2
 from tests.infra.conformance import ConformingProvider, conformance_site
 from tests.infra.entries import Entry, as_toml, moved
 from tests.infra.installation import BACK, Installation, came_back, installation
-from tests.infra.rows import execute
+from tests.infra.people import someone
+from tests.infra.rows import expire
 from tests.infra.serving import free_port
 from tests.infra.settings import settings_on
 
@@ -32,7 +33,7 @@ class Connection:
     def create_app(self, **fields: Any) -> httpx2.Response:
         """Make an app of the entry, with what its operator must give."""
         self.app_id = f"app-{uuid.uuid4().hex[:12]}"
-        self.user = f"user-{uuid.uuid4().hex[:12]}"
+        self.user = someone()
         wanted = {
             "templateId": self.provider.entry["id"],
             "id": self.app_id,
@@ -98,9 +99,7 @@ class Connection:
     def expire(self) -> None:
         """Let the access token end, here and at the provider."""
         self.provider.ends_at = 0.0
-        past = "2020-01-01 00:00:00.000000" if self.here.settings.uses_sqlite else "2020-01-01T00:00:00Z"
-        ends = f"expires_at = '{past}', fresh_until = '{past}', last_refresh_time = '{past}', refresh_not_before = NULL"
-        execute(self.here.settings, f"UPDATE grants SET {ends} WHERE user_id = '{self.user}'")
+        expire(self.here.settings, self.user, ", last_refresh_time = '{past}', refresh_not_before = NULL")
 
     def refreshed(self) -> dict[str, Any]:
         """Let the token end, and fetch."""

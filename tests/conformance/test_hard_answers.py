@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from tests.conformance.answer_overrides import LOST, but, says, says_in_a_form, then
 from tests.conformance.conforming import World
-from tests.conformance.twists import LOST, but, says, says_in_a_form, then
-from tests.infra.conformance_demands import Twist
+from tests.infra.conformance_demands import AnswerOverride
 
 
 def seconds_left(token: dict[str, Any]) -> float:
@@ -244,7 +244,7 @@ def test_what_calls_need_is_looked_up_once(
 
 
 @pytest.mark.parametrize("answer", [says([]), says({}, 500), says({"detail": "no"}, 401), says("x")])
-def test_a_connection_is_made_even_if_the_lookup_fails(everybody: World, answer: Twist) -> None:
+def test_a_connection_is_made_even_if_the_lookup_fails(everybody: World, answer: AnswerOverride) -> None:
     assert "details" not in then(everybody.connection("jira"), "context", answer).connected()
 
 

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from tests.conformance.conforming import World
-from tests.infra.conformance_wants import Seen
+from tests.infra.scripted import Request
 
 
-def the(calls: list[Seen]) -> dict[str, Any]:
+def the(calls: list[Request]) -> dict[str, Any]:
     """Return the parameters of the one call that there was."""
     (call,) = calls
     return call.params
@@ -52,7 +52,7 @@ def test_notion_wants_basic_and_json(everybody: World) -> None:
     notion.connected()
     (redeemed,) = notion.provider.calls("token")
     assert redeemed.headers["authorization"].startswith("Basic ")
-    assert redeemed.body.startswith("{")
+    assert redeemed.body.startswith(b"{")
     assert the(notion.provider.calls("authorization"))["owner"] == "user"
 
 

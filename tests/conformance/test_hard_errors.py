@@ -2,9 +2,9 @@
 
 import pytest
 
+from tests.conformance.answer_overrides import says, says_in_a_form, then
 from tests.conformance.conforming import World
-from tests.conformance.twists import says, says_in_a_form, then
-from tests.infra.conformance_demands import Twist
+from tests.infra.conformance_demands import AnswerOverride
 
 
 @pytest.mark.parametrize(
@@ -19,7 +19,7 @@ from tests.infra.conformance_demands import Twist
         ("wechat", says({"errcode": 40029, "errmsg": "invalid code"})),
     ],
 )
-def test_an_error_may_come_with_status_200(everybody: World, entry_id: str, answer: Twist) -> None:
+def test_an_error_may_come_with_status_200(everybody: World, entry_id: str, answer: AnswerOverride) -> None:
     connection = then(everybody.connection(entry_id), "token", answer)
     back = connection.connect()
     assert back["outboundStatus"] == "failed", back
@@ -72,7 +72,7 @@ def test_an_error_may_come_with_status_200(everybody: World, entry_id: str, answ
         ),
     ],
 )
-def test_a_dead_refresh_token_is_understood(everybody: World, entry_id: str, role: str, answer: Twist) -> None:
+def test_a_dead_refresh_token_is_understood(everybody: World, entry_id: str, role: str, answer: AnswerOverride) -> None:
     connection = everybody.connection(entry_id)
     connection.connected()
     then(connection, role, answer, answer, answer)
@@ -90,7 +90,9 @@ def test_a_dead_refresh_token_is_understood(everybody: World, entry_id: str, rol
         ("fitbit", "refresh", says({"errors": [{"errorType": "invalid_client"}], "success": False}, 401)),
     ],
 )
-def test_what_is_no_death_is_not_taken_for_one(everybody: World, entry_id: str, role: str, answer: Twist) -> None:
+def test_what_is_no_death_is_not_taken_for_one(
+    everybody: World, entry_id: str, role: str, answer: AnswerOverride
+) -> None:
     connection = everybody.connection(entry_id)
     connection.connected()
     then(connection, role, answer)

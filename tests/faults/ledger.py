@@ -3,16 +3,15 @@
 import asyncio
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
-from pathlib import Path
 
 from sqlalchemy import select
 
 from evergrant.broker.grants.grants import token_slot
 from evergrant.broker.runtime.broker import open_broker
 from evergrant.db import Grant
-from evergrant.db.engine import database_url, make_engine
 from evergrant.practice.state import Family, ProviderState
 from evergrant.settings import Settings
+from tests.infra.rows import rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,20 +66,9 @@ class Row:
 
 def rows_of(settings: Settings) -> dict[str, Row]:
     """Read every user's grant from the database."""
-
-    async def read() -> dict[str, Row]:
-        assert settings.database_url is not None
-        engine = make_engine(database_url(settings.database_url.get_secret_value(), Path()))
-        try:
-            async with engine.connect() as connection:
-                rows = await connection.execute(
-                    select(Grant.user_id, Grant.status, Grant.token_version, Grant.lease_owner)
-                )
-                return {user: Row(status, version, owner) for user, status, version, owner in rows}
-        finally:
-            await engine.dispose()
-
-    return asyncio.run(read())
+    return {
+        row["user_id"]: Row(row["status"], row["token_version"], row["lease_owner"]) for row in rows(settings, "grants")
+    }
 
 
 def refresh_tokens_of(settings: Settings) -> dict[str, str]:
@@ -113,17 +101,17 @@ def take_ledger(
     `fetched` tells of every user whether the token that evergrant answers now lets into the protected resource.
     `in_doubt` are the users whose answer was lost on the wire: their death is not counted as a loss.
     """
-    rows, ours = rows_of(settings), refresh_tokens_of(settings)
+    stored, ours = rows_of(settings), refresh_tokens_of(settings)
     ids = {family.id for family in families.values()}
 
     def is_lost(user: str) -> bool:
         family = families[user]
         issued = [text for text, token in state.refresh_tokens.items() if token.family is family]
-        return rows[user].status != "active" or family.revoked or ours[user] != issued[-1]
+        return stored[user].status != "active" or family.revoked or ours[user] != issued[-1]
 
     return Ledger(
         grants=len(families),
-        landed=sum(rows[user].version - 1 for user in families),
+        landed=sum(stored[user].version - 1 for user in families),
         calls=sum(n for token, n in state.presented.items() if state.refresh_tokens[token].family.id in ids),
         reuse=sum(family.revoked_because == "refresh token reuse" for family in families.values()),
         revoked=sum(family.revoked for family in families.values()),

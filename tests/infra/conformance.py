@@ -1,7 +1,7 @@
 """A provider that behaves as a catalogue entry says, and takes nothing else: every wish of it is checked strictly.
 
 `complaints` is what was wrong with the requests that came; `refusals` are the requests that were right and came at the
-wrong time (a dead refresh token, a refresh too early). `twists` change the next answers of one kind.
+wrong time (a dead refresh token, a refresh too early). `overrides` change the next answers of one kind.
 """
 
 import time
@@ -14,15 +14,11 @@ from urllib.parse import urlencode
 
 from joserfc import jwt
 from joserfc.jwk import ECKey
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
 from tests.infra.conformance_demands import Demands
-from tests.infra.conformance_wants import Seen, placed
+from tests.infra.conformance_wants import placed
 from tests.infra.entries import fill
-from tests.infra.serving import LiveApp
+from tests.infra.scripted import Answer, Request, ScriptedProvider, answer, serving
 
 PERSON = "person-7"
 LIFETIMES = {"connect": 7200, "refresh": 10800}
@@ -33,7 +29,7 @@ SIGNING_KEY = ECKey.generate_key("P-256", {"kid": "provider-key", "use": "sig"})
 class ConformingProvider(Demands):
     """One entry, come to life."""
 
-    def answer(self, seen: Seen) -> Response:
+    def answer(self, seen: Request) -> Answer:
         """Check a request and answer it."""
         found = [wanted for wanted in self.wanted(seen) if wanted.may_be(seen)]
         wanted = next((one for one in found if len(found) == 1 or one.is_meant_by(seen)), None)
@@ -43,26 +39,24 @@ class ConformingProvider(Demands):
         self.seen.append((wanted.role, seen))
         problems = list(wanted.complaints(seen))
         self.complaints += problems
-        twist = self.twists[wanted.role].pop(0) if self.twists[wanted.role] else None
+        override = self.overrides[wanted.role].pop(0) if self.overrides[wanted.role] else None
         if problems:
             given = self._error("invalid_request")
-        elif twist is not None and twist.instead:
-            given = twist.change(None)
+        elif override is not None and override.instead:
+            given = override.change(None)
         else:
             given = getattr(self, f"_answer_{wanted.role}")(seen)
-            given = twist.change(given) if twist is not None else given
-        if isinstance(given, Response):
-            return given
-        return JSONResponse(given)
+            given = override.change(given) if override is not None else given
+        return given if isinstance(given, bytes | tuple) else (200, given)
 
-    def _error(self, code: str, status: int = 400) -> Response:
-        return JSONResponse(placed({}, self._places("error")[0], code), status)
+    def _error(self, code: str, status: int = 400) -> Answer:
+        return status, placed({}, self._places("error")[0], code)
 
     def _places(self, name: str) -> list[str]:
         places = self.entry.get("token_response", {}).get(name, f"/{name}")
         return [places] if isinstance(places, str) else list(places)
 
-    def _answer_authorization(self, seen: Seen) -> Response:
+    def _answer_authorization(self, seen: Request) -> Answer:
         self.count += 1
         sent = seen.params
         code = f"code-{self.count}"
@@ -78,19 +72,20 @@ class ConformingProvider(Demands):
         params = {name: value for name, value in params.items() if value}
         if sent.get("response_mode") == "form_post":
             inputs = "".join(f'<input type="hidden" name="{n}" value="{escape(v)}">' for n, v in params.items())
-            return Response(f'<form method="post" action="{escape(self.callback)}">{inputs}</form>', 200)
-        return Response(status_code=302, headers={"Location": f"{self.callback}?{urlencode(params)}"})
+            form = f'<form method="post" action="{escape(self.callback)}">{inputs}</form>'
+            return answer(200, form.encode(), "text/html")
+        return answer(302, Location=f"{self.callback}?{urlencode(params)}")
 
-    def _answer_token(self, seen: Seen) -> Any:
+    def _answer_token(self, seen: Request) -> Any:
         code = self.codes.pop(str(seen.params[self.token_names.get("code", "code")]))
         self.dead, self.spent, self.traded = False, {}, False
         return self._tokens("connect", nonce=code["nonce"])
 
-    def _answer_trade(self, seen: Seen) -> Any:
+    def _answer_trade(self, seen: Request) -> Any:
         self.traded, first = True, not self.traded
         return self._tokens("connect" if first else "refresh")
 
-    def _answer_refresh(self, seen: Seen) -> Any:
+    def _answer_refresh(self, seen: Request) -> Any:
         sent = str(seen.params[self.token_names.get("refresh_token", "refresh_token")])
         margin = self.entry.get("refresh_margin")
         if margin is not None and self.ends_at - time.time() > margin:
@@ -157,27 +152,27 @@ class ConformingProvider(Demands):
         claims = {"iss": issuer, "tid": tenant, "aud": self.client_id, "sub": PERSON, "iat": now, "exp": now + 600}
         return jwt.encode({"alg": "ES256", "kid": "provider-key"}, {**claims, "nonce": nonce}, SIGNING_KEY)
 
-    def _answer_introspection(self, seen: Seen) -> Any:
+    def _answer_introspection(self, seen: Request) -> Any:
         return {"active": True, "exp": int(self.ends_at)}
 
-    def _answer_context(self, seen: Seen) -> Any:
+    def _answer_context(self, seen: Request) -> Any:
         answer: Any = None
         for name, variable in self.variables.items():
             if variable.get("source") == "context":
                 answer = placed(answer, variable["from"], _as_number(self.values[name]))
         return answer
 
-    def _answer_userinfo(self, seen: Seen) -> Any:
+    def _answer_userinfo(self, seen: Request) -> Any:
         return {"sub": PERSON}
 
-    def _answer_jwks(self, seen: Seen) -> Any:
+    def _answer_jwks(self, seen: Request) -> Any:
         return {"keys": [SIGNING_KEY.as_dict(private=False)]}
 
-    def _answer_revocation(self, seen: Seen) -> Any:
+    def _answer_revocation(self, seen: Request) -> Any:
         own = self.entry.get("revocation", {})
         by = own.get("token", "access_token") if own else "refresh_token"
         self.revoked.append(self.access_token if by == "access_token" else self.refresh_token or self.access_token)
-        return {} if own and seen.method != "DELETE" else Response(status_code=204 if own else 200)
+        return {} if own and seen.method != "DELETE" else answer(204 if own else 200)
 
 
 def _as_number(value: str) -> Any:
@@ -189,12 +184,8 @@ def conformance_site(*providers: ConformingProvider, port: int) -> Iterator[None
     """Run these providers; the base of each is `http://127.0.0.1:PORT/<its id>`."""
     by_id = {provider.entry["id"]: provider for provider in providers}
 
-    async def anything(request: Request) -> Response:
-        body = (await request.body()).decode()
-        headers = {name.lower(): value for name, value in request.headers.items()}
-        seen = Seen(request.method, request.url.path, request.url.query, headers, body)
-        return by_id[request.url.path.split("/")[1]].answer(seen)
+    def find(request: Request) -> Answer:
+        return by_id[request.path.split("/")[1]].answer(request)
 
-    route = Route("/{path:path}", anything, methods=["GET", "POST", "DELETE"])
-    with LiveApp(Starlette(routes=[route]), port=port):
+    with serving(ScriptedProvider(others=[find]), port=port):
         yield

@@ -13,15 +13,16 @@ from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey
 
-from tests.infra.conformance_wants import Seen, Want, Wanted, something
+from tests.infra.conformance_wants import Want, Wanted, something
 from tests.infra.entries import Entry, as_texts, fill, sample
+from tests.infra.scripted import Request
 
 CLIENT_KEY = ECKey.generate_key("P-256")
 """What an operator enters as the client secret where the entry signs with it."""
 
 
 @dataclass(frozen=True)
-class Twist:
+class AnswerOverride:
     """Another answer than usual: made of the usual one, or (`instead`) in its place, so that nothing is issued."""
 
     change: Callable[[Any], Any]
@@ -39,8 +40,8 @@ class Demands:
     client_secret: str = "s3cret +/&%"
     complaints: list[str] = field(default_factory=list)
     refusals: list[str] = field(default_factory=list)
-    seen: list[tuple[str, Seen]] = field(default_factory=list)
-    twists: dict[str, list[Twist]] = field(default_factory=lambda: defaultdict(list))
+    seen: list[tuple[str, Request]] = field(default_factory=list)
+    overrides: dict[str, list[AnswerOverride]] = field(default_factory=lambda: defaultdict(list))
     callback_params: dict[str, str] = field(default_factory=dict)
     codes: dict[str, dict[str, str]] = field(default_factory=dict)
     access_token: str = ""
@@ -71,7 +72,7 @@ class Demands:
 
     def forget(self) -> Self:
         """Begin anew, as for somebody who has never been here."""
-        for kept in (self.complaints, self.refusals, self.seen, self.twists, self.callback_params, self.codes):
+        for kept in (self.complaints, self.refusals, self.seen, self.overrides, self.callback_params, self.codes):
             kept.clear()
         self.spent, self.revoked, self.dead, self.traded = {}, [], False, False
         self.access_token = self.refresh_token = ""
@@ -82,11 +83,11 @@ class Demands:
         """Return the variables' values that come from these sources."""
         return {n: self.values[n] for n, v in self.variables.items() if v.get("source", "app") in sources}
 
-    def calls(self, role: str) -> list[Seen]:
+    def calls(self, role: str) -> list[Request]:
         """Return the requests of one kind, in their order."""
         return [seen for kind, seen in self.seen if kind == role]
 
-    def wanted(self, seen: Seen) -> Iterator[Wanted]:
+    def wanted(self, seen: Request) -> Iterator[Wanted]:
         entry, sent = self.entry, seen.params
         yield self._authorization(sent)
         code = self.codes.get(str(sent.get(self.token_names.get("code", "code"), "")), {})

@@ -1,10 +1,11 @@
 """What a provider demands of a request, and whether one is exactly that: nothing missing, nothing more."""
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
+
+from tests.infra.scripted import Request
 
 Want = str | Callable[[str], bool]
 """A text, or what must be true of one."""
@@ -13,31 +14,6 @@ Want = str | Callable[[str], bool]
 def something(value: str) -> bool:
     """Anything but nothing."""
     return bool(value)
-
-
-@dataclass(frozen=True)
-class Seen:
-    """One request as it arrived; header names in small letters."""
-
-    method: str
-    path: str
-    query: str
-    headers: Mapping[str, str]
-    body: str
-
-    @property
-    def pairs(self) -> list[tuple[str, Any]]:
-        """Its parameters, wherever they stand."""
-        pairs: list[tuple[str, Any]] = list(parse_qsl(self.query, keep_blank_values=True))
-        if self.headers.get("content-type", "").startswith("application/json"):
-            members = json.loads(self.body or "{}")
-            return pairs + list(members.items())
-        return pairs + parse_qsl(self.body, keep_blank_values=True)
-
-    @property
-    def params(self) -> dict[str, Any]:
-        """The same by name."""
-        return dict(self.pairs)
 
 
 @dataclass(frozen=True)
@@ -52,25 +28,25 @@ class Wanted:
     form: str = "query"
     body: str | None = None
 
-    def may_be(self, seen: Seen) -> bool:
+    def may_be(self, seen: Request) -> bool:
         """Whether a request went to this address by this method."""
         return seen.method == self.method and seen.path == urlsplit(self.url).path  # browsers keep fragments
 
-    def is_meant_by(self, seen: Seen) -> bool:
+    def is_meant_by(self, seen: Request) -> bool:
         """Whether it says what only such a request says, where several kinds share an address."""
         sent = {} if self.body is not None else seen.params
         fixed = {name: want for name, want in self.params.items() if name in ("grant_type", "action")}
         return all(sent.get(name) == want for name, want in fixed.items())
 
-    def complaints(self, seen: Seen) -> Iterator[str]:
+    def complaints(self, seen: Request) -> Iterator[str]:
         """Say everything in which a request is not what is wanted."""
         for name in {"authorization", *self.headers}:
             yield from _about(f"{self.role}: header {name}", seen.headers.get(name), self.headers.get(name))
         if self.body is not None:
-            yield from _about(f"{self.role}: body", seen.body, self.body)
+            yield from _about(f"{self.role}: body", seen.body.decode(), self.body)
             return
         yield from self._about_form(seen)
-        pairs = seen.pairs
+        pairs = seen.all_pairs
         sent = dict(pairs)
         if len(sent) < len(pairs):
             yield f"{self.role}: a parameter was sent twice"
@@ -78,7 +54,7 @@ class Wanted:
         for name in sorted(sent.keys() | wanted.keys()):
             yield from _about(f"{self.role}: parameter {name}", sent.get(name), wanted.get(name))
 
-    def _about_form(self, seen: Seen) -> Iterator[str]:
+    def _about_form(self, seen: Request) -> Iterator[str]:
         kind = seen.headers.get("content-type", "")
         if self.form == "query":
             if seen.body:
@@ -89,7 +65,7 @@ class Wanted:
         expected = {"form": "application/x-www-form-urlencoded", "json": "application/json"}[self.form]
         if not kind.startswith(expected):
             yield f"{self.role}: content-type {kind!r}, not {expected}"
-        if dict(parse_qsl(seen.query)) != dict(parse_qsl(urlsplit(self.url).query)):
+        if seen.query != dict(parse_qsl(urlsplit(self.url).query)):
             yield f"{self.role}: parameters in the query that belong into the body"
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import re
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -32,6 +33,15 @@ class Provider:
 
     url: str
     state: ProviderState
+    http: httpx2.Client = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.http = httpx2.Client(base_url=self.url, timeout=60, trust_env=False)
+
+    def lets_in(self, token: dict[str, Any], *, path: str = "/api/contacts") -> bool:
+        """Tell whether a protected resource takes the access token of evergrant's answer."""
+        headers = {"Authorization": f"Bearer {token['accessToken']}"}
+        return self.http.get(path, headers=headers).status_code == 200
 
     @property
     def registration(self) -> dict[str, Any]:
@@ -57,8 +67,9 @@ def practice_provider(*redirect_uris: str, access_token_seconds: int = 3600) -> 
         redirect_uris=list(redirect_uris),
         access_token_seconds=access_token_seconds,
     )
-    with LiveApp(app, port=port):
-        yield Provider(url, app.state.provider)
+    provider = Provider(url, app.state.provider)
+    with LiveApp(app, port=port), provider.http:
+        yield provider
 
 
 @dataclass
@@ -92,6 +103,12 @@ class Backend:
         assert answer.status_code == 200, answer.text
         app: dict[str, Any] = answer.json()["app"]
         return app
+
+    def new_app(self, registration: dict[str, Any], **fields: Any) -> str:
+        """Create an app of the caller's own that differs from a registration in these fields, and return its id."""
+        app_id = f"app-{uuid.uuid4().hex[:12]}"
+        self.create_app({**registration, "id": app_id, "name": app_id, **fields})
+        return app_id
 
     def connect_url(self, user_id: str = "alice", **fields: Any) -> str:
         """Start a connect trip and return its link."""
@@ -198,6 +215,11 @@ class Installation:
         result = browser.connect(self.backend.connect_url(user_id, **fields))
         assert result["outboundStatus"] == "connected", result
         return browser
+
+
+def refreshes(here: Installation) -> int:
+    """Return how many refreshes have reached the provider."""
+    return here.provider.state.token_calls["refresh_token"]
 
 
 def new_project(settings: Settings) -> InitResult:

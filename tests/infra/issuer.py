@@ -1,32 +1,35 @@
-"""A tiny real identity provider: metadata, a key set that is counted, and JWTs signed for whoever a test says."""
+"""A tiny real identity provider: metadata, a key set, and JWTs signed for whoever a test says."""
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from joserfc import jwt
 from joserfc.jwk import ECKey, RSAKey
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
 from evergrant.broker.runtime.principal import FETCH_SCOPE
-from tests.infra.serving import LiveApp
+from tests.infra.scripted import ScriptedProvider
 
 AUDIENCE = "https://api.example.com"
 
 
 @dataclass
-class Issuer:
+class Issuer(ScriptedProvider):
     """Signs what a test wants; `...` leaves a claim out."""
 
-    url: str = ""
     key: ECKey = field(default_factory=lambda: ECKey.generate_key("P-256", {"kid": "key-1", "use": "sig"}))
     rsa: RSAKey = field(default_factory=lambda: RSAKey.generate_key(2048, {"kid": "rsa-1", "use": "sig"}))
-    jwks_reads: int = 0
+
+    def __post_init__(self) -> None:
+        self.routes = {
+            "/.well-known/openid-configuration": lambda request: {
+                "issuer": self.url,
+                "authorization_endpoint": f"{self.url}/authorize",
+                "token_endpoint": f"{self.url}/token",
+                "jwks_uri": f"{self.url}/jwks",
+            },
+            "/jwks": {"keys": [self.key.as_dict(private=False), self.rsa.as_dict(private=False)]},
+        }
 
     def claims(self, user_id: str = "alice", **changes: Any) -> dict[str, Any]:
         """Return what a session token of the user says."""
@@ -46,28 +49,3 @@ class Issuer:
         """Return a machine's access token that may fetch, for its tenants."""
         tenant = tenants[0] if len(tenants) == 1 else list(tenants)
         return self.access("job", **{"client_id": "job", "tenant": tenant, **changes})
-
-
-@contextmanager
-def issuer() -> Iterator[Issuer]:
-    """Run one."""
-    made = Issuer()
-
-    async def metadata(request: Request) -> Response:
-        return JSONResponse(
-            {
-                "issuer": made.url,
-                "authorization_endpoint": f"{made.url}/authorize",
-                "token_endpoint": f"{made.url}/token",
-                "jwks_uri": f"{made.url}/jwks",
-            }
-        )
-
-    async def jwks(request: Request) -> Response:
-        made.jwks_reads += 1
-        return JSONResponse({"keys": [made.key.as_dict(private=False), made.rsa.as_dict(private=False)]})
-
-    routes = [Route("/.well-known/openid-configuration", metadata), Route("/jwks", jwks)]
-    with LiveApp(Starlette(routes=routes)) as live:
-        made.url = live.url
-        yield made

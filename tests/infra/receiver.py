@@ -3,26 +3,21 @@
 import asyncio
 import json
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from standardwebhooks import Webhook as Verifier
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
 
-from tests.infra.serving import LiveApp
+from tests.infra.scripted import Answer, Request, ScriptedProvider, answer
 
 
 @dataclass(frozen=True)
 class Received:
-    """One request."""
+    """One message."""
 
     path: str
-    headers: dict[str, str]
+    headers: Mapping[str, str]
     body: bytes
 
     @property
@@ -40,21 +35,23 @@ class Received:
 
     def verified_with(self, secret: str) -> Any:
         """Return what the published verifier makes of it; it raises when the signature is wrong."""
-        return Verifier(secret).verify(self.body, self.headers)
+        return Verifier(secret).verify(self.body, dict(self.headers))
 
 
 @dataclass
-class Receiver:
+class Receiver(ScriptedProvider):
     """It accepts what nothing else is said about."""
 
-    url: str = ""
     received: list[Received] = field(default_factory=list)
-    answers: dict[str, list[tuple[int, dict[str, str]]]] = field(default_factory=dict)
+    statuses: dict[str, list[bytes]] = field(default_factory=dict)
     """What to answer, by path, one after the other; the last one goes on."""
     held: threading.Event = field(default_factory=threading.Event)
     """While it is set, `/held` does not answer."""
     underway: list[str] = field(default_factory=list)
     """Ids of messages at `/held` that have no answer yet."""
+
+    def __post_init__(self) -> None:
+        self.answers(self._receive)
 
     def at(self, path: str) -> list[Received]:
         """What has reached a path."""
@@ -62,30 +59,15 @@ class Receiver:
 
     def answer(self, path: str, *statuses: int, **headers: str) -> None:
         """Say what a path answers, one status after the other, the last one from then on."""
-        named = {name.replace("_", "-"): value for name, value in headers.items()}
-        self.answers[path] = [(status, named) for status in statuses]
+        self.statuses[path] = [answer(status, b"", **headers) for status in statuses]
 
-
-@contextmanager
-def receiver() -> Iterator[Receiver]:
-    """Run one."""
-    here = Receiver()
-
-    async def receive(request: Request) -> Response:
-        path = request.url.path
-        here.received.append(Received(path, dict(request.headers), await request.body()))
-        if path == "/held":
-            here.underway.append(request.headers["webhook-id"])
-            while here.held.is_set():
+    async def _receive(self, request: Request) -> Answer:
+        message = Received(request.path, request.headers, request.body)
+        self.received.append(message)
+        if message.path == "/held":
+            self.underway.append(message.id)
+            while self.held.is_set():
                 await asyncio.sleep(0.02)
-            here.underway.remove(request.headers["webhook-id"])
-        script = here.answers.get(path) or [(204, {})]
-        status, headers = script.pop(0) if len(script) > 1 else script[0]
-        return Response(status_code=status, headers=headers)
-
-    with LiveApp(Starlette(routes=[Route("/{path:path}", receive, methods=["POST", "GET"])])) as live:
-        here.url = live.url
-        try:
-            yield here
-        finally:
-            here.held.clear()
+            self.underway.remove(message.id)
+        script = self.statuses.get(message.path) or [answer(204)]
+        return script.pop(0) if len(script) > 1 else script[0]

@@ -1,43 +1,37 @@
 """An authorization server at which clients register by themselves, and which a test scripts."""
 
 import asyncio
-import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import parse_qsl
 
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
-
-from tests.infra.serving import LiveApp
+from tests.infra.scripted import Answer, Request, ScriptedProvider
 
 WELL_KNOWN = "/.well-known/oauth-authorization-server"
 
 
 @dataclass
-class Registrar:
+class Registrar(ScriptedProvider):
     """What it answers, and what it has seen."""
 
-    url: str = ""
     metadata: dict[str, Any] = field(default_factory=dict)
     """Members of its metadata that differ from the usual ones; None leaves one out."""
     refusal: tuple[int, Mapping[str, Any]] | None = None
     """What the registration endpoint answers, where it refuses."""
-    token_answer: tuple[int, Mapping[str, Any]] | None = None
-    """What the token endpoint answers to a client that it knows, where that is not `invalid_grant`."""
+    token_answer: tuple[int, Mapping[str, Any]] = (400, {"error": "invalid_grant"})
+    """What the token endpoint answers to a client that it knows."""
     together: int = 1
     """So many registrations have to come before the first is answered."""
     registered: list[dict[str, Any]] = field(default_factory=list)
     """The requests that were granted; the n-th made the client `client-n`, with the secret `secret-n`."""
-    token_requests: list[dict[str, str]] = field(default_factory=list)
 
-    def knows(self, client_id: str, secret: str) -> bool:
-        """Tell whether a client is registered, with this secret."""
-        return any((client_id, secret) == (f"client-{n}", f"secret-{n}") for n in range(len(self.registered)))
+    def __post_init__(self) -> None:
+        self.routes = {
+            WELL_KNOWN: lambda request: self.document(),
+            "/register": self._register,
+            "/token": lambda request: self.token_answer if self._knows(request.form) else INVALID_CLIENT,
+            "/authorize": (400, "what do you want?"),
+        }
 
     def document(self) -> dict[str, Any]:
         """Its metadata (RFC 8414)."""
@@ -49,47 +43,20 @@ class Registrar:
         }
         return {name: value for name, value in (usual | self.metadata).items() if value is not None}
 
-
-@contextmanager
-def registrar() -> Iterator[Registrar]:
-    """Run one."""
-    state = Registrar()
-
-    async def metadata(request: Request) -> Response:
-        return JSONResponse(state.document())
-
-    async def register(request: Request) -> Response:
-        if state.refusal is not None:
-            status, members = state.refusal
-            return JSONResponse(members, status)
-        wish = json.loads(await request.body())
-        number = len(state.registered)
-        state.registered.append(wish)
+    async def _register(self, request: Request) -> Answer:
+        if self.refusal is not None:
+            return self.refusal
+        number = len(self.registered)
+        self.registered.append(request.json)
         async with asyncio.timeout(20):
-            while len(state.registered) < state.together:
+            while len(self.registered) < self.together:
                 await asyncio.sleep(0.01)
         made = {"client_id": f"client-{number}", "client_secret": f"secret-{number}", "client_secret_expires_at": 0}
-        return JSONResponse(wish | made, 201)
+        return 201, request.json | made
 
-    async def token(request: Request) -> Response:
-        form = dict(parse_qsl((await request.body()).decode()))
-        state.token_requests.append(form)
-        if not state.knows(form.get("client_id", ""), form.get("client_secret", "")):
-            return JSONResponse({"error": "invalid_client"}, 401)
-        status, members = state.token_answer or (400, {"error": "invalid_grant"})
-        return JSONResponse(members, status)
+    def _knows(self, form: Mapping[str, str]) -> bool:
+        pair = form.get("client_id"), form.get("client_secret")
+        return pair in [(f"client-{n}", f"secret-{n}") for n in range(len(self.registered))]
 
-    async def authorize(request: Request) -> Response:
-        return Response("what do you want?", 400)
 
-    app = Starlette(
-        routes=[
-            Route(WELL_KNOWN, metadata),
-            Route("/register", register, methods=["POST"]),
-            Route("/token", token, methods=["POST"]),
-            Route("/authorize", authorize),
-        ]
-    )
-    with LiveApp(app) as live:
-        state.url = live.url
-        yield state
+INVALID_CLIENT = (401, {"error": "invalid_client"})

@@ -1,8 +1,12 @@
 """What is in the database, byte for byte, whatever the application says about it."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from evergrant.db import Base
 from evergrant.db.engine import database_url, make_engine
@@ -17,42 +21,51 @@ NOTED_ANY_TIME = "key.used_from_new_address"
 Dump = dict[str, list[dict[str, Any]]]
 
 
-def dump(settings: Settings) -> Dump:
-    """Return every column of every row of every table, as the driver gives them."""
-
-    async def read() -> Dump:
-        url = settings.database_url.get_secret_value() if settings.database_url else None
-        engine = make_engine(database_url(url, Path(settings.data_dir)))
-        try:
-            async with engine.connect() as connection:
-                tables: Dump = {}
-                for table in Base.metadata.sorted_tables:
-                    rows = (await connection.exec_driver_sql(f'SELECT * FROM "{table.name}"')).mappings()
-                    tables[table.name] = sorted(
-                        (
-                            {k: v for k, v in row.items() if (table.name, k) not in NOTED_LATER}
-                            for row in rows
-                            if row.get("action") != NOTED_ANY_TIME
-                        ),
-                        key=repr,
-                    )
-                return tables
-        finally:
-            await engine.dispose()
-
-    return asyncio.run(read())
+T = TypeVar("T")
 
 
-def execute(settings: Settings, sql: str) -> None:
-    """Change rows behind the application's back."""
+def in_database(settings: Settings, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+    """Do something in the database of an installation, past the application, and commit it."""
 
-    async def run() -> None:
+    async def run() -> T:
         url = settings.database_url.get_secret_value() if settings.database_url else None
         engine = make_engine(database_url(url, Path(settings.data_dir)))
         try:
             async with engine.begin() as connection:
-                await connection.exec_driver_sql(sql)
+                return await work(connection)
         finally:
             await engine.dispose()
 
-    asyncio.run(run())
+    return asyncio.run(run())
+
+
+def dump(settings: Settings) -> Dump:
+    """Return every column of every row of every table, as the driver gives them."""
+
+    async def read(connection: AsyncConnection) -> Dump:
+        return {table.name: await _read(connection, table.name) for table in Base.metadata.sorted_tables}
+
+    return in_database(settings, read)
+
+
+def rows(settings: Settings, table: str) -> list[dict[str, Any]]:
+    """Return one table of the dump."""
+    return in_database(settings, partial(_read, table=table))
+
+
+async def _read(connection: AsyncConnection, table: str) -> list[dict[str, Any]]:
+    found = (await connection.exec_driver_sql(f'SELECT * FROM "{table}"')).mappings()
+    told = [row for row in found if row.get("action") != NOTED_ANY_TIME]
+    return sorted(({k: v for k, v in row.items() if (table, k) not in NOTED_LATER} for row in told), key=repr)
+
+
+def execute(settings: Settings, sql: str) -> None:
+    """Change rows behind the application's back."""
+    in_database(settings, lambda connection: connection.exec_driver_sql(sql))
+
+
+def expire(settings: Settings, user: str, more: str = "") -> None:
+    """Let a user's access tokens end; `more` is what else is set, in SQL, with `{past}` for a moment long ago."""
+    past = "2020-01-01 00:00:00.000000" if settings.uses_sqlite else "2020-01-01T00:00:00Z"
+    changes = "expires_at = '{past}', fresh_until = '{past}'" + more
+    execute(settings, f"UPDATE grants SET {changes.format(past=past)} WHERE user_id = '{user}'")

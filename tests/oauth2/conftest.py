@@ -1,18 +1,19 @@
 """A provider on loopback, a way out that may reach it, and a client registered there."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from pydantic import SecretStr
 
 from evergrant.oauth2.registration import ClientRegistration, ServerMetadata
 from evergrant.oauth2.transport import Http, open_http
-from tests.oauth2.provider import LOOPBACK, TLS, Provider, serving
+from tests.infra.scripted import ScriptedProvider, serving
+from tests.oauth2.network import LOOPBACK, TLS
 
 
 @pytest.fixture
-async def provider() -> AsyncIterator[Provider]:
-    async with serving() as running:
+def provider() -> Iterator[ScriptedProvider]:
+    with serving(ScriptedProvider()) as running:
         yield running
 
 
@@ -23,7 +24,7 @@ async def http() -> AsyncIterator[Http]:
 
 
 @pytest.fixture
-def server(provider: Provider) -> ServerMetadata:
+def server(provider: ScriptedProvider) -> ServerMetadata:
     return ServerMetadata(
         issuer="https://provider.example",
         authorization_endpoint=f"{provider.url}/authorize",

@@ -7,13 +7,13 @@ import pytest
 from evergrant.errors import InvalidValue
 from evergrant.oauth2.discovery import discover
 from evergrant.oauth2.transport import Http, open_http
-from tests.oauth2.provider import Provider, answer, json_answer
+from tests.infra.scripted import ScriptedProvider, answer, json_answer
 
 OIDC = "/.well-known/openid-configuration"
 RFC8414 = "/.well-known/oauth-authorization-server"
 
 
-def document(provider: Provider, issuer: str, **members: Any) -> bytes:
+def document(provider: ScriptedProvider, issuer: str, **members: Any) -> bytes:
     return json_answer(
         200,
         {
@@ -25,7 +25,7 @@ def document(provider: Provider, issuer: str, **members: Any) -> bytes:
     )
 
 
-async def test_everything_that_is_used_is_read(http: Http, provider: Provider) -> None:
+async def test_everything_that_is_used_is_read(http: Http, provider: ScriptedProvider) -> None:
     provider.routes[OIDC] = document(
         provider,
         provider.url,
@@ -64,7 +64,7 @@ async def test_everything_that_is_used_is_read(http: Http, provider: Provider) -
     ],
 )
 async def test_an_issuer_or_a_document_url_leads_to_the_document(
-    http: Http, provider: Provider, given: str, served: str, issuer: str
+    http: Http, provider: ScriptedProvider, given: str, served: str, issuer: str
 ) -> None:
     provider.routes[served] = document(provider, provider.url + issuer)
     assert (await discover(http, provider.url + given)).issuer == provider.url + issuer
@@ -73,7 +73,9 @@ async def test_an_issuer_or_a_document_url_leads_to_the_document(
 @pytest.mark.parametrize(
     "issuer", ["https://accounts.other.example", "{}.evil.example", "{}/realms/b", "{}/{{tenantid}}/v2.0", ""]
 )
-async def test_a_document_of_another_issuer_is_not_believed(http: Http, provider: Provider, issuer: str) -> None:
+async def test_a_document_of_another_issuer_is_not_believed(
+    http: Http, provider: ScriptedProvider, issuer: str
+) -> None:
     provider.routes[OIDC] = document(provider, issuer.format(provider.url))
     with pytest.raises(InvalidValue, match="for another issuer than its address says") as invalid:
         await discover(http, provider.url)
@@ -97,7 +99,7 @@ async def test_a_document_of_another_issuer_is_not_believed(http: Http, provider
     ],
 )
 async def test_an_endpoint_that_could_not_be_called_is_named(
-    http: Http, provider: Provider, members: dict[str, object], problem: str
+    http: Http, provider: ScriptedProvider, members: dict[str, object], problem: str
 ) -> None:
     provider.routes[OIDC] = document(provider, provider.url, **members)
     with pytest.raises(InvalidValue, match=problem):
@@ -116,14 +118,14 @@ async def test_an_endpoint_that_could_not_be_called_is_named(
     ],
 )
 async def test_an_address_without_metadata_is_the_operators_to_mend(
-    http: Http, provider: Provider, reply: bytes
+    http: Http, provider: ScriptedProvider, reply: bytes
 ) -> None:
     provider.answers(reply)
     with pytest.raises(InvalidValue, match=r"discoveryUrl: there is no metadata at .*; check the address"):
         await discover(http, provider.url)
 
 
-async def test_an_unreachable_or_refused_address_is_the_operators_to_mend(provider: Provider) -> None:
+async def test_an_unreachable_or_refused_address_is_the_operators_to_mend(provider: ScriptedProvider) -> None:
     async with open_http(()) as http:
         with pytest.raises(InvalidValue, match="must start with https"):
             await discover(http, provider.url)

@@ -10,17 +10,17 @@ from evergrant.errors import EgressRefused, UpstreamRejected, UpstreamUnavailabl
 from evergrant.oauth2.dynamic_registration import RegisteredClient, register
 from evergrant.oauth2.transport import Http
 from tests.conftest import Clock
-from tests.oauth2.provider import Provider, answer, json_answer
+from tests.infra.scripted import ScriptedProvider, answer, json_answer
 
 BACK = "https://evergrant.example/v1/outbound/oauth/callback"
 
 
-async def registered(http: Http, provider: Provider, members: Any, *, asked: str = "none") -> RegisteredClient:
+async def registered(http: Http, provider: ScriptedProvider, members: Any, *, asked: str = "none") -> RegisteredClient:
     provider.routes["/register"] = json_answer(201, members)
     return await register(http, f"{provider.url}/register", redirect_uri=BACK, client_name="Notes", auth_method=asked)
 
 
-async def test_a_request_says_what_rfc_7591_asks_for(http: Http, provider: Provider) -> None:
+async def test_a_request_says_what_rfc_7591_asks_for(http: Http, provider: ScriptedProvider) -> None:
     provider.routes["/register"] = json_answer(201, {"client_id": "c"})
     await register(
         http,
@@ -42,7 +42,9 @@ async def test_a_request_says_what_rfc_7591_asks_for(http: Http, provider: Provi
     }
 
 
-async def test_what_the_server_decides_counts_and_not_the_wish(http: Http, provider: Provider, clock: Clock) -> None:
+async def test_what_the_server_decides_counts_and_not_the_wish(
+    http: Http, provider: ScriptedProvider, clock: Clock
+) -> None:
     ends = int(clock.now.timestamp()) + 60
     client = await registered(
         http,
@@ -63,7 +65,7 @@ async def test_what_the_server_decides_counts_and_not_the_wish(http: Http, provi
     assert "'s'" not in repr(client)
 
 
-async def test_a_method_that_is_not_named_is_the_one_that_was_asked_for(http: Http, provider: Provider) -> None:
+async def test_a_method_that_is_not_named_is_the_one_that_was_asked_for(http: Http, provider: ScriptedProvider) -> None:
     with_secret = {"client_id": "c", "client_secret": "s"}
     assert (await registered(http, provider, with_secret, asked="client_secret_post")).auth_method == (
         "client_secret_post"
@@ -71,14 +73,14 @@ async def test_a_method_that_is_not_named_is_the_one_that_was_asked_for(http: Ht
     assert (await registered(http, provider, {"client_id": "c"}, asked="client_secret_post")).auth_method == "none"
 
 
-async def test_a_secret_that_is_not_to_be_used_is_not_kept(http: Http, provider: Provider) -> None:
+async def test_a_secret_that_is_not_to_be_used_is_not_kept(http: Http, provider: ScriptedProvider) -> None:
     members = {"client_id": "c", "client_secret": "s", "token_endpoint_auth_method": "none"}
     client = await registered(http, provider, members)
     assert (client.client_secret, client.auth_method) == (None, "none")
 
 
 @pytest.mark.parametrize("expires_at", [0, None, -5, "soon", True, 10**18, 1_000_000, float("1e300")])
-async def test_an_end_that_nobody_can_mean_is_none(http: Http, provider: Provider, expires_at: Any) -> None:
+async def test_an_end_that_nobody_can_mean_is_none(http: Http, provider: ScriptedProvider, expires_at: Any) -> None:
     # Among them an end that is past already: believed, it would cost a registration at each connect.
     members = {"client_id": "c", "client_secret": "s", "client_secret_expires_at": expires_at}
     assert (await registered(http, provider, members, asked="client_secret_post")).expires_at is None
@@ -100,21 +102,23 @@ async def test_an_end_that_nobody_can_mean_is_none(http: Http, provider: Provide
         {"client_id": "c", "redirect_uris": ["https://evil.example/"]},
     ],
 )
-async def test_a_registration_that_cannot_be_used_is_refused(http: Http, provider: Provider, members: Any) -> None:
+async def test_a_registration_that_cannot_be_used_is_refused(
+    http: Http, provider: ScriptedProvider, members: Any
+) -> None:
     with pytest.raises(UpstreamRejected) as raised:
         await registered(http, provider, members)
     assert raised.value.message.startswith("Notes: ")
 
 
 @pytest.mark.parametrize("body", [b"<html>registered</html>", b"[]", b"{", b"", b"\xff\xfe"])
-async def test_an_answer_that_is_no_object_is_for_later(http: Http, provider: Provider, body: bytes) -> None:
+async def test_an_answer_that_is_no_object_is_for_later(http: Http, provider: ScriptedProvider, body: bytes) -> None:
     provider.routes["/register"] = answer(201, body, "application/json")
     with pytest.raises(UpstreamUnavailable):
         await register(http, f"{provider.url}/register", redirect_uri=BACK, client_name="N", auth_method="none")
 
 
 @pytest.mark.parametrize("status", [400, 401, 403])
-async def test_a_refusal_is_told_in_the_servers_words(http: Http, provider: Provider, status: int) -> None:
+async def test_a_refusal_is_told_in_the_servers_words(http: Http, provider: ScriptedProvider, status: int) -> None:
     said = {"error": "invalid_client_metadata", "error_description": "only\x00 friends"}
     provider.routes["/register"] = json_answer(status, said)
     with pytest.raises(UpstreamRejected) as raised:
@@ -124,7 +128,7 @@ async def test_a_refusal_is_told_in_the_servers_words(http: Http, provider: Prov
 
 
 @pytest.mark.parametrize("status", [302, 429, 500, 503])
-async def test_trouble_there_is_for_later(http: Http, provider: Provider, status: int) -> None:
+async def test_trouble_there_is_for_later(http: Http, provider: ScriptedProvider, status: int) -> None:
     provider.routes["/register"] = json_answer(status, {})
     with pytest.raises(UpstreamUnavailable):
         await register(http, f"{provider.url}/register", redirect_uri=BACK, client_name="N", auth_method="none")

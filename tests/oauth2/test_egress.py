@@ -7,7 +7,7 @@ import pytest
 
 from evergrant.networks import Network
 from evergrant.oauth2.egress import check_url, is_public, literal_address, parse_target
-from tests.oauth2.provider import LOOPBACK
+from tests.oauth2.network import LOOPBACK
 
 NOT_PUBLIC = [
     "0.0.0.0",

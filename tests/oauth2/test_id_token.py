@@ -20,7 +20,7 @@ from evergrant.errors import ConnectFailed, EgressRefused, UpstreamUnavailable
 from evergrant.oauth2.id_token import InvalidToken, fetch_userinfo_subject, validate_id_token, verified_claims
 from evergrant.oauth2.registration import ClientRegistration, ServerMetadata
 from evergrant.oauth2.transport import Http, open_http
-from tests.oauth2.provider import Provider, answer, json_answer
+from tests.infra.scripted import ScriptedProvider, answer, json_answer
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 RSA = RSAKey.generate_key(2048, {"kid": "rsa-1", "use": "sig"})
@@ -56,7 +56,7 @@ def signed(key: Any = RSA, alg: str = "RS256", kid: str | None = "rsa-1", **chan
 
 
 @pytest.fixture(autouse=True)
-def _keys(provider: Provider) -> None:
+def _keys(provider: ScriptedProvider) -> None:
     provider.routes["/jwks"] = jwks(RSA, EC, ED)
 
 
@@ -186,7 +186,7 @@ async def test_what_is_no_token_is_refused(
 
 
 async def test_a_key_for_encryption_or_of_another_kind_does_not_verify(
-    http: Http, server: ServerMetadata, client: ClientRegistration, provider: Provider
+    http: Http, server: ServerMetadata, client: ClientRegistration, provider: ScriptedProvider
 ) -> None:
     provider.routes["/jwks"] = json_answer(
         200,
@@ -206,7 +206,7 @@ async def test_a_key_for_encryption_or_of_another_kind_does_not_verify(
 
 
 async def test_without_a_key_id_the_only_fitting_key_is_used_and_a_choice_is_refused(
-    http: Http, server: ServerMetadata, client: ClientRegistration, provider: Provider
+    http: Http, server: ServerMetadata, client: ClientRegistration, provider: ScriptedProvider
 ) -> None:
     assert await subject_of(http, server, client, signed(kid=None)) == "user-1"
     other = replace(server, jwks_uri=f"{provider.url}/jwks-2")
@@ -238,7 +238,7 @@ async def test_a_templated_issuer_takes_the_tenant_of_the_token(
 
 
 async def test_keys_are_fetched_once_in_ten_minutes_also_by_many_at_once(
-    http: Http, server: ServerMetadata, client: ClientRegistration, provider: Provider
+    http: Http, server: ServerMetadata, client: ClientRegistration, provider: ScriptedProvider
 ) -> None:
     await asyncio.gather(*(subject_of(http, server, client, signed()) for _ in range(5)))
     assert len(provider.requests) == 1
@@ -251,7 +251,7 @@ async def test_keys_are_fetched_once_in_ten_minutes_also_by_many_at_once(
 
 
 async def test_a_new_key_is_found_and_an_invented_one_causes_a_fetch_a_minute_at_most(
-    http: Http, server: ServerMetadata, client: ClientRegistration, provider: Provider
+    http: Http, server: ServerMetadata, client: ClientRegistration, provider: ScriptedProvider
 ) -> None:
     await subject_of(http, server, client, signed())
     new = RSAKey.generate_key(2048, {"kid": "rsa-2"})
@@ -270,7 +270,7 @@ async def test_a_new_key_is_found_and_an_invented_one_causes_a_fetch_a_minute_at
 
 @pytest.mark.parametrize("reply", [answer(500), answer(200, b"<html>"), json_answer(200, {}), answer(302)])
 async def test_keys_that_cannot_be_read_are_a_matter_of_time(
-    http: Http, server: ServerMetadata, client: ClientRegistration, provider: Provider, reply: bytes
+    http: Http, server: ServerMetadata, client: ClientRegistration, provider: ScriptedProvider, reply: bytes
 ) -> None:
     provider.routes["/jwks"] = reply
     with pytest.raises(UpstreamUnavailable):
@@ -278,7 +278,7 @@ async def test_keys_that_cannot_be_read_are_a_matter_of_time(
 
 
 async def test_callers_share_a_failure_to_fetch_keys_and_a_later_one_tries_again(
-    http: Http, server: ServerMetadata, client: ClientRegistration, provider: Provider
+    http: Http, server: ServerMetadata, client: ClientRegistration, provider: ScriptedProvider
 ) -> None:
     provider.routes["/jwks"] = answer(503)
     together = [subject_of(http, server, client, signed()) for _ in range(5)]
@@ -298,7 +298,7 @@ async def test_keys_at_an_address_that_is_not_public_are_not_fetched(
 
 
 async def test_any_signed_token_can_be_verified_and_its_claims_left_to_the_caller(
-    http: Http, provider: Provider
+    http: Http, provider: ScriptedProvider
 ) -> None:
     token = signed(iss="https://anyone.example").get_secret_value()
     found = await verified_claims(http, f"{provider.url}/jwks", token, now=NOW)
@@ -320,7 +320,7 @@ async def test_any_signed_token_can_be_verified_and_its_claims_left_to_the_calle
     ],
 )
 async def test_userinfo_names_the_subject(
-    http: Http, server: ServerMetadata, provider: Provider, members: dict[str, Any], subject: str
+    http: Http, server: ServerMetadata, provider: ScriptedProvider, members: dict[str, Any], subject: str
 ) -> None:
     provider.routes["/userinfo"] = json_answer(200, members)
     assert await fetch_userinfo_subject(http, server, SecretStr("at-1")) == subject
@@ -337,7 +337,7 @@ async def test_userinfo_names_the_subject(
     ],
 )
 async def test_userinfo_that_names_nobody_fails_the_trip(
-    http: Http, server: ServerMetadata, provider: Provider, reply: bytes
+    http: Http, server: ServerMetadata, provider: ScriptedProvider, reply: bytes
 ) -> None:
     provider.routes["/userinfo"] = reply
     with pytest.raises(ConnectFailed) as failed:
@@ -350,7 +350,7 @@ async def test_userinfo_that_names_nobody_fails_the_trip(
     "reply", [answer(500), answer(429), answer(302, Location="/"), answer(200, b"<html>", "text/html")]
 )
 async def test_userinfo_that_is_away_is_a_matter_of_time(
-    http: Http, server: ServerMetadata, provider: Provider, reply: bytes
+    http: Http, server: ServerMetadata, provider: ScriptedProvider, reply: bytes
 ) -> None:
     provider.routes["/userinfo"] = reply
     with pytest.raises(UpstreamUnavailable):

@@ -24,7 +24,7 @@ from evergrant.oauth2.token_endpoint import exchange_code, refresh
 from evergrant.oauth2.token_response import TokenResponse
 from evergrant.oauth2.transport import Http
 from tests.conftest import Clock
-from tests.oauth2.provider import Provider, json_answer
+from tests.infra.scripted import ScriptedProvider, json_answer
 
 TOKENS = json_answer(200, {"access_token": "at-1", "refresh_token": "rt-2", "expires_in": 3600})
 
@@ -32,7 +32,9 @@ TOKENS = json_answer(200, {"access_token": "at-1", "refresh_token": "rt-2", "exp
 class Trial:
     """One client at the scripted provider."""
 
-    def __init__(self, http: Http, server: ServerMetadata, client: ClientRegistration, provider: Provider) -> None:
+    def __init__(
+        self, http: Http, server: ServerMetadata, client: ClientRegistration, provider: ScriptedProvider
+    ) -> None:
         self.http, self.server, self.client, self.provider = http, server, client, provider
         provider.answers(TOKENS)
 
@@ -50,11 +52,11 @@ class Trial:
 
     @property
     def form(self) -> dict[str, str]:
-        return dict(self.provider.requests[-1].form)
+        return self.provider.requests[-1].form
 
 
 @pytest.fixture
-def trial(http: Http, server: ServerMetadata, client: ClientRegistration, provider: Provider) -> Trial:
+def trial(http: Http, server: ServerMetadata, client: ClientRegistration, provider: ScriptedProvider) -> Trial:
     return Trial(http, server, client, provider)
 
 
@@ -158,7 +160,7 @@ async def test_a_token_request_can_be_all_in_the_query(trial: Trial, method: Any
     await trial.exchange(Quirks(token_method=method, token_format="query", token_names={"code": "auth_code"}))
     request = trial.provider.requests[0]
     assert (request.method, request.body) == (method, b"")
-    path, _, query = request.path.partition("?")
+    path, _, query = request.target.partition("?")
     sent = dict(parse_qsl(query))
     assert (path, sent["v"], sent["auth_code"], sent["client_secret"]) == ("/token", "2", "code-1", "client-secret-1")
 
@@ -188,7 +190,7 @@ async def test_headers_of_the_token_request_can_hold_the_clients_values(trial: T
     assert len(headers["x-request"]) > 10
     await trial.refresh(Quirks(token_headers={"User-Agent": "ours/1"}))
     assert trial.provider.requests[1].headers["user-agent"] == "ours/1"
-    assert trial.provider.requests[1].raw.lower().count(b"user-agent") == 1
+    assert trial.provider.requests[1].head.lower().count(b"user-agent") == 1
 
 
 async def test_a_refresh_can_have_an_address_of_its_own(trial: Trial) -> None:
@@ -244,7 +246,7 @@ async def test_a_private_key_signs_who_we_are_and_is_never_sent(trial: Trial, cl
         assert (claims["iss"], claims["sub"], claims["aud"]) == ("client-1", "client-1", trial.server.token_endpoint)
         assert 0 < claims["exp"] - clock.now.timestamp() <= 300
         assert "client_secret" not in trial.form
-    first, second = (dict(request.form)["client_assertion"] for request in trial.provider.requests)
+    first, second = (request.form["client_assertion"] for request in trial.provider.requests)
     assert first != second
 
 
@@ -378,7 +380,7 @@ async def test_a_short_lived_token_is_traded_and_takes_the_refresh_tokens_place(
     assert tokens.refresh_token is not None
     again = await refresh(trial.http, trial.server, trial.client, refresh_token=tokens.refresh_token, quirks=quirks)
     assert (again.access_token, again.refresh_token) == (SecretStr("longer"), SecretStr("longer"))
-    asked = [urlsplit(request.path) for request in trial.provider.requests[1:]]
+    asked = [urlsplit(request.target) for request in trial.provider.requests[1:]]
     assert [(url.path, dict(parse_qsl(url.query))["old"]) for url in asked] == [("/swap", "short"), ("/swap", "long")]
 
 

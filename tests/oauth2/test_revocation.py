@@ -3,7 +3,6 @@
 import base64
 import json
 from typing import Any
-from urllib.parse import parse_qsl
 
 import pytest
 from pydantic import SecretStr
@@ -13,16 +12,16 @@ from evergrant.oauth2.quirks import Quirks, RevocationStyle
 from evergrant.oauth2.registration import ClientRegistration, ServerMetadata
 from evergrant.oauth2.revocation import revoke
 from evergrant.oauth2.transport import Http
-from tests.oauth2.provider import Provider, Received, answer, json_answer
+from tests.infra.scripted import Request, ScriptedProvider, answer, json_answer
 
 DONE = json_answer(200, {"ok": True})
 
 
 @pytest.fixture
-def revoking(http: Http, client: ClientRegistration, provider: Provider) -> Any:
+def revoking(http: Http, client: ClientRegistration, provider: ScriptedProvider) -> Any:
     async def run(
         *answers: bytes, path: str = "/{dc}/{client_id}/revoke", token_text: str = "token-1", **style: Any
-    ) -> Received:
+    ) -> Request:
         provider.answers(*(answers or (DONE,)))
         quirks = Quirks(values={"dc": "eu"}, revocation=RevocationStyle(provider.url + path, **style))
         token = SecretStr(token_text)
@@ -48,13 +47,13 @@ async def test_the_token_can_be_named_in_json_by_a_delete_with_basic(revoking: A
 
 async def test_it_can_be_all_in_the_query_and_without_a_client(revoking: Any) -> None:
     request = await revoking(format="query", auth="none", params={"token": "{token}"})
-    assert dict(parse_qsl(request.path.partition("?")[2])) == {"token": "token-1"}
+    assert request.query == {"token": "token-1"}
     assert request.body == b""
 
 
 async def test_the_client_can_authenticate_as_at_the_token_endpoint(revoking: Any) -> None:
     request = await revoking(params={"t": "{token}"})
-    assert dict(request.form) == {"t": "token-1", "client_id": "client-1", "client_secret": "client-secret-1"}
+    assert request.form == {"t": "token-1", "client_id": "client-1", "client_secret": "client-secret-1"}
 
 
 async def test_headers_can_say_who_we_are_and_which_token(revoking: Any) -> None:
@@ -94,12 +93,12 @@ async def test_other_refusals_are_told_apart(revoking: Any, answered: bytes, err
 
 
 async def test_a_renamed_parameter_is_renamed_at_the_revocation_endpoint_too(
-    http: Http, server: ServerMetadata, client: ClientRegistration, provider: Provider
+    http: Http, server: ServerMetadata, client: ClientRegistration, provider: ScriptedProvider
 ) -> None:
     provider.answers(answer(200))
     quirks = Quirks(token_names={"client_id": "client_key", "token_type_hint": ""})
     await revoke(http, server, client, token=SecretStr("t"), token_type_hint="access_token", quirks=quirks)
-    assert dict(provider.requests[0].form) == {
+    assert provider.requests[0].form == {
         "token": "t",
         "client_key": "client-1",
         "client_secret": "client-secret-1",
@@ -107,7 +106,7 @@ async def test_a_renamed_parameter_is_renamed_at_the_revocation_endpoint_too(
 
 
 async def test_the_revocation_endpoint_sees_the_headers_of_the_token_requests(
-    http: Http, server: ServerMetadata, client: ClientRegistration, provider: Provider
+    http: Http, server: ServerMetadata, client: ClientRegistration, provider: ScriptedProvider
 ) -> None:
     provider.answers(answer(200))
     quirks = Quirks(token_headers={"user-agent": "server:{client_id}:1.0"})

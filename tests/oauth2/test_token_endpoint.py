@@ -24,7 +24,8 @@ from evergrant.oauth2.token_endpoint import exchange_code, refresh
 from evergrant.oauth2.token_response import TokenResponse
 from evergrant.oauth2.transport import Http, open_http
 from tests.conftest import Clock
-from tests.oauth2.provider import LOOPBACK, Provider, answer, json_answer
+from tests.infra.scripted import Request, ScriptedProvider, answer, json_answer
+from tests.oauth2.network import LOOPBACK
 
 TOKENS = json_answer(200, {"access_token": "at-1", "refresh_token": "rt-2", "expires_in": 3600})
 VERIFIER = CodeVerifier.new()
@@ -52,13 +53,15 @@ def exchanging(http: Http, server: ServerMetadata, client: ClientRegistration) -
 # what is sent
 
 
-async def test_a_code_is_redeemed_with_its_verifier_and_redirect_uri(exchanging: Call, provider: Provider) -> None:
+async def test_a_code_is_redeemed_with_its_verifier_and_redirect_uri(
+    exchanging: Call, provider: ScriptedProvider
+) -> None:
     provider.answers(TOKENS)
     tokens = await exchanging()
     assert tokens.access_token.get_secret_value() == "at-1"
     request = provider.requests[0]
     assert (request.method, request.path, request.headers["accept"]) == ("POST", "/token", "application/json")
-    assert sorted(request.form) == [
+    assert sorted(request.pairs) == [
         ("client_id", "client-1"),
         ("client_secret", "client-secret-1"),
         ("code", "the-code-1"),
@@ -68,10 +71,10 @@ async def test_a_code_is_redeemed_with_its_verifier_and_redirect_uri(exchanging:
     ]
 
 
-async def test_a_refresh_sends_the_refresh_token_and_no_scope(refreshing: Call, provider: Provider) -> None:
+async def test_a_refresh_sends_the_refresh_token_and_no_scope(refreshing: Call, provider: ScriptedProvider) -> None:
     provider.answers(TOKENS)
     await refreshing()
-    assert sorted(provider.requests[0].form) == [
+    assert sorted(provider.requests[0].pairs) == [
         ("client_id", "client-1"),
         ("client_secret", "client-secret-1"),
         ("grant_type", "refresh_token"),
@@ -80,7 +83,7 @@ async def test_a_refresh_sends_the_refresh_token_and_no_scope(refreshing: Call, 
 
 
 async def test_scopes_and_resources_are_sent_when_asked_for(
-    http: Http, server: ServerMetadata, client: ClientRegistration, provider: Provider
+    http: Http, server: ServerMetadata, client: ClientRegistration, provider: ScriptedProvider
 ) -> None:
     provider.answers(TOKENS)
     await refresh(http, server, client, refresh_token=SecretStr("rt"), scopes=("a", "b"), resources=("https://c",))
@@ -93,16 +96,16 @@ async def test_scopes_and_resources_are_sent_when_asked_for(
         code_verifier=None,
         resources=("https://a", "https://b"),
     )
-    first = provider.requests[0].form
+    first = provider.requests[0].pairs
     assert ("scope", "a b") in first
     assert [value for name, value in first if name == "resource"] == ["https://c"]
-    second = provider.requests[1].form
+    second = provider.requests[1].pairs
     assert [value for name, value in second if name == "resource"] == ["https://a", "https://b"]
     assert {"redirect_uri", "code_verifier"}.isdisjoint(name for name, _ in second)
 
 
 async def test_basic_credentials_are_form_encoded_before_they_are_joined(
-    http: Http, server: ServerMetadata, client: ClientRegistration, provider: Provider
+    http: Http, server: ServerMetadata, client: ClientRegistration, provider: ScriptedProvider
 ) -> None:
     provider.answers(TOKENS)
     client = replace(client, client_id="id:1", client_secret=SecretStr("s %/é:+"), auth_method="client_secret_basic")
@@ -111,24 +114,24 @@ async def test_basic_credentials_are_form_encoded_before_they_are_joined(
     scheme, _, credentials = request.headers["authorization"].partition(" ")
     assert scheme == "Basic"
     assert base64.b64decode(credentials) == b"id%3A1:s%20%25%2F%C3%A9%3A%2B"
-    assert {name for name, _ in request.form} == {"grant_type", "refresh_token"}
+    assert {name for name, _ in request.pairs} == {"grant_type", "refresh_token"}
 
 
 @pytest.mark.parametrize("auth_method", ["none", "client_secret_post", "client_secret_basic"])
 async def test_a_client_without_a_secret_only_names_itself(
-    http: Http, server: ServerMetadata, client: ClientRegistration, provider: Provider, auth_method: str
+    http: Http, server: ServerMetadata, client: ClientRegistration, provider: ScriptedProvider, auth_method: str
 ) -> None:
     provider.answers(TOKENS)
     client = replace(client, client_secret=None, auth_method=auth_method)
     await refresh(http, server, client, refresh_token=SecretStr("rt"))
     request = provider.requests[0]
-    assert ("client_id", "client-1") in request.form
-    assert "client_secret" not in dict(request.form)
+    assert ("client_id", "client-1") in request.pairs
+    assert "client_secret" not in request.form
     assert "authorization" not in request.headers
 
 
 async def test_the_apps_own_parameters_are_added_and_replace_nothing(
-    http: Http, server: ServerMetadata, client: ClientRegistration, provider: Provider
+    http: Http, server: ServerMetadata, client: ClientRegistration, provider: ScriptedProvider
 ) -> None:
     provider.answers(TOKENS)
     reserved = (
@@ -146,9 +149,9 @@ async def test_the_apps_own_parameters_are_added_and_replace_nothing(
     await refresh(http, server, client, refresh_token=SecretStr("rt"))
     await exchange_code(http, server, client, code="c", redirect_uri="https://b/cb", code_verifier=VERIFIER)
     for request in provider.requests:
-        assert "evil" not in [value for _, value in request.form]
-        assert ("audience", "api") in request.form
-        assert ("expiring", "1") in request.form
+        assert "evil" not in [value for _, value in request.pairs]
+        assert ("audience", "api") in request.pairs
+        assert ("expiring", "1") in request.pairs
 
 
 # what each answer becomes
@@ -168,7 +171,7 @@ async def test_the_apps_own_parameters_are_added_and_replace_nothing(
     ],
 )
 async def test_a_dead_refresh_token_asks_for_the_user(
-    refreshing: Call, provider: Provider, status: int, error: str
+    refreshing: Call, provider: ScriptedProvider, status: int, error: str
 ) -> None:
     provider.answers(json_answer(status, {"error": error, "error_description": "Token is gone."}))
     with pytest.raises(ReauthorizationRequired) as dead:
@@ -187,7 +190,7 @@ async def test_a_dead_refresh_token_asks_for_the_user(
     ],
 )
 async def test_a_dead_refresh_token_is_recognised_in_providers_own_shapes(
-    refreshing: Call, provider: Provider, body: dict[str, object]
+    refreshing: Call, provider: ScriptedProvider, body: dict[str, object]
 ) -> None:
     provider.answers(json_answer(400, body))
     with pytest.raises(ReauthorizationRequired):
@@ -197,14 +200,14 @@ async def test_a_dead_refresh_token_is_recognised_in_providers_own_shapes(
 @pytest.mark.parametrize(
     ("status", "error"), [(400, "invalid_grant"), (200, "bad_verification_code"), (401, "expired_token")]
 )
-async def test_a_dead_code_ends_the_trip(exchanging: Call, provider: Provider, status: int, error: str) -> None:
+async def test_a_dead_code_ends_the_trip(exchanging: Call, provider: ScriptedProvider, status: int, error: str) -> None:
     provider.answers(json_answer(status, {"error": error, "error_description": "used"}))
     with pytest.raises(ConnectFailed, match=f"Example: {error}: used. Connect again.") as failed:
         await exchanging()
     assert failed.value.error == "invalid_grant"
 
 
-async def test_a_form_encoded_error_inside_success_is_an_error(exchanging: Call, provider: Provider) -> None:
+async def test_a_form_encoded_error_inside_success_is_an_error(exchanging: Call, provider: ScriptedProvider) -> None:
     provider.answers(answer(200, b"error=bad_verification_code", "application/x-www-form-urlencoded"))
     with pytest.raises(ConnectFailed):
         await exchanging()
@@ -233,7 +236,7 @@ async def test_a_form_encoded_error_inside_success_is_an_error(exchanging: Call,
     ],
 )
 async def test_a_wrong_registration_is_the_operators_to_mend(
-    refreshing: Call, provider: Provider, reply: bytes, error: str
+    refreshing: Call, provider: ScriptedProvider, reply: bytes, error: str
 ) -> None:
     provider.answers(reply)
     with pytest.raises(UpstreamRejected) as rejected:
@@ -270,7 +273,9 @@ async def test_a_wrong_registration_is_the_operators_to_mend(
         answer(502, b"<html>bad gateway</html>", "text/html"),
     ],
 )
-async def test_what_time_may_mend_is_tried_again_later(refreshing: Call, provider: Provider, reply: bytes) -> None:
+async def test_what_time_may_mend_is_tried_again_later(
+    refreshing: Call, provider: ScriptedProvider, reply: bytes
+) -> None:
     provider.answers(reply)
     with pytest.raises(UpstreamUnavailable):
         await refreshing()
@@ -278,7 +283,7 @@ async def test_what_time_may_mend_is_tried_again_later(refreshing: Call, provide
 
 
 async def test_a_provider_that_hangs_is_tried_again_later(
-    server: ServerMetadata, client: ClientRegistration, provider: Provider
+    server: ServerMetadata, client: ClientRegistration, provider: ScriptedProvider
 ) -> None:
     provider.answers(_hang)
     async with open_http(LOOPBACK, total_seconds=0.1) as http:
@@ -292,7 +297,7 @@ async def test_a_provider_that_hangs_is_tried_again_later(
     [("7", 7), ("0", 1), ("999999999999999999", 3600), ("soon", None), ("-5", None), ("", None), ("\u0667", None)],
 )
 async def test_retry_after_in_seconds_is_obeyed_within_an_hour(
-    refreshing: Call, provider: Provider, header: str, seconds: int | None
+    refreshing: Call, provider: ScriptedProvider, header: str, seconds: int | None
 ) -> None:
     provider.answers(json_answer(429, {}, Retry_After=header))
     with pytest.raises(UpstreamUnavailable) as later:
@@ -302,7 +307,7 @@ async def test_retry_after_in_seconds_is_obeyed_within_an_hour(
 
 @pytest.mark.parametrize(("offset", "seconds"), [(90, 90), (-90, 1), (86400, 3600)])
 async def test_retry_after_as_a_date_is_obeyed_within_an_hour(
-    refreshing: Call, provider: Provider, clock: Clock, offset: int, seconds: int
+    refreshing: Call, provider: ScriptedProvider, clock: Clock, offset: int, seconds: int
 ) -> None:
     at = format_datetime(clock.now + timedelta(seconds=offset), usegmt=True)
     provider.answers(json_answer(503, {}, Retry_After=at))
@@ -319,7 +324,7 @@ async def test_a_provider_that_echoes_our_secrets_does_not_get_them_into_a_messa
     http: Http,
     server: ServerMetadata,
     client: ClientRegistration,
-    provider: Provider,
+    provider: ScriptedProvider,
     status: int,
     error: str,
     auth_method: str,
@@ -342,7 +347,7 @@ async def test_a_provider_that_echoes_our_secrets_does_not_get_them_into_a_messa
     assert len(failed.value.message) < 500
 
 
-async def test_a_code_and_its_verifier_are_not_echoed(exchanging: Call, provider: Provider) -> None:
+async def test_a_code_and_its_verifier_are_not_echoed(exchanging: Call, provider: ScriptedProvider) -> None:
     provider.answers(
         json_answer(400, {"error": "invalid_grant", "error_description": f"the-code-1 {VERIFIER.secret()}"})
     )
@@ -356,13 +361,13 @@ async def test_a_code_and_its_verifier_are_not_echoed(exchanging: Call, provider
 
 
 async def test_a_token_is_revoked_as_the_client(
-    http: Http, server: ServerMetadata, client: ClientRegistration, provider: Provider
+    http: Http, server: ServerMetadata, client: ClientRegistration, provider: ScriptedProvider
 ) -> None:
     provider.answers(answer(200, b"whatever"))
     await revoke(http, server, client, token=SecretStr("rt-1"), token_type_hint="refresh_token")
     request = provider.requests[0]
     assert request.path == "/revoke"
-    assert sorted(request.form) == [
+    assert sorted(request.pairs) == [
         ("client_id", "client-1"),
         ("client_secret", "client-secret-1"),
         ("token", "rt-1"),
@@ -372,7 +377,7 @@ async def test_a_token_is_revoked_as_the_client(
 
 @pytest.mark.parametrize("error", ["invalid_token", "invalid_grant", "token_revoked"])
 async def test_a_token_that_is_dead_already_counts_as_revoked(
-    http: Http, server: ServerMetadata, client: ClientRegistration, provider: Provider, error: str
+    http: Http, server: ServerMetadata, client: ClientRegistration, provider: ScriptedProvider, error: str
 ) -> None:
     provider.answers(json_answer(400, {"error": error}))
     await revoke(http, server, client, token=SecretStr("rt-1"), token_type_hint="refresh_token")
@@ -391,7 +396,7 @@ async def test_a_revocation_that_fails_says_whose_turn_it_is(
     http: Http,
     server: ServerMetadata,
     client: ClientRegistration,
-    provider: Provider,
+    provider: ScriptedProvider,
     reply: bytes,
     kind: type[EvergrantError],
 ) -> None:
@@ -401,7 +406,7 @@ async def test_a_revocation_that_fails_says_whose_turn_it_is(
 
 
 async def test_a_provider_without_a_revocation_endpoint_is_not_called(
-    http: Http, server: ServerMetadata, client: ClientRegistration, provider: Provider
+    http: Http, server: ServerMetadata, client: ClientRegistration, provider: ScriptedProvider
 ) -> None:
     with pytest.raises(UpstreamRejected, match="no revocation endpoint"):
         await revoke(
@@ -414,5 +419,5 @@ async def test_a_provider_without_a_revocation_endpoint_is_not_called(
     assert provider.requests == []
 
 
-async def _hang(writer: asyncio.StreamWriter) -> None:
+async def _hang(request: Request) -> None:
     await asyncio.sleep(60)

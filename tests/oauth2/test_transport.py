@@ -18,7 +18,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from evergrant.errors import EgressRefused, UpstreamUnavailable
 from evergrant.oauth2.token_request import send
 from evergrant.oauth2.transport import Http, open_http
-from tests.oauth2.provider import LOOPBACK, TLS, Names, Provider, answer, json_answer, serving
+from tests.infra.scripted import Request, ScriptedProvider, answer, json_answer, serving
+from tests.oauth2.network import LOOPBACK, TLS, Names
 from tests.oauth2.test_egress import NOT_PUBLIC
 
 
@@ -31,14 +32,14 @@ async def way_out(names: Names, *, opened: bool = True) -> AsyncIterator[Http]:
 # where it goes
 
 
-async def test_a_form_is_posted_and_the_answer_comes_back_whole(http: Http, provider: Provider) -> None:
+async def test_a_form_is_posted_and_the_answer_comes_back_whole(http: Http, provider: ScriptedProvider) -> None:
     provider.answers(json_answer(201, {"a": 1}, X_Note="yes"))
     params, headers = [("a", "1 &"), ("a", "ü")], {"Accept": "application/json"}
     got = await send(http, "POST", f"{provider.url}/token?x=1", "form", params, headers)
     assert (got.status, got.headers["x-note"], got.body) == (201, "yes", b'{"a": 1}')
     request = provider.requests[0]
-    assert (request.method, request.path) == ("POST", "/token?x=1")
-    assert request.form == [("a", "1 &"), ("a", "ü")]
+    assert (request.method, request.target) == ("POST", "/token?x=1")
+    assert request.pairs == [("a", "1 &"), ("a", "ü")]
     assert request.headers["host"] == f"127.0.0.1:{provider.port}"
     assert request.headers["accept"] == "application/json"
 
@@ -69,7 +70,9 @@ async def test_a_literal_address_that_is_not_public_is_refused_in_every_spelling
             await http.get_json(url)
 
 
-async def test_a_decimal_spelling_is_connected_to_as_the_address_that_it_is(http: Http, provider: Provider) -> None:
+async def test_a_decimal_spelling_is_connected_to_as_the_address_that_it_is(
+    http: Http, provider: ScriptedProvider
+) -> None:
     provider.answers(answer(200))
     assert (await http.get_json(f"http://2130706433:{provider.port}/")).status == 200
     assert provider.requests[0].local_address == "127.0.0.1"
@@ -78,7 +81,10 @@ async def test_a_decimal_spelling_is_connected_to_as_the_address_that_it_is(http
 async def test_a_name_server_that_changes_its_answer_gains_nothing() -> None:
     only_the_first = (ipaddress.ip_network("127.0.0.2/32"),)
     names = Names(rebind_example=[["127.0.0.2"], ["127.0.0.1"]])
-    async with serving("127.0.0.2") as good, serving("127.0.0.1", port=good.port) as inside:
+    with (
+        serving(ScriptedProvider(), "127.0.0.2") as good,
+        serving(ScriptedProvider(), "127.0.0.1", port=good.port) as inside,
+    ):
         good.answers(answer(200))
         inside.answers(answer(200))
         async with open_http(only_the_first, resolve=names) as http:
@@ -88,13 +94,13 @@ async def test_a_name_server_that_changes_its_answer_gains_nothing() -> None:
     assert inside.connections == 0
 
 
-async def test_a_name_with_mixed_addresses_is_called_only_at_those_that_may_be(provider: Provider) -> None:
+async def test_a_name_with_mixed_addresses_is_called_only_at_those_that_may_be(provider: ScriptedProvider) -> None:
     provider.answers(answer(200))
     async with way_out(Names(mixed_example=[["10.0.0.1", "169.254.169.254", "127.0.0.1"]])) as http:
         assert (await http.get_json(f"http://mixed.example:{provider.port}/")).status == 200
 
 
-async def test_the_next_address_is_tried_when_one_takes_no_connection(provider: Provider) -> None:
+async def test_the_next_address_is_tried_when_one_takes_no_connection(provider: ScriptedProvider) -> None:
     provider.answers(answer(200))
     async with way_out(Names(two_example=[["127.0.0.9", "127.0.0.1"]])) as http:
         assert (await http.get_json(f"http://two.example:{provider.port}/")).status == 200
@@ -123,13 +129,15 @@ async def test_a_url_of_another_form_is_refused_without_being_quoted(http: Http,
     assert "hunter2" not in refused.value.message
 
 
-async def test_a_redirect_is_not_followed(http: Http, provider: Provider) -> None:
+async def test_a_redirect_is_not_followed(http: Http, provider: ScriptedProvider) -> None:
     provider.answers(answer(302, Location=f"{provider.url}/elsewhere"))
     assert (await http.get_json(f"{provider.url}/")).status == 302
     assert len(provider.requests) == 1
 
 
-async def test_proxies_of_the_environment_are_ignored(provider: Provider, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_proxies_of_the_environment_are_ignored(
+    provider: ScriptedProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     provider.answers(answer(200))
@@ -137,7 +145,7 @@ async def test_proxies_of_the_environment_are_ignored(provider: Provider, monkey
         assert (await http.get_json(f"{provider.url}/")).status == 200
 
 
-async def test_a_cookie_of_one_answer_is_not_sent_with_the_next_request(http: Http, provider: Provider) -> None:
+async def test_a_cookie_of_one_answer_is_not_sent_with_the_next_request(http: Http, provider: ScriptedProvider) -> None:
     provider.answers(answer(200, Set_Cookie="session=of-another-user"))
     for _ in range(2):
         await http.get_json(f"{provider.url}/")
@@ -147,7 +155,7 @@ async def test_a_cookie_of_one_answer_is_not_sent_with_the_next_request(http: Ht
 async def test_tls_verifies_the_name_and_not_the_address(tmp_path: Path) -> None:
     server_tls, client_tls = _certificate_for("good.example", tmp_path)
     names = Names(good_example=[["127.0.0.1"]], other_example=[["127.0.0.1"]])
-    async with serving(tls=server_tls) as provider:
+    with serving(ScriptedProvider(), tls=server_tls) as provider:
         provider.answers(answer(200))
         async with open_http(LOOPBACK, resolve=names, tls=client_tls) as http:
             assert (await http.get_json(f"https://good.example:{provider.port}/")).status == 200
@@ -159,18 +167,18 @@ async def test_tls_verifies_the_name_and_not_the_address(tmp_path: Path) -> None
 # what it does with the answer
 
 
-async def test_a_body_of_more_than_a_mebibyte_is_not_read(http: Http, provider: Provider) -> None:
+async def test_a_body_of_more_than_a_mebibyte_is_not_read(http: Http, provider: ScriptedProvider) -> None:
     provider.answers(answer(200, b"x" * (1024 * 1024 + 1)))
     with pytest.raises(UpstreamUnavailable, match="more than 1 MiB"):
         await http.get_json(f"{provider.url}/")
 
 
-async def test_a_body_of_exactly_a_mebibyte_is_read(http: Http, provider: Provider) -> None:
+async def test_a_body_of_exactly_a_mebibyte_is_read(http: Http, provider: ScriptedProvider) -> None:
     provider.answers(answer(200, gzip.compress(b"x" * 1024 * 1024), Content_Encoding="gzip"))
     assert len((await http.get_json(f"{provider.url}/")).body) == 1024 * 1024
 
 
-async def test_a_small_body_that_unfolds_to_a_large_one_is_not_unfolded(http: Http, provider: Provider) -> None:
+async def test_a_small_body_that_unfolds_to_a_large_one_is_not_unfolded(http: Http, provider: ScriptedProvider) -> None:
     bomb = gzip.compress(b"\0" * 64 * 1024 * 1024)
     assert len(bomb) < 100_000
     provider.answers(answer(200, bomb, Content_Encoding="gzip"))
@@ -179,7 +187,9 @@ async def test_a_small_body_that_unfolds_to_a_large_one_is_not_unfolded(http: Ht
 
 
 @pytest.mark.parametrize("encoding", ["br", "gzip, gzip", "zstd"])
-async def test_an_encoding_that_was_not_asked_for_is_refused(http: Http, provider: Provider, encoding: str) -> None:
+async def test_an_encoding_that_was_not_asked_for_is_refused(
+    http: Http, provider: ScriptedProvider, encoding: str
+) -> None:
     provider.answers(answer(200, b"\x00\x01", Content_Encoding=encoding))
     with pytest.raises(UpstreamUnavailable, match="not asked for"):
         await http.get_json(f"{provider.url}/")
@@ -197,30 +207,30 @@ async def test_an_encoding_that_was_not_asked_for_is_refused(http: Http, provide
         answer(200, gzip.compress(b"{}" * 500)[:-12], Content_Encoding="gzip"),
     ],
 )
-async def test_half_an_answer_or_garbage_is_no_answer(http: Http, provider: Provider, broken: bytes) -> None:
-    async def break_off(writer: asyncio.StreamWriter) -> None:
-        writer.write(broken)
-        await writer.drain()
-        writer.close()
+async def test_half_an_answer_or_garbage_is_no_answer(http: Http, provider: ScriptedProvider, broken: bytes) -> None:
+    async def break_off(request: Request) -> None:
+        request.writer.write(broken)
+        await request.writer.drain()
+        request.writer.close()
 
     provider.answers(break_off)
     with pytest.raises(UpstreamUnavailable, match=r"^127\.0\.0\.1 "):
         await http.get_json(f"{provider.url}/")
 
 
-async def test_a_provider_that_never_answers_is_given_up(provider: Provider) -> None:
+async def test_a_provider_that_never_answers_is_given_up(provider: ScriptedProvider) -> None:
     provider.answers(_hang)
     async with open_http(LOOPBACK, read_seconds=0.1) as http:
         with pytest.raises(UpstreamUnavailable, match="did not answer in time"):
             await http.get_json(f"{provider.url}/")
 
 
-async def test_a_provider_that_drips_is_given_up_after_the_total_time(provider: Provider) -> None:
-    async def drip(writer: asyncio.StreamWriter) -> None:
-        writer.write(b"HTTP/1.1 200 X\r\ncontent-length: 100000\r\n\r\n")
+async def test_a_provider_that_drips_is_given_up_after_the_total_time(provider: ScriptedProvider) -> None:
+    async def drip(request: Request) -> None:
+        request.writer.write(b"HTTP/1.1 200 X\r\ncontent-length: 100000\r\n\r\n")
         while True:
-            writer.write(b"x")
-            await writer.drain()
+            request.writer.write(b"x")
+            await request.writer.drain()
             await asyncio.sleep(0.02)
 
     provider.answers(drip)
@@ -229,7 +239,7 @@ async def test_a_provider_that_drips_is_given_up_after_the_total_time(provider: 
             await http.get_json(f"{provider.url}/")
 
 
-async def test_a_name_server_that_never_answers_is_given_up(provider: Provider) -> None:
+async def test_a_name_server_that_never_answers_is_given_up(provider: ScriptedProvider) -> None:
     async def never(host: str, port: int) -> list[ipaddress.IPv4Address]:
         await asyncio.sleep(60)
         return []
@@ -246,7 +256,7 @@ async def test_a_name_that_does_not_exist_is_unavailable_and_named() -> None:
 
 
 async def test_a_closed_port_is_unavailable(http: Http) -> None:
-    async with serving() as provider:
+    with serving(ScriptedProvider()) as provider:
         url = f"{provider.url}/"
     with pytest.raises(UpstreamUnavailable, match="takes no connection"):
         await http.get_json(url)
@@ -255,9 +265,9 @@ async def test_a_closed_port_is_unavailable(http: Http) -> None:
 # exactly once
 
 
-async def test_a_post_is_not_repeated_when_the_connection_breaks(http: Http, provider: Provider) -> None:
-    async def reset(writer: asyncio.StreamWriter) -> None:
-        writer.transport.abort()
+async def test_a_post_is_not_repeated_when_the_connection_breaks(http: Http, provider: ScriptedProvider) -> None:
+    async def reset(request: Request) -> None:
+        request.writer.transport.abort()
 
     provider.answers(reset)
     with pytest.raises(UpstreamUnavailable):
@@ -266,27 +276,29 @@ async def test_a_post_is_not_repeated_when_the_connection_breaks(http: Http, pro
 
 
 async def test_a_post_on_a_kept_connection_that_the_provider_closes_is_not_repeated(
-    http: Http, provider: Provider
+    http: Http, provider: ScriptedProvider
 ) -> None:
-    async def close(writer: asyncio.StreamWriter) -> None:
-        writer.close()
+    async def close(request: Request) -> None:
+        request.writer.close()
 
     provider.answers(answer(200), close, answer(200))
     await send(http, "POST", f"{provider.url}/token", "form", [("n", "1")], {})
     with pytest.raises(UpstreamUnavailable):
         await send(http, "POST", f"{provider.url}/token", "form", [("n", "2")], {})
-    assert [request.form for request in provider.requests] == [[("n", "1")], [("n", "2")]]
+    assert [request.pairs for request in provider.requests] == [[("n", "1")], [("n", "2")]]
     assert provider.connections == 1
 
 
-async def test_connections_are_kept_and_shared(http: Http, provider: Provider) -> None:
+async def test_connections_are_kept_and_shared(http: Http, provider: ScriptedProvider) -> None:
     provider.answers(answer(200))
     for _ in range(5):
         await http.request("POST", f"{provider.url}/token", headers={}, content=b"")
     assert provider.connections == 1
 
 
-async def test_nothing_of_a_request_is_logged(http: Http, provider: Provider, caplog: pytest.LogCaptureFixture) -> None:
+async def test_nothing_of_a_request_is_logged(
+    http: Http, provider: ScriptedProvider, caplog: pytest.LogCaptureFixture
+) -> None:
     provider.answers(json_answer(200, {"access_token": "planted-answer"}))
     with caplog.at_level(logging.INFO):
         url, headers = f"{provider.url}/token?k=planted-query", {"Authorization": "planted-header"}
@@ -295,7 +307,7 @@ async def test_nothing_of_a_request_is_logged(http: Http, provider: Provider, ca
     assert "planted" not in repr(got)
 
 
-async def _hang(writer: asyncio.StreamWriter) -> None:
+async def _hang(request: Request) -> None:
     await asyncio.sleep(60)
 
 

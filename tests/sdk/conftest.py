@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import inspect
-import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -14,9 +13,10 @@ from descope.descope_client_async import DescopeClientAsync
 
 from tests.infra.databases import settings_for
 from tests.infra.installation import BACK, Backend, Browser, Provider, new_project, practice_provider
-from tests.infra.issuer import Issuer, issuer
+from tests.infra.issuer import Issuer
+from tests.infra.people import trust
+from tests.infra.scripted import serving
 from tests.infra.serving import ServerProcess, environment_of
-from tests.web.users import trust
 
 RETRY_DELAYS = ("descope.http_client._RETRY_DELAYS_SECONDS", "descope.http_client_async._RETRY_DELAYS_SECONDS")
 
@@ -57,7 +57,7 @@ def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         made = new_project(settings)
         server = ServerProcess(environment_of(settings), log=settings.data_dir / "log")
         provider = stack.enter_context(practice_provider(f"{server.url}/v1/outbound/oauth/callback"))
-        identity = stack.enter_context(issuer())
+        identity = stack.enter_context(serving(Issuer()))
         stack.enter_context(server)
         backend = Backend(server.url, made.project_id, made.management_key)
         stack.callback(backend.http.close)
@@ -112,21 +112,13 @@ def apps(sdk: Waiting) -> Waiting:
 
 
 @pytest.fixture
-def user() -> str:
-    """A user whom no other test has connected."""
-    return f"user-{uuid.uuid4().hex[:12]}"
-
-
-@pytest.fixture
 def own_app(backend: Backend, served: Served) -> Iterator[Callable[..., str]]:
     """Create an app at the practice provider, of the test's own, that differs from the usual one in these fields."""
     made: list[str] = []
 
     def create(**fields: Any) -> str:
-        app_id = f"app-{uuid.uuid4().hex[:12]}"
-        backend.create_app({**served.provider.registration, "id": app_id, "name": app_id, **fields})
-        made.append(app_id)
-        return app_id
+        made.append(backend.new_app(served.provider.registration, **fields))
+        return made[-1]
 
     yield create
     for app_id in made:

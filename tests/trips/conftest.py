@@ -2,19 +2,17 @@
 
 import asyncio
 import threading
-import uuid
 from collections.abc import Callable, Iterator
-from typing import Any
+from functools import partial
 
 import pytest
-from sqlalchemy import func, select
 
 from evergrant.broker.projects.projects import set_redirect_origins
-from evergrant.broker.runtime.broker import open_broker, open_database
-from evergrant.db import Grant
+from evergrant.broker.runtime.broker import open_broker
 from tests.infra.databases import settings_for
 from tests.infra.installation import Installation, installation
-from tests.infra.scripted import ScriptedProvider, scripted_provider
+from tests.infra.rows import rows
+from tests.infra.scripted import TOKENS, ScriptedProvider, serving
 
 CreateApp = Callable[..., str]
 
@@ -27,21 +25,9 @@ def here(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.fixture
-def user() -> str:
-    """A user whom no other test has connected."""
-    return f"user-{uuid.uuid4().hex[:12]}"
-
-
-@pytest.fixture
 def create_app(here: Installation) -> CreateApp:
     """Create an app at the practice provider that differs from the usual one in these fields; returns its id."""
-
-    def create(**fields: Any) -> str:
-        app_id = f"app-{uuid.uuid4().hex[:12]}"
-        here.backend.create_app({**here.provider.registration, "id": app_id, "name": app_id, **fields})
-        return app_id
-
-    return create
+    return partial(here.backend.new_app, here.provider.registration)
 
 
 def allow_origins(here: Installation, *origins: str) -> None:
@@ -59,19 +45,11 @@ def allow_origins(here: Installation, *origins: str) -> None:
 
 def stored_grants(here: Installation, user: str) -> int:
     """Count a user's rows: no call tells of a grant that nobody may use."""
-
-    async def count() -> int:
-        database = open_database(here.settings)
-        async with database.read() as session:
-            found = await session.scalar(select(func.count()).select_from(Grant).where(Grant.user_id == user))
-        await database.engine.dispose()
-        return found or 0
-
-    return asyncio.run(count())
+    return sum(row["user_id"] == user for row in rows(here.settings, "grants"))
 
 
 @pytest.fixture
 def scripted() -> Iterator[ScriptedProvider]:
     """A provider that the test scripts."""
-    with scripted_provider() as provider:
+    with serving(ScriptedProvider({"/token": TOKENS})) as provider:
         yield provider

@@ -92,7 +92,9 @@ def test_the_persons_id_at_the_provider_comes_from_the_id_token(here: Installati
 
 
 def test_without_an_id_token_it_comes_from_userinfo(here: Installation, scripted: ScriptedProvider, user: str) -> None:
-    scripted.userinfo = {"id": 42}
+    scripted.routes["/userinfo"] = lambda request: (
+        {"id": 42} if request.headers.get("authorization") == "Bearer at-1" else (401, {})
+    )
     app_id = scripted_app(here, scripted, user, userinfoUrl=f"{scripted.url}/userinfo")
     browser = here.browser()
     url = browser.agree(here.backend.connect_url(user, appId=app_id))
@@ -239,8 +241,8 @@ def test_pkce_can_be_switched_off_for_a_provider_that_refuses_it(
     url = browser.agree(here.backend.connect_url(user, appId=app_id))
     assert not [name for name in query_of(url) if name.startswith("code_challenge")]
     assert came_back(browser.open(str(callback(here, url, code="c"))))["outboundStatus"] == "connected"
-    [form] = scripted.token_requests
-    assert "code_verifier" not in dict(form)
+    [form] = scripted.forms_at("/token")
+    assert "code_verifier" not in form
 
 
 def test_everything_extra_reaches_the_provider(here: Installation, scripted: ScriptedProvider, user: str) -> None:
@@ -268,9 +270,9 @@ def test_everything_extra_reaches_the_provider(here: Installation, scripted: Scr
     assert asked["audience"] == ["api.example.com"]
     assert asked["resource"] == options["resources"]
     browser.open(str(callback(here, url, code="c")))
-    [form] = scripted.token_requests
-    assert [value for name, value in form if name == "resource"] == options["resources"]
-    assert dict(form)["region"] == "eu"
+    [request] = scripted.requests_to("/token")
+    assert [value for name, value in request.pairs if name == "resource"] == options["resources"]
+    assert request.form["region"] == "eu"
 
 
 def test_the_apps_prompt_holds_where_the_trip_has_none(here: Installation, create_app: CreateApp, user: str) -> None:

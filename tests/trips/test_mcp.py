@@ -257,10 +257,10 @@ def test_the_code_and_every_refresh_are_sent_with_the_resource(
     callback = load(here, f"resource-{user}")["callbackUrl"]
     assert came_back(browser.open(f"{callback}?code=c&state={state}"))["outboundStatus"] == "connected"
     here.backend.token(user, appId=f"resource-{user}", scopes=["files"], options={"forceRefresh": True})
-    redeemed, refreshed = scripted.token_requests
-    for form, grant_type in ((redeemed, "authorization_code"), (refreshed, "refresh_token")):
-        assert dict(form)["grant_type"] == grant_type
-        assert [value for name, value in form if name == "resource"] == asked_for
+    redeemed, refreshed = scripted.requests_to("/token")
+    for request, grant_type in ((redeemed, "authorization_code"), (refreshed, "refresh_token")):
+        assert request.form["grant_type"] == grant_type
+        assert [value for name, value in request.pairs if name == "resource"] == asked_for
 
 
 @pytest.mark.parametrize("resource", ["mcp.example.com", "https://mcp.example.com/#top", "https://[::1"])

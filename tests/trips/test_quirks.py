@@ -15,8 +15,8 @@ from playwright.sync_api import expect
 from tests.infra.chromium import Person, chromium
 from tests.infra.databases import settings_for
 from tests.infra.installation import BACK, Installation, came_back, installation
-from tests.infra.rows import dump, execute
-from tests.infra.strange import StrangeProvider, strange_provider
+from tests.infra.rows import dump, expire
+from tests.infra.scripted import ScriptedProvider, form_post_page, serving
 
 pytestmark = pytest.mark.xdist_group("trips quirks")
 
@@ -93,7 +93,7 @@ class Here:
     """An installation with these entries, and the provider that they describe."""
 
     installation: Installation
-    provider: StrangeProvider
+    provider: ScriptedProvider
 
     def create(self, template: str, **fields: Any) -> str:
         app_id = f"app-{uuid.uuid4().hex[:12]}"
@@ -132,7 +132,7 @@ class Here:
 def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Here]:
     entries = tmp_path_factory.mktemp("entries")
     with contextlib.ExitStack() as stack:
-        provider = stack.enter_context(strange_provider())
+        provider = stack.enter_context(serving(ScriptedProvider()))
         for name, text in ENTRIES.items():
             own = text.format(url=provider.url)
             given = {line.partition(" = ")[0] for line in own.splitlines()}
@@ -148,23 +148,9 @@ def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 @pytest.fixture
 def here(running: Here) -> Here:
     """The same for every test, with nothing left of the one before."""
-    running.provider.answers.clear()
-    running.provider.calls.clear()
+    running.provider.routes.clear()
+    running.provider.requests.clear()
     return running
-
-
-@pytest.fixture
-def user() -> str:
-    return f"user-{uuid.uuid4().hex[:12]}"
-
-
-def expire(here: Here, user: str) -> None:
-    """Let a user's access tokens end."""
-    past = "2020-01-01 00:00:00.000000" if here.installation.settings.uses_sqlite else "2020-01-01T00:00:00Z"
-    execute(
-        here.installation.settings,
-        f"UPDATE grants SET expires_at = '{past}', fresh_until = '{past}' WHERE user_id = '{user}'",
-    )
 
 
 def tokens(access: str, refresh: str = "", **more: Any) -> dict[str, Any]:
@@ -176,25 +162,25 @@ def tokens(access: str, refresh: str = "", **more: Any) -> dict[str, Any]:
 
 def test_whoever_connects_is_asked_for_their_shop(here: Here, user: str) -> None:
     app_id = here.create("shop")
-    here.provider.answers = {
+    here.provider.routes = {
         "/shop/acme/token": [tokens("at-1", "rt-1", instance="i-1"), tokens("at-2", "rt-2", instance="i-2")],
         "/sites": [[{"id": "site-1"}]],
     }
     back = here.connect(app_id, user, {"auth_code": "code-9", "companyId": "42"}, answers={"shop": "acme"})
     assert back["outboundStatus"] == "connected"
-    redeemed = here.provider.calls_to("/shop/acme/token")[0].json
+    redeemed = here.provider.requests_to("/shop/acme/token")[0].json
     assert (redeemed["client_key"], redeemed["code"]) == ("client-1", "code-9")
     assert len(redeemed["again"]) > 20  # the state, which is stored as a digest only
-    assert here.provider.calls_to("/sites")[0].headers["authorization"] == "Bearer at-1"
+    assert here.provider.requests_to("/sites")[0].headers["authorization"] == "Bearer at-1"
     token = here.token(app_id, user)
     known = {"shop": "acme", "tier": "basic", "company": "42", "instance": "i-1", "site": "site-1"}
     assert (token["accessToken"], token["details"], token["scopes"]) == ("at-1", known, ["a", "b"])
     (listed,) = here.installation.backend.http.get("/v1/mgmt/outbound/tokens", params={"userId": user}).json()["tokens"]
     assert listed["details"] == known
-    expire(here, user)
+    expire(here.installation.settings, user)
     token = here.token(app_id, user)
     assert (token["accessToken"], token["details"]) == ("at-2", {**known, "instance": "i-2"})
-    refreshed = here.provider.calls_to("/shop/acme/token")[1].json
+    refreshed = here.provider.requests_to("/shop/acme/token")[1].json
     assert (refreshed["grant_type"], refreshed["refresh_token"], refreshed["scope"]) == ("refresh_token", "rt-1", "a,b")
 
 
@@ -262,26 +248,26 @@ def test_an_apps_own_value_counts_for_everybody_and_cannot_be_given_otherwise(he
 @pytest.mark.parametrize("company", ["", "not-a-number"])
 def test_a_company_that_the_callback_should_tell_is_required(here: Here, user: str, company: str) -> None:
     app_id = here.create("shop", variables={"shop": "ours"})
-    here.provider.answers = {"/shop/ours/token": tokens("at-1")}
+    here.provider.routes = {"/shop/ours/token": tokens("at-1")}
     back = here.connect(app_id, user, {"auth_code": "code-9", "companyId": company})
     assert (back["outboundStatus"], back["err"]) == ("failed", "invalid_response")
     assert "company" in back["errDescription"]
-    assert here.provider.calls == []  # the code was not even redeemed
+    assert here.provider.requests == []  # the code was not even redeemed
 
 
 def test_deleting_revokes_in_the_providers_own_way(here: Here, user: str) -> None:
     app_id = here.create("shop", variables={"shop": "ours"})
-    here.provider.answers = {"/shop/ours/token": tokens("at-1", "rt-1"), "/revoke/42": {}}
+    here.provider.routes = {"/shop/ours/token": tokens("at-1", "rt-1"), "/revoke/42": {}}
     here.connect(app_id, user, {"auth_code": "code-9", "companyId": "42"})
     answer = here.installation.backend.post("token/revoke", {"id": here.token(app_id, user)["id"]})
     assert answer.json() == {"outcome": "revoked"}
-    revoked = here.provider.calls_to("/revoke/42")
+    revoked = here.provider.requests_to("/revoke/42")
     assert [(call.method, call.headers["authorization"]) for call in revoked] == [("DELETE", "Bearer at-1")]
 
 
 def test_tokens_from_elsewhere_bring_their_details(here: Here, user: str) -> None:
     app_id = here.create("shop")
-    here.provider.answers = {"/shop/acme/token": tokens("at-2", "rt-2")}
+    here.provider.routes = {"/shop/acme/token": tokens("at-2", "rt-2")}
     upload = {"appId": app_id, "userId": user, "refreshToken": "rt-1"}
     backend = here.installation.backend
     for details, field in (({"shop": "acme"}, "details.company"), ({"company": "42"}, "details.shop")):
@@ -290,7 +276,7 @@ def test_tokens_from_elsewhere_bring_their_details(here: Here, user: str) -> Non
     known = {"shop": "acme", "company": "42"}
     answer = backend.post("app/user/oauthtoken/upload", {**upload, "details": known, "verifyRefresh": True})
     assert answer.status_code == 200, answer.text
-    assert here.provider.calls_to("/shop/acme/token")[0].json["refresh_token"] == "rt-1"
+    assert here.provider.requests_to("/shop/acme/token")[0].json["refresh_token"] == "rt-1"
     token = here.token(app_id, user)
     assert (token["accessToken"], token["details"]) == ("at-2", {**known, "tier": "basic"})
 
@@ -339,14 +325,14 @@ def test_an_update_changes_variables_and_one_that_leaves_them_out_keeps_them(her
 
 
 def test_a_test_of_an_app_says_what_depends_on_each_connection(here: Here) -> None:
-    here.provider.answers = {"/contoso/token": (400, {"error": "invalid_grant"}), "/contoso/authorize": {}}
+    here.provider.routes = {"/contoso/token": (400, {"error": "invalid_grant"}), "/contoso/authorize": {}}
     tenant, shop = here.create("tenant", variables={"tenant": "contoso"}), here.create("shop")
     checks = {c["name"]: c for c in here.installation.backend.post("app/test", {"id": tenant}).json()["checks"]}
     assert {check["good"] for check in checks.values()} == {True}
     assert "accepts" in checks["client"]["text"]
     checks = {c["name"]: c for c in here.installation.backend.post("app/test", {"id": shop}).json()["checks"]}
     assert checks["token endpoint"]["text"].startswith("Each connection has its own (shop)")
-    assert here.provider.calls_to("/shop/{shop}/token") == []
+    assert here.provider.requests_to("/shop/{shop}/token") == []
 
 
 # lifetimes, trades, form_post
@@ -354,7 +340,7 @@ def test_a_test_of_an_app_says_what_depends_on_each_connection(here: Here) -> No
 
 def test_an_access_token_is_traded_for_the_next_one(here: Here, user: str) -> None:
     app_id = here.create("trader")
-    here.provider.answers = {
+    here.provider.routes = {
         "/trader/token": {"access_token": "short", "expires_in": 3600},
         "/swap": [{"access_token": "long", "expires_in": 5184000}, {"access_token": "longer", "expires_in": 5184000}],
     }
@@ -362,33 +348,33 @@ def test_an_access_token_is_traded_for_the_next_one(here: Here, user: str) -> No
     token = here.token(app_id, user)
     assert (token["accessToken"], token["hasRefreshToken"]) == ("long", True)
     assert "details" not in token
-    expire(here, user)
+    expire(here.installation.settings, user)
     assert here.token(app_id, user)["accessToken"] == "longer"
-    assert [call.query for call in here.provider.calls_to("/swap")] == [
+    assert [call.query for call in here.provider.requests_to("/swap")] == [
         {"old": "short", "secret": "secret-1"},
         {"old": "long", "secret": "secret-1"},
     ]
-    here.provider.answers["/swap"] = (400, {"error": "invalid_token"})
-    expire(here, user)
+    here.provider.routes["/swap"] = (400, {"error": "invalid_token"})
+    expire(here.installation.settings, user)
     dead = here.installation.backend.post("app/user/token/latest", {"appId": app_id, "userId": user})
     assert dead.json()["details"]["reason"] == "reauthorization_required"
 
 
 def test_introspection_tells_the_end_after_a_connect_and_after_a_refresh(here: Here, user: str) -> None:
     app_id = here.create("teller")
-    here.provider.answers = {
+    here.provider.routes = {
         "/teller/token": {"access_token": "at", "refresh_token": "rt"},
         "/introspect": [{"active": True, "exp": END}, {"active": True, "exp": END + 3600}, {}],
     }
     here.connect(app_id, user)
     assert abs(int(here.token(app_id, user)["accessTokenExpiry"]) - END) <= 2
-    expire(here, user)
+    expire(here.installation.settings, user)
     assert abs(int(here.token(app_id, user)["accessTokenExpiry"]) - (END + 3600)) <= 2
 
 
 def test_a_provider_that_refreshes_only_at_the_end_is_not_asked_earlier(here: Here, user: str) -> None:
     app_id = here.create("late")
-    here.provider.answers = {"/late/token": {"access_token": "at", "refresh_token": "rt", "expires_in": 600}}
+    here.provider.routes = {"/late/token": {"access_token": "at", "refresh_token": "rt", "expires_in": 600}}
     here.connect(app_id, user)
     fetch = {"appId": app_id, "userId": user}
     backend = here.installation.backend
@@ -396,10 +382,10 @@ def test_a_provider_that_refreshes_only_at_the_end_is_not_asked_earlier(here: He
     assert forced.status_code == 503
     assert 500 < int(forced.headers["retry-after"]) <= 571
     assert here.token(app_id, user)["accessToken"] == "at"
-    assert len(here.provider.calls_to("/late/token")) == 1
-    expire(here, user)
+    assert len(here.provider.requests_to("/late/token")) == 1
+    expire(here.installation.settings, user)
     here.token(app_id, user)
-    assert len(here.provider.calls_to("/late/token")) == 2
+    assert len(here.provider.requests_to("/late/token")) == 2
 
 
 @pytest.mark.parametrize("running", ["sqlite"], indirect=True)
@@ -407,7 +393,7 @@ def test_a_browser_comes_back_by_a_foreign_post(here: Here, user: str) -> None:
     # `localhost` is another site than 127.0.0.1, so our cookie is not sent with the provider's POST.
     posting = here.provider.url.replace("127.0.0.1", "localhost") + "/posting"
     app_id = here.create("poster", overrides={"authorizationUrl": posting})
-    here.provider.answers = {"/poster/token": {"access_token": "at", "expires_in": 600}}
+    here.provider.routes = {"/poster/token": {"access_token": "at", "expires_in": 600}, "/posting": form_post_page}
     with chromium() as browser, Person(browser) as somebody:
         page = somebody.tab()
         page.goto(here.installation.backend.connect_url(user, appId=app_id, options={}))

@@ -6,15 +6,12 @@ from typing import Any
 import pytest
 
 from tests.infra.installation import APP_ID, BACK, Installation
+from tests.infra.people import someone
 from tests.infra.rows import dump
 
 pytestmark = pytest.mark.xdist_group("web api_keys")  # one worker makes the module's installation, not each
 
 KEY = "app/user/apikey/upload"
-
-
-def someone() -> str:
-    return f"user-{uuid.uuid4().hex}"
 
 
 def new(here: Installation, **fields: Any) -> dict[str, Any]:

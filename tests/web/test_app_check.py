@@ -7,14 +7,15 @@ from typing import Any
 import pytest
 
 from tests.infra.installation import APP_ID, Installation
-from tests.infra.registrar import Registrar, registrar
+from tests.infra.registrar import Registrar
+from tests.infra.scripted import serving
 from tests.web.conftest import MakeBackend
 
 
 @pytest.fixture
 def server() -> Iterator[Registrar]:
     """A server that knows one client: client-0 with secret-0."""
-    with registrar() as running:
+    with serving(Registrar()) as running:
         running.registered.append({})
         yield running
 
@@ -65,7 +66,7 @@ def test_a_server_that_complains_of_something_else_has_not_refused_the_client(
 
 
 def test_a_server_that_is_away_is_told_for_each_endpoint(here: Installation) -> None:
-    with registrar() as gone:
+    with serving(Registrar()) as gone:
         definition = {"name": f"Gone {uuid.uuid4().hex[:8]}", "clientId": "client-0", "discoveryUrl": gone.url}
         app_id = here.backend.create_app(definition)["id"]
     checks = look(here, app_id)
@@ -97,13 +98,13 @@ def test_an_app_that_registers_by_itself_is_told_where_and_is_not_registered(
     checks = checks_of(here, server, clientId="", clientSecret="", useDcr=True)
     assert f"{server.url}/register" in checks["registration"]["text"]
     assert len(server.registered) == 1
-    assert server.token_requests == []
+    assert server.forms_at("/token") == []
 
 
 def test_the_refresh_token_that_it_shows_is_nobodys(here: Installation, server: Registrar) -> None:
     checks_of(here, server)
     checks_of(here, server)
-    shown = [request["refresh_token"] for request in server.token_requests]
+    shown = [request["refresh_token"] for request in server.forms_at("/token")]
     assert len(set(shown)) == 2
     assert all(token.startswith("evergrant-test-") for token in shown)
 

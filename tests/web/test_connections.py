@@ -10,14 +10,11 @@ from evergrant.broker.runtime.principal import Permission
 from evergrant.practice.faults import instead
 from tests.conftest import Clock
 from tests.infra.installation import APP_ID, Installation, new_project
+from tests.infra.people import someone
 from tests.infra.rows import dump
 from tests.web.conftest import MakeBackend
 
 pytestmark = pytest.mark.xdist_group("web connections")  # one worker makes the module's installation, not each
-
-
-def someone() -> str:
-    return f"user-{uuid.uuid4().hex}"
 
 
 def upload(here: Installation, user: str, **fields: Any) -> None:

@@ -10,8 +10,9 @@ import pytest
 from evergrant.broker.projects.projects import set_redirect_origins
 from evergrant.broker.runtime.broker import open_broker
 from tests.infra.installation import APP_ID, BACK, Installation, new_project
-from tests.infra.issuer import Issuer, issuer
-from tests.web.users import trust
+from tests.infra.issuer import Issuer
+from tests.infra.people import trust
+from tests.infra.scripted import serving
 
 pytestmark = pytest.mark.xdist_group("web cors")  # one worker makes the module's installation, not each
 
@@ -24,7 +25,7 @@ SDK_HEADERS = "authorization,content-type,x-descope-project-id,x-descope-sdk-nam
 
 @pytest.fixture(scope="module")
 def idp(here: Installation) -> Iterator[Issuer]:
-    with issuer() as running:
+    with serving(Issuer()) as running:
         trust(here.backend, running)
         yield running
 

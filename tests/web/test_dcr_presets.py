@@ -6,7 +6,8 @@ import pytest
 
 from evergrant.catalog.template import DcrPreset
 from tests.infra.installation import Installation
-from tests.infra.registrar import Registrar, registrar
+from tests.infra.registrar import Registrar
+from tests.infra.scripted import serving
 
 CREATE = "app/create/bydcrpreset"
 
@@ -21,7 +22,7 @@ def local_preset(name: str, server: Registrar) -> DcrPreset:
 def test_a_preset_makes_an_app_that_registers_at_the_first_connect(
     here: Installation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with registrar() as server:
+    with serving(Registrar()) as server:
         preset = local_preset("Local server", server)
         monkeypatch.setattr("evergrant.web.api.templates.dcr_presets", lambda: {"local": preset})
         answer = here.backend.post(CREATE, {"dcrPresetId": "local", "tenantId": "acme"})
@@ -37,7 +38,7 @@ def test_a_preset_makes_an_app_that_registers_at_the_first_connect(
 def test_a_preset_for_everybody_and_one_for_a_tenant_can_both_be_made(
     here: Installation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with registrar() as server:
+    with serving(Registrar()) as server:
         preset = local_preset("Another server", server)
         monkeypatch.setattr("evergrant.web.api.templates.dcr_presets", lambda: {"local": preset})
         assert here.backend.post(CREATE, {"dcrPresetId": "local", "tenantId": "globex"}).status_code == 200

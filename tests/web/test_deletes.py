@@ -17,15 +17,12 @@ from evergrant.practice.faults import slow
 from evergrant.refresher import refresh_until
 from tests.conftest import Clock
 from tests.infra.installation import APP_ID, SCOPES, Installation
+from tests.infra.people import someone
 from tests.infra.rows import dump, execute
-from tests.infra.scripted import ScriptedProvider, scripted_provider
+from tests.infra.scripted import ScriptedProvider, serving
 from tests.web.conftest import MakeBackend
 
 pytestmark = pytest.mark.xdist_group("web deletes")  # one worker makes the module's installation, not each
-
-
-def someone() -> str:
-    return f"user-{uuid.uuid4().hex}"
 
 
 def delete(here: Installation, path: str) -> httpx2.Response:
@@ -61,7 +58,7 @@ def retry_revocations(here: Installation) -> None:
 
 @pytest.fixture
 def scripted(here: Installation) -> Iterator[ScriptedProvider]:
-    with scripted_provider() as provider:
+    with serving(ScriptedProvider({"/revoke": {}})) as provider:
         yield provider
 
 
@@ -103,7 +100,7 @@ def test_the_refresh_token_is_what_is_revoked_else_the_access_token(
     delete(here, f"token?id={uploaded(here, app, user)}")
     delete(here, f"token?id={uploaded(here, app, other, refreshToken=None)}")
     client = {"client_id": "evergrant", "client_secret": "secret"}
-    assert scripted.revocations == [
+    assert scripted.forms_at("/revoke") == [
         {"token": f"rt-{user}", "token_type_hint": "refresh_token", **client},
         {"token": f"at-{other}", "token_type_hint": "access_token", **client},
     ]
@@ -152,7 +149,7 @@ def test_deleting_an_app_revokes_everything_that_was_connected_through_it(
         uploaded(here, app, user)
     assert here.backend.post("app/delete", {"id": app}).json() == {}
     assert here.backend.get(f"app/{app}").status_code == 404
-    assert sorted(form["token"] for form in scripted.revocations) == sorted(f"rt-{user}" for user in users)
+    assert sorted(form["token"] for form in scripted.forms_at("/revoke")) == sorted(f"rt-{user}" for user in users)
     assert sorted(actions(here, app)) == ["app.deleted", *["token.deleted"] * 3, *["token.revoked"] * 3]
     assert here.backend.post("app/delete", {"id": app}).json()["errorCode"] == "E111503"
 
@@ -165,9 +162,9 @@ def test_revoking_says_what_came_of_it(here: Installation, scripted: ScriptedPro
 
     app = revocable(here, scripted)
     assert revoke(app) == "revoked"
-    scripted.revocation_status = 503
+    scripted.routes["/revoke"] = (503, {})
     assert revoke(app) == "pending"
-    scripted.revocation_status, scripted.revocation_error = 400, "unsupported_token_type"
+    scripted.routes["/revoke"] = (400, {"error": "unsupported_token_type"})
     assert revoke(app) == "unsupported"
     assert revoke(revocable(here, scripted, revocationUrl="")) == "unsupported"
     assert here.backend.get(f"tokens?appId={app}").json()["tokens"] == []
@@ -177,22 +174,22 @@ def test_a_provider_that_is_away_is_asked_again_until_it_answers(
     here: Installation, scripted: ScriptedProvider, clock: Clock
 ) -> None:
     app, user = revocable(here, scripted), someone()
-    scripted.revocation_status = 503
+    scripted.routes["/revoke"] = (503, {})
     here.backend.post("token/revoke", {"id": uploaded(here, app, user)})
-    assert len(scripted.revocations) == 1
+    assert len(scripted.forms_at("/revoke")) == 1
     retry_revocations(here)  # nothing is due yet
-    assert len(scripted.revocations) == 1
+    assert len(scripted.forms_at("/revoke")) == 1
     clock.advance(61)
     retry_revocations(here)
-    assert len(scripted.revocations) == 2
+    assert len(scripted.forms_at("/revoke")) == 2
     assert actions(here, user) == ["token.deleted"]
-    scripted.revocation_status = 200
+    scripted.routes["/revoke"] = {}
     clock.advance(61)  # the second pause is longer
     retry_revocations(here)
-    assert len(scripted.revocations) == 2
+    assert len(scripted.forms_at("/revoke")) == 2
     clock.advance(100)
     retry_revocations(here)
-    assert [form["token"] for form in scripted.revocations] == [f"rt-{user}"] * 3
+    assert [form["token"] for form in scripted.forms_at("/revoke")] == [f"rt-{user}"] * 3
     assert actions(here, user) == ["token.deleted", "token.revoked"]
     assert not [row for row in dump(here.settings)["revocations"] if row["user_id"] == user]
 
@@ -201,9 +198,9 @@ def test_the_background_refresher_is_who_asks_again(
     here: Installation, scripted: ScriptedProvider, clock: Clock
 ) -> None:
     app, user = revocable(here, scripted), someone()
-    scripted.revocation_status = 503
+    scripted.routes["/revoke"] = (503, {})
     here.backend.post("token/revoke", {"id": uploaded(here, app, user)})
-    scripted.revocation_status = 200
+    scripted.routes["/revoke"] = {}
     clock.advance(61)
 
     async def run() -> None:
@@ -211,7 +208,7 @@ def test_the_background_refresher_is_who_asks_again(
         async with open_broker(here.settings) as broker:
             refresher = asyncio.create_task(refresh_until(broker, stop))
             async with asyncio.timeout(20):
-                while len(scripted.revocations) < 2:
+                while len(scripted.forms_at("/revoke")) < 2:
                     await asyncio.sleep(0.02)
             stop.set()
             await refresher
@@ -224,12 +221,12 @@ def test_a_provider_that_stays_away_is_given_up_and_that_is_recorded(
     here: Installation, scripted: ScriptedProvider, clock: Clock
 ) -> None:
     app, user = revocable(here, scripted), someone()
-    scripted.revocation_status = 503
+    scripted.routes["/revoke"] = (503, {})
     here.backend.post("token/revoke", {"id": uploaded(here, app, user)})
     for _ in range(MAX_ATTEMPTS + 3):
         clock.advance(16 * 3600)
         retry_revocations(here)
-    assert len(scripted.revocations) == MAX_ATTEMPTS
+    assert len(scripted.forms_at("/revoke")) == MAX_ATTEMPTS
     assert actions(here, user) == ["token.deleted", "token.revocation_failed"]
     assert not [row for row in dump(here.settings)["revocations"] if row["user_id"] == user]
 
@@ -239,14 +236,14 @@ def test_what_waits_to_be_revoked_survives_the_app_and_is_sealed(
 ) -> None:
     app, user = revocable(here, scripted), someone()
     uploaded(here, app, user)
-    scripted.revocation_status = 503
+    scripted.routes["/revoke"] = (503, {})
     here.backend.post("app/delete", {"id": app})
     assert f"rt-{user}" not in str(dump(here.settings)["revocations"])
-    scripted.revocation_status = 200
+    scripted.routes["/revoke"] = {}
     clock.advance(120)
     retry_revocations(here)
-    assert scripted.revocations[-1]["token"] == f"rt-{user}"
-    assert scripted.revocations[-1]["client_secret"] == "secret"
+    assert scripted.forms_at("/revoke")[-1]["token"] == f"rt-{user}"
+    assert scripted.forms_at("/revoke")[-1]["client_secret"] == "secret"
 
 
 def test_more_than_are_tried_at_once_are_left_to_the_background(
@@ -256,12 +253,12 @@ def test_more_than_are_tried_at_once_are_left_to_the_background(
     items = [{"appId": app, "userId": f"u{n}", "accessToken": f"at-{n}"} for n in range(230)]
     assert here.backend.post("app/user/oauthtoken/batch/upload", {"tokens": items}).json() == {"failures": []}
     assert delete(here, f"user/tokens?appId={app}").json() == {}
-    tried = len(scripted.revocations)
+    tried = len(scripted.forms_at("/revoke"))
     assert 0 < tried < 230
     for _ in range(3):
         clock.advance(100)
         retry_revocations(here)
-    assert {form["token"] for form in scripted.revocations} == {f"at-{n}" for n in range(230)}
+    assert {form["token"] for form in scripted.forms_at("/revoke")} == {f"at-{n}" for n in range(230)}
 
 
 def test_a_refresh_under_way_is_waited_for_and_what_it_brings_is_revoked(here: Installation) -> None:

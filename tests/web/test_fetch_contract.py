@@ -12,7 +12,8 @@ import pytest
 
 from tests.conftest import Clock
 from tests.infra.installation import APP_ID, Backend, Browser, Installation, came_back
-from tests.infra.scripted import scripted_provider
+from tests.infra.people import kill, someone
+from tests.infra.scripted import ScriptedProvider, serving
 
 pytestmark = pytest.mark.xdist_group("web fetch_contract")  # one worker makes the module's installation, not each
 
@@ -58,10 +59,6 @@ DOCUMENTED_ANSWER = """
 """
 
 
-def someone() -> str:
-    return f"user-{uuid.uuid4().hex}"
-
-
 def curl(backend: Backend, command: str) -> str:
     """Run a documented command against this installation, and return what it prints."""
     command = command.replace("https://api.descope.com", backend.url)
@@ -74,9 +71,9 @@ def curl(backend: Backend, command: str) -> str:
 
 
 def test_the_documented_request_is_answered_as_documented(here: Installation) -> None:
-    with scripted_provider() as provider:
+    with serving(ScriptedProvider()) as provider:
         tokens = {"access_token": "ya29.first", "token_type": "Bearer", "expires_in": 3599, "scope": DOCUMENTED_SCOPE}
-        provider.tokens = {**tokens, "refresh_token": "1//first"}
+        provider.routes["/token"] = {**tokens, "refresh_token": "1//first"}
         here.backend.create_app(provider.registration("google-contacts", defaultScopes=[DOCUMENTED_SCOPE]))
         leaving = here.browser()
         url = leaving.agree(here.backend.connect_url("xxxxx", appId="google-contacts"))
@@ -84,7 +81,7 @@ def test_the_documented_request_is_answered_as_documented(here: Installation) ->
         answer = leaving.open(f"{here.url}/v1/outbound/oauth/callback?code=4/0Adeu5B&state={state}")
         assert came_back(answer)["outboundStatus"] == "connected"
 
-        provider.tokens = {**tokens, "access_token": "ya29.second"}  # Google keeps the refresh token
+        provider.routes["/token"] = {**tokens, "access_token": "ya29.second"}  # Google keeps the refresh token
         printed = json.loads(curl(here.backend, DOCUMENTED_REQUEST))
 
     documented: dict[str, Any] = json.loads(DOCUMENTED_ANSWER)
@@ -114,13 +111,6 @@ def connect(here: Installation, user: str, *scopes: str, **fields: Any) -> dict[
     options = {"redirectUrl": "https://app.example.com/done", "scopes": list(scopes)}
     here.connected(user, options=options | fields.pop("options", {}), **fields)
     return here.backend.token(user, scopes=list(scopes))
-
-
-def kill(here: Installation, user: str, token: dict[str, Any]) -> None:
-    """Have the provider revoke a grant, and evergrant notice it."""
-    here.provider.state.access_tokens[token["accessToken"]].family.revoked_because = "the user said so"
-    answer = here.backend.fetch(user, scopes=token["scopes"], options={"forceRefresh": True})
-    assert answer.status_code == 404, answer.text
 
 
 def test_the_grant_with_exactly_these_scopes_answers_whatever_their_order(here: Installation) -> None:
@@ -160,7 +150,7 @@ def test_an_unknown_app_is_told_apart_from_an_unknown_user(here: Installation) -
 
 def test_a_dead_grant_is_told_with_what_the_provider_said(here: Installation) -> None:
     user = someone()
-    kill(here, user, connect(here, user, "contacts"))
+    kill(here, user, scopes=connect(here, user, "contacts")["scopes"])
     answer = here.backend.fetch(user, scopes=["contacts"])
     assert (answer.status_code, answer.json()["errorCode"]) == (404, "E111504")
     assert answer.json()["details"]["reason"] == "reauthorization_required"
@@ -171,7 +161,7 @@ def test_a_living_grant_that_covers_the_scopes_answers_for_a_dead_one_that_is_ex
     user = someone()
     dead = connect(here, user, "contacts")
     alive = connect(here, user, "contacts", "email")
-    kill(here, user, dead)
+    kill(here, user, scopes=dead["scopes"])
     assert here.backend.token(user, scopes=["contacts"])["id"] == alive["id"]
 
 
@@ -190,14 +180,14 @@ def test_latest_is_the_most_recently_consented_grant_that_still_works(here: Inst
     clock.advance(60)
     for token in reversed(tokens):
         assert latest() == token["id"]
-        kill(here, user, token)
+        kill(here, user, scopes=token["scopes"])
     assert latest() == "E111504"
 
 
 def test_connecting_again_takes_the_place_of_the_dead_grant(here: Installation) -> None:
     user = someone()
     dead = connect(here, user, "contacts")
-    kill(here, user, dead)
+    kill(here, user, scopes=dead["scopes"])
     assert connect(here, user, "contacts")["id"] != dead["id"]
 
 

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from tests.infra.databases import settings_for
 from tests.infra.installation import Backend, Installation, installation, new_project
-from tests.infra.issuer import AUDIENCE, Issuer, issuer
+from tests.infra.issuer import AUDIENCE, Issuer
 from tests.infra.rows import Dump, dump
+from tests.infra.scripted import serving
 
 USERS, TENANTS = ("alice", "bob"), ("acme", "globex")
 APP = "shared-name"
@@ -68,8 +69,8 @@ def walls(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     with (
         settings_for(request, tmp_path_factory) as chosen,
         installation(chosen) as here,
-        issuer() as first,
-        issuer() as second,
+        serving(Issuer()) as first,
+        serving(Issuer()) as second,
     ):
         made = new_project(chosen)
         other = Backend(here.url, made.project_id, made.management_key)

@@ -7,10 +7,11 @@ import pytest
 
 from evergrant.broker.access import policies as broker_policies
 from tests.infra.installation import APP_ID, BACK, SCOPES, Backend, Installation, new_project
-from tests.infra.issuer import Issuer, issuer
+from tests.infra.issuer import Issuer
+from tests.infra.people import connect, fetch, refused, trust
 from tests.infra.rows import dump
+from tests.infra.scripted import serving
 from tests.web.conftest import MakeBackend
-from tests.web.users import connect, fetch, refused, trust
 
 pytestmark = pytest.mark.xdist_group("web policies")  # one worker makes the module's installation, not each
 
@@ -18,7 +19,7 @@ pytestmark = pytest.mark.xdist_group("web policies")  # one worker makes the mod
 @pytest.fixture(scope="module")
 def idp(here: Installation) -> Iterator[Issuer]:
     """The identity provider that the project trusts; alice is connected."""
-    with issuer() as running:
+    with serving(Issuer()) as running:
         trust(here.backend, running)
         here.connected("alice")
         yield running

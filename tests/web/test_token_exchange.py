@@ -9,9 +9,10 @@ import pytest
 from authlib.integrations.httpx_client import AsyncOAuth2Client
 
 from tests.infra.installation import APP_ID, SCOPES, Backend, Installation, new_project
-from tests.infra.issuer import Issuer, issuer
+from tests.infra.issuer import Issuer
+from tests.infra.people import trust
 from tests.infra.rows import execute
-from tests.web.users import trust
+from tests.infra.scripted import serving
 
 pytestmark = pytest.mark.xdist_group("web token exchange")  # one worker makes the module's installation, not each
 
@@ -24,7 +25,7 @@ PATH = "/oauth2/v1/token"
 @pytest.fixture(scope="module")
 def idp(here: Installation) -> Iterator[Issuer]:
     """The identity provider that the project trusts; alice and the tenant acme are connected."""
-    with issuer() as running:
+    with serving(Issuer()) as running:
         trust(here.backend, running)
         here.connected("alice")
         here.connected("alice", tenantId="acme")
@@ -156,7 +157,7 @@ def test_policies_hold_here_too(here: Installation, idp: Issuer) -> None:
 def test_the_project_is_said_where_several_trust_the_issuer(here: Installation, idp: Issuer) -> None:
     made = new_project(here.settings)
     other = Backend(here.url, made.project_id, made.management_key)
-    with issuer() as shared:
+    with serving(Issuer()) as shared:
         trust(here.backend, shared)
         trust(other, shared)
         assert oauth_error(exchange(here, shared.access("alice")), "invalid_request")
@@ -176,7 +177,7 @@ def test_a_form_is_needed(here: Installation, idp: Issuer) -> None:
 
 
 def test_a_provider_that_is_away_is_worth_another_try(here: Installation) -> None:
-    with issuer() as away:
+    with serving(Issuer()) as away:
         trust(here.backend, away)
     answer = exchange(here, away.access("alice"))
     assert oauth_error(answer, "temporarily_unavailable", 503)

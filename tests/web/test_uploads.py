@@ -12,6 +12,7 @@ from evergrant.practice.state import Tokens
 from evergrant.practice.world import PERSONS
 from tests.conftest import Clock
 from tests.infra.installation import APP_ID, CLIENT_ID, SCOPES, Installation
+from tests.infra.people import someone
 from tests.infra.rows import dump
 from tests.web.conftest import MakeBackend
 
@@ -22,10 +23,6 @@ USER = "app/user/oauthtoken/upload"
 TENANT = "app/tenant/oauthtoken/upload"
 BATCH = "app/user/oauthtoken/batch/upload"
 TENANT_BATCH = "app/tenant/oauthtoken/batch/upload"
-
-
-def someone() -> str:
-    return f"user-{uuid.uuid4().hex}"
 
 
 def from_elsewhere(here: Installation) -> Tokens:

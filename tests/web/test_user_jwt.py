@@ -13,9 +13,10 @@ from joserfc import jwt
 from joserfc.jwk import ECKey
 
 from tests.infra.installation import APP_ID, BACK, SCOPES, Backend, Installation, new_project
-from tests.infra.issuer import AUDIENCE, Issuer, issuer
+from tests.infra.issuer import AUDIENCE, Issuer
+from tests.infra.people import call, connect, fetch, refused, trust
 from tests.infra.rows import dump
-from tests.web.users import call, connect, fetch, refused, trust
+from tests.infra.scripted import serving
 
 pytestmark = pytest.mark.xdist_group("web user jwt")  # one worker makes the module's installation, not each
 
@@ -23,7 +24,7 @@ pytestmark = pytest.mark.xdist_group("web user jwt")  # one worker makes the mod
 @pytest.fixture(scope="module")
 def idp(here: Installation) -> Iterator[Issuer]:
     """The identity provider that the project trusts; alice and the tenant acme are connected."""
-    with issuer() as running:
+    with serving(Issuer()) as running:
         trust(here.backend, running)
         here.connected("alice")
         here.connected("alice", tenantId="acme")
@@ -75,7 +76,7 @@ def test_a_project_is_not_needed_where_one_only_trusts_the_issuer(here: Installa
 
 
 def test_a_project_is_needed_where_several_trust_the_issuer(here: Installation, other: Backend) -> None:
-    with issuer() as shared:
+    with serving(Issuer()) as shared:
         trust(here.backend, shared)
         trust(other, shared)
         body = {"appId": APP_ID, "userId": "alice", "scopes": SCOPES}
@@ -264,7 +265,7 @@ def test_a_token_that_must_not_be_believed_is_refused(here: Installation, idp: I
 
 
 def test_another_projects_issuer_opens_nothing_here(here: Installation, idp: Issuer, other: Backend) -> None:
-    with issuer() as theirs:
+    with serving(Issuer()) as theirs:
         trust(other, theirs)
         assert refused(fetch(here, theirs.access("alice")), 401, "E011005")
         body = {"appId": APP_ID, "userId": "alice", "scopes": SCOPES}
@@ -275,12 +276,12 @@ def test_another_projects_issuer_opens_nothing_here(here: Installation, idp: Iss
 
 def test_unknown_keys_do_not_make_evergrant_flood_the_issuer(here: Installation, idp: Issuer) -> None:
     assert fetch(here, idp.access("alice")).status_code == 200
-    before = idp.jwks_reads
+    before = len(idp.requests_to("/jwks"))
     stranger = ECKey.generate_key("P-256")
     for number in range(20):
         token = jwt.encode({"alg": "ES256", "kid": f"unknown-{number}"}, idp.claims(), stranger)
         assert refused(fetch(here, token), 401, "E011005")
-    assert idp.jwks_reads - before <= 1
+    assert len(idp.requests_to("/jwks")) - before <= 1
 
 
 def test_a_remembered_token_does_not_outlive_its_end(here: Installation, idp: Issuer) -> None:
@@ -291,7 +292,7 @@ def test_a_remembered_token_does_not_outlive_its_end(here: Installation, idp: Is
 
 
 def test_an_issuer_that_is_away_is_not_the_users_fault(here: Installation) -> None:
-    with issuer() as away:
+    with serving(Issuer()) as away:
         trust(here.backend, away)
     answer = fetch(here, away.access("alice"))
     assert refused(answer, 503, "E111505")
@@ -299,7 +300,7 @@ def test_an_issuer_that_is_away_is_not_the_users_fault(here: Installation) -> No
 
 
 def test_an_issuer_is_trusted_no_longer_once_it_is_removed(here: Installation) -> None:
-    with issuer() as former:
+    with serving(Issuer()) as former:
         issuer_id = trust(here.backend, former)
         token = former.access("alice")
         assert fetch(here, token).status_code == 200

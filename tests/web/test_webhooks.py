@@ -19,26 +19,27 @@ from evergrant.errors import Unavailable
 from evergrant.practice.faults import instead
 from evergrant.web.api.webhooks import EventName
 from tests.infra.installation import APP_ID, SCOPES, Backend, Installation, new_project
-from tests.infra.receiver import Receiver, receiver
+from tests.infra.people import kill, someone
+from tests.infra.receiver import Receiver
 from tests.infra.rows import dump, execute
+from tests.infra.scripted import serving
 from tests.web.conftest import MakeBackend
 
 pytestmark = pytest.mark.xdist_group("web webhooks")  # one worker makes the module's installation, not each
 
-DEAD = {"error": "invalid_grant", "error_description": "revoked by the user"}
 REFUSED = {"error": "invalid_client", "error_description": "unknown client"}
 
 
 @pytest.fixture(scope="module")
 def hooks() -> Iterator[Receiver]:
-    with receiver() as running:
+    with serving(Receiver()) as running:
         yield running
 
 
 @pytest.fixture(autouse=True)
 def _nothing_is_left(here: Installation, hooks: Receiver) -> Iterator[None]:
     yield
-    hooks.answers.clear()
+    hooks.statuses.clear()
     hooks.received.clear()
     here.provider.state.next_token_answers.clear()
     for webhook in here.backend.get("webhooks").json()["webhooks"]:
@@ -95,16 +96,6 @@ def deliver(here: Installation) -> None:
             await task
 
     asyncio.run(run())
-
-
-def someone() -> str:
-    return f"user-{uuid.uuid4().hex}"
-
-
-def kill(here: Installation, user: str) -> None:
-    """Let the provider say that a user's consent is dead."""
-    here.provider.state.next_token_answers.append(instead(400, DEAD))
-    assert here.backend.fetch(user, options={"forceRefresh": True}).status_code == 404
 
 
 # --- what is told

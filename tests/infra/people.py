@@ -1,11 +1,27 @@
-"""What the tests about users share: an issuer that the installation's project trusts, and calls with a JWT."""
+"""People who connect: new ones, ones whose consent has ended, and ones who call with a token of their own."""
 
+import uuid
 from typing import Any
 
 import httpx2
 
+from evergrant.practice.faults import instead
 from tests.infra.installation import APP_ID, BACK, SCOPES, Backend, Installation
 from tests.infra.issuer import AUDIENCE, Issuer
+
+DEAD = {"error": "invalid_grant", "error_description": "revoked by the user"}
+
+
+def someone() -> str:
+    """Return a user whom no other test has connected."""
+    return f"user-{uuid.uuid4().hex[:12]}"
+
+
+def kill(here: Installation, user: str, **fields: Any) -> None:
+    """Let the provider say that a user's consent has ended; `fields` tell which, as in a fetch."""
+    here.provider.state.next_token_answers.append(instead(400, DEAD))
+    answer = here.backend.fetch(user, options={"forceRefresh": True}, **fields)
+    assert answer.status_code == 404, answer.text
 
 
 def trust(backend: Backend, trusted: Issuer, **fields: Any) -> str:
