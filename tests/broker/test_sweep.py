@@ -5,7 +5,6 @@ import contextlib
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 
 import pytest
 from sqlalchemy import insert, select, update
@@ -82,12 +81,6 @@ async def until(broker: Broker, users: set[str], *, version: int) -> dict[str, G
             if all(found[user].token_version >= version for user in users):
                 return found
             await asyncio.sleep(0.05)
-
-
-def change_app(here: Installation, **fields: Any) -> None:
-    app = here.backend.get(f"app/{APP_ID}").json()["app"]
-    answer = here.backend.post("app/update", {"app": {**app, **fields}})
-    assert answer.status_code == 200, answer.text
 
 
 async def fetched(broker: Broker, here: Installation, clock: Clock) -> Token:
@@ -259,7 +252,7 @@ async def test_what_cannot_be_opened_does_not_stay_first_in_its_queue(crowd: Cro
 
 
 async def test_on_demand_apps_are_left_to_the_fetch(here: Installation, clock: Clock) -> None:
-    change_app(here, refreshPolicy="on_demand")
+    here.backend.change_app(refreshPolicy="on_demand")
     clock.advance(3600 - 250)
     async with open_broker(here.settings) as broker, running_refresher(broker):
         async with asyncio.timeout(10):
@@ -272,14 +265,14 @@ async def test_on_demand_apps_are_left_to_the_fetch(here: Installation, clock: C
         assert here.backend.fetch("alice").status_code == 200  # the fetch refreshes
         assert refreshes(here) == 1
         assert (await grants(broker))["alice"].next_refresh_at is None
-        change_app(here, refreshPolicy="proactive")  # and back: those that expired meanwhile are taken up
+        here.backend.change_app(refreshPolicy="proactive")  # and back: those that expired meanwhile are taken up
         await until(broker, {"bob", "carol", "dora"}, version=2)
 
 
 async def test_refresh_tokens_that_die_of_disuse_are_kept_alive_whatever_the_policy(
     here: Installation, clock: Clock
 ) -> None:
-    change_app(here, refreshPolicy="on_demand", refreshTokenIdleSeconds=60 * 86_400)
+    here.backend.change_app(refreshPolicy="on_demand", refreshTokenIdleSeconds=60 * 86_400)
     here.connected("dora")
     async with open_broker(here.settings) as broker:
         due = (await grants(broker))["dora"].next_refresh_at
@@ -295,7 +288,7 @@ async def test_refresh_tokens_that_die_of_disuse_are_kept_alive_whatever_the_pol
 
 
 async def test_a_token_without_an_end_is_still_kept_alive(here: Installation, clock: Clock) -> None:
-    change_app(here, refreshTokenIdleSeconds=60 * 86_400)
+    here.backend.change_app(refreshTokenIdleSeconds=60 * 86_400)
     here.provider.state.next_token_answers.append(edited(expires_in=None))
     here.connected("dora")
     async with open_broker(here.settings) as broker:

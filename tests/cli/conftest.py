@@ -52,3 +52,9 @@ def evergrant(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
     yield run
     root.handlers[:] = handlers
     root.setLevel(level)
+
+
+@pytest.fixture
+def project(evergrant: Evergrant, settings: Settings) -> str:
+    """The id of the first project."""
+    return str(evergrant(settings, "init", "--json").json["projectId"])

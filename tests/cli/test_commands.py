@@ -23,11 +23,6 @@ def failed_in_one_line(done: Done) -> bool:
     return done.code == 1 and done.out == "" and re.fullmatch(r"evergrant: [^\n]+\n", done.err) is not None
 
 
-@pytest.fixture
-def project(evergrant: Evergrant, settings: Settings) -> str:
-    return str(evergrant(settings, "init", "--json").json["projectId"])
-
-
 def test_init_prints_what_an_sdk_needs(evergrant: Evergrant, settings: Settings) -> None:
     done = evergrant(settings, "init", "--json", "--name", "Shop", "--redirect-origin", "https://app.example.com/")
     assert done.code == 0

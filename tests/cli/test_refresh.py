@@ -36,11 +36,6 @@ def grants(here: Installation) -> dict[str, dict[str, Any]]:
     return {row["user_id"]: row for row in dump(here.settings)["grants"]}
 
 
-def change_app(here: Installation, **fields: Any) -> None:
-    app = here.backend.get(f"app/{APP_ID}").json()["app"]
-    assert here.backend.post("app/update", {"app": {**app, **fields}}).status_code == 200
-
-
 def in_an_hour_from_now(settings: Settings) -> str:
     return "datetime('now', '+1 hour')" if settings.uses_sqlite else "now() + interval '1 hour'"
 
@@ -92,7 +87,7 @@ def test_a_dry_run_of_everything_counts_what_is_not_due(evergrant: Evergrant, he
 
 
 def test_everything_is_refreshed_once_whether_due_or_not(evergrant: Evergrant, here: Installation) -> None:
-    change_app(here, refreshPolicy="on_demand")
+    here.backend.change_app(refreshPolicy="on_demand")
     assert evergrant(here.settings, "refresh", "run", "--json").json["refreshed"] == 0
     done = evergrant(here.settings, "refresh", "run", "--all", "--json")
     assert (done.code, done.json["refreshed"]) == (0, 3)
@@ -111,7 +106,7 @@ def test_who_is_being_refreshed_elsewhere_is_left_alone(evergrant: Evergrant, he
 def test_what_the_policy_does_not_want_is_put_off_without_a_call(
     evergrant: Evergrant, here: Installation, clock: Clock
 ) -> None:
-    change_app(here, refreshPolicy="on_demand")
+    here.backend.change_app(refreshPolicy="on_demand")
     clock.advance(3601)
     done = evergrant(here.settings, "refresh", "run", "--json")
     assert (done.code, done.json["refreshed"], done.json["putOff"]) == (0, 0, 3)

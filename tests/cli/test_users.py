@@ -1,7 +1,5 @@
 """The commands about users: which issuers are trusted, and which policies there are."""
 
-import pytest
-
 from evergrant.settings import Settings
 from evergrant.web.app import create_app
 from tests.cli.conftest import Evergrant
@@ -9,11 +7,6 @@ from tests.infra.installation import Backend
 from tests.infra.issuer import AUDIENCE, Issuer
 from tests.infra.scripted import serving
 from tests.infra.serving import LiveApp
-
-
-@pytest.fixture
-def project(evergrant: Evergrant, settings: Settings) -> str:
-    return str(evergrant(settings, "init", "--json").json["projectId"])
 
 
 def test_issuers_are_added_listed_and_removed(evergrant: Evergrant, settings: Settings, project: str) -> None:

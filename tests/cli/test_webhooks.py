@@ -21,11 +21,6 @@ def hooks() -> Iterator[Receiver]:
         yield running
 
 
-@pytest.fixture
-def project(evergrant: Evergrant, settings: Settings) -> str:
-    return str(evergrant(settings, "init", "--json").json["projectId"])
-
-
 def test_a_webhook_is_added_tried_listed_and_removed(
     evergrant: Evergrant, settings: Settings, project: str, hooks: Receiver
 ) -> None:

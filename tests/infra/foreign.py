@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from authlib.integrations.flask_oauth2 import AuthorizationServer
-from authlib.oauth2.rfc6749 import AuthorizationCodeMixin, ClientMixin, TokenMixin, grants
+from authlib.oauth2.rfc6749 import ClientMixin, TokenMixin, grants
 from authlib.oauth2.rfc7636 import CodeChallenge
 from authlib.oauth2.rfc9207 import IssuerParameter
-from authlib.oidc.core import UserInfo
+from authlib.oidc.core import AuthorizationCodeMixin, UserInfo
 from authlib.oidc.core.grants import OpenIDCode
 from flask import Flask
 from flask import Response as FlaskResponse
@@ -47,9 +47,6 @@ class Client(ClientMixin):  # type: ignore[misc]  # Authlib ships no types
 
     def get_client_id(self) -> str:
         return self.client_id
-
-    def get_default_redirect_uri(self) -> str:
-        return self.redirect_uri
 
     def get_allowed_scope(self, scope: str) -> str:
         return scope
@@ -93,12 +90,6 @@ class Code(AuthorizationCodeMixin):  # type: ignore[misc]  # Authlib ships no ty
 
     def get_auth_time(self) -> int:
         return self.issued_at
-
-    def get_acr(self) -> None:
-        return None
-
-    def get_amr(self) -> None:
-        return None
 
 
 @dataclass

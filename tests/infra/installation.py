@@ -110,6 +110,18 @@ class Backend:
         self.create_app({**registration, "id": app_id, "name": app_id, **fields})
         return app_id
 
+    def app(self, app_id: str = APP_ID) -> dict[str, Any]:
+        """Load an app that must be there."""
+        answer = self.get(f"app/{app_id}")
+        assert answer.status_code == 200, answer.text
+        app: dict[str, Any] = answer.json()["app"]
+        return app
+
+    def change_app(self, **fields: Any) -> None:
+        """Change these fields of the usual app."""
+        answer = self.post("app/update", {"app": {**self.app(), **fields}})
+        assert answer.status_code == 200, answer.text
+
     def connect_url(self, user_id: str = "alice", **fields: Any) -> str:
         """Start a connect trip and return its link."""
         fields.setdefault("options", {"redirectUrl": BACK})

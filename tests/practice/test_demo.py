@@ -1,13 +1,8 @@
 """`evergrant demo` as a whole: a process of its own, walked through in a real browser."""
 
 import asyncio
-import os
-import re
 import signal
 import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,57 +11,13 @@ from playwright.sync_api import Page, expect, sync_playwright
 
 from evergrant.errors import ConfigurationError
 from evergrant.practice.demo import run_demo
-
-DEMO = """
-import asyncio, sys
-from pathlib import Path
-from evergrant.practice.demo import run_demo
-folder = Path(sys.argv[1]) if len(sys.argv) > 1 else None
-asyncio.run(run_demo(host="127.0.0.1", port=0, practice_port=0, data_dir=folder))
-"""
-
-
-class Demo:
-    """A running demo; its temporary files are in `temporary`, what it printed in `output()`."""
-
-    def __init__(self, folder: Path, *arguments: str) -> None:
-        self.temporary = folder / "temporary"
-        self.temporary.mkdir()
-        self._log = folder / "demo.log"
-        # An operator's own settings are in the environment: the demo must not touch what they name.
-        environment = os.environ | {
-            "TMPDIR": str(self.temporary),
-            "EVERGRANT_DATABASE_URL": "postgresql://nobody:nothing@127.0.0.1:1/production",
-            "EVERGRANT_PUBLIC_URL": "https://evergrant.example.com",
-        }
-        with self._log.open("wb") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-c", DEMO, *arguments], env=environment, stdout=log, stderr=log, cwd=folder
-            )
-
-    def output(self) -> str:
-        return self._log.read_text(encoding="utf-8")
-
-    def url(self) -> str:
-        """Return the guide's address, as printed once everything answers."""
-        deadline = time.monotonic() + 30
-        while not (found := re.search(r"Start here +(http://127\.0\.0\.1:\d+/)", self.output())):
-            assert self.process.poll() is None, self.output()
-            assert time.monotonic() < deadline, self.output()
-            time.sleep(0.05)
-        return found[1]
-
-    def stop(self, number: signal.Signals = signal.SIGINT) -> int:
-        if self.process.poll() is None:
-            self.process.send_signal(number)
-        return self.process.wait(timeout=20)
+from tests.infra.demo import Demo
 
 
 @pytest.fixture
 def demo(tmp_path: Path) -> Iterator[Demo]:
-    running = Demo(tmp_path)
-    yield running
-    running.stop()
+    with Demo(tmp_path) as running:
+        yield running
 
 
 @pytest.fixture
@@ -132,11 +83,9 @@ def test_it_says_loudly_what_it_is(demo: Demo) -> None:
 
 def test_a_folder_of_ones_own_is_kept(tmp_path: Path) -> None:
     kept = tmp_path / "kept"
-    demo = Demo(tmp_path, str(kept))
-    try:
+    with Demo(tmp_path, "--data-dir", str(kept)) as demo:
         demo.url()
         assert f"its data stays in {kept}" in demo.output()
-    finally:
         demo.stop()
     assert list(kept.iterdir())
 

@@ -17,7 +17,8 @@ from starlette.routing import Route
 
 from tests.infra.chromium import Person, chromium
 from tests.infra.installation import APP_ID, SCOPES, Installation
-from tests.infra.issuer import AUDIENCE, Issuer
+from tests.infra.issuer import Issuer
+from tests.infra.people import trust
 from tests.infra.scripted import serving
 from tests.infra.serving import LiveApp
 from tests.trips.conftest import allow_origins
@@ -57,8 +58,7 @@ def sdk(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def idp(here: Installation) -> Iterator[Issuer]:
     """The application's identity provider, which the project trusts."""
     with serving(Issuer()) as running:
-        answer = here.backend.http.post("/v1/mgmt/trustedissuer", json={"issuer": running.url, "audience": AUDIENCE})
-        assert answer.status_code == 200, answer.text
+        trust(here.backend, running)
         yield running
 
 

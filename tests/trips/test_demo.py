@@ -1,11 +1,6 @@
 """`evergrant demo`, as a newcomer starts it: the whole guide, clicked through in a real browser, and Ctrl-C."""
 
-import os
-import re
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,45 +8,13 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from tests.infra.chromium import Person, chromium
-
-
-class Demo:
-    """A running `evergrant demo` on free ports, with a temporary folder that only it uses."""
-
-    def __init__(self, folder: Path) -> None:
-        self.temporary = folder / "temporary"
-        self.temporary.mkdir()
-        self._log = folder / "log"
-        with self._log.open("wb") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "evergrant", "demo", "--port", "0", "--practice-port", "0"],
-                env=os.environ | {"TMPDIR": str(self.temporary)},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd=folder,
-            )
-
-    def output(self) -> str:
-        return self._log.read_text(encoding="utf-8")
-
-    def address(self) -> str:
-        """Wait until it says where to start."""
-        deadline = time.monotonic() + 30
-        while not (found := re.search(r"Start here +(http://\S+)", self.output())):
-            assert self.process.poll() is None, self.output()
-            assert time.monotonic() < deadline, self.output()
-            time.sleep(0.05)
-        return found[1]
+from tests.infra.demo import Demo
 
 
 @pytest.fixture
 def demo(tmp_path: Path) -> Iterator[Demo]:
-    running = Demo(tmp_path)
-    yield running
-    if running.process.poll() is None:
-        running.process.kill()
-        running.process.wait()
+    with Demo(tmp_path) as running:
+        yield running
 
 
 @pytest.fixture
@@ -65,7 +28,7 @@ def press(page: Page, step: int, button: str) -> None:
 
 
 def test_the_guide_from_the_first_step_to_ctrl_c(demo: Demo, browser: Browser) -> None:
-    address = demo.address()
+    address = demo.url()
     with Person(browser, {"viewport": {"width": 1000, "height": 800}}) as newcomer:
         page = newcomer.tab()
         page.goto(address)
@@ -98,7 +61,6 @@ def test_the_guide_from_the_first_step_to_ctrl_c(demo: Demo, browser: Browser) -
 
     [data] = demo.temporary.glob("evergrant-demo-*")
     assert (data / "evergrant.db").exists()
-    demo.process.send_signal(signal.SIGINT)
-    assert demo.process.wait(timeout=20) == 0
+    assert demo.stop(signal.SIGINT) == 0
     assert not data.exists()
     assert "Traceback" not in demo.output()

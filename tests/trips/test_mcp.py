@@ -38,11 +38,6 @@ def all_apps(here: Installation) -> list[dict[str, Any]]:
     return apps
 
 
-def load(here: Installation, app_id: str) -> dict[str, Any]:
-    app: dict[str, Any] = here.backend.get(f"app/{app_id}").json()["app"]
-    return app
-
-
 def connect(browser: Browser, link: str) -> dict[str, str]:
     """Make the whole trip: the MCP server asks nothing and sends the browser straight back."""
     authorized = browser.open(browser.agree(link))
@@ -72,7 +67,7 @@ def call_tool(url: str, token: str) -> str:
 
 
 def test_the_url_of_an_mcp_server_is_all_that_an_app_needs(here: Installation, mcp: McpServer, app_id: str) -> None:
-    app = load(here, app_id)
+    app = here.backend.app(app_id)
     assert app["resource"] == mcp.url
     assert app["dcrUrl"] == mcp.url.replace("/mcp", "/register")
     assert app["tokenUrl"] == mcp.url.replace("/mcp", "/token")
@@ -97,7 +92,7 @@ def test_the_first_connect_registers_and_the_next_ones_use_that(
     here: Installation, mcp: McpServer, app_id: str, user: str
 ) -> None:
     here.backend.connect_url(user, appId=app_id)
-    app = load(here, app_id)
+    app = here.backend.app(app_id)
     (client,) = mcp.provider.clients.values()
     assert app["clientId"] == client.client_id
     assert app["hasClientSecret"] is True
@@ -117,14 +112,14 @@ def test_connects_that_come_together_end_up_with_one_registration(
     assert len(mcp.provider.clients) == 1
     browser = here.browser()
     ids = {parse_qs(urlsplit(browser.agree(link)).query)["client_id"][0] for link in links}
-    assert ids == {load(here, app_id)["clientId"]}
+    assert ids == {here.backend.app(app_id)["clientId"]}
 
 
 def test_what_a_load_returns_and_what_an_sdk_leaves_out_keep_the_registration(
     here: Installation, mcp: McpServer, app_id: str, user: str
 ) -> None:
     here.backend.connect_url(user, appId=app_id)
-    before = load(here, app_id)
+    before = here.backend.app(app_id)
     assert here.backend.post("app/update", {"app": before}).json()["app"] | {"updatedTime": ""} == before | {
         "updatedTime": ""
     }
@@ -138,21 +133,21 @@ def test_what_a_load_returns_and_what_an_sdk_leaves_out_keep_the_registration(
 def test_a_client_of_the_operators_own_is_never_registered(
     here: Installation, mcp: McpServer, app_id: str, user: str
 ) -> None:
-    app = load(here, app_id)
+    app = here.backend.app(app_id)
     assert here.backend.post("app/update", {"app": {**app, "clientId": "by-hand"}}).status_code == 200
     here.backend.connect_url(user, appId=app_id)
     assert mcp.provider.clients == {}
-    assert load(here, app_id)["clientId"] == "by-hand"
+    assert here.backend.app(app_id)["clientId"] == "by-hand"
 
 
 def test_a_registration_that_has_ended_is_made_again_at_the_next_connect(
     here: Installation, mcp: McpServer, app_id: str, user: str, clock: Clock
 ) -> None:
     connect(here.browser(), here.backend.connect_url(user, appId=app_id))
-    first = load(here, app_id)["clientId"]
+    first = here.backend.app(app_id)["clientId"]
     clock.advance(3700)
     link = here.backend.connect_url(user, appId=app_id)
-    assert load(here, app_id)["clientId"] != first
+    assert here.backend.app(app_id)["clientId"] != first
     assert connect(here.browser(), link)["outboundStatus"] == "connected"
     token = here.backend.token(user, appId=app_id, scopes=[SCOPE])
     assert call_tool(mcp.url, token["accessToken"]) == "HELLO"
@@ -162,18 +157,18 @@ def test_a_server_that_forgot_us_is_told_of_and_the_next_connect_registers_anew(
     here: Installation, mcp: McpServer, app_id: str, user: str
 ) -> None:
     connect(here.browser(), here.backend.connect_url(user, appId=app_id))
-    first = load(here, app_id)["clientId"]
+    first = here.backend.app(app_id)["clientId"]
     mcp.provider.clients.clear()
     for _ in range(2):
         refused = here.backend.fetch(user, appId=app_id, scopes=[SCOPE], options={"forceRefresh": True})
         assert refused.status_code in (502, 503), refused.text
-    told = load(here, app_id)
+    told = here.backend.app(app_id)
     assert told["clientId"] == first, "a refresh never registers: a new client could not use the old tokens"
     assert told["health"]["status"] == "unhealthy"
     assert "each user must connect again" in told["health"]["reason"]
 
     assert connect(here.browser(), here.backend.connect_url(user, appId=app_id))["outboundStatus"] == "connected"
-    mended = load(here, app_id)
+    mended = here.backend.app(app_id)
     assert mended["clientId"] in mcp.provider.clients
     assert mended["health"]["status"] == "ok"
     token = here.backend.token(user, appId=app_id, scopes=[SCOPE], options={"forceRefresh": True})
@@ -186,7 +181,7 @@ def test_a_browser_that_says_we_were_forgotten_is_not_believed(
     browser = here.browser()
     departure = browser.agree(here.backend.connect_url(user, appId=app_id))
     state = parse_qs(urlsplit(departure).query)["state"][0]
-    callback = load(here, app_id)["callbackUrl"]
+    callback = here.backend.app(app_id)["callbackUrl"]
     assert came_back(browser.open(f"{callback}?error=invalid_client&state={state}"))["err"] == "invalid_client"
     here.backend.connect_url(user, appId=app_id)
     assert len(mcp.provider.clients) == 1
@@ -197,21 +192,21 @@ def test_a_browser_that_says_so_rightly_is(here: Installation, mcp: McpServer, a
     departure = browser.agree(here.backend.connect_url(user, appId=app_id))
     mcp.provider.clients.clear()
     state = parse_qs(urlsplit(departure).query)["state"][0]
-    browser.open(f"{load(here, app_id)['callbackUrl']}?error=unauthorized_client&state={state}")
+    browser.open(f"{here.backend.app(app_id)['callbackUrl']}?error=unauthorized_client&state={state}")
     here.backend.connect_url(user, appId=app_id)
     assert len(mcp.provider.clients) == 1
 
 
 def test_a_new_callback_address_is_registered_anew(here: Installation, mcp: McpServer, app_id: str, user: str) -> None:
     here.backend.connect_url(user, appId=app_id)
-    app = load(here, app_id)
+    app = here.backend.app(app_id)
     here.backend.post("app/update", {"app": {**app, "callbackDomain": "connect.example.com"}})
     here.backend.connect_url(user, appId=app_id)
     newest = list(mcp.provider.clients.values())[-1]
     assert [str(uri) for uri in newest.redirect_uris or []] == [
         "https://connect.example.com/v1/outbound/oauth/callback"
     ]
-    assert load(here, app_id)["clientId"] == newest.client_id != app["clientId"]
+    assert here.backend.app(app_id)["clientId"] == newest.client_id != app["clientId"]
 
 
 def test_a_token_names_the_resource_that_the_trip_asked_for(
@@ -254,7 +249,7 @@ def test_the_code_and_every_refresh_are_sent_with_the_resource(
     options = {"redirectUrl": BACK, "resources": on_the_trip}
     departure = browser.agree(here.backend.connect_url(user, appId=f"resource-{user}", options=options))
     state = parse_qs(urlsplit(departure).query)["state"][0]
-    callback = load(here, f"resource-{user}")["callbackUrl"]
+    callback = here.backend.app(f"resource-{user}")["callbackUrl"]
     assert came_back(browser.open(f"{callback}?code=c&state={state}"))["outboundStatus"] == "connected"
     here.backend.token(user, appId=f"resource-{user}", scopes=["files"], options={"forceRefresh": True})
     redeemed, refreshed = scripted.requests_to("/token")

@@ -10,7 +10,10 @@ from evergrant import clock
 from evergrant.broker.access.management_keys import NewKey, create_key
 from evergrant.broker.runtime.broker import open_broker
 from tests.infra.databases import settings_for
-from tests.infra.installation import Backend, Installation, installation
+from tests.infra.installation import Backend, Installation, installation, new_project
+from tests.infra.issuer import Issuer
+from tests.infra.people import trust
+from tests.infra.scripted import serving
 
 MakeBackend = Callable[..., Backend]
 
@@ -20,6 +23,23 @@ def here(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     """A running installation that the module shares."""
     with settings_for(request, tmp_path_factory) as settings, installation(settings) as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def idp(here: Installation) -> Iterator[Issuer]:
+    """An identity provider that the project trusts."""
+    with serving(Issuer()) as running:
+        trust(here.backend, running)
+        yield running
+
+
+@pytest.fixture
+def other(here: Installation) -> Iterator[Backend]:
+    """The backend of another project of the same installation."""
+    made = new_project(here.settings)
+    backend = Backend(here.url, made.project_id, made.management_key)
+    yield backend
+    backend.http.close()
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """Who may call what: credentials, permissions, limits of a key, and the walls between projects."""
 
 import asyncio
-from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -12,7 +11,7 @@ from evergrant.broker.access.management_keys import set_key_disabled
 from evergrant.broker.runtime.broker import open_broker
 from evergrant.broker.runtime.principal import Permission
 from tests.conftest import Clock
-from tests.infra.installation import APP_ID, BACK, SCOPES, Backend, Installation, new_project
+from tests.infra.installation import APP_ID, BACK, SCOPES, Backend, Installation
 from tests.infra.rows import dump
 from tests.web.conftest import MakeBackend
 
@@ -64,15 +63,6 @@ CALLS: dict[str, tuple[str, str, dict[str, Any] | None, Permission | None]] = {
 def call(http: httpx2.Client, name: str, **headers: str) -> httpx2.Response:
     method, path, body, _ = CALLS[name]
     return http.request(method, f"/v1/mgmt/{path}", json=body, headers=headers)
-
-
-@pytest.fixture
-def other(here: Installation) -> Iterator[Backend]:
-    """The backend of another project of the same installation."""
-    made = new_project(here.settings)
-    backend = Backend(here.url, made.project_id, made.management_key)
-    yield backend
-    backend.http.close()
 
 
 def rejected(answer: httpx2.Response) -> bool:

@@ -64,13 +64,6 @@ def new(here: Installation, **fields: Any) -> dict[str, Any]:
     return here.backend.create_app({"name": f"App {uuid.uuid4().hex}", **fields})
 
 
-def load(here: Installation, app_id: str) -> dict[str, Any]:
-    answer = here.backend.get(f"app/{app_id}")
-    assert answer.status_code == 200, answer.text
-    app: dict[str, Any] = answer.json()["app"]
-    return app
-
-
 def update(here: Installation, app: dict[str, Any]) -> dict[str, Any]:
     answer = here.backend.post("app/update", {"app": app})
     assert answer.status_code == 200, answer.text
@@ -88,7 +81,7 @@ def test_everything_that_is_sent_is_kept_but_the_secret_stays_inside(here: Insta
     assert {name: created[name] for name in expected} == expected
     assert created["hasClientSecret"] is True
     assert created["callbackUrl"] == "https://connect.example.com/v1/outbound/oauth/callback"
-    assert load(here, created["id"]) == created
+    assert here.backend.app(created["id"]) == created
 
 
 @pytest.mark.parametrize("spelling", ["key", "name"])
@@ -100,13 +93,13 @@ def test_a_parameter_may_be_sent_in_either_spelling(here: Installation, spelling
 def test_an_app_without_an_id_is_given_one(here: Installation) -> None:
     first, second = new(here), new(here)
     assert first["id"] != second["id"]
-    assert load(here, first["id"]) == first
+    assert here.backend.app(first["id"]) == first
     assert first["callbackUrl"] == f"{here.url}/v1/outbound/oauth/callback"
 
 
 @pytest.mark.parametrize("fields", [EVERYTHING, {}], ids=["everything", "only a name"])
 def test_what_a_load_returns_can_be_sent_back_unchanged(here: Installation, fields: dict[str, Any]) -> None:
-    loaded = load(here, new(here, **fields)["id"])
+    loaded = here.backend.app(new(here, **fields)["id"])
     secret = sealed_secret(here, loaded["id"])
     updated = update(here, loaded)
     assert updated | {"updatedTime": ""} == loaded | {"updatedTime": ""}
@@ -114,7 +107,9 @@ def test_what_a_load_returns_can_be_sent_back_unchanged(here: Installation, fiel
 
 
 def test_what_a_load_of_a_discovered_app_returns_can_be_sent_back_unchanged(here: Installation) -> None:
-    loaded = load(here, new(here, **{**here.provider.registration, "id": "discovered", "name": "Discovered"})["id"])
+    loaded = here.backend.app(
+        new(here, **{**here.provider.registration, "id": "discovered", "name": "Discovered"})["id"]
+    )
     assert update(here, loaded) | {"updatedTime": ""} == loaded | {"updatedTime": ""}
 
 

@@ -11,8 +11,6 @@ from evergrant.broker.projects.projects import set_redirect_origins
 from evergrant.broker.runtime.broker import open_broker
 from tests.infra.installation import APP_ID, BACK, Installation, new_project
 from tests.infra.issuer import Issuer
-from tests.infra.people import trust
-from tests.infra.scripted import serving
 
 pytestmark = pytest.mark.xdist_group("web cors")  # one worker makes the module's installation, not each
 
@@ -21,13 +19,6 @@ ELSEWHERE = "https://evil.example.com"
 CONNECTS = ["/v1/mgmt/outbound/app/connect", "/v1/outbound/oauth/connect"]
 LISTS = ["/v1/mgmt/outbound/apps-with-user-token", "/v1/mgmt/outbound/tokens"]
 SDK_HEADERS = "authorization,content-type,x-descope-project-id,x-descope-sdk-name,x-descope-sdk-session-id"
-
-
-@pytest.fixture(scope="module")
-def idp(here: Installation) -> Iterator[Issuer]:
-    with serving(Issuer()) as running:
-        trust(here.backend, running)
-        yield running
 
 
 @pytest.fixture(scope="module")

@@ -8,21 +8,18 @@ import pytest
 from evergrant.broker.access import policies as broker_policies
 from tests.infra.installation import APP_ID, BACK, SCOPES, Backend, Installation, new_project
 from tests.infra.issuer import Issuer
-from tests.infra.people import connect, fetch, refused, trust
+from tests.infra.people import connect, fetch, refused
 from tests.infra.rows import dump
-from tests.infra.scripted import serving
 from tests.web.conftest import MakeBackend
 
 pytestmark = pytest.mark.xdist_group("web policies")  # one worker makes the module's installation, not each
 
 
 @pytest.fixture(scope="module")
-def idp(here: Installation) -> Iterator[Issuer]:
+def idp(here: Installation, idp: Issuer) -> Issuer:
     """The identity provider that the project trusts; alice is connected."""
-    with serving(Issuer()) as running:
-        trust(here.backend, running)
-        here.connected("alice")
-        yield running
+    here.connected("alice")
+    return idp
 
 
 @pytest.fixture(autouse=True)

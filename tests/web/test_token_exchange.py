@@ -1,7 +1,6 @@
 """Token exchange (RFC 8693), by clients that know the standard and nothing of evergrant."""
 
 import asyncio
-from collections.abc import Iterator
 from typing import Any
 
 import httpx2
@@ -23,14 +22,12 @@ PATH = "/oauth2/v1/token"
 
 
 @pytest.fixture(scope="module")
-def idp(here: Installation) -> Iterator[Issuer]:
+def idp(here: Installation, idp: Issuer) -> Issuer:
     """The identity provider that the project trusts; alice and the tenant acme are connected."""
-    with serving(Issuer()) as running:
-        trust(here.backend, running)
-        here.connected("alice")
-        here.connected("alice", tenantId="acme")
-        here.connected("alice", tenantId="acme", tenantLevel=True)
-        yield running
+    here.connected("alice")
+    here.connected("alice", tenantId="acme")
+    here.connected("alice", tenantId="acme", tenantLevel=True)
+    return idp
 
 
 def exchange(here: Installation, subject_token: str | None, **fields: Any) -> httpx2.Response:

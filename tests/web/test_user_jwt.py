@@ -4,7 +4,6 @@ import base64
 import hmac
 import json
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import httpx2
@@ -12,7 +11,7 @@ import pytest
 from joserfc import jwt
 from joserfc.jwk import ECKey
 
-from tests.infra.installation import APP_ID, BACK, SCOPES, Backend, Installation, new_project
+from tests.infra.installation import APP_ID, BACK, SCOPES, Backend, Installation
 from tests.infra.issuer import AUDIENCE, Issuer
 from tests.infra.people import call, connect, fetch, refused, trust
 from tests.infra.rows import dump
@@ -22,24 +21,13 @@ pytestmark = pytest.mark.xdist_group("web user jwt")  # one worker makes the mod
 
 
 @pytest.fixture(scope="module")
-def idp(here: Installation) -> Iterator[Issuer]:
+def idp(here: Installation, idp: Issuer) -> Issuer:
     """The identity provider that the project trusts; alice and the tenant acme are connected."""
-    with serving(Issuer()) as running:
-        trust(here.backend, running)
-        here.connected("alice")
-        here.connected("alice", tenantId="acme")
-        here.connected("alice", tenantId="acme", tenantLevel=True)
-        here.connected("bob")
-        yield running
-
-
-@pytest.fixture
-def other(here: Installation) -> Iterator[Backend]:
-    """The backend of another project of the same installation."""
-    made = new_project(here.settings)
-    backend = Backend(here.url, made.project_id, made.management_key)
-    yield backend
-    backend.http.close()
+    here.connected("alice")
+    here.connected("alice", tenantId="acme")
+    here.connected("alice", tenantId="acme", tenantLevel=True)
+    here.connected("bob")
+    return idp
 
 
 def tenant_fetch(here: Installation, token: str, tenant_id: str = "acme", path: str = "app/tenant/token") -> Any:
