@@ -1,9 +1,9 @@
 """A fresh, migrated database per test: migrated once, then copied."""
 
 import asyncio
-import threading
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,20 +28,9 @@ def migrate(url: str) -> None:
         finally:
             await engine.dispose()
 
-    failures: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            asyncio.run(upgrade())
-        except BaseException as error:  # noqa: BLE001  # raised again in the caller's thread
-            failures.append(error)
-
     # In a thread of its own: this thread's event loop belongs to the test.
-    thread = threading.Thread(target=run)
-    thread.start()
-    thread.join()
-    if failures:
-        raise failures[0]
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(asyncio.run, upgrade()).result()
 
 
 @contextmanager

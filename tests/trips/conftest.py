@@ -1,8 +1,8 @@
 """One installation on each database for all trips: each test has a user, and where it needs one an app, of its own."""
 
 import asyncio
-import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import pytest
@@ -38,9 +38,8 @@ def allow_origins(here: Installation, *origins: str) -> None:
             await set_redirect_origins(broker, here.backend.project_id, origins)
 
     # In a thread of its own: Playwright keeps an event loop running in this one.
-    thread = threading.Thread(target=lambda: asyncio.run(allow()))
-    thread.start()
-    thread.join()
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(asyncio.run, allow()).result()
 
 
 def stored_grants(here: Installation, user: str) -> int:
