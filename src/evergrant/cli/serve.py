@@ -44,7 +44,7 @@ def serve(host: str, port: int, workers: int, no_refresher: bool, migrate: bool)
     asyncio.run(prepare_database(settings, migrate=migrate))
     if no_refresher:
         os.environ[f"{PREFIX}REFRESHER"] = "false"  # for the worker processes, which read it from there
-    with _numbers_that_add_up(workers):
+    with _shared_metrics_folder(workers):
         _listen(
             "evergrant.web.app:create_app_from_environment",
             settings,
@@ -88,7 +88,7 @@ def _listen(app: Any, settings: Settings, **options: Any) -> None:
 
 
 @contextlib.contextmanager
-def _numbers_that_add_up(workers: int) -> Iterator[None]:
+def _shared_metrics_folder(workers: int) -> Iterator[None]:
     """Give several workers a folder in which their metrics add up, whichever of them a scrape reaches."""
     if workers == 1:
         yield

@@ -38,19 +38,19 @@ NO_COOKIE = "Your browser did not send evergrant's cookie. Allow cookies and sta
 
 @router.get("/connect/{ticket}")
 async def show(ticket: str, request: Request, broker: BrokerDep) -> Response:
-    """Show who asks for what. Looking uses nothing up, so a link preview cannot spoil the link."""
-    authorization = await _find(broker, ticket, request)
-    known = _browser(request, broker)
+    """Show the consent page. Looking uses nothing up, so a link preview cannot spoil the link."""
+    authorization = await _find_authorization(broker, ticket, request)
+    known = _browser_id(request, broker)
     browser = known or secrets.token_urlsafe(32)
     asked = variables.questions(broker, authorization.app, authorization.request.variables)
     if authorization.app.skip_consent_page and not variables.wrong_answers(asked, {}):
         if known:
-            return _bind(await _leave(broker, authorization, browser), broker, browser)
+            return _with_cookie(await _leave(broker, authorization, browser), broker, browser)
         if "again" in request.query_params:
             raise ConnectFailed("no_cookie", NO_COOKIE)
         # Robots that fetch links for a preview keep no cookies: only who brings one back uses the link up.
-        return _bind(_send(f"/connect/{ticket}?again=1"), broker, browser)
-    return _bind(_consent_page(authorization, asked), broker, browser)
+        return _with_cookie(_redirect(f"/connect/{ticket}?again=1"), broker, browser)
+    return _with_cookie(_consent_page(authorization, asked), broker, browser)
 
 
 @router.post("/connect/{ticket}")
@@ -58,10 +58,10 @@ async def decide(ticket: str, request: Request, broker: BrokerDep, decision: str
     """Go on to the provider, or cancel. This uses the link up."""
     if request.headers.get("sec-fetch-site", "same-origin") != "same-origin":
         raise ConnectFailed("cross_site", "This form can only be sent from evergrant's own page.")
-    browser = _browser(request, broker)
+    browser = _browser_id(request, broker)
     if not browser:
         raise ConnectFailed("no_cookie", NO_COOKIE)
-    authorization = await _find(broker, ticket, request)
+    authorization = await _find_authorization(broker, ticket, request)
     if decision == "connect":
         asked = variables.questions(broker, authorization.app, authorization.request.variables)
         form = await request.form()
@@ -69,27 +69,29 @@ async def decide(ticket: str, request: Request, broker: BrokerDep, decision: str
         if wrong := variables.wrong_answers(asked, answers):
             return _consent_page(authorization, asked, answers, wrong)
         return await _leave(broker, authorization, browser, answers)
-    return _send(await cancel_connect(broker, authorization, now=clock.utcnow()) or f"{RESULT_PATH}?err=access_denied")
+    return _redirect(
+        await cancel_connect(broker, authorization, now=clock.utcnow()) or f"{RESULT_PATH}?err=access_denied"
+    )
 
 
 @router.get(CALLBACK_PATH)
 async def callback(request: Request, broker: BrokerDep) -> Response:
-    """Take the provider's answer."""
+    """Complete the connect trip with the provider's answer."""
     params = dict(request.query_params)
     now = clock.utcnow()
-    authorization = await find_by_state(broker, params.get("state", ""), browser=_browser(request, broker), now=now)
-    _acts(authorization, request)
+    authorization = await find_by_state(broker, params.get("state", ""), browser=_browser_id(request, broker), now=now)
+    _set_actor(authorization, request)
     try:
-        return _send(await complete_connect(broker, authorization, params, now=now) or RESULT_PATH)
+        return _redirect(await complete_connect(broker, authorization, params, now=now) or RESULT_PATH)
     except ConnectFailed as error:
-        return _send(failure_url(authorization, error) or f"{RESULT_PATH}?err={error.error}")
+        return _redirect(failure_url(authorization, error) or f"{RESULT_PATH}?err={error.error}")
     except EvergrantError:
         # Ours to mend, and in the log; the application still gets its user back.
         own = ConnectFailed("server_error", "evergrant could not finish the connection.")
         location = failure_url(authorization, own)
         if not location:
             raise
-        return _send(location)
+        return _redirect(location)
 
 
 @router.post(CALLBACK_PATH)
@@ -97,27 +99,27 @@ async def form_post_callback(request: Request) -> Response:
     """Turn a form_post answer into the ordinary one: browsers send our cookie on that GET, not on a foreign POST."""
     form = await request.form(max_files=0, max_fields=20)
     answer = [(key, value) for key, value in form.items() if isinstance(value, str)]
-    return _send(f"{CALLBACK_PATH}?{urlencode(answer)}")
+    return _redirect(f"{CALLBACK_PATH}?{urlencode(answer)}")
 
 
 @router.get(RESULT_PATH)
 async def result(err: str = "") -> Response:
-    """Say how it ended, where the application gave no address to return to."""
+    """Show how connecting ended, where the application gave no address to return to."""
     if not err:
         return message_page("Connected", "You can close this window and go back to the application.", good=True)
     return message_page("Not connected", FAILURES.get(err, FAILED), good=False)
 
 
-async def _find(broker: Broker, ticket: str, request: Request) -> Authorization:
+async def _find_authorization(broker: Broker, ticket: str, request: Request) -> Authorization:
     try:
         authorization = await find_by_ticket(broker, ticket, now=clock.utcnow())
     except AppNotFound:
         raise ConnectFailed("invalid_ticket", "The application no longer offers this connection.") from None
-    _acts(authorization, request)
+    _set_actor(authorization, request)
     return authorization
 
 
-def _acts(authorization: Authorization, request: Request) -> None:
+def _set_actor(authorization: Authorization, request: Request) -> None:
     """Tell the audit log who is connecting: the user it was started for, as far as anybody knows."""
     user_id = authorization.request.user_id or authorization.request.granted_by
     actor.set(Actor(f"user:{user_id}" if user_id else "user", request.client.host if request.client else ""))
@@ -148,10 +150,10 @@ async def _leave(
     broker: Broker, authorization: Authorization, browser: str, answers: Mapping[str, str] | None = None
 ) -> Response:
     now = clock.utcnow()
-    return _send(await leave_for_provider(broker, authorization, browser=browser, answers=answers, now=now))
+    return _redirect(await leave_for_provider(broker, authorization, browser=browser, answers=answers, now=now))
 
 
-def _send(location: str) -> Response:
+def _redirect(location: str) -> Response:
     return RedirectResponse(location, 303, PAGE_HEADERS)
 
 
@@ -160,11 +162,11 @@ def _cookie_name(broker: Broker) -> str:
     return "evergrant-connect" if broker.settings.is_loopback_trial else "__Host-evergrant-connect"
 
 
-def _browser(request: Request, broker: Broker) -> str:
+def _browser_id(request: Request, broker: Broker) -> str:
     return request.cookies.get(_cookie_name(broker), "")
 
 
-def _bind(response: Response, broker: Broker, browser: str) -> Response:
+def _with_cookie(response: Response, broker: Broker, browser: str) -> Response:
     response.set_cookie(
         _cookie_name(broker),
         browser,

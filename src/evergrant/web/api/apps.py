@@ -33,7 +33,7 @@ async def create_app(body: CreateApp, broker: BrokerDep, principal: AppsWriter) 
 
 @router.post("/app/update", summary="Replace an outbound app's definition", responses=errors(400, 404, 409, 413))
 async def update_app(body: UpdateApp, broker: BrokerDep, principal: AppsWriter) -> AppAnswer:
-    """Replace everything but the client secret and fields of ours that are left out."""
+    """Replace everything of an app but the client secret and fields of ours that are left out."""
     principal.require_app(body.app.id)
     new = definition(body.app, body.app.id)
     try:

@@ -99,7 +99,7 @@ async def create_policy(body: CreatePolicy, broker: BrokerDep, principal: KeysKe
 
 @router.get("/policies", summary="List the policies", responses=errors())
 async def load_policies(broker: BrokerDep, principal: KeysKeeper) -> PoliciesAnswer:
-    """Return them, oldest first; those of the apps that the key is limited to."""
+    """Return the policies, oldest first; those of the apps that the key is limited to."""
     rows = await policies.list_policies(broker, principal.project_id)
     return PoliciesAnswer(
         policies=[_body(row) for row in rows if not principal.app_ids or row.app_id in principal.app_ids]
@@ -112,6 +112,6 @@ async def delete_policy(
     principal: KeysKeeper,
     id: Annotated[str, Query(min_length=1, max_length=64, examples=[_STORED["id"]])],
 ) -> Nothing:
-    """Delete it, within 5 seconds everywhere. Without any other for its app and action, these are open again."""
+    """Delete a policy, within 5 seconds everywhere. Without any other for its app and action, these are open again."""
     await policies.delete_policy(broker, principal.project_id, id, principal=principal)
     return Nothing()

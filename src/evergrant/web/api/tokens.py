@@ -243,7 +243,10 @@ async def fetch_latest_user_token(request: Request) -> Response:
     openapi_extra=_documented(FetchTenantToken, {**_TENANT, "scopes": _SCOPES}),
 )
 async def fetch_tenant_token(request: Request) -> Response:
-    """The same for a tenant's own grant. A user's grant never answers for a tenant, nor the other way round."""
+    """Return the tenant's own grant with these scopes, or the smallest one that covers them.
+
+    A user's grant never answers for a tenant, nor the other way round.
+    """
     with get_broker(request).metrics.time_fetch() as timer:
         principal = await _fetcher(request)
         body = await read_body(request, FetchTenantToken)

@@ -106,7 +106,7 @@ async def create_trusted_issuer(body: CreateIssuer, broker: BrokerDep, principal
 
 @router.get("/trustedissuer", summary="List the trusted issuers", responses=errors())
 async def load_trusted_issuers(broker: BrokerDep, principal: KeysKeeper) -> IssuersAnswer:
-    """Return them, oldest first."""
+    """Return the issuers that the project trusts, oldest first."""
     rows = await trusted_issuers.list_issuers(broker, principal.project_id)
     return IssuersAnswer(trusted_issuers=[_body(row) for row in rows])
 

@@ -207,7 +207,7 @@ async def upload_user_tokens(body: UploadUserTokens, broker: BrokerDep, principa
     "/tenant/oauthtoken/upload", summary="Upload a tenant's OAuth tokens", responses=errors(400, 404, 413, 502)
 )
 async def upload_tenant_tokens(body: UploadTenantTokens, broker: BrokerDep, principal: TokensWriter) -> Nothing:
-    """The same for a tenant's own."""
+    """Store a tenant's own tokens that were issued elsewhere to the same client; nobody need consent again."""
     await _upload(body, body.owner(), broker, principal)
     return Nothing()
 
@@ -240,7 +240,7 @@ def _batch_errors() -> dict[int | str, dict[str, Any]]:
 async def upload_user_tokens_batch(
     body: UploadUserTokensBatch, broker: BrokerDep, principal: TokensWriter
 ) -> BatchAnswer:
-    """Store all of them or, where any item fails, none. Items cannot have `verifyRefresh`."""
+    """Store many users' tokens: all of them or, where any item fails, none. Items cannot have `verifyRefresh`."""
     items = [BatchItem(item.upload(item.owner()), item.verify_refresh) for item in body.tokens]
     return _answer(await upload_batch(broker, principal, items, now=clock.utcnow()))
 
@@ -249,7 +249,7 @@ async def upload_user_tokens_batch(
 async def upload_tenant_tokens_batch(
     body: UploadTenantTokensBatch, broker: BrokerDep, principal: TokensWriter
 ) -> BatchAnswer:
-    """Store all of them or, where any item fails, none. Items cannot have `verifyRefresh`."""
+    """Store many tenants' tokens: all of them or, where any item fails, none. Items cannot have `verifyRefresh`."""
     items = [BatchItem(item.upload(item.owner()), item.verify_refresh) for item in body.tokens]
     return _answer(await upload_batch(broker, principal, items, now=clock.utcnow()))
 

@@ -138,7 +138,10 @@ async def list_deliveries(
 
 @router.post("/webhook/replay", summary="Deliver again", responses=errors(400, 404, 413))
 async def replay_deliveries(body: Replay, broker: BrokerDep, principal: WebhooksKeeper) -> ReplayAnswer:
-    """Deliver one again, or all of a webhook's that failed: the same ids and payloads, from the first attempt on."""
+    """Deliver one event again, or all of a webhook's that failed.
+
+    Ids and payloads are the same, and the attempts begin anew.
+    """
     project_id, now = project_of(principal), clock.utcnow()
     if bool(body.delivery_id) == bool(body.webhook_id):
         raise InvalidRequest.of(("deliveryId", "give deliveryId, or webhookId"))

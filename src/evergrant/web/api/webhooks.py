@@ -143,14 +143,17 @@ def _body(row: Webhook) -> WebhookBody:
 
 @router.post("/webhook/create", summary="Make a webhook", responses=errors(400, 413))
 async def create_webhook(body: CreateWebhook, broker: BrokerDep, principal: WebhooksKeeper) -> SecretAnswer:
-    """Be told what happens from now on. The answer has the secret that signs, this once."""
+    """Make a webhook, which is told what happens from now on. The answer has the secret that signs, this once."""
     made = await webhook_registry.create_webhook(broker, project_of(principal), body.definition(), now=clock.utcnow())
     return SecretAnswer(webhook=_body(made.webhook), secret=made.secret.get_secret_value())
 
 
 @router.post("/webhook/update", summary="Change, disable or enable a webhook", responses=errors(400, 404, 413))
 async def update_webhook(body: UpdateWebhook, broker: BrokerDep, principal: WebhooksKeeper) -> WebhookAnswer:
-    """Replace everything but the secret. Disabling lets what is waiting fail; enabling does not send it: replay it."""
+    """Replace everything of a webhook but its secret.
+
+    Disabling lets what is waiting fail; enabling does not send it: replay it.
+    """
     row = await webhook_registry.update_webhook(
         broker, project_of(principal), body.id, body.definition(), enabled=body.enabled
     )
@@ -159,14 +162,14 @@ async def update_webhook(body: UpdateWebhook, broker: BrokerDep, principal: Webh
 
 @router.post("/webhook/delete", summary="Delete a webhook", responses=errors(400, 404, 413))
 async def delete_webhook(body: WhichWebhook, broker: BrokerDep, principal: WebhooksKeeper) -> Nothing:
-    """Delete it with the log of its deliveries. What was waiting is not delivered."""
+    """Delete a webhook with the log of its deliveries. What was waiting is not delivered."""
     await webhook_registry.delete_webhook(broker, project_of(principal), body.id)
     return Nothing()
 
 
 @router.get("/webhooks", summary="List the webhooks", responses=errors())
 async def load_webhooks(broker: BrokerDep, principal: WebhooksKeeper) -> WebhooksAnswer:
-    """Return them, oldest first."""
+    """Return the project's webhooks, oldest first."""
     rows = await webhook_registry.list_webhooks(broker, project_of(principal))
     return WebhooksAnswer(webhooks=[_body(row) for row in rows])
 
