@@ -1,20 +1,21 @@
-"""What an operator says about an app, and the rules for it."""
+"""What an operator says about an app, what it comes to when it is complete, and the rules for it."""
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
+from datetime import datetime
 from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
 from evergrant import placeholders
 from evergrant.broker.apps.variables import app_variable_problems, declared_variables
-from evergrant.broker.grants.schedule import POLICIES
+from evergrant.broker.grants.schedule import POLICIES, PROACTIVE
 from evergrant.broker.projects.projects import check_redirect_url
 from evergrant.broker.runtime.broker import Broker
 from evergrant.catalog.template import Template
 from evergrant.catalog.validation import url_problems
-from evergrant.db import OutboundApp, Project
+from evergrant.db import Project
 from evergrant.errors import InvalidValue, MissingArgument
 from evergrant.oauth2 import client_assertion
 from evergrant.oauth2.transport import check_url
@@ -31,7 +32,8 @@ RESERVED_PARAMS = frozenset(
 
 _LOGO = r"(https://[^\s]+|data:image/(png|jpeg|gif|webp);base64,[A-Za-z0-9+/=]+)\Z"
 
-Params = tuple[tuple[str, str], ...]
+Params = Sequence[Sequence[str]]
+"""Pairs of a parameter's name and its value."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,12 +52,12 @@ class AppDefinition:
     token_url: str = ""
     token_url_params: Params = ()
     revocation_url: str = ""
-    default_scopes: tuple[str, ...] = ()
+    default_scopes: Sequence[str] = ()
     default_redirect_url: str = ""
     callback_domain: str = ""
     pkce: bool = True
     access_type: str = ""
-    prompt: tuple[str, ...] = ()
+    prompt: Sequence[str] = ()
     # not known to every SDK, so kept too
     use_dcr: bool | None = None
     dcr_url: str | None = None
@@ -74,6 +76,41 @@ class AppDefinition:
     require_confirmation: bool | None = None
     refresh_policy: str | None = None
     refresh_token_idle_seconds: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompleteDefinition(AppDefinition):
+    """An app's definition with nothing left open, and what discovery and registration add to it.
+
+    Each field is the column of the same name in the app's row, but for the secret, which stands there sealed. The
+    defaults are what an app starts with.
+    """
+
+    use_dcr: bool = False
+    dcr_url: str = ""
+    app_type: str = "oauth"
+    tenant_id: str = ""
+    template_id: str = ""
+    variables: dict[str, str] = field(default_factory=dict)
+    issuer: str = ""
+    userinfo_url: str = ""
+    jwks_url: str = ""
+    token_endpoint_auth_method: str = ""
+    resource: str = ""
+    scope_descriptions: dict[str, str] = field(default_factory=dict)
+    skip_consent_page: bool = False
+    require_confirmation: bool = False
+    refresh_policy: str = PROACTIVE
+    refresh_token_idle_seconds: int = 0
+    # what evergrant learns by itself
+    client_id_metadata: bool = False
+    iss_required: bool = False
+    registered_redirect_uri: str = ""
+    client_secret_expires_at: datetime | None = None
+
+
+PLAIN_FIELDS = tuple(one.name for one in fields(CompleteDefinition) if one.name != "client_secret")
+"""The fields that an app's row has as they are."""
 
 
 def check_definition(broker: Broker, project: Project, new: AppDefinition, template: Template | None) -> None:
@@ -150,8 +187,6 @@ def api_key_problems(new: AppDefinition) -> list[tuple[str, str]]:
             ("useDcr", new.use_dcr),
             ("dcrUrl", new.dcr_url),
             ("defaultScopes", new.default_scopes),
-            ("useDcr", new.use_dcr),
-            ("dcrUrl", new.dcr_url),
         )
         if value
     ]
@@ -224,20 +259,3 @@ def _is_absolute_uri(text: str) -> bool:
         return bool(urlsplit(text).scheme)
     except ValueError:
         return False
-
-
-def take_client(app: OutboundApp, new: AppDefinition) -> None:
-    """Set who we are at the provider. A registration that evergrant made stays, where it can still be meant.
-
-    It is meant by its own client id, which a load returned, and by none, which is what an SDK sends that never saw it.
-    At another server it is worth nothing, and its secret must not get there.
-    """
-    registered = bool(app.registered_redirect_uri)
-    same_client = registered and new.client_id in ("", app.client_id)
-    same_server = app.token_url == new.token_url and app.dcr_url == new.dcr_url
-    if new.use_dcr and same_client and same_server:
-        return
-    if registered and (new.client_id != app.client_id or not same_server):
-        app.client_secret = None
-    app.client_id = "" if new.use_dcr and same_client else new.client_id
-    app.registered_redirect_uri, app.client_secret_expires_at = "", None
