@@ -65,76 +65,61 @@ def list_(project_id: str | None, as_json: bool) -> None:
 @click.option("--discovery-url", default="", help="The provider's issuer or metadata URL; fills the endpoints.")
 @click.option("--authorization-url", default="", help="The provider's authorization endpoint.")
 @click.option("--token-url", default="", help="The provider's token endpoint.")
-@click.option("--scope", "scopes", multiple=True, help="A default scope. May be repeated.")
-@click.option("--redirect-url", default="", help="Where the browser goes after connecting.")
+@click.option("--scope", "default_scopes", multiple=True, help="A default scope. May be repeated.")
+@click.option("--redirect-url", "default_redirect_url", default="", help="Where the browser goes after connecting.")
 @json_option
 def create(
     project_id: str | None,
     app_id: str,
     template_id: str,
     variables: tuple[str, ...],
-    name: str,
-    client_id: str,
     client_secret: str | None,
-    discovery_url: str,
-    authorization_url: str,
-    token_url: str,
-    scopes: tuple[str, ...],
-    redirect_url: str,
     as_json: bool,
+    **fields: Any,
 ) -> None:
     """Create an app, from a template or by its URLs. Everything else about it is set through the API.
 
     With --template, APP_ID is the template's unless it is given.
     """
-    if not template_id and not (app_id and name):
+    # `fields` are the options that an app's definition has under the same names.
+    if not template_id and not (app_id and fields["name"]):
         raise click.UsageError("give APP_ID and --name, or --template")
     values = dict(_variable(text) for text in variables)
-    template, entry = AppDefinition(name=""), None
+    definition, template = AppDefinition(name=""), None
     if template_id:
-        entry = find_template(load_catalogue(settings_for_commands().catalog_dir), template_id)
-        template = definition_of(entry)
-    if template.app_type != "apikey" and not client_id:
-        raise click.UsageError(_register_first(entry))
-    if problems := app_variable_problems(entry, values):  # before anybody has typed a secret
+        template = find_template(load_catalogue(settings_for_commands().catalog_dir), template_id)
+        definition = definition_of(template)
+    if definition.app_type != "apikey" and not fields["client_id"]:
+        raise click.UsageError(_how_to_get_a_client_id(template))
+    if problems := app_variable_problems(template, values):  # before anybody has typed a secret
         raise InvalidValue.of(*problems)
-    if template.app_type != "apikey" and client_secret is None:
+    if definition.app_type != "apikey" and client_secret is None:
         client_secret = click.prompt("Client secret", hide_input=True)
-    given: dict[str, Any] = {
-        "id": app_id or template_id,
-        "name": name,
-        "client_id": client_id,
-        "client_secret": SecretStr(client_secret or ""),
-        "discovery_url": discovery_url,
-        "authorization_url": authorization_url,
-        "token_url": token_url,
-        "default_scopes": scopes,
-        "default_redirect_url": redirect_url,
-        "variables": values,
-    }
+    secret = SecretStr(client_secret or "")
+    given = {**fields, "id": app_id or template_id, "client_secret": secret, "variables": values}
+    definition = replace(definition, **{name: value for name, value in given.items() if value})
 
     async def _create(broker: Broker) -> dict[str, Any]:
-        definition = replace(template, **{field: value for field, value in given.items() if value})
         project = await the_project(broker, project_id)
         return _summary(broker, await use_cases.create_app(broker, project, definition, now=clock.utcnow()))
 
     summary = run(_create)
     if as_json:
         click.echo(json.dumps(summary))
-    elif template.app_type == "apikey":
+    elif definition.app_type == "apikey":
         click.echo(f"Created {summary['id']}. It holds API keys: upload each owner's (app/user/apikey/upload).")
     else:
         click.echo(f"Created {summary['id']}. Register this redirect URI with the provider:\n{summary['callbackUrl']}")
 
 
-def _register_first(entry: Template | None) -> str:
-    if entry is None:
+def _how_to_get_a_client_id(template: Template | None) -> str:
+    if template is None:
         return "give --client-id: it is what the provider calls you"
     redirect_uri = settings_for_commands().public_url + CALLBACK_PATH
-    hint = f" {entry.setup_hint}" if entry.setup_hint else ""
+    hint = f" {template.setup_hint}" if template.setup_hint else ""
     return (
-        f"give --client-id, which {entry.name} shows when you register a client there, with the redirect URI "
-        f"{redirect_uri} (see {entry.documentation_url}).{hint}"
+        f"give --client-id, which {template.name} shows when you register a client there, with the redirect URI "
+        f"{redirect_uri} (see {template.documentation_url}).{hint}"
     )
 
 

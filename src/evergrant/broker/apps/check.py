@@ -1,4 +1,4 @@
-"""Is an app's registration right? What can be told without a user, for `app/test`."""
+"""The check of an app's registration with its provider, as far as it can be made without a user (`app/test`)."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from evergrant.oauth2.protected_resource import Discovered, discover_either
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """One thing that was looked at: how it is, and what to do where it is not good."""
+    """The result of one check: what was checked, whether it is good, and what to do where it is not."""
 
     name: str
     good: bool
@@ -26,7 +26,7 @@ class CheckResult:
 
 
 async def check_app(broker: Broker, project_id: str, app_id: str) -> list[CheckResult]:
-    """Look at everything that a connect trip needs. Nothing is changed, here or at the provider.
+    """Check everything that a connect trip needs. Nothing is changed, here or at the provider.
 
     Raises:
         AppNotFound: there is no such app.
@@ -39,20 +39,23 @@ async def check_app(broker: Broker, project_id: str, app_id: str) -> list[CheckR
     if missing:
         return [
             CheckResult("definition", False, f"It lacks {', '.join(missing)}: nobody can connect."),
-            _redirect(broker, app),
+            _check_redirect_uri(broker, app),
         ]
-    checks = [CheckResult("definition", True, "It has everything that a connect trip needs."), _redirect(broker, app)]
+    checks = [
+        CheckResult("definition", True, "It has everything that a connect trip needs."),
+        _check_redirect_uri(broker, app),
+    ]
     if app.template_id and template_of(broker, app) is None:
         text = f"The template {app.template_id} is gone, and with it what only it knew of the provider's habits."
         checks.append(CheckResult("template", False, text))
     if app.discovery_url:
-        checks.append(await _metadata(broker, app))
-    checks.append(await _authorization(broker, app))
-    checks += [check async for check in _client(broker, app)]
+        checks.append(await _check_metadata(broker, app))
+    checks.append(await _check_authorization_endpoint(broker, app))
+    checks += [check async for check in _check_client(broker, app)]
     return checks
 
 
-def _redirect(broker: Broker, app: OutboundApp) -> CheckResult:
+def _check_redirect_uri(broker: Broker, app: OutboundApp) -> CheckResult:
     url = callback_url(broker, app)
     if not app.use_dcr:
         return CheckResult("redirect URI", True, f"Register {url} at the provider, exactly so.")
@@ -61,13 +64,13 @@ def _redirect(broker: Broker, app: OutboundApp) -> CheckResult:
     return CheckResult("redirect URI", True, f"{url}; evergrant registers it by itself.")
 
 
-async def _metadata(broker: Broker, app: OutboundApp) -> CheckResult:
+async def _check_metadata(broker: Broker, app: OutboundApp) -> CheckResult:
     """Compare what the provider publishes today with what the app has."""
     try:
         found = await discover_either(broker.http, app.discovery_url, resource_first=app.use_dcr)
     except InvalidValue as error:
         return CheckResult("metadata", False, "; ".join(entry["problem"] for entry in error.details["fields"]))
-    differing = [name for name, theirs, ours in _compared(found, app) if theirs and theirs != ours]
+    differing = [name for name, theirs, ours in _published_and_stored(found, app) if theirs and theirs != ours]
     if differing:
         return CheckResult(
             "metadata", False, f"The provider publishes another {', '.join(differing)} than the app has."
@@ -75,7 +78,7 @@ async def _metadata(broker: Broker, app: OutboundApp) -> CheckResult:
     return CheckResult("metadata", True, "What the provider publishes is what the app has.")
 
 
-def _compared(found: Discovered, app: OutboundApp) -> list[tuple[str, str, str]]:
+def _published_and_stored(found: Discovered, app: OutboundApp) -> list[tuple[str, str, str]]:
     server = found.server
     return [
         ("issuer", server.issuer, app.issuer),
@@ -86,12 +89,12 @@ def _compared(found: Discovered, app: OutboundApp) -> list[tuple[str, str, str]]
     ]
 
 
-async def _authorization(broker: Broker, app: OutboundApp) -> CheckResult:
-    """See whether somebody is there. What it says to a request without parameters means nothing."""
+async def _check_authorization_endpoint(broker: Broker, app: OutboundApp) -> CheckResult:
+    """Check that the endpoint answers. What it says to a request without parameters means nothing."""
     name = "authorization endpoint"
     url = quirks_of(broker, app).fill(app.authorization_url)
     if names := placeholders.names_in(url):
-        return CheckResult(name, True, _EACH_ITS_OWN.format(", ".join(names)))
+        return CheckResult(name, True, _DIFFERS_BY_CONNECTION.format(", ".join(names)))
     try:
         answer = await broker.http.get_json(url)
     except EvergrantError as error:
@@ -101,7 +104,7 @@ async def _authorization(broker: Broker, app: OutboundApp) -> CheckResult:
     return CheckResult(name, True, "It answers.")
 
 
-async def _client(broker: Broker, app: OutboundApp) -> AsyncIterator[CheckResult]:
+async def _check_client(broker: Broker, app: OutboundApp) -> AsyncIterator[CheckResult]:
     name = "client"
     if dynamic_registration.needs_registration(broker, app, now=utcnow()):
         how = f"as {document}" if (document := client_document_url(broker, app)) else f"at {app.dcr_url}"
@@ -109,7 +112,7 @@ async def _client(broker: Broker, app: OutboundApp) -> AsyncIterator[CheckResult
         return
     quirks = quirks_of(broker, app)
     if names := placeholders.names_in(quirks.fill(quirks.refresh_endpoint or app.token_url)):
-        yield CheckResult("token endpoint", True, _EACH_ITS_OWN.format(", ".join(names)))
+        yield CheckResult("token endpoint", True, _DIFFERS_BY_CONNECTION.format(", ".join(names)))
         return
     if quirks.exchanges("refresh"):
         yield CheckResult(name, True, "This provider has no refresh tokens: nothing can be told without a user.")
@@ -126,7 +129,7 @@ async def _client(broker: Broker, app: OutboundApp) -> AsyncIterator[CheckResult
             yield CheckResult(
                 name, False, f"{error.message} It may be clientId, clientSecret or tokenEndpointAuthMethod."
             )
-        elif error.provider_error in _ABOUT_THE_TOKEN:
+        elif error.provider_error in _REFUSALS_OF_THE_TOKEN:
             yield CheckResult("token endpoint", True, "It answers.")
             text = f"It was not refused ({error.provider_error}); more cannot be told without a user."
             yield CheckResult(name, True, text)
@@ -137,6 +140,6 @@ async def _client(broker: Broker, app: OutboundApp) -> AsyncIterator[CheckResult
         yield CheckResult(name, True, "The provider accepts the client id and secret.")
 
 
-_EACH_ITS_OWN = "Each connection has its own ({}), so that it cannot be asked without a user."
-_ABOUT_THE_TOKEN = frozenset({"invalid_request", "unsupported_grant_type", "invalid_scope", "invalid_target"})
+_DIFFERS_BY_CONNECTION = "Each connection has its own ({}), so that it cannot be asked without a user."
+_REFUSALS_OF_THE_TOKEN = frozenset({"invalid_request", "unsupported_grant_type", "invalid_scope", "invalid_target"})
 """Complaints about what was asked, by which a server may or may not have looked at the client before."""

@@ -1,4 +1,4 @@
-"""What an operator says about an app, what it comes to when it is complete, and the rules for it."""
+"""The definition of an app: as an operator sends it, as it is stored, and the rules for it."""
 
 import re
 from collections.abc import Sequence
@@ -154,7 +154,7 @@ def check_definition(broker: Broker, project: Project, new: AppDefinition, templ
     problems += prompt_problems("prompt", new.prompt)
     if new.token_endpoint_auth_method and new.token_endpoint_auth_method not in AUTH_METHODS:
         problems.append(("tokenEndpointAuthMethod", f"use one of {', '.join(AUTH_METHODS)}"))
-    problems += _key_problems(new)
+    problems += _private_key_problems(new)
     if new.refresh_policy and new.refresh_policy not in POLICIES:
         problems.append(("refreshPolicy", f"use one of {', '.join(POLICIES)}"))
     if new.refresh_token_idle_seconds and not MIN_IDLE_SECONDS <= new.refresh_token_idle_seconds <= MAX_IDLE_SECONDS:
@@ -173,7 +173,7 @@ def check_definition(broker: Broker, project: Project, new: AppDefinition, templ
 
 
 def api_key_problems(new: AppDefinition) -> list[tuple[str, str]]:
-    """Return what an app that holds API keys cannot have: everything by which OAuth would be spoken."""
+    """Return the fields that are given though an app with API keys cannot have them: those of OAuth."""
     secret = new.client_secret.get_secret_value() if new.client_secret is not None else ""
     return [
         (name, "an app with appType 'apikey' has none: leave it out")
@@ -195,7 +195,7 @@ def api_key_problems(new: AppDefinition) -> list[tuple[str, str]]:
 def _url_problems(
     broker: Broker, template: Template | None, values: dict[str, str], name: str, url: str
 ) -> list[tuple[str, str]]:
-    """Return what is wrong with a URL: its own form, and who could choose by a variable where it leads."""
+    """Return what is wrong with a URL: its form, and variables by which a user could choose where it leads."""
     known = declared_variables(template)
     unknown = [variable for variable in placeholders.names_in(url) if variable not in known]
     if unknown:
@@ -211,7 +211,7 @@ def _url_problems(
     return problems
 
 
-def _key_problems(new: AppDefinition) -> list[tuple[str, str]]:
+def _private_key_problems(new: AppDefinition) -> list[tuple[str, str]]:
     secret = new.client_secret.get_secret_value() if new.client_secret is not None else ""
     if not secret or new.token_endpoint_auth_method != "private_key_jwt":
         return []

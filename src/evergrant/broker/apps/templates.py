@@ -1,7 +1,7 @@
-"""Apps from the catalogue: what an entry says about an app, for the operator to change as they like."""
+"""Apps from the catalogue: find a template, and make the definition of an app from it."""
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from evergrant.broker.apps.definition import ACCESS_TYPES, PROMPTS, AppDefinition
 from evergrant.catalog.template import Template
@@ -12,15 +12,13 @@ def find_template(catalogue: Mapping[str, Template], template_id: str) -> Templa
     """Return a template.
 
     Raises:
-        InvalidValue: there is none with this id; the message names one that may be meant.
+        InvalidValue: there is none with this id; the message names one with a similar id, where there is one.
     """
     template = catalogue.get(template_id)
     if template is None:
         close = difflib.get_close_matches(template_id, list(catalogue), n=1)
-        meant = (
-            f"; did you mean {close[0]}?" if close else ": see the list (GET templates, or evergrant templates list)"
-        )
-        raise InvalidValue.of(("templateId", f"there is no such template{meant}"))
+        hint = f"; did you mean {close[0]}?" if close else ": see the list (GET templates, or evergrant templates list)"
+        raise InvalidValue.of(("templateId", f"there is no such template{hint}"))
     return template
 
 
@@ -43,10 +41,11 @@ def definition_of(template: Template) -> AppDefinition:
     if template.app_type == "apikey":
         return AppDefinition(name=template.name, app_type="apikey", template_id=template.id)
     params = {name: value for name, value in template.authorization_params.items() if value}
-    access_type, prompt = params.get("access_type", ""), params.get("prompt", "").split()
-    if access_type in ACCESS_TYPES:
-        del params["access_type"]
-    if prompt and set(prompt) <= set(PROMPTS):
+    # An app has fields of its own for two of them. What these cannot hold stays a parameter.
+    access_type = params.pop("access_type") if params.get("access_type") in ACCESS_TYPES else ""
+    words = params.get("prompt", "").split()
+    prompt = words if set(words) <= set(PROMPTS) else []
+    if prompt:
         del params["prompt"]
     return AppDefinition(
         name=template.name,
@@ -61,13 +60,9 @@ def definition_of(template: Template) -> AppDefinition:
         jwks_url=template.jwks_uri,
         token_endpoint_auth_method=template.token_endpoint_auth_methods_supported[0],
         pkce=template.pkce != "absent",
-        access_type=_kept(access_type, ACCESS_TYPES),
-        prompt=tuple(prompt) if set(prompt) <= set(PROMPTS) else (),
+        access_type=access_type,
+        prompt=prompt,
         default_scopes=template.default_scopes,
         scope_descriptions=dict(template.scopes),
         refresh_token_idle_seconds=template.refresh_token_idle_seconds,
     )
-
-
-def _kept(value: str, allowed: Iterable[str]) -> str:
-    return value if value in allowed else ""

@@ -35,9 +35,9 @@ def app_variable_problems(template: Template | None, values: Values) -> Problems
     """Return what is wrong with the values that an operator gives an app, by field."""
     known = declared_variables(template, "app", "user")
     required = declared_variables(template, "app")
-    problems = _wrong("variables", known, values)
+    problems = _value_problems("variables", known, values)
     problems += [
-        (f"variables.{name}", f"is required: {required[name].title}{_example(required[name])}")
+        (f"variables.{name}", f"is required: {required[name].title}{_example_hint(required[name])}")
         for name in missing_variables(template, values)
     ]
     return problems
@@ -51,7 +51,7 @@ def missing_variables(template: Template | None, values: Values) -> list[str]:
 def user_variable_problems(template: Template | None, app: OutboundApp, values: Values, *, field: str) -> Problems:
     """Return what is wrong with the values that somebody gives who connects `app`."""
     theirs = {name: v for name, v in declared_variables(template, "user").items() if not app.variables.get(name)}
-    return _wrong(field, theirs, values)
+    return _value_problems(field, theirs, values)
 
 
 def details_problems(template: Template | None, app: OutboundApp, values: Values) -> Problems:
@@ -59,10 +59,10 @@ def details_problems(template: Template | None, app: OutboundApp, values: Values
 
     It may have all that a connect trip would ask the user or learn, and must have what no call works without.
     """
-    problems = _wrong("details", declared_variables(template, "user", "callback", "token", "context"), values)
+    problems = _value_problems("details", declared_variables(template, "user", "callback", "token", "context"), values)
     known = {**app.variables, **values}
     problems += [
-        (f"details.{name}", f"is required: {variable.title}{_example(variable)}")
+        (f"details.{name}", f"is required: {variable.title}{_example_hint(variable)}")
         for name, variable in declared_variables(template, "user", "callback").items()
         if variable.is_required and not known.get(name)
     ]
@@ -81,7 +81,7 @@ def questions(broker: Broker, app: OutboundApp, given: Values) -> dict[str, Vari
 def wrong_answers(asked: Mapping[str, Variable], answers: Values) -> dict[str, str]:
     """Return what is wrong with a person's answers, by name; nothing when the trip can go on with them."""
     problems = {
-        name: variable.problem_with(answers[name]) if answers.get(name) else f"enter a value{_example(variable)}"
+        name: variable.problem_with(answers[name]) if answers.get(name) else f"enter a value{_example_hint(variable)}"
         for name, variable in asked.items()
         if answers.get(name) or variable.is_required
     }
@@ -103,7 +103,7 @@ def known_values(template: Template | None, app_values: Values, own: Values) -> 
 
 
 def details_of_user(template: Template | None, app: OutboundApp, given: Values) -> dict[str, str]:
-    """Return what a new connection keeps of what it was made with: the user's values, or what stood in for them.
+    """Return the user's variables that a new connection keeps: as given, or else as the app or the default has them.
 
     Its tokens belong to that shop or host, whatever the app's own value becomes later.
     """
@@ -143,21 +143,21 @@ def require_variables(template: Template | None, details: Values, source: Source
         raise ConnectFailed("invalid_response", f"The provider did not tell {', '.join(missing)}.")
 
 
-def _wrong(field: str, known: Mapping[str, Variable], values: Values) -> Problems:
+def _value_problems(field: str, known: Mapping[str, Variable], values: Values) -> Problems:
     problems: Problems = []
     for name, value in values.items():
         variable = known.get(name)
         if variable is None:
-            problems.append((f"{field}.{name}", _unknown(known)))
+            problems.append((f"{field}.{name}", _not_allowed(known)))
         elif value and (problem := variable.problem_with(value)):
             problems.append((f"{field}.{name}", problem))
     return problems
 
 
-def _unknown(known: Iterable[str]) -> str:
+def _not_allowed(known: Iterable[str]) -> str:
     names = ", ".join(known)
     return f"cannot be given here; use {names}" if names else "cannot be given here: leave it out"
 
 
-def _example(variable: Variable) -> str:
+def _example_hint(variable: Variable) -> str:
     return f", like {variable.example}" if variable.example else ""

@@ -1,5 +1,6 @@
 """Outbound apps on the wire: what is sent, what is answered, and how the one becomes the other."""
 
+from dataclasses import fields
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, Strict, model_validator
@@ -217,89 +218,35 @@ class AppsAnswer(WireModel):
 
 
 def app_body(broker: Broker, app: OutboundApp) -> AppBody:
-    """Write an app for the wire."""
-    return AppBody(
-        id=app.id,
-        name=app.name,
-        description=app.description,
-        logo=app.logo,
-        client_id=app.client_id,
-        has_client_secret=app.client_secret is not None,
-        registration_expires_at=epoch(app.client_secret_expires_at),
-        discovery_url=app.discovery_url,
-        authorization_url=app.authorization_url,
-        authorization_url_params=[UrlParam(key=k, name=k, value=v) for k, v in app.authorization_url_params],
-        token_url=app.token_url,
-        token_url_params=[UrlParam(key=k, name=k, value=v) for k, v in app.token_url_params],
-        revocation_url=app.revocation_url,
-        default_scopes=app.default_scopes,
-        default_redirect_url=app.default_redirect_url,
-        callback_domain=app.callback_domain,
-        callback_url=callback_url(broker, app),
-        pkce=app.pkce,
-        access_type=app.access_type,
-        prompt=app.prompt,
-        app_type=app.app_type,
-        tenant_id=app.tenant_id,
-        template_id=app.template_id,
-        variables=app.variables,
-        use_dcr=app.use_dcr,
-        dcr_url=app.dcr_url,
-        resource=app.resource,
-        issuer=app.issuer,
-        userinfo_url=app.userinfo_url,
-        jwks_url=app.jwks_url,
-        token_endpoint_auth_method=app.token_endpoint_auth_method,
-        scopes=[ScopeDescription(value=k, description=v) for k, v in app.scope_descriptions.items()],
-        skip_consent_page=app.skip_consent_page,
-        require_confirmation=app.require_confirmation,
-        refresh_policy=app.refresh_policy,
-        refresh_token_idle_seconds=app.refresh_token_idle_seconds,
-        health=AppHealth(
+    """Write an app for the wire: each field is the column of the same name, but for those that are spelt out here."""
+    differing: dict[str, Any] = {
+        "has_client_secret": app.client_secret is not None,
+        "registration_expires_at": epoch(app.client_secret_expires_at),
+        "authorization_url_params": [UrlParam(key=key, value=value) for key, value in app.authorization_url_params],
+        "token_url_params": [UrlParam(key=key, value=value) for key, value in app.token_url_params],
+        "callback_url": callback_url(broker, app),
+        "scopes": [ScopeDescription(value=k, description=v) for k, v in app.scope_descriptions.items()],
+        "health": AppHealth(
             status="unhealthy" if app.unhealthy_since else "ok",
             reason=app.unhealthy_reason,
             since=epoch(app.unhealthy_since),
         ),
-        created_time=epoch(app.created_at),
-        updated_time=epoch(app.updated_at),
-    )
+        "created_time": epoch(app.created_at),
+        "updated_time": epoch(app.updated_at),
+    }
+    same = {name: getattr(app, name) for name in AppBody.model_fields if name not in differing}
+    return AppBody(**differing, **same)
 
 
 def definition(body: AppFields, app_id: str) -> AppDefinition:
-    """Take a wire model's fields."""
-    return AppDefinition(
-        id=app_id,
-        name=body.name,
-        description=body.description,
-        logo=body.logo,
-        client_id=body.client_id,
-        client_secret=body.client_secret,
-        discovery_url=body.discovery_url,
-        authorization_url=body.authorization_url,
-        authorization_url_params=tuple((param.key, param.value) for param in body.authorization_url_params),
-        token_url=body.token_url,
-        token_url_params=tuple((param.key, param.value) for param in body.token_url_params),
-        revocation_url=body.revocation_url,
-        default_scopes=tuple(body.default_scopes),
-        default_redirect_url=body.default_redirect_url,
-        callback_domain=body.callback_domain,
-        pkce=body.pkce,
-        access_type=body.access_type,
-        prompt=tuple(body.prompt),
-        app_type=body.app_type,
-        tenant_id=body.tenant_id,
-        template_id=body.template_id,
-        variables=body.variables,
-        use_dcr=body.use_dcr,
-        dcr_url=body.dcr_url,
-        resource=body.resource,
-        issuer=body.issuer,
-        userinfo_url=body.userinfo_url,
-        jwks_url=body.jwks_url,
-        token_endpoint_auth_method=body.token_endpoint_auth_method,
-        scope_descriptions=(None if body.scopes is None else {scope.value: scope.description for scope in body.scopes}),
-        skip_consent_page=body.skip_consent_page,
-        require_confirmation=body.require_confirmation,
-        refresh_policy=body.refresh_policy,
-        refresh_token_idle_seconds=body.refresh_token_idle_seconds,
-    )
+    """Return what a request says about an app: each field has the same name, but for those that are spelt out here."""
+    differing: dict[str, Any] = {
+        "id": app_id,
+        "authorization_url_params": [(param.key, param.value) for param in body.authorization_url_params],
+        "token_url_params": [(param.key, param.value) for param in body.token_url_params],
+        "scope_descriptions": (
+            None if body.scopes is None else {scope.value: scope.description for scope in body.scopes}
+        ),
+    }
+    same = {field.name: getattr(body, field.name) for field in fields(AppDefinition) if field.name not in differing}
+    return AppDefinition(**differing, **same)
