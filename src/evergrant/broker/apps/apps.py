@@ -62,7 +62,8 @@ async def update_app(broker: Broker, project_id: str, definition: AppDefinition,
     if not definition.id:
         raise MissingArgument.of(("id", "say which app to update"))
     app = await load_app(broker, project_id, definition.id)
-    stored, stored_secret = CompleteDefinition(**{name: getattr(app, name) for name in PLAIN_FIELDS}), app.client_secret
+    stored = CompleteDefinition(**{name: getattr(app, name) for name in PLAIN_FIELDS})
+    stored_secret = app.client_secret
     merged = await _define(broker, app, stored, definition, now=now)
     changed = [name for name in PLAIN_FIELDS if getattr(merged, name) != getattr(stored, name)]
     if app.client_secret != stored_secret:
