@@ -325,11 +325,11 @@ async def test_who_is_not_fetched_for_long_is_only_kept_alive_until_the_next_fet
 async def test_fetching_is_written_down_once_a_day_at_most(here: Installation, clock: Clock) -> None:
     async with open_broker(here.settings) as broker:
         await fetched(broker, here, clock)
-        assert len(broker.grants_used) == 1
+        assert len(broker.uses.grants) == 1
         await last_used.write_last_uses(broker)
         clock.advance(60)
         await fetched(broker, here, clock)
-        assert broker.grants_used == {}
+        assert len(broker.uses.grants) == 0
 
 
 async def test_finding_due_work_uses_the_index_alone(here: Installation, clock: Clock) -> None:

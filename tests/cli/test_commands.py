@@ -8,7 +8,7 @@ import httpx2
 import pytest
 from pydantic import SecretStr
 
-from evergrant.broker.access import authentication
+from evergrant.broker.runtime import broker as broker_module
 from evergrant.crypto.keyring import new_master_key
 from evergrant.settings import Settings
 from evergrant.web.app import create_app
@@ -123,8 +123,8 @@ def test_keys_are_made_with_limits_and_listed_without_their_text(
 def test_a_running_server_follows_within_five_seconds(
     evergrant: Evergrant, settings: Settings, project: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert authentication.REMEMBER_SECONDS < 5
-    monkeypatch.setattr(authentication, "REMEMBER_SECONDS", 0.2)
+    assert broker_module.REMEMBER_SECONDS < 5
+    monkeypatch.setattr(broker_module, "REMEMBER_SECONDS", 0.2)
     made = evergrant(settings, "keys", "create", "--json", "--name", "agent").json
     server = LiveApp(create_app(settings.model_copy(update={"refresher": False})))
     backend = Backend(server.url, project, made["managementKey"])

@@ -4,7 +4,7 @@ Recognising is on the hot path. A key that was found is remembered for a few sec
 one stops working everywhere within that time and a busy one costs no query.
 """
 
-import time
+from collections.abc import Sequence
 from datetime import datetime
 from ipaddress import ip_network
 
@@ -18,10 +18,9 @@ from evergrant.crypto.opaque import digest, equal
 from evergrant.db import AuditEvent, ManagementKey
 from evergrant.errors import AuthenticationFailed
 
-REMEMBER_SECONDS = 4.0
-"""A revocation is effective everywhere within 5 seconds."""
-MAX_REMEMBERED = 10_000
 NEW_ADDRESS = "key.used_from_new_address"
+BATCH = 500
+"""So many uses are written in one transaction."""
 
 
 async def authenticate(broker: Broker, authorization: str, *, client_address: str, now: datetime) -> Principal:
@@ -42,21 +41,14 @@ async def authenticate(broker: Broker, authorization: str, *, client_address: st
             raise AuthenticationFailed
         project_id, key = "", project_id
     key_digest = digest(key)
-    remembered = broker.principals.get((project_id, key_digest))
-    if remembered is not None and remembered[1] > time.monotonic():
-        principal = remembered[0]
-    else:
+    principal = broker.principals.get((project_id, key_digest))
+    if principal is None:
         principal = await _look_up_or_count(broker, project_id, key, key_digest, client_address, now=now)
-        if len(broker.principals) >= MAX_REMEMBERED:
-            broker.principals.clear()
-        broker.principals[project_id, key_digest] = (principal, time.monotonic() + REMEMBER_SECONDS)
+        broker.principals.put((project_id, key_digest), principal)
     principal.check_usable(client_address=client_address, now=now)
     broker.limits.keys.take((principal.project_id, principal.name))
-    if principal.is_user:
-        return principal
-    broker.keys_used[project_id, principal.key_id] = now
-    if (use := (project_id, principal.key_id, client_address)) not in broker.addresses_known:
-        broker.addresses_used.setdefault(use, now)
+    if not principal.is_user:
+        broker.uses.note_key(project_id, principal.key_id, client_address, at=now)
     return principal
 
 
@@ -83,7 +75,7 @@ async def _look_up(broker: Broker, project_id: str, key_digest: bytes) -> Princi
     async with broker.database.read() as session:
         row = (await session.execute(query)).scalar_one_or_none()
     if row is None or row.disabled or not equal(row.digest, key_digest):
-        broker.principals.pop((project_id, key_digest), None)
+        broker.principals.forget((project_id, key_digest))
         raise AuthenticationFailed
     return Principal(
         project_id=row.project_id,
@@ -99,44 +91,45 @@ async def write_key_uses(broker: Broker) -> None:
     """Store when keys were last used, and from which new addresses. Called about once a minute.
 
     A crash loses no more than that.
+
+    Raises:
+        Unavailable: the database is away; what is left is written the next time.
     """
-    await _record_new_addresses(broker)
-    used = dict(broker.keys_used)
-    if not used:
-        return
-    async with broker.database.write() as session:
-        for (project_id, key_id), at in used.items():
-            await session.execute(
-                update(ManagementKey)
-                .where(ManagementKey.project_id == project_id, ManagementKey.id == key_id)
-                .values(last_used_at=at)
-            )
-    for key, at in used.items():
-        if broker.keys_used.get(key) == at:
-            del broker.keys_used[key]
 
+    async def write_addresses(uses: Sequence[tuple[tuple[str, str, str], datetime]]) -> None:
+        for (project_id, key_id, address), at in uses:
+            await _record_address(broker, project_id, key_id, address, first_use=at)
 
-async def _record_new_addresses(broker: Broker) -> None:
-    """Tell the audit log of addresses that a key was never used from before, as far as the log knows."""
-    if len(broker.addresses_known) >= MAX_REMEMBERED:
-        broker.addresses_known.clear()
-    for (project_id, key_id, address), at in sorted(broker.addresses_used.items()):
-        who = Actor(f"key:{key_id}", address)
-        seen = (
-            select(func.count())
-            .select_from(AuditEvent)
-            .where(
-                AuditEvent.project_id == project_id,
-                AuditEvent.action == NEW_ADDRESS,
-                AuditEvent.actor == who.name,
-                AuditEvent.remote_address == address,
-            )
-        )
+    async def write_keys(uses: Sequence[tuple[tuple[str, str], datetime]]) -> None:
         async with broker.database.write() as session:
-            # Without a row there is no key any more, and perhaps no project to write to.
-            known = await session.get(ManagementKey, (project_id, key_id)) is None
-            if not known and not (await session.execute(seen)).scalar_one():
-                data = {"keyId": key_id, "firstUse": at.isoformat(timespec="seconds")}
-                await record(session, project_id, NEW_ADDRESS, data=data, who=who)
-        broker.addresses_known.add((project_id, key_id, address))
-        del broker.addresses_used[project_id, key_id, address]
+            for (project_id, key_id), at in uses:
+                await session.execute(
+                    update(ManagementKey)
+                    .where(ManagementKey.project_id == project_id, ManagementKey.id == key_id)
+                    .values(last_used_at=at)
+                )
+
+    await broker.uses.addresses.drain(write_addresses, at_once=1)
+    await broker.uses.keys.drain(write_keys, at_once=BATCH)
+
+
+async def _record_address(broker: Broker, project_id: str, key_id: str, address: str, *, first_use: datetime) -> None:
+    """Tell the audit log of an address that a key was never used from before, as far as the log knows."""
+    who = Actor(f"key:{key_id}", address)
+    seen = (
+        select(func.count())
+        .select_from(AuditEvent)
+        .where(
+            AuditEvent.project_id == project_id,
+            AuditEvent.action == NEW_ADDRESS,
+            AuditEvent.actor == who.name,
+            AuditEvent.remote_address == address,
+        )
+    )
+    async with broker.database.write() as session:
+        # Without a row there is no key any more, and perhaps no project to write to.
+        known = await session.get(ManagementKey, (project_id, key_id)) is None
+        if not known and not (await session.execute(seen)).scalar_one():
+            data = {"keyId": key_id, "firstUse": first_use.isoformat(timespec="seconds")}
+            await record(session, project_id, NEW_ADDRESS, data=data, who=who)
+    broker.uses.know_address(project_id, key_id, address)

@@ -21,8 +21,6 @@ from evergrant.db import AccessPolicy, ManagementKey
 from evergrant.errors import InvalidValue, NotFound, PermissionDenied
 
 FETCH, CONNECT = ACTIONS = ("fetch", "connect")
-REMEMBER_SECONDS = 4.0
-"""A change is effective everywhere within 5 seconds, in the process that made it at once."""
 
 
 async def create_policy(
@@ -65,8 +63,8 @@ async def create_policy(
     async with broker.database.write() as session:
         session.add(policy)
         await session.flush()
-        await record(session, project_id, "policy.created", app_id=app_id, data=_said(policy))
-    broker.policies.pop(project_id, None)
+        await record(session, project_id, "policy.created", app_id=app_id, data=_audit_data(policy))
+    broker.policies.forget(project_id)
     return policy
 
 
@@ -90,10 +88,10 @@ async def delete_policy(broker: Broker, project_id: str, policy_id: str, *, prin
             raise NotFound(f"Project '{project_id}' has no policy '{policy_id}'.")
         if principal is not None:
             principal.require_app(policy.app_id)
-        app_id, said = policy.app_id, _said(policy)
+        app_id, data = policy.app_id, _audit_data(policy)
         await session.delete(policy)
-        await record(session, project_id, "policy.deleted", app_id=app_id, data=said)
-    broker.policies.pop(project_id, None)
+        await record(session, project_id, "policy.deleted", app_id=app_id, data=data)
+    broker.policies.forget(project_id)
 
 
 async def check_policies(
@@ -113,10 +111,10 @@ async def check_policies(
     Raises:
         PermissionDenied: no policy allows it.
     """
-    remembered = broker.policies.get(principal.project_id)
-    if remembered is None or remembered[1] <= time.monotonic():
-        remembered = await _load(broker, principal.project_id)
-    policies = remembered[0].get((app_id, action))
+    by_use = broker.policies.get(principal.project_id)
+    if by_use is None:
+        by_use = await _load(broker, principal.project_id)
+    policies = by_use.get((app_id, action))
     if policies is None:
         return
     matching = [policy for policy in policies if _is_about(policy, principal)]
@@ -137,13 +135,14 @@ async def check_policies(
     raise PermissionDenied(f"The access policies of this app forbid '{action}' {what}.")
 
 
-async def _load(broker: Broker, project_id: str) -> tuple[dict[tuple[str, str], list[AccessPolicy]], float]:
-    until = time.monotonic() + REMEMBER_SECONDS  # before the query: what is read may already be that old
+async def _load(broker: Broker, project_id: str) -> Mapping[tuple[str, str], Sequence[AccessPolicy]]:
+    """Read a project's policies by app and action, and remember them."""
+    asked_at = time.monotonic()
     by_use: dict[tuple[str, str], list[AccessPolicy]] = {}
     for policy in await list_policies(broker, project_id):
         by_use.setdefault((policy.app_id, policy.action), []).append(policy)
-    broker.policies[project_id] = (by_use, until)
-    return by_use, until
+    broker.policies.put(project_id, by_use, as_of=asked_at)
+    return by_use
 
 
 def _is_about(policy: AccessPolicy, principal: Principal) -> bool:
@@ -152,16 +151,18 @@ def _is_about(policy: AccessPolicy, principal: Principal) -> bool:
     if principal.claims is None:
         return principal.key_id in policy.key_ids
     claims = principal.claims
-    return bool(policy.claims) and all(_texts(claims.get(name)) & set(values) for name, values in policy.claims.items())
+    return bool(policy.claims) and all(
+        _claim_values(claims.get(name)) & set(values) for name, values in policy.claims.items()
+    )
 
 
-def _texts(claim: object) -> set[str]:
+def _claim_values(claim: object) -> set[str]:
     """Return a claim's values as text: one, those of a list, or the names of an object's members."""
     values = claim if isinstance(claim, (list, dict)) else [claim]
     return {str(value).lower() if isinstance(value, bool) else str(value) for value in values if value is not None}
 
 
-def _said(policy: AccessPolicy) -> dict[str, Any]:
+def _audit_data(policy: AccessPolicy) -> dict[str, Any]:
     return {
         "id": policy.id,
         "action": policy.action,

@@ -1,7 +1,7 @@
 """Which grants are in use: noted when a token is handed out, and written down later, so that a fetch writes nothing."""
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
-from itertools import islice
 
 from sqlalchemy import and_, case, or_, update
 
@@ -17,7 +17,7 @@ BATCH = 500
 def note_use(broker: Broker, project_id: str, view: GrantView, *, now: datetime) -> None:
     """Remember that a grant's token was handed out, where the row does not say so yet."""
     if view.last_fetched_at is None or now - view.last_fetched_at >= PRECISION:
-        broker.grants_used[project_id, view.id] = now
+        broker.uses.grants.note_latest((project_id, view.id), now)
 
 
 async def write_last_uses(broker: Broker) -> None:
@@ -35,10 +35,10 @@ async def write_last_uses(broker: Broker) -> None:
         Grant.refresh_failures == 0,
         or_(Grant.next_refresh_at.is_(None), Grant.next_refresh_at > Grant.fresh_until),
     )
-    while broker.grants_used:
-        batch = list(islice(broker.grants_used.items(), BATCH))
+
+    async def write(uses: Sequence[tuple[tuple[str, str], datetime]]) -> None:
         async with broker.database.write() as session:
-            for (project_id, grant_id), at in batch:
+            for (project_id, grant_id), at in uses:
                 await session.execute(
                     update(Grant)
                     .where(Grant.project_id == project_id, Grant.id == grant_id)
@@ -48,6 +48,5 @@ async def write_last_uses(broker: Broker) -> None:
                     )
                     .execution_options(synchronize_session=False)
                 )
-        for key, at in batch:
-            if broker.grants_used.get(key) == at:
-                del broker.grants_used[key]
+
+    await broker.uses.grants.drain(write, at_once=BATCH)

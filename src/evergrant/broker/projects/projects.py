@@ -1,6 +1,5 @@
 """Projects and the origins that their connect trips may return to."""
 
-import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from urllib.parse import urlsplit
@@ -15,8 +14,6 @@ from evergrant.db import Project
 from evergrant.db.project import MAX_PROJECT_ID
 from evergrant.errors import InvalidValue, NotFound
 from evergrant.networks import is_loopback_host
-
-ORIGINS_REMEMBERED_SECONDS = 4.0
 
 
 def new_project_id() -> str:
@@ -102,11 +99,11 @@ async def set_redirect_origins(broker: Broker, project_id: str, origins: Sequenc
 
 async def origins_by_project(broker: Broker) -> Mapping[str, frozenset[str]]:
     """Return every project's redirect origins, from memory for a few seconds: browsers ask before each call."""
-    remembered = broker.origins.get("all")
-    if remembered is None or remembered[1] <= time.monotonic():
+    origins = broker.redirect_origins.get(None)
+    if origins is None:
         origins = {project.id: frozenset(project.redirect_origins) for project in await list_projects(broker)}
-        remembered = broker.origins["all"] = (origins, time.monotonic() + ORIGINS_REMEMBERED_SECONDS)
-    return remembered[0]
+        broker.redirect_origins.put(None, origins)
+    return origins
 
 
 def origin_of(url: str, *, field: str) -> str:

@@ -2,22 +2,24 @@
 
 import logging
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from evergrant.broker.runtime.endpoints import Endpoints
+from evergrant.broker.runtime.expiring import Expiring
 from evergrant.broker.runtime.journal import Journal
 from evergrant.broker.runtime.limits import Limits
 from evergrant.broker.runtime.principal import Principal
 from evergrant.broker.runtime.single_flight import SingleFlight
+from evergrant.broker.runtime.unwritten_uses import UnwrittenUses
 from evergrant.broker.runtime.vault import Vault
 from evergrant.catalog.loader import load_catalogue
 from evergrant.catalog.template import Template
 from evergrant.crypto.keyring import Keyring, new_master_key
+from evergrant.db import AccessPolicy, Grant
 from evergrant.db.engine import Database, database_url, make_engine
 from evergrant.db.grant_reader import GrantReader, open_grant_reader
 from evergrant.errors import ConfigurationError
@@ -25,15 +27,20 @@ from evergrant.metrics import Metrics
 from evergrant.oauth2.transport import Http, open_http
 from evergrant.settings import Settings
 
-if TYPE_CHECKING:
-    from evergrant.db import AccessPolicy, Grant
-
 log = logging.getLogger(__name__)
 
 DRAIN_SECONDS = 40
 """How long a stop waits for refreshes in flight: longer than the longest provider call and its write."""
+REMEMBER_SECONDS = 4.0
+"""How long keys, policies and redirect origins are remembered: a change is effective everywhere within 5 seconds."""
+MAX_REMEMBERED = 10_000
+"""So many of each."""
 MASTER_KEY_FILE = "master-key"
 JOURNAL_FOLDER = "journal"
+
+
+def _memory() -> Expiring[Any, Any]:
+    return Expiring(seconds=REMEMBER_SECONDS, most=MAX_REMEMBERED)
 
 
 @dataclass(frozen=True)
@@ -51,24 +58,17 @@ class Broker:
     limits: Limits
     metrics: Metrics = field(default_factory=Metrics)
     endpoints: Endpoints = field(default_factory=Endpoints)
-    refreshes: "SingleFlight[tuple[str, str], Grant]" = field(default_factory=SingleFlight)
+    refreshes: SingleFlight[tuple[str, str], Grant] = field(default_factory=SingleFlight)
     """Refreshes in flight in this process, by (project, grant)."""
-    registrations: "SingleFlight[tuple[str, str], None]" = field(default_factory=SingleFlight)
+    registrations: SingleFlight[tuple[str, str], None] = field(default_factory=SingleFlight)
     """Dynamic registrations in flight in this process, by (project, app)."""
-    principals: dict[tuple[str, bytes], tuple[Principal, float]] = field(default_factory=dict)
-    """Recently authenticated keys by (project, digest), each with the monotonic second at which it is forgotten."""
-    keys_used: dict[tuple[str, str], datetime] = field(default_factory=dict)
-    """When keys were used, by (project, key), until that is written down."""
-    addresses_used: dict[tuple[str, str, str], datetime] = field(default_factory=dict)
-    """First uses of keys from an address, by (project, key, address), until they are written down."""
-    grants_used: dict[tuple[str, str], datetime] = field(default_factory=dict)
-    """When tokens were handed out, by (project, grant), until that is written down."""
-    addresses_known: set[tuple[str, str, str]] = field(default_factory=set)
-    """Uses that are written down."""
-    policies: "dict[str, tuple[dict[tuple[str, str], list[AccessPolicy]], float]]" = field(default_factory=dict)
-    """Access policies by project, then by (app, action), each project's with the monotonic second of forgetting."""
-    origins: dict[str, tuple[Mapping[str, frozenset[str]], float]] = field(default_factory=dict)
-    """Under "all": the redirect origins of every project, with the monotonic second at which they are forgotten."""
+    principals: Expiring[tuple[str, bytes], Principal] = field(default_factory=_memory)
+    """Authenticated keys and users, by (project, digest of the credential)."""
+    policies: Expiring[str, Mapping[tuple[str, str], Sequence[AccessPolicy]]] = field(default_factory=_memory)
+    """Access policies by project, then by (app, action)."""
+    redirect_origins: Expiring[None, Mapping[str, frozenset[str]]] = field(default_factory=_memory)
+    """The redirect origins of all projects, by project."""
+    uses: UnwrittenUses = field(default_factory=UnwrittenUses)
 
 
 @asynccontextmanager

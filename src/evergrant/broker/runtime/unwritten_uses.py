@@ -1,0 +1,69 @@
+"""Uses of keys and grants, noted in memory and written down about once a minute, so that a fetch writes nothing.
+
+A crash loses no more than that minute.
+"""
+
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+from datetime import datetime
+from typing import Generic, TypeVar
+
+K = TypeVar("K", bound=Hashable)
+
+MAX_KNOWN_ADDRESSES = 10_000
+
+
+class Unwritten(Generic[K]):
+    """Moments by key that are not written down yet."""
+
+    def __init__(self) -> None:
+        self._moments: dict[K, datetime] = {}
+
+    def __len__(self) -> int:
+        """Return how many moments wait."""
+        return len(self._moments)
+
+    def note_latest(self, key: K, at: datetime) -> None:
+        """Note a moment in the place of an earlier one."""
+        self._moments[key] = at
+
+    def note_first(self, key: K, at: datetime) -> None:
+        """Note a moment, unless there is an earlier one."""
+        self._moments.setdefault(key, at)
+
+    async def drain(self, write: Callable[[Sequence[tuple[K, datetime]]], Awaitable[None]], *, at_once: int) -> None:
+        """Give what waits to `write`, at most `at_once` moments in each call, and forget what it has written.
+
+        When `write` raises, what it was given waits on; so does a key for which a later moment is noted meanwhile.
+        """
+        waiting = list(self._moments.items())
+        for start in range(0, len(waiting), at_once):
+            part = waiting[start : start + at_once]
+            await write(part)
+            for key, at in part:
+                if self._moments.get(key) == at:
+                    del self._moments[key]
+
+
+class UnwrittenUses:
+    """What one process has to write down."""
+
+    def __init__(self) -> None:
+        self.keys: Unwritten[tuple[str, str]] = Unwritten()
+        """The latest use of a management key, by (project, key)."""
+        self.addresses: Unwritten[tuple[str, str, str]] = Unwritten()
+        """The first use of a management key from an address, by (project, key, address)."""
+        self.grants: Unwritten[tuple[str, str]] = Unwritten()
+        """When a token was last handed out, by (project, grant)."""
+        self._known_addresses: set[tuple[str, str, str]] = set()
+
+    def note_key(self, project_id: str, key_id: str, address: str, *, at: datetime) -> None:
+        """Note that a management key was used from an address."""
+        self.keys.note_latest((project_id, key_id), at)
+        if (use := (project_id, key_id, address)) not in self._known_addresses:
+            self.addresses.note_first(use, at)
+
+    def know_address(self, project_id: str, key_id: str, address: str) -> None:
+        """Remember that a key's use from an address is written down, so that it is not noted again."""
+        if len(self._known_addresses) >= MAX_KNOWN_ADDRESSES:
+            self._known_addresses.clear()  # the audit log is asked again then
+        self._known_addresses.add((project_id, key_id, address))
