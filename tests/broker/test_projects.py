@@ -4,7 +4,8 @@ import asyncio
 
 import pytest
 
-from evergrant.broker.projects.projects import check_redirect_url, load_project, origin_of, set_redirect_origins
+from evergrant.broker.projects.projects import load_project, set_redirect_origins
+from evergrant.broker.projects.redirects import check_redirect_url, origin_of
 from evergrant.broker.runtime.broker import open_broker
 from evergrant.errors import InvalidValue, NotFound
 from evergrant.settings import Settings

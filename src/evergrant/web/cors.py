@@ -12,7 +12,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
-from evergrant.broker.projects.projects import origins_by_project
+from evergrant.broker.projects.redirects import origins_by_project
 from evergrant.broker.runtime.broker import Broker
 from evergrant.errors import PermissionDenied
 from evergrant.web.deps import get_broker

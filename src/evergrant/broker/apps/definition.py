@@ -11,7 +11,7 @@ from pydantic import SecretStr
 from evergrant import placeholders
 from evergrant.broker.apps.variables import app_variable_problems, declared_variables
 from evergrant.broker.grants.schedule import POLICIES, PROACTIVE
-from evergrant.broker.projects.projects import check_redirect_url
+from evergrant.broker.projects.redirects import check_redirect_url
 from evergrant.broker.runtime.broker import Broker
 from evergrant.catalog.template import Template
 from evergrant.catalog.validation import url_problems

@@ -29,7 +29,8 @@ from evergrant.broker.connect.authorization_requests import (
     verifier_slot,
 )
 from evergrant.broker.grants.grants import ResourceOwner, owner_problems
-from evergrant.broker.projects.projects import check_redirect_url, load_project
+from evergrant.broker.projects.projects import load_project
+from evergrant.broker.projects.redirects import check_redirect_url
 from evergrant.broker.runtime.broker import Broker
 from evergrant.broker.runtime.principal import Permission, Principal
 from evergrant.crypto.opaque import digest, new_opaque
