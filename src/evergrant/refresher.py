@@ -6,7 +6,6 @@ Any number of these run at once, inside `evergrant serve` or alone; leases on th
 import asyncio
 import contextlib
 import logging
-import random
 import signal
 from collections import Counter
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from evergrant.broker.connections.revocation import revoke_due
 from evergrant.broker.refresh.landing import GIVE_UP_SECONDS, replay_journal
 from evergrant.broker.refresh.refresh import ClaimedGrant
 from evergrant.broker.refresh.sweep import OVERDUE, ClaimQuota, claim_due_grants, due_apps, due_at, refresh_claimed
+from evergrant.broker.runtime.backoff import jittered
 from evergrant.broker.runtime.broker import Broker, open_broker
 from evergrant.broker.runtime.endpoints import Endpoint
 from evergrant.broker.webhooks.delivery import deliver_until
@@ -68,7 +68,7 @@ class Refresher:
     async def run(self, stop: asyncio.Event) -> None:
         """Take up due grants until `stop` is set, then let those in flight finish."""
         while not stop.is_set():
-            pause = POLL_SECONDS * random.uniform(0.75, 1.25)  # noqa: S311 - replicas must not march in step
+            pause = jittered(POLL_SECONDS)  # replicas must not march in step
             try:
                 now = clock.utcnow()
                 due = await due_apps(self._broker, now=now)

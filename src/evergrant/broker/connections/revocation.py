@@ -6,7 +6,6 @@ try follows at once; the background refresher makes the others, over days. Whate
 
 import asyncio
 import logging
-import random
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -18,6 +17,7 @@ from evergrant.broker.apps.provider_client import provider_client
 from evergrant.broker.apps.quirks import quirks_of
 from evergrant.broker.audit.record import record
 from evergrant.broker.grants.grants import token_slot
+from evergrant.broker.runtime.backoff import doubling
 from evergrant.broker.runtime.broker import Broker
 from evergrant.crypto.opaque import new_id
 from evergrant.crypto.sealed import Sealed, Slot
@@ -159,7 +159,7 @@ async def _claim_revocation(broker: Broker, row: Revocation, *, now: datetime) -
     statement = (
         update(Revocation)
         .where(_is_revocation(row), Revocation.attempts == row.attempts, Revocation.next_attempt_at <= now)
-        .values(attempts=Revocation.attempts + 1, next_attempt_at=now + _pause(row.attempts + 1))
+        .values(attempts=Revocation.attempts + 1, next_attempt_at=now + doubling(*PAUSE, failures=row.attempts + 1))
         .returning(Revocation)
         .execution_options(synchronize_session=False)
     )
@@ -227,12 +227,6 @@ async def _over(broker: Broker, row: Revocation, action: str, *, reason: str) ->
 
 def _reason(error: BaseException) -> str:
     return error.message if isinstance(error, EvergrantError) else "The provider does not answer in time."
-
-
-def _pause(attempts: int) -> timedelta:
-    """Return the pause after this many tries, with jitter."""
-    doubled: timedelta = PAUSE[0] * 2 ** min(attempts - 1, 16)
-    return min(PAUSE[1], doubled) * random.uniform(0.75, 1.25)  # noqa: S311 - jitter, not a secret
 
 
 def _is_revocation(row: Revocation) -> ColumnElement[bool]:

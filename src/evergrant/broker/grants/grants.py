@@ -1,6 +1,5 @@
 """Grants: storing what a provider answered, and when it will be due."""
 
-import random
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from sqlalchemy import delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from evergrant.broker.grants.schedule import next_refresh
+from evergrant.broker.runtime.backoff import jittered
 from evergrant.broker.runtime.broker import Broker
 from evergrant.broker.webhooks import outbox
 from evergrant.crypto.sealed import Sealed, Slot
@@ -77,7 +77,7 @@ def lifetime(expires_in: int | None, *, now: datetime, margin_seconds: int | Non
         return Lifetime(end, fresh_until, fresh_until)
     margin = min(MAX_MARGIN, whole * MARGIN_SHARE)
     fresh_until = now + whole - margin
-    due = fresh_until - margin * random.uniform(0, 0.5)  # noqa: S311 - jitter, not a secret
+    due = fresh_until - jittered(margin, (0.0, 0.5))
     return Lifetime(now + whole, fresh_until, due)
 
 

@@ -5,9 +5,9 @@ fetched for long drop to keeping alive by themselves. Where a provider lets refr
 `refresh_token_idle_seconds`), every grant is refreshed well before that, whatever its policy.
 """
 
-import random
 from datetime import datetime, timedelta
 
+from evergrant.broker.runtime.backoff import jittered
 from evergrant.db import Grant, OutboundApp
 
 PROACTIVE = "proactive"
@@ -48,13 +48,12 @@ def next_refresh(
     """
     alive = None
     if app.refresh_token_idle_seconds:
-        share = random.uniform(*KEEP_ALIVE_SHARE)  # noqa: S311 - jitter, not a secret
-        alive = refreshed_at + timedelta(seconds=app.refresh_token_idle_seconds * share)
+        alive = refreshed_at + jittered(timedelta(seconds=app.refresh_token_idle_seconds), KEEP_ALIVE_SHARE)
     if is_kept_fresh(app, used_at=used_at, idle_after=idle_after, now=now):
         return min((at for at in (due, alive) if at is not None), default=None)
     if alive is not None or due is None or app.refresh_policy == ON_DEMAND:
         return alive
-    return max(due, refreshed_at + KEEP_ALIVE * random.uniform(*KEEP_ALIVE_JITTER))  # noqa: S311 - jitter
+    return max(due, refreshed_at + jittered(KEEP_ALIVE, KEEP_ALIVE_JITTER))
 
 
 def is_wanted(app: OutboundApp, grant: Grant, *, idle_after: timedelta | None, now: datetime) -> bool:

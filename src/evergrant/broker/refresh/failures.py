@@ -1,7 +1,6 @@
 """Refreshes that failed: what is noted on the row, and when the next try may come."""
 
 import logging
-import random
 from datetime import timedelta
 
 from evergrant import clock
@@ -9,6 +8,7 @@ from evergrant.broker.apps import health
 from evergrant.broker.audit.record import record
 from evergrant.broker.refresh import lease
 from evergrant.broker.refresh.lease import LeasedGrant
+from evergrant.broker.runtime.backoff import doubling, jittered
 from evergrant.broker.runtime.broker import Broker
 from evergrant.broker.webhooks.outbox import emit_reauthorization_required
 from evergrant.db import Grant, GrantStatus, OutboundApp
@@ -63,8 +63,8 @@ async def end_grant(broker: Broker, leased: LeasedGrant, reason: str) -> bool:
 async def note_unavailable(broker: Broker, leased: LeasedGrant, error: UpstreamUnavailable) -> None:
     """Note that the provider failed, and set in the error how long waiting callers shall wait."""
     failures = leased.grant.refresh_failures + 1
-    on_demand = _backoff(ON_DEMAND_PAUSE, failures)
-    background = _backoff(BACKGROUND_PAUSE, failures)
+    on_demand = doubling(*ON_DEMAND_PAUSE, failures=failures)
+    background = doubling(*BACKGROUND_PAUSE, failures=failures)
     if error.provider_retry_after is not None:
         on_demand = max(on_demand, error.provider_retry_after)
         background = max(background, error.provider_retry_after)
@@ -91,14 +91,14 @@ async def note_broken(broker: Broker, leased: LeasedGrant) -> None:
         leased,
         last_refresh_error=OUR_FAULT,
         refresh_failures=failures,
-        next_refresh_at=clock.utcnow() + timedelta(seconds=_backoff(BACKGROUND_PAUSE, failures)),
+        next_refresh_at=clock.utcnow() + timedelta(seconds=doubling(*BACKGROUND_PAUSE, failures=failures)),
     )
 
 
 async def note_rejected(broker: Broker, leased: LeasedGrant, app: OutboundApp, error: UpstreamRejected) -> None:
     """Note that the provider refuses the app: the grant is innocent, and only the operator can mend it."""
     now = clock.utcnow()
-    slow = REJECTED_PAUSE * random.uniform(0.75, 1.25)  # noqa: S311 - jitter, not a secret
+    slow = jittered(REJECTED_PAUSE)
     await write_note(
         broker,
         leased,
@@ -120,9 +120,3 @@ async def write_note(broker: Broker, leased: LeasedGrant, **values: object) -> N
         await lease.release(broker, leased, **values)
     except Unavailable:
         log.exception("could not record a refresh's outcome")
-
-
-def _backoff(bounds: tuple[float, float], failures: int) -> float:
-    """Return seconds to wait: doubling from the first bound to the second, with jitter."""
-    first, most = bounds
-    return min(most, first * 2.0 ** min(failures - 1, 16)) * random.uniform(0.75, 1.25)  # noqa: S311 - jitter

@@ -6,11 +6,11 @@ learns for itself: there is nothing to keep in step, and nothing to lose.
 """
 
 import asyncio
-import random
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from evergrant.broker.runtime.backoff import doubling
 from evergrant.db import OutboundApp
 from evergrant.errors import UpstreamUnavailable
 
@@ -106,9 +106,8 @@ class Endpoint:
     def _failed(self) -> None:
         self.failures += 1
         if self.is_open:
-            first, most = PAUSE
-            pause = min(most, first * 2.0 ** min(self.failures - FAILURES_TO_OPEN, 16))
-            self._closed_again_at = time.monotonic() + pause * random.uniform(0.75, 1.25)  # noqa: S311 - jitter
+            pause = doubling(*PAUSE, failures=self.failures - FAILURES_TO_OPEN + 1)
+            self._closed_again_at = time.monotonic() + pause
 
 
 class Endpoints:

@@ -20,6 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.sql.expression import tuple_
 
 from evergrant import clock
+from evergrant.broker.runtime.backoff import jittered
 from evergrant.broker.runtime.broker import Broker
 from evergrant.broker.webhooks.registry import delivery_is_free, disable_webhook, is_webhook, signing_secrets
 from evergrant.crypto.webhook_signature import signature
@@ -39,6 +40,7 @@ PAUSES = tuple(
     for seconds in (5, 300, 1_800, 7_200, 18_000, 36_000, 50_400, 72_000, 86_400)  # to 2 h, 5, 10, 14, 20 and 24 h
 )
 """Before each further attempt: about three days in all."""
+PAUSE_JITTER = (0.9, 1.2)
 MAX_ATTEMPTS = len(PAUSES) + 1
 MAX_RETRY_AFTER = 86_400
 """Seconds that a receiver can ask us to wait."""
@@ -80,7 +82,7 @@ async def deliver_until(broker: Broker, stop: asyncio.Event) -> None:
     """Deliver what is due until `stop` is set, beginning within about a second of each commit."""
     running: dict[asyncio.Task[None], Key] = {}
     while not stop.is_set():
-        pause, more = POLL_SECONDS * random.uniform(0.75, 1.25), False  # noqa: S311 - replicas must not march in step
+        pause, more = jittered(POLL_SECONDS), False  # replicas must not march in step
         try:
             claims, more = await claim_due_deliveries(broker, busy=Counter(running.values()), now=clock.utcnow())
             for claim in claims:
@@ -289,8 +291,7 @@ def _noted(outcome: DeliveryResult, *, now: datetime) -> dict[str, object]:
 
 def _pause_before_next(attempts: int, outcome: DeliveryResult) -> timedelta:
     """Return the pause after this many attempts, with jitter, and no shorter than the receiver asked for."""
-    planned: timedelta = PAUSES[attempts - 1] * random.uniform(0.9, 1.2)  # noqa: S311 - jitter, not a secret
-    return max(planned, timedelta(seconds=outcome.wait_seconds or 0))
+    return max(jittered(PAUSES[attempts - 1], PAUSE_JITTER), timedelta(seconds=outcome.wait_seconds or 0))
 
 
 def _is_ours(delivery: WebhookDelivery) -> ColumnElement[bool]:
