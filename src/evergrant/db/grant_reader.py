@@ -8,22 +8,24 @@ so the schema has one source.
 import asyncio
 import json
 import sqlite3
-from datetime import UTC, datetime
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from typing import Any, NamedTuple, Protocol
 
 import asyncpg
-from sqlalchemy import Select, bindparam, select
+from sqlalchemy import JSON, Select, bindparam, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, Dialect
 
 from evergrant.crypto.sealed import Sealed
 from evergrant.db.engine import connect_postgresql
 from evergrant.db.grant import Grant, GrantStatus
+from evergrant.db.types import SealedBytes, UtcDateTime
 from evergrant.errors import Unavailable
 
 
 class GrantView(NamedTuple):
-    """The columns of a grant that an answer is made of, in the order in which they are read."""
+    """The columns of a grant that an answer is made of. They are read in this order, which has no other meaning."""
 
     id: str
     app_id: str
@@ -95,6 +97,37 @@ def _compile(statement: Select[Any], dialect: Dialect, *, with_scopes: bool) -> 
     return str(compiled)
 
 
+_read_json = json.JSONDecoder().raw_decode  # half of what json.loads costs, which also looks for what is not there
+
+
+def _decode_json(text: str) -> Any:
+    return _read_json(text)[0] if text != "{}" else {}
+
+
+def _decode_sqlite_instant(text: str) -> datetime:
+    return datetime.fromisoformat(text + "+00:00")  # SQLite keeps no time zone; replace() costs several times as much
+
+
+_DECODERS: Mapping[type, Callable[[Any], Any]] = {JSON: _decode_json, SealedBytes: Sealed}
+"""What a driver's value becomes, by the type of its column in the table."""
+_SQLITE_DECODERS = {**_DECODERS, UtcDateTime: _decode_sqlite_instant}
+
+
+class _Decoder:
+    """Makes views from a driver's rows."""
+
+    def __init__(self, by_type: Mapping[type, Callable[[Any], Any]]) -> None:
+        types = [type(Grant.__table__.columns[name].type) for name in GrantView._fields]
+        self._decoders = [(at, by_type[kind]) for at, kind in enumerate(types) if kind in by_type]
+
+    def view(self, row: Sequence[Any]) -> GrantView:
+        values = list(row)
+        for at, decode in self._decoders:
+            if values[at] is not None:
+                values[at] = decode(values[at])
+        return GrantView._make(values)
+
+
 _BROKEN = (asyncpg.InterfaceError, asyncpg.InternalClientError)
 """What asyncpg itself says of a connection that the server closes under its feet."""
 
@@ -106,6 +139,7 @@ class PostgresGrantReader:
         self._url = url
         dialect = postgresql.asyncpg.dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy leaves it unannotated
         self._by_scopes, self._latest = _statements(dialect)
+        self._decoder = _Decoder(_DECODERS)
         self._idle: list[asyncpg.Connection] = []
         self._slots = asyncio.Semaphore(size)
 
@@ -118,19 +152,23 @@ class PostgresGrantReader:
         return await self._one(self._latest, (*owner, GrantStatus.ACTIVE.value))
 
     async def _one(self, sql: str, arguments: tuple[object, ...]) -> GrantView | None:
+        record = await self._record(sql, arguments)
+        return self._decoder.view(record) if record is not None else None
+
+    async def _record(self, sql: str, arguments: tuple[object, ...]) -> asyncpg.Record | None:
         async with self._slots:
             while self._idle:
                 connection = self._idle.pop()
                 if connection.is_closed():
                     continue
                 try:
-                    return _postgres_view(await self._fetch(connection, sql, arguments))
+                    return await self._fetch(connection, sql, arguments)
                 except (asyncpg.PostgresConnectionError, *_BROKEN, OSError):
                     # The server closed it while it lay idle (a restart, a failover): reading again is harmless.
                     continue
             try:
                 connection = await connect_postgresql(self._url)
-                return _postgres_view(await self._fetch(connection, sql, arguments))
+                return await self._fetch(connection, sql, arguments)
             except (asyncpg.PostgresError, *_BROKEN, OSError) as error:
                 raise Unavailable from error
 
@@ -152,22 +190,12 @@ class PostgresGrantReader:
             await self._idle.pop().close()
 
 
-def _postgres_view(record: asyncpg.Record | None) -> GrantView | None:
-    if record is None:
-        return None
-    values = list(record)
-    values[5] = json.loads(values[5])
-    values[8] = Sealed(values[8]) if values[8] is not None else None
-    values[10] = Sealed(values[10]) if values[10] is not None else None
-    values[17] = json.loads(values[17]) if values[17] != "{}" else {}
-    return GrantView(*values)
-
-
 class SqliteGrantReader:
     """Reads in the event loop: an indexed lookup in a local file is faster than handing it to a thread."""
 
     def __init__(self, path: str) -> None:
         self._by_scopes, self._latest = _statements(sqlite.dialect())
+        self._decoder = _Decoder(_SQLITE_DECODERS)
         self._connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=5)
         self._connection.execute("PRAGMA query_only = ON")
 
@@ -184,17 +212,7 @@ class SqliteGrantReader:
             row = self._connection.execute(sql, arguments).fetchone()
         except sqlite3.OperationalError as error:
             raise Unavailable from error
-        if row is None:
-            return None
-        values = list(row)
-        values[5] = json.loads(values[5])
-        values[8] = Sealed(values[8]) if values[8] is not None else None
-        values[10] = Sealed(values[10]) if values[10] is not None else None
-        for index in (11, 12, 13, 16):
-            if values[index] is not None:
-                values[index] = datetime.fromisoformat(values[index]).replace(tzinfo=UTC)
-        values[17] = json.loads(values[17]) if values[17] != "{}" else {}
-        return GrantView(*values)
+        return self._decoder.view(row) if row is not None else None
 
     async def aclose(self) -> None:
         """Close the connection."""
