@@ -391,7 +391,7 @@ async def test_a_delivery_whose_process_died_is_made_again_when_the_lease_has_ru
     assert [one.id for one in hooks.received] == [claim.delivery.id]
     # and the one that was given up for dead changes nothing any more
     hooks.answer("/a", 500)
-    await deliveries.attempt_delivery(project.broker, claim)
+    await deliveries.attempt_delivery(project.broker, claim, now=clock.now)
     assert (await project.delivery()).status == "delivered"
 
 

@@ -195,9 +195,8 @@ async def _refresh_now(
             file=sys.stderr,
             hidden=not sys.stderr.isatty(),
         ) as bar:
-            outcome = await ManualRun(broker, everything=everything, at_once=at_once, stop=stop, tell=bar.update).run(
-                apps
-            )
+            manual_run = ManualRun(broker, everything=everything, at_once=at_once, stop=stop, tell=bar.update, now=now)
+            outcome = await manual_run.run(apps)
     finally:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(number)

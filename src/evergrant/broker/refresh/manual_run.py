@@ -1,4 +1,4 @@
-"""Catching up: refreshing an app's connections now, once, because an operator asks for it.
+"""The manual run: refreshing apps' connections now, once, because an operator asks for it.
 
 It goes the way of the background refresher: leases, the endpoints' limits and breakers, and the policies. But an
 endpoint whose breaker opens is left for this time, instead of being tried again and again while somebody waits.
@@ -7,14 +7,13 @@ endpoint whose breaker opens is left for this time, instead of being tried again
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from sqlalchemy import ColumnElement, or_, select
 from sqlalchemy.orm import load_only
 
-from evergrant import clock
 from evergrant.broker.grants.schedule import is_wanted
 from evergrant.broker.projects.projects import load_project
 from evergrant.broker.refresh import lease
@@ -22,25 +21,24 @@ from evergrant.broker.refresh.refresh import ClaimedGrant, refresh_grant
 from evergrant.broker.refresh.sweep import ClaimQuota, claim_due_grants, refresh_or_put_off
 from evergrant.broker.runtime.broker import Broker
 from evergrant.broker.runtime.endpoints import Endpoint
+from evergrant.broker.runtime.worker_pool import WorkerPool
 from evergrant.db import Grant, GrantStatus, OutboundApp
 from evergrant.errors import AppNotFound, EvergrantError, Unavailable
 
 log = logging.getLogger(__name__)
 
 PAGE = 500
-Claimer = Callable[[OutboundApp, int], Awaitable[list[ClaimedGrant]]]
-"""Takes the leases of at most so many of an app's grants; none when there are none left."""
 
 
 @dataclass
 class RunResult:
-    """What came of catching up."""
+    """How many grants a run refreshed, put off and failed to refresh, and which apps it gave up."""
 
     refreshed: int = 0
     put_off: int = 0
     """Due, but not wanted by their app's policy, or because nobody has fetched them for long."""
     failed: Counter[str] = field(default_factory=Counter)
-    """By what is wrong."""
+    """Failed refreshes by error message."""
     given_up: list[str] = field(default_factory=list)
     """Apps that were left, because their token endpoint failed again and again."""
 
@@ -52,14 +50,14 @@ class RunResult:
 
 @dataclass(frozen=True, slots=True)
 class RunPlan:
-    """What would be done for one app."""
+    """What a run would do for one app."""
 
     app: OutboundApp
     calls: int
     """Refreshes that would be asked of its token endpoint."""
     put_off: int
     held: int
-    """Whose lease somebody else has: they are being refreshed."""
+    """Grants whose lease somebody else holds: they are being refreshed."""
 
 
 async def chosen_apps(broker: Broker, *, project_id: str | None, app_id: str | None) -> list[OutboundApp]:
@@ -82,7 +80,7 @@ async def chosen_apps(broker: Broker, *, project_id: str | None, app_id: str | N
 
 
 async def plan(broker: Broker, app: OutboundApp, *, everything: bool, now: datetime) -> RunPlan:
-    """Tell what catching up would do for an app. Changes nothing; reads each grant's dates, and no token."""
+    """Return what a run would do for an app. Changes nothing; reads each grant's dates, and no token."""
     calls = put_off = held = 0
     query = (
         select(Grant, lease.is_free().label("is_free"))
@@ -105,20 +103,37 @@ class ManualRun:
     """One run: claims as slots come free, until there is nothing left or `stop` is set."""
 
     def __init__(
-        self, broker: Broker, *, everything: bool, at_once: int, stop: asyncio.Event, tell: Callable[[int], None]
+        self,
+        broker: Broker,
+        *,
+        everything: bool,
+        at_once: int,
+        stop: asyncio.Event,
+        tell: Callable[[int], None],
+        now: datetime,
     ) -> None:
-        """`at_once` calls at each token endpoint; `tell` is told how many grants have been worked on since the last."""
+        """Prepare a run.
+
+        Args:
+            broker: the runtime.
+            everything: whether to refresh what is not due, too.
+            at_once: how many calls at each token endpoint.
+            stop: ends the run when it is set; what is in flight finishes first.
+            tell: is called with the number of grants that have been worked on since the last call.
+            now: the moment of the run: what falls due later, or was refreshed since, is left alone.
+        """
         self._broker = broker
         self._everything = everything
         self._at_once = at_once
         self._stop = stop
         self._tell = tell
-        self._began = clock.utcnow()
+        self._now = now
         self._pages: dict[tuple[str, str], str] = {}
         """How far each app has been read, where everything is wanted."""
         self._seen: set[tuple[str, str]] = set()
-        self._running: set[asyncio.Task[None]] = set()
-        self._at: Counter[Endpoint] = Counter()
+        self._pool: WorkerPool[Endpoint] = WorkerPool(
+            most=broker.settings.refresh_concurrency, most_per_key=self._at_once
+        )
         self._outcome = RunResult()
 
     async def run(self, apps: Sequence[OutboundApp]) -> RunResult:
@@ -131,11 +146,10 @@ class ManualRun:
         try:
             while queue and not self._stop.is_set():
                 queue = [app for app in queue if await self._begin_some(app)]
-                if queue and self._running:
-                    await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
+                if queue and self._pool:
+                    await self._pool.wait_for_slot(self._stop)
         finally:
-            if self._running:
-                await asyncio.wait(self._running)
+            await self._pool.drain()
         return self._outcome
 
     async def _begin_some(self, app: OutboundApp) -> bool:
@@ -144,9 +158,9 @@ class ManualRun:
         if endpoint.is_open:
             self._outcome.given_up.append(app.id)
             return False
-        at = self._at[endpoint]
-        room = min(self._at_once - at, self._broker.settings.refresh_concurrency - len(self._running))
-        if room <= 0 or self._stop.is_set() or (at and room < self._at_once // 4):  # several at a time
+        room = self._pool.room_for(endpoint)
+        is_busy = endpoint in self._pool.by_key
+        if room <= 0 or self._stop.is_set() or (is_busy and room < self._at_once // 4):  # several at a time
             return True
         claims = await (self._claim_any(app, room) if self._everything else self._claim_due(app, room))
         begun = 0
@@ -156,26 +170,26 @@ class ManualRun:
                 await lease.release(self._broker, claim.leased)
                 continue
             self._seen.add(key)
-            self._begin(claim, endpoint)
+            self._pool.start(endpoint, self._refresh(claim))
             begun += 1
         return begun > 0
 
     async def _claim_due(self, app: OutboundApp, count: int) -> list[ClaimedGrant]:
         # As of the beginning: what fails falls due again later, and would be tried over and over.
-        claims = await claim_due_grants(self._broker, [ClaimQuota(app, due=count, overdue=0)], now=self._began)
+        claims = await claim_due_grants(self._broker, [ClaimQuota(app, due=count, overdue=0)], now=self._now)
         if len(claims) < count:
             late = ClaimQuota(app, due=0, overdue=count - len(claims))
-            claims += await claim_due_grants(self._broker, [late], now=self._began)
+            claims += await claim_due_grants(self._broker, [late], now=self._now)
         return claims
 
     async def _claim_any(self, app: OutboundApp, count: int) -> list[ClaimedGrant]:
-        """Take the next leases in the order of ids; of those only that nobody has refreshed since the beginning."""
+        """Take the next leases in the order of ids, leaving out grants that somebody refreshed since the run began."""
         claims: list[ClaimedGrant] = []
         key = app.project_id, app.id
         while len(claims) < count:
             query = (
                 select(Grant.id)
-                .where(*_candidates(app, everything=True, began=self._began), Grant.id > self._pages.get(key, ""))
+                .where(*_candidates(app, everything=True, began=self._now), Grant.id > self._pages.get(key, ""))
                 .order_by(Grant.id)
                 .limit(count - len(claims))
             )
@@ -193,23 +207,11 @@ class ManualRun:
                     raise
                 if leased is None:
                     continue  # somebody is at it
-                if (leased.grant.last_refresh_time or leased.grant.consented_at) > self._began:
+                if (leased.grant.last_refresh_time or leased.grant.consented_at) > self._now:
                     await lease.release(self._broker, leased)
                     continue
                 claims.append(ClaimedGrant(leased, app))
         return claims
-
-    def _begin(self, claim: ClaimedGrant, endpoint: Endpoint) -> None:
-        self._at[endpoint] += 1
-        task = asyncio.create_task(self._refresh(claim))
-        self._running.add(task)
-
-        def ended(_: asyncio.Task[None]) -> None:
-            self._running.discard(task)
-            self._at[endpoint] -= 1
-            self._tell(1)
-
-        task.add_done_callback(ended)
 
     async def _refresh(self, claim: ClaimedGrant) -> None:
         grant = claim.leased.grant
@@ -219,7 +221,7 @@ class ManualRun:
                     self._broker, grant.project_id, grant.id, seen_version=grant.token_version, claim=claim
                 )
                 self._outcome.refreshed += 1
-            elif await refresh_or_put_off(self._broker, claim, now=clock.utcnow()):
+            elif await refresh_or_put_off(self._broker, claim, now=self._now):
                 self._outcome.refreshed += 1
             else:
                 self._outcome.put_off += 1
@@ -228,6 +230,8 @@ class ManualRun:
         except Exception:
             log.exception("a refresh broke", extra={"grant": grant.id, "app": grant.app_id})
             self._outcome.failed["A bug: the log has more."] += 1
+        finally:
+            self._tell(1)
 
 
 def _candidates(app: OutboundApp, *, everything: bool, began: datetime) -> list[ColumnElement[bool]]:

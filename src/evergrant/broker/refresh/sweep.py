@@ -43,7 +43,7 @@ class DueApp:
 
 @dataclass(frozen=True, slots=True)
 class ClaimQuota:
-    """How many of an app's due grants to claim: that fell due lately, and that are overdue for long."""
+    """How many of an app's grants to claim: of those that fell due lately, and of those that are long overdue."""
 
     app: OutboundApp
     due: int
@@ -99,7 +99,7 @@ async def _claim_of_app(
 
 @lru_cache
 def _claiming(*, overdue: bool) -> Update:
-    """Return the statement that claims. It is built once, which costs more than running it."""
+    """Return the statement that claims due grants. It is built once: building costs more than running it."""
     columns = GRANTS.c
     due = select(columns.project_id, columns.id).where(
         columns.project_id == bindparam("project"),
@@ -132,8 +132,13 @@ def due_at(leased: LeasedGrant) -> datetime:
     return leased.grant.next_refresh_at
 
 
+def is_overdue(due: datetime, *, now: datetime) -> bool:
+    """Tell whether something that fell due at `due` is long overdue."""
+    return due <= now - OVERDUE
+
+
 async def refresh_claimed(broker: Broker, claim: ClaimedGrant, *, now: datetime) -> None:
-    """Refresh one claimed grant, or put it off. Whatever goes wrong is on its row and in the log, and stops nothing."""
+    """Refresh one claimed grant, or put it off. Errors go to its row and the log, and stop nothing."""
     grant = claim.leased.grant
     try:
         await refresh_or_put_off(broker, claim, now=now)

@@ -1,4 +1,4 @@
-"""Delivering what webhooks are told: who delivers, when again, and what counts as delivered.
+"""Delivering events to webhooks: claiming, sending, retrying, and giving up.
 
 Any number of processes deliver, with the help of leases on the rows like those on grants. A delivery that was accepted
 can still be repeated, when a process dies before it has written that down: its id stays the same, so that the receiver
@@ -6,10 +6,10 @@ can tell. Each webhook has its own few places in a process, so that one that is 
 """
 
 import asyncio
+import contextlib
 import logging
 import random
 import secrets
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -22,6 +22,7 @@ from sqlalchemy.sql.expression import tuple_
 from evergrant import clock
 from evergrant.broker.runtime.backoff import jittered
 from evergrant.broker.runtime.broker import Broker
+from evergrant.broker.runtime.worker_pool import WorkerPool
 from evergrant.broker.webhooks.registry import delivery_is_free, disable_webhook, is_webhook, signing_secrets
 from evergrant.crypto.webhook_signature import signature
 from evergrant.db import Webhook, WebhookDelivery
@@ -34,12 +35,12 @@ log = logging.getLogger(__name__)
 CALL_SECONDS = 15.0
 """How long a receiver may take to answer."""
 LEASE_SECONDS = 45.0
-"""Longer than a call and the write that follows it."""
+"""How long a claim is ours: longer than a call and the write that follows it."""
 PAUSES = tuple(
     timedelta(seconds=seconds)
     for seconds in (5, 300, 1_800, 7_200, 18_000, 36_000, 50_400, 72_000, 86_400)  # to 2 h, 5, 10, 14, 20 and 24 h
 )
-"""Before each further attempt: about three days in all."""
+"""The pause before each further attempt: about three days in all."""
 PAUSE_JITTER = (0.9, 1.2)
 MAX_ATTEMPTS = len(PAUSES) + 1
 MAX_RETRY_AFTER = 86_400
@@ -50,7 +51,7 @@ GONE = 410
 CONCURRENCY = 64
 """How many deliveries one process has under way: fewer than the connections that it may open."""
 PER_WEBHOOK = 8
-"""Of these, for one webhook; a single one while it fails."""
+"""How many of these one webhook may have; a single one while it fails."""
 POLL_SECONDS = 0.7
 PAUSE_AFTER_FAILURE_SECONDS = 5.0
 STOP_SECONDS = 5.0
@@ -70,7 +71,7 @@ class ClaimedDelivery:
 
 @dataclass(frozen=True, slots=True)
 class DeliveryResult:
-    """What came of an attempt. `error` is empty when it was accepted."""
+    """How a receiver answered one attempt. `error` is empty when it accepted."""
 
     status_code: int | None
     error: str
@@ -80,36 +81,26 @@ class DeliveryResult:
 
 async def deliver_until(broker: Broker, stop: asyncio.Event) -> None:
     """Deliver what is due until `stop` is set, beginning within about a second of each commit."""
-    running: dict[asyncio.Task[None], Key] = {}
+    pool: WorkerPool[Key] = WorkerPool(most=CONCURRENCY, most_per_key=PER_WEBHOOK)
     while not stop.is_set():
         pause, more = jittered(POLL_SECONDS), False  # replicas must not march in step
         try:
-            claims, more = await claim_due_deliveries(broker, busy=Counter(running.values()), now=clock.utcnow())
+            now = clock.utcnow()
+            claims, more = await claim_due_deliveries(broker, busy=pool.by_key, now=now)
             for claim in claims:
-                task = asyncio.create_task(_deliver(broker, claim))
-                running[task] = (claim.webhook.project_id, claim.webhook.id)
-                task.add_done_callback(running.pop)
+                pool.start((claim.webhook.project_id, claim.webhook.id), _deliver(broker, claim, now=now))
         except EvergrantError:
             log.exception("deliveries could not be read and will be tried again")
             pause = PAUSE_AFTER_FAILURE_SECONDS
         except Exception:
             log.exception("reading deliveries broke")
             pause = PAUSE_AFTER_FAILURE_SECONDS
-        # Where there is more than we had places for, the next is taken up as soon as one is free.
-        await _wait(stop, set(running) if more else set(), pause)
-    if running:
-        _, late = await asyncio.wait(running, timeout=STOP_SECONDS)
-        for task in late:
-            task.cancel()
-        await asyncio.gather(*late, return_exceptions=True)
-
-
-async def _wait(stop: asyncio.Event, running: set[asyncio.Task[None]], seconds: float) -> None:
-    stopped = asyncio.create_task(stop.wait())
-    try:
-        await asyncio.wait({stopped, *running}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        stopped.cancel()
+        if more:  # than we had places for: the next is taken up as soon as one is free
+            await pool.wait_for_slot(stop, seconds=pause)
+        else:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), pause)
+    await pool.drain(grace_seconds=STOP_SECONDS)
 
 
 async def claim_due_deliveries(
@@ -181,11 +172,11 @@ def _lease() -> dict[str, object]:
     return {"lease_owner": secrets.token_hex(16), "lease_until": database_now(LEASE_SECONDS)}
 
 
-async def _deliver(broker: Broker, claim: ClaimedDelivery) -> None:
-    """Make one attempt. Whatever goes wrong is on the row or in the log, and stops nothing else."""
+async def _deliver(broker: Broker, claim: ClaimedDelivery, *, now: datetime) -> None:
+    """Make one attempt. Errors go to the row or the log, and stop nothing else."""
     about = {"webhook": claim.webhook.id, "delivery": claim.delivery.id, "project": claim.webhook.project_id}
     try:
-        await attempt_delivery(broker, claim)
+        await attempt_delivery(broker, claim, now=now)
     except EvergrantError as error:
         # Without a word on the row the lease runs out, and the delivery is due again.
         log.warning("a delivery will be repeated", extra={**about, "error": error.message})
@@ -193,19 +184,20 @@ async def _deliver(broker: Broker, claim: ClaimedDelivery) -> None:
         log.exception("a delivery broke", extra=about)
 
 
-async def attempt_delivery(broker: Broker, claim: ClaimedDelivery) -> None:
-    """Send a claimed delivery, and write down what came of it.
+async def attempt_delivery(broker: Broker, claim: ClaimedDelivery, *, now: datetime) -> None:
+    """Send a claimed delivery, and write down whether it was accepted.
 
     Raises:
         CannotOpenSealed: the webhook's secret cannot be read; nothing was sent.
-        Unavailable: our database is away; what came of it is not known, and it is sent again.
+        Unavailable: our database is away; it is not known whether it was accepted, and it is sent again.
     """
-    outcome = await _send(broker, claim, now=clock.utcnow())
-    broker.metrics.webhook_deliveries.labels("failed" if outcome.error else "accepted").inc()
-    if outcome.error:
-        await _failed(broker, claim, outcome, now=clock.utcnow())
+    result = await _send(broker, claim, now=now)
+    ended_at = clock.utcnow()
+    broker.metrics.webhook_deliveries.labels("failed" if result.error else "accepted").inc()
+    if result.error:
+        await _failed(broker, claim, result, ended_at=ended_at)
     else:
-        await _accepted(broker, claim, outcome, now=clock.utcnow())
+        await _accepted(broker, claim, result, ended_at=ended_at)
 
 
 async def _send(broker: Broker, claim: ClaimedDelivery, *, now: datetime) -> DeliveryResult:
@@ -230,7 +222,7 @@ async def _send(broker: Broker, claim: ClaimedDelivery, *, now: datetime) -> Del
     return DeliveryResult(answer.status, f"The receiver answered {what}.", retry_after(answer, most=MAX_RETRY_AFTER))
 
 
-async def _accepted(broker: Broker, claim: ClaimedDelivery, outcome: DeliveryResult, *, now: datetime) -> None:
+async def _accepted(broker: Broker, claim: ClaimedDelivery, result: DeliveryResult, *, ended_at: datetime) -> None:
     delivery = claim.delivery
     async with broker.database.write() as session:
         # The webhook first, here and everywhere: who deletes one goes the same way.
@@ -243,17 +235,17 @@ async def _accepted(broker: Broker, claim: ClaimedDelivery, outcome: DeliveryRes
         await session.execute(
             update(WebhookDelivery)
             .where(_is_ours(delivery))
-            .values(status="delivered", next_attempt_at=None, **_noted(outcome, now=now))
+            .values(status="delivered", next_attempt_at=None, **_noted(result, ended_at=ended_at))
             .execution_options(synchronize_session=False)
         )
 
 
-async def _failed(broker: Broker, claim: ClaimedDelivery, outcome: DeliveryResult, *, now: datetime) -> None:
+async def _failed(broker: Broker, claim: ClaimedDelivery, result: DeliveryResult, *, ended_at: datetime) -> None:
     delivery = claim.delivery
     failing = (
         update(Webhook)
         .where(is_webhook(delivery.project_id, delivery.webhook_id))
-        .values(failing_since=func.coalesce(Webhook.failing_since, now))
+        .values(failing_since=func.coalesce(Webhook.failing_since, ended_at))
         .returning(Webhook)
         .execution_options(synchronize_session=False)
     )
@@ -261,37 +253,37 @@ async def _failed(broker: Broker, claim: ClaimedDelivery, outcome: DeliveryResul
         webhook = (await session.execute(failing)).scalar_one_or_none()
         if webhook is None or webhook.failing_since is None:
             return  # deleted, and the delivery with it
-        gone = outcome.status_code == GONE
+        gone = result.status_code == GONE
         over = gone or delivery.attempts >= MAX_ATTEMPTS or not webhook.enabled
-        due = None if over else now + _pause_before_next(delivery.attempts, outcome)
+        due = None if over else ended_at + _pause_before_next(delivery.attempts, result)
         written = await session.execute(
             update(WebhookDelivery)
             .where(_is_ours(delivery))
-            .values(status="failed" if over else "pending", next_attempt_at=due, **_noted(outcome, now=now))
+            .values(status="failed" if over else "pending", next_attempt_at=due, **_noted(result, ended_at=ended_at))
             .returning(WebhookDelivery.id)
             .execution_options(synchronize_session=False)
         )
-        hopeless = over and now - webhook.failing_since >= FAILING
+        hopeless = over and ended_at - webhook.failing_since >= FAILING
         if written.all() and webhook.enabled and (gone or hopeless):
             reason = "gone" if gone else "failing"
             about = {"webhook": webhook.id, "project": webhook.project_id, "reason": reason}
             log.error("a webhook is disabled", extra=about)
-            await disable_webhook(session, webhook, reason=reason, data={"error": outcome.error})
+            await disable_webhook(session, webhook, reason=reason, data={"error": result.error})
 
 
-def _noted(outcome: DeliveryResult, *, now: datetime) -> dict[str, object]:
+def _noted(result: DeliveryResult, *, ended_at: datetime) -> dict[str, object]:
     return {
-        "last_attempt_at": now,
-        "last_status_code": outcome.status_code,
-        "last_error": outcome.error,
+        "last_attempt_at": ended_at,
+        "last_status_code": result.status_code,
+        "last_error": result.error,
         "lease_owner": None,
         "lease_until": None,
     }
 
 
-def _pause_before_next(attempts: int, outcome: DeliveryResult) -> timedelta:
+def _pause_before_next(attempts: int, result: DeliveryResult) -> timedelta:
     """Return the pause after this many attempts, with jitter, and no shorter than the receiver asked for."""
-    return max(jittered(PAUSES[attempts - 1], PAUSE_JITTER), timedelta(seconds=outcome.wait_seconds or 0))
+    return max(jittered(PAUSES[attempts - 1], PAUSE_JITTER), timedelta(seconds=result.wait_seconds or 0))
 
 
 def _is_ours(delivery: WebhookDelivery) -> ColumnElement[bool]:

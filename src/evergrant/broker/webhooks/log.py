@@ -20,7 +20,7 @@ BATCH = 1_000
 
 @dataclass(frozen=True, kw_only=True)
 class DeliveryFilter:
-    """Which deliveries; an empty field does not limit."""
+    """Which deliveries to list; an empty field does not limit."""
 
     webhook_id: str = ""
     status: str = ""
@@ -42,7 +42,7 @@ async def list_deliveries(
 
 
 async def try_webhook(broker: Broker, project_id: str, webhook_id: str, *, now: datetime) -> WebhookDelivery:
-    """Send a test, wait for the answer, and return what came of it. One that fails is repeated like any other.
+    """Send a test, wait for the answer, and return the delivery. One that fails is repeated like any other.
 
     Raises:
         NotFound: the project has no such webhook.
@@ -51,13 +51,13 @@ async def try_webhook(broker: Broker, project_id: str, webhook_id: str, *, now: 
     columns = due_delivery(project_id, webhook_id, EventType.TEST, {"webhookId": webhook_id}, now=now)
     async with broker.database.write() as session:
         claim = await write_claimed(session, await load_enabled(session, project_id, webhook_id), columns)
-    await attempt_delivery(broker, claim)
+    await attempt_delivery(broker, claim, now=now)
     async with broker.database.read() as session:
         return await _get_delivery(session, project_id, claim.delivery.id)
 
 
 async def replay_delivery(broker: Broker, project_id: str, delivery_id: str, *, now: datetime) -> int:
-    """Deliver one again, whatever came of it, with its id and its payload. Returns 1.
+    """Deliver a delivery again, accepted or not, with its id and its payload. Returns 1.
 
     Raises:
         NotFound: the project has no such delivery.
