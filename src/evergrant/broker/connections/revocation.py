@@ -1,7 +1,7 @@
 """Revoking at the provider what was deleted here (RFC 7009, or the provider's own way), by an outbox.
 
 What is still to be revoked is written in the transaction that deletes, so neither happens without the other. The first
-try follows at once; the background refresher makes the others, over days. Whatever comes of it is in the audit log.
+try follows at once; the background refresher makes the others, over days. The audit log has every outcome.
 """
 
 import asyncio
@@ -36,13 +36,13 @@ FIRST_TRIES = 50
 CONCURRENCY = 8
 CALL_SECONDS = 30.0
 PAUSE = (timedelta(minutes=1), timedelta(hours=12))
-"""Between two tries: at first, doubling, and at most."""
+"""The pause between two tries: at first, doubling, and at most."""
 MAX_ATTEMPTS = 16
-"""With these pauses, about four days."""
+"""How often a revocation is tried: with these pauses, for about four days."""
 
 
 class RevocationOutcome(StrEnum):
-    """What has come of revoking one token."""
+    """How far the revoking of one token has come."""
 
     REVOKED = "revoked"
     PENDING = "pending"
@@ -119,7 +119,7 @@ def claim_at_once(rows: Sequence[Revocation], *, now: datetime) -> list[Revocati
 
 
 async def try_at_once(broker: Broker, rows: Sequence[Revocation]) -> dict[str, RevocationOutcome]:
-    """Make the first tries, for a few seconds, and return what has come of them by grant. No transaction is open."""
+    """Make the first tries, for a few seconds, and return their outcomes by grant. No transaction is open."""
     tasks = {row.grant_id: asyncio.create_task(attempt_revocation(broker, row)) for row in rows}
     if not tasks:
         return {}
@@ -142,7 +142,7 @@ async def revoke_due(broker: Broker, *, now: datetime) -> int:
 
     async def one(row: Revocation) -> None:
         async with slots:
-            claimed = await _claim_revocation(broker, row, now=clock.utcnow())
+            claimed = await _claim_revocation(broker, row)
             if claimed is not None:
                 await attempt_revocation(broker, claimed)
 
@@ -154,12 +154,18 @@ async def revoke_due(broker: Broker, *, now: datetime) -> int:
     return len(due)
 
 
-async def _claim_revocation(broker: Broker, row: Revocation, *, now: datetime) -> Revocation | None:
-    """Take a due row; None when somebody else did. Who dies with it leaves it due again after the next pause."""
+async def _claim_revocation(broker: Broker, row: Revocation) -> Revocation | None:
+    """Take a row that was due when it was read; None when somebody else has taken it, which shows in its attempts.
+
+    The next try is counted from here: a process that dies in this one leaves the row due again after the pause.
+    """
     statement = (
         update(Revocation)
-        .where(_is_revocation(row), Revocation.attempts == row.attempts, Revocation.next_attempt_at <= now)
-        .values(attempts=Revocation.attempts + 1, next_attempt_at=now + doubling(*PAUSE, failures=row.attempts + 1))
+        .where(_is_revocation(row), Revocation.attempts == row.attempts)
+        .values(
+            attempts=Revocation.attempts + 1,
+            next_attempt_at=clock.utcnow() + doubling(*PAUSE, failures=row.attempts + 1),
+        )
         .returning(Revocation)
         .execution_options(synchronize_session=False)
     )
@@ -168,7 +174,7 @@ async def _claim_revocation(broker: Broker, row: Revocation, *, now: datetime) -
 
 
 async def attempt_revocation(broker: Broker, row: Revocation) -> RevocationOutcome:
-    """Make one try of a claimed row, and write down what came of it.
+    """Make one try of a claimed row, and write its outcome down.
 
     Raises:
         Unavailable: our database is away; the try is repeated later, which does no harm.
