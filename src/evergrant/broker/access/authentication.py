@@ -1,4 +1,4 @@
-"""Who may do what: management keys, recognised.
+"""Authentication: which management key or user a credential belongs to.
 
 Recognising is on the hot path. A key that was found is remembered for a few seconds by its digest, so that a revoked
 one stops working everywhere within that time and a busy one costs no query.
@@ -20,7 +20,7 @@ from evergrant.errors import AuthenticationFailed
 
 NEW_ADDRESS = "key.used_from_new_address"
 BATCH = 500
-"""So many uses are written in one transaction."""
+"""How many uses are written in one transaction."""
 
 
 async def authenticate(broker: Broker, authorization: str, *, client_address: str, now: datetime) -> Principal:

@@ -84,7 +84,7 @@ async def create_key(
 
 
 def network_problems(field: str, networks: Sequence[str]) -> list[tuple[str, str]]:
-    """Return what is wrong with networks that a key shall work from, as `(field, problem)` pairs."""
+    """Check the networks that a key shall work from, and return what is wrong as `(field, problem)` pairs."""
     problems = []
     for network in networks:
         try:
@@ -169,7 +169,7 @@ class KeyChange:
 
 
 async def update_key(broker: Broker, principal: Principal, key_id: str, change: KeyChange) -> ManagementKey:
-    """Replace what can be changed; effective everywhere within 5 seconds.
+    """Change a key; effective everywhere within 5 seconds.
 
     Raises:
         InvalidValue: an argument cannot be used; nothing is changed.

@@ -34,7 +34,7 @@ async def create_policy(
     key_ids: Sequence[str] = (),
     scopes: Sequence[str] = (),
 ) -> AccessPolicy:
-    """Make a policy. It says at most: these users, these keys, these scopes; what is empty is not limited by it.
+    """Make a policy that allows an action to these users or keys, with at most these scopes; empty does not limit.
 
     Raises:
         AppNotFound: there is no such app.

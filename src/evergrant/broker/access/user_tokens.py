@@ -76,7 +76,7 @@ def _principal(trusted: TrustedIssuer, claims: Mapping[str, Any]) -> Principal:
 
 
 def _is_a_machines(trusted: TrustedIssuer, claims: Mapping[str, Any], tenant_ids: frozenset[str]) -> bool:
-    """Tell whether no user is behind a token: then it stands for its tenant (RFC 9068 section 2.2)."""
+    """Tell whether a token is a machine's, with no user: then it stands for its tenant (RFC 9068 section 2.2)."""
     subject = claims.get("sub")
     if isinstance(subject, str) and subject and subject in (claims.get("client_id"), claims.get("azp")):
         return True

@@ -1,4 +1,4 @@
-"""Which grants are in use: noted when a token is handed out, and written down later, so that a fetch writes nothing."""
+"""Last uses of grants: noted in memory at each fetch and written down later, so that a fetch writes nothing."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -10,7 +10,7 @@ from evergrant.db import Grant, GrantStatus
 from evergrant.db.grant_reader import GrantView
 
 PRECISION = timedelta(days=1)
-"""A grant's last fetch is written down once in so long: idleness is a matter of weeks."""
+"""How often a grant's last fetch is written down at most: idleness is a matter of weeks."""
 BATCH = 500
 
 

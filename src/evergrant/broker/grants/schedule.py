@@ -15,7 +15,7 @@ ON_DEMAND = "on_demand"
 POLICIES = (PROACTIVE, ON_DEMAND)
 
 KEEP_ALIVE_SHARE = (0.5, 0.65)
-"""Parts of a refresh token's life without use after which it is used, at a random one between these."""
+"""The part of its allowed idle time after which a refresh token is used: a random one between these two."""
 KEEP_ALIVE = timedelta(days=7)
 """How often a grant that nobody fetches is refreshed, where its provider's rule is not known."""
 KEEP_ALIVE_JITTER = (0.9, 1.1)

@@ -68,7 +68,7 @@ async def list_issuers(broker: Broker, project_id: str) -> list[TrustedIssuer]:
 
 
 async def delete_issuer(broker: Broker, project_id: str, issuer_id: str) -> None:
-    """Trust an issuer no longer; effective everywhere within 5 seconds.
+    """Stop trusting an issuer; effective everywhere within 5 seconds.
 
     Raises:
         NotFound: the project trusts no issuer with this id.

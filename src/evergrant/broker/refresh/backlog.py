@@ -13,7 +13,7 @@ from evergrant.broker.runtime.broker import Broker
 from evergrant.db import Grant, OutboundApp
 
 CAP = 100_000
-"""More than so many are not counted: one more stands for all of them."""
+"""Counting stops here: `CAP` + 1 means "more than `CAP`"."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""How the background keeps up, for an operator who looks: `evergrant refresh status`.
+"""The status of background refreshing, for `evergrant refresh status`: what waits, what fails, and how fast it goes.
 
 What is due is counted in its index. Errors, dead connections and the rate have none, and looking at every row would
 take a large installation minutes, so they come from a sample where there are many: ids are random, so the first of them
@@ -18,41 +18,41 @@ from evergrant.db import Grant, GrantStatus, OutboundApp
 from evergrant.db.types import database_now
 
 SAMPLE = 20_000
-"""So many of a project's connections are looked at, unless all are wanted."""
+"""How many of a project's connections are looked at, unless all are wanted."""
 RATE_WINDOW = timedelta(minutes=10)
 _ID_DIGITS = 12
-"""So many of an id's hexadecimal digits tell how far into all ids it is."""
+"""How many of an id's hexadecimal digits are read to tell which part of all ids is smaller."""
 
 
 @dataclass
 class AppStatus:
-    """One app. What comes from a sample is projected to all connections."""
+    """The status of one app. Figures that come from a sample are projected to all connections."""
 
     backlog: Backlog
     overdue: int
-    """Due for longer than `OVERDUE`; counted like `due`."""
+    """Grants that have been due for longer than `OVERDUE`; counted like `Backlog.due`."""
     in_flight: int
-    """Of the due, whose lease somebody holds."""
+    """Due grants whose lease somebody holds: they are being refreshed."""
     landed: float = 0
-    """Connections whose last refresh that worked was within `RATE_WINDOW`; one that had two counts once."""
+    """Connections that were refreshed within `RATE_WINDOW`; one that was refreshed twice counts once."""
     failing: float = 0
-    """Whose last refresh failed and will be tried again."""
+    """Connections whose last refresh failed and will be tried again."""
     reauthorization_required: float = 0
     errors: Counter[str] = field(default_factory=Counter)
-    """What the failing say, and how many of those looked at say it."""
+    """The errors of failing connections, each with its number among those that were looked at."""
 
 
 @dataclass(frozen=True)
 class RefreshStatus:
-    """All of it."""
+    """The status of every app that was asked for."""
 
     apps: list[AppStatus]
     sampled: float
-    """Which part of the connections was looked at, of the project of which it is the smallest; 1 for all."""
+    """The part of the connections that was looked at, 1 for all; of several projects, the smallest."""
 
 
 async def read_status(broker: Broker, *, project_id: str | None, exactly: bool, now: datetime) -> RefreshStatus:
-    """Return how the background keeps up, of one project or all; `exactly` looks at every connection.
+    """Return the status of one project's apps or of all; `exactly` looks at every connection.
 
     Raises:
         Unavailable: the database is away.
@@ -100,7 +100,7 @@ def _count_in_flight(*, now: datetime) -> ScalarSelect[int]:
 async def _look(
     broker: Broker, project_id: str, apps: dict[tuple[str, str], AppStatus], *, exactly: bool, now: datetime
 ) -> float:
-    """Fill in what a project's connections themselves tell, and return which part of them was looked at."""
+    """Count a project's connections by status and error into `apps`, and return which part of them was looked at."""
     fails = and_(Grant.status == GrantStatus.ACTIVE, Grant.refresh_failures > 0)
     looked_at = select(
         Grant.app_id,

@@ -1,4 +1,4 @@
-"""The one composition root: what serves the web face, the refresher, the command line and the tests."""
+"""The composition root: `open_broker` puts together what the faces, the refresher and the tests work with."""
 
 import logging
 import os
@@ -34,7 +34,7 @@ DRAIN_SECONDS = 40
 REMEMBER_SECONDS = 4.0
 """How long keys, policies and redirect origins are remembered: a change is effective everywhere within 5 seconds."""
 MAX_REMEMBERED = 10_000
-"""So many of each."""
+"""How many of each are remembered at most."""
 MASTER_KEY_FILE = "master-key"
 JOURNAL_FOLDER = "journal"
 

@@ -15,13 +15,13 @@ from evergrant.db import OutboundApp
 from evergrant.errors import UpstreamUnavailable
 
 FAILURES_TO_OPEN = 5
-"""In a row. One user's 429 says nothing about the others, five failures without a success between them do."""
+"""Failures in a row that open a breaker. One user's 429 says nothing about the others; five failures in a row do."""
 PAUSE = (2.0, 60.0)
 """Seconds for which a failing endpoint is left alone: at first, doubling, and at most."""
 SLOT_SECONDS = 10.0
 """How long a call waits for a free slot."""
 CALLS_AT_ONCE = 100
-"""Half of the connections that there are: however slow one endpoint is, the others find some."""
+"""Calls to one endpoint at once: half of all connections, so that a slow endpoint leaves the others some."""
 
 
 class Endpoint:
@@ -121,7 +121,7 @@ class Endpoints:
         return self.at(app.token_url)
 
     def at(self, url: str) -> Endpoint:
-        """Return the endpoint at a URL: where each connection has a host of its own, one that is down is only its."""
+        """Return the endpoint at a URL. Where each connection has a host of its own, each host has its own breaker."""
         url = url.partition("?")[0]
         found = self._by_url.get(url)
         if found is None:

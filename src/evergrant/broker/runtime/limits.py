@@ -6,12 +6,12 @@ from collections.abc import Hashable
 from evergrant.errors import RateLimited
 
 BURST_SECONDS = 10
-"""What was not used is saved up for so long, and may be used at once."""
+"""Unused requests are saved up for so many seconds, and may then be made at once."""
 MAX_REMEMBERED = 10_000
 
 
 class RateLimit:
-    """So many requests per second for each caller; 0 for no limit."""
+    """A limit on each caller's requests per second; 0 for no limit."""
 
     def __init__(self, per_second: int) -> None:
         self.per_second = per_second
@@ -49,7 +49,7 @@ class RateLimit:
         return self._most if bucket is None else min(self._most, bucket[0] + (now - bucket[1]) * self.per_second)
 
     def _forget(self, now: float) -> None:
-        """Forget who has everything again; if that is nobody, everybody: memory is bounded, whatever comes."""
+        """Forget callers whose bucket is full again, or all callers if there is none: memory is bounded."""
         kept = {caller: bucket for caller, bucket in self._buckets.items() if self._left(caller, now) < self._most}
         self._buckets = kept if len(kept) < MAX_REMEMBERED else {}
 
@@ -61,4 +61,4 @@ class Limits:
         self.keys = RateLimit(per_key)
         """Requests of a management key, or of a user."""
         self.addresses = RateLimit(per_address)
-        """Refused credentials and pages for browsers, by address: what nobody has to identify for."""
+        """Refused credentials and pages for browsers, by address: requests of callers who are not identified."""

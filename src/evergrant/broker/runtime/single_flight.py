@@ -1,4 +1,4 @@
-"""One task per key in this process: whoever comes while it runs shares it."""
+"""Single flight: one task per key in this process, shared by all who ask for it while it runs."""
 
 import asyncio
 import logging
@@ -12,7 +12,7 @@ V = TypeVar("V")
 
 
 class SingleFlight(Generic[K, V]):
-    """Runs at most one task per key. Waiting for a task never decides over its life."""
+    """Runs at most one task per key. A caller that stops waiting does not cancel the task."""
 
     def __init__(self) -> None:
         self._tasks: dict[K, asyncio.Task[V]] = {}

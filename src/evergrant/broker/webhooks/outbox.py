@@ -1,6 +1,6 @@
-"""What webhooks tell, by an outbox: a delivery is written in the transaction of the change that it tells about.
+"""The outbox of webhooks: each event is written in the transaction of the change that it tells about.
 
-So neither happens without the other, and nobody waits for the receiver. `webhook_delivery` sends what is written here.
+So neither happens without the other, and nobody waits for the receiver. `delivery.py` sends what is written here.
 Payloads have the form that Standard Webhooks recommends, with ids and reasons, and never a secret.
 """
 
@@ -19,7 +19,7 @@ from evergrant.db import Grant, GrantStatus, Webhook, WebhookDelivery
 
 
 class EventType(StrEnum):
-    """What can happen."""
+    """The types of events."""
 
     GRANT_CREATED = "grant.created"
     """Somebody connected, or tokens were uploaded. A connection to be confirmed counts when it is."""
@@ -34,11 +34,11 @@ class EventType(StrEnum):
     APP_RECOVERED = "app.recovered"
     """The provider takes it again, or it was changed and is believed again until refused."""
     TEST = "webhook.test"
-    """Nothing happened: somebody wants to see whether a webhook works."""
+    """A test of one webhook: nothing else has happened."""
 
 
 SUBSCRIBABLE = tuple(str(event) for event in EventType if event is not EventType.TEST)
-"""What a webhook can be limited to. A test goes to the one that is tested."""
+"""The types that a webhook can be limited to. A test goes to the webhook that is tested."""
 
 
 async def emit(session: AsyncSession, project_id: str, event: EventType, *data: Mapping[str, Any]) -> None:

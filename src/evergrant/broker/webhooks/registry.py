@@ -21,7 +21,7 @@ from evergrant.errors import InvalidValue, NotFound
 from evergrant.oauth2.transport import check_url
 
 MAX_WEBHOOKS = 50
-"""Of one project: each event is written once for each of them."""
+"""How many webhooks one project may have: each event is written once for each of them."""
 OVERLAP_SECONDS = 86_400
 """How long a replaced secret signs beside the new one, unless the caller says otherwise."""
 MAX_OVERLAP_SECONDS = 30 * 86_400
@@ -38,12 +38,12 @@ class WebhookWithSecret:
 
 @dataclass(frozen=True, kw_only=True)
 class WebhookDefinition:
-    """What somebody says about a webhook."""
+    """What a caller sets of a webhook."""
 
     url: str
     description: str = ""
     event_types: Sequence[str] = ()
-    """Only these; empty for all."""
+    """The types of events that it is told; empty for all."""
 
 
 async def create_webhook(
@@ -106,7 +106,7 @@ async def update_webhook(
 
 
 async def disable_webhook(session: AsyncSession, webhook: Webhook, *, reason: str, data: dict[str, object]) -> None:
-    """Disable a webhook of which evergrant has had enough, as the last step of the caller's transaction.
+    """Disable a webhook whose receiver does not accept, as the last step of the caller's transaction.
 
     `reason`: its receiver has `gone`, or has been `failing` for too long. `data` is for the audit record.
     """
@@ -118,7 +118,7 @@ async def disable_webhook(session: AsyncSession, webhook: Webhook, *, reason: st
 
 
 async def _give_up(session: AsyncSession, webhook: Webhook) -> None:
-    """Let what is waiting fail, so that the log does not promise what will not happen; it can be replayed."""
+    """Let waiting deliveries fail, so that the log does not promise what will not happen; they can be replayed."""
     await session.execute(
         update(WebhookDelivery)
         .where(
@@ -209,7 +209,7 @@ async def rotate_secret(
 
 
 async def signing_secrets(broker: Broker, webhook: Webhook, *, now: datetime) -> list[SecretStr]:
-    """Open what signs a message now, the newest first."""
+    """Return the secrets that sign a message now, opened, the newest first."""
     secrets = [await broker.vault.open(webhook_secret_slot(webhook, "secret"), webhook.secret)]
     until = webhook.previous_secret_until
     if webhook.previous_secret is not None and until is not None and now < until:
