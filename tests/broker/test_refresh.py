@@ -9,10 +9,10 @@ from typing import Any
 
 import httpx2
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import event, select, update
 
 from evergrant.broker.apps.apps import load_app
-from evergrant.broker.refresh import failures, landing, lease, refresh
+from evergrant.broker.refresh import failures, lease, refresh
 from evergrant.broker.refresh.lease import LEASE_SECONDS, LeasedGrant, new_owner
 from evergrant.broker.refresh.refresh import ClaimedGrant, refresh_grant
 from evergrant.broker.runtime import endpoints
@@ -149,9 +149,11 @@ def test_a_provider_that_hangs_is_given_up_on(
 ) -> None:
     monkeypatch.setattr(refresh, "CALL_SECONDS", 0.3)
     clock.advance(EXPIRED)
-    here.provider.state.next_token_answers.append(Fault(lands=False, delay=1.5))
+    too_late = instead(200, {"access_token": "too late", "token_type": "Bearer"}, delay=5.0)
+    here.provider.state.next_token_answers.append(too_late)
     answer = here.backend.fetch()
     assert (answer.status_code, answer.json()["errorCode"]) == (503, "E111505")
+    assert answer.json()["message"].startswith("Practice contacts did not answer within")
 
 
 def test_the_call_always_ends_before_the_lease_does() -> None:
@@ -380,25 +382,21 @@ async def test_a_reconnect_during_a_refresh_wins(here: Installation) -> None:
     assert works(here, here.backend.token())
 
 
-async def test_an_answer_is_landed_even_if_the_database_was_away_when_it_came(
-    here: Installation, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from evergrant.errors import Unavailable
+async def test_an_answer_is_landed_even_if_the_database_was_away_when_it_came(here: Installation) -> None:
+    outages = [ConnectionResetError("away"), ConnectionResetError("still away")]
+
+    def away_once_the_provider_was_asked(*_: object) -> None:
+        if refreshes(here) and outages:
+            raise outages.pop(0)
 
     async with open_broker(here.settings) as broker:
         grant = await _grant(broker)
-        store, outages = landing._store_answer, [Unavailable(), Unavailable()]
-
-        async def flaky(*arguments: Any) -> bool:
-            if outages:
-                raise outages.pop()
-            return await store(*arguments)
-
-        monkeypatch.setattr(landing, "_store_answer", flaky)
+        event.listen(broker.database.engine.sync_engine, "before_cursor_execute", away_once_the_provider_was_asked)
         landed = await refresh_grant(broker, grant.project_id, grant.id, seen_version=grant.token_version)
     assert outages == [], "the database was never away, so this test shows nothing"
     assert landed.token_version == grant.token_version + 1
     assert works(here, here.backend.token())
+    assert refreshes(here) == 1
     assert nothing_was_lost(here)
 
 

@@ -49,7 +49,7 @@ def does_not_rotate(state: ProviderState) -> None:
 REFUSES: dict[str, Arm] = {
     "answers 500": next_one(instead(500, "oops", media_type="text/plain")),
     "answers 429 with Retry-After": next_one(instead(429, {"error": "slow_down"}, headers={"Retry-After": "1"})),
-    "hangs": next_one(Fault(lands=False, delay=1.0)),
+    "hangs": next_one(instead(200, {"access_token": "too late", "token_type": "Bearer"}, delay=5.0)),
     "resets the connection": next_one(dropped(lands=False)),
     "sends HTML": next_one(html(200)),
     "sends an HTML error": next_one(html(502)),
@@ -116,7 +116,7 @@ def test_a_provider_answers_oddly_and_is_understood(cluster: Cluster, clock: Clo
 LOST: dict[str, Fault] = {
     "resets": dropped(),
     "sends half a body": half_a_body(),
-    "hangs": Fault(delay=1.0),
+    "hangs": Fault(delay=5.0),
 }
 """Answers that get lost when the refresh token has rotated. Nobody can know that it has."""
 

@@ -86,5 +86,6 @@ async def test_a_provider_that_hangs_does_not_hold_the_tokens_up(
         context_request=ContextRequest(f"{provider.url}/sites"),
         captures=CAPTURES,
     )
-    assert await follow_up.with_lifetime(http, client, TOKENS, quirks) == TOKENS
-    assert await follow_up.context(http, client, SecretStr("at-1"), quirks) == {}
+    async with asyncio.timeout(10):  # half of what the transport itself would wait for one of them
+        assert await follow_up.with_lifetime(http, client, TOKENS, quirks) == TOKENS
+        assert await follow_up.context(http, client, SecretStr("at-1"), quirks) == {}

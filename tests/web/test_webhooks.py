@@ -7,15 +7,14 @@ from collections.abc import Iterator
 from typing import Any, get_args
 
 import pytest
+from sqlalchemy import Engine, event
 
-from evergrant.broker.connections import upload
 from evergrant.broker.runtime.broker import Broker, open_broker
 from evergrant.broker.runtime.principal import ALL_PERMISSIONS, Permission
 from evergrant.broker.webhooks.delivery import deliver_until
 from evergrant.broker.webhooks.outbox import SUBSCRIBABLE
 from evergrant.broker.webhooks.registry import MAX_WEBHOOKS
 from evergrant.db import Webhook, WebhookDelivery
-from evergrant.errors import Unavailable
 from evergrant.practice.faults import instead
 from evergrant.web.api.webhooks import EventName
 from tests.infra.installation import APP_ID, SCOPES, Backend, Installation, new_project
@@ -175,16 +174,22 @@ def test_uploads_are_told_each_and_a_batch_that_fails_not_at_all(here: Installat
     assert len(events(here)) == 3
 
 
-def test_a_change_that_is_rolled_back_is_not_told(
-    here: Installation, webhook: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def away(*_: object, **__: object) -> None:
-        raise Unavailable
+def test_a_change_that_is_rolled_back_is_not_told(here: Installation, webhook: str) -> None:
+    deliveries: list[str] = []
 
-    monkeypatch.setattr(upload, "record", away)  # the last statement of the transaction
+    def away_at_the_last_statement(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if statement.startswith("INSERT INTO webhook_deliveries"):
+            deliveries.append(statement)
+        if statement.startswith("INSERT INTO audit_events"):
+            raise ConnectionResetError("away")
+
     body = {"appId": APP_ID, "userId": someone(), "refreshToken": "rt", "scopes": ["a"]}
-    assert here.backend.post("app/user/oauthtoken/upload", body).status_code == 503
-    monkeypatch.undo()
+    event.listen(Engine, "before_cursor_execute", away_at_the_last_statement)
+    try:
+        assert here.backend.post("app/user/oauthtoken/upload", body).status_code == 503
+    finally:
+        event.remove(Engine, "before_cursor_execute", away_at_the_last_statement)
+    assert deliveries, "it failed before there was anything to tell"
     assert types(here) == []
     assert here.backend.post("app/user/oauthtoken/upload", body).status_code == 200
     assert types(here) == ["grant.created"]
