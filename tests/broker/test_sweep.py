@@ -5,16 +5,17 @@ import contextlib
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
-from sqlalchemy import insert, select, update
+from sqlalchemy import event, insert, select, update
 
 from evergrant import clock as wall_clock
 from evergrant import refresher
 from evergrant.broker.access.authentication import authenticate
 from evergrant.broker.grants import last_used
 from evergrant.broker.grants.grants import ResourceOwner, lifetime
-from evergrant.broker.refresh.sweep import ClaimQuota, claim_due_grants
+from evergrant.broker.refresh.sweep import ClaimQuota, claim_due_grants, due_apps
 from evergrant.broker.runtime.broker import Broker, open_broker
 from evergrant.broker.tokens import fetch
 from evergrant.broker.tokens.fetch import Token, fetch_token
@@ -334,23 +335,37 @@ async def test_fetching_is_written_down_once_a_day_at_most(here: Installation, c
         assert len(broker.uses.grants) == 0
 
 
-async def test_finding_due_work_uses_the_index_alone(here: Installation, clock: Clock) -> None:
+async def test_finding_and_claiming_due_work_reads_the_index_and_never_every_grant(
+    here: Installation, clock: Clock
+) -> None:
+    sent: list[tuple[str, Any]] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+        if "grants" in statement:
+            sent.append((statement, parameters))
+
     async with open_broker(here.settings) as broker:
-        explain = "EXPLAIN QUERY PLAN " if broker.database.is_sqlite else "EXPLAIN "
+        app, engine = await the_app(broker), broker.database.engine
         async with broker.database.write() as session:
             template = (await session.scalars(select(Grant).limit(1))).one()
             columns = {column.key: getattr(template, column.key) for column in Grant.__mapper__.columns}
             await session.execute(
                 insert(Grant), [{**columns, "id": f"{n:032d}", "next_refresh_at": None} for n in range(2000)]
             )
-        async with broker.database.engine.connect() as connection:
+        async with engine.connect() as connection:
             await connection.exec_driver_sql("ANALYZE")
-            plan = await connection.exec_driver_sql(
-                explain + "SELECT id FROM grants WHERE project_id = 'p' AND app_id = 'a' "
-                "AND next_refresh_at <= '2026-01-01' ORDER BY next_refresh_at LIMIT 50"
-            )
-            text = "\n".join(str(row) for row in plan)
-    assert "ix_grants_due" in text
+        event.listen(engine.sync_engine, "before_cursor_execute", note)
+        await due_apps(broker, now=clock.now)
+        await claim_due_grants(broker, [ClaimQuota(app, due=5, overdue=5)], now=clock.now)
+        event.remove(engine.sync_engine, "before_cursor_execute", note)
+        assert len(sent) == 3, "which apps, what fell due lately, and what is overdue"
+        explain = "EXPLAIN QUERY PLAN " if broker.database.is_sqlite else "EXPLAIN "
+        async with engine.connect() as connection:
+            for statement, parameters in sent:
+                plan = str((await connection.exec_driver_sql(explain + statement, parameters)).all())
+                assert "ix_grants_due" in plan, plan
+                assert "SCAN grants" not in plan, plan
+                assert "Seq Scan on grants" not in plan, plan
 
 
 def test_the_background_comes_before_a_fetch_would_have_to_wait() -> None:

@@ -61,7 +61,7 @@ def test_the_library_sends_nothing_in_the_clear() -> None:
         assert not [text for text in texts if text.startswith("http://")], template.id
 
 
-def test_what_the_library_says_fits_on_the_pages_that_show_it() -> None:
+def test_no_two_entries_of_the_library_have_one_name() -> None:
     names = [template.name for template in load_catalogue().values()]
     assert len(names) == len(set(names))
 

@@ -166,7 +166,7 @@ async def test_a_user_id_that_makes_no_sense_calls_nobody(visitor: Visitor) -> N
 
 async def test_a_link_that_is_not_a_web_address_is_not_followed(visitor: Visitor) -> None:
     visitor.evergrant.answers["/app/connect"] = (200, {"url": "javascript:alert(1)"})
-    await visitor.press("connect", userId="alice")
+    assert 'href="javascript:' not in await visitor.press("connect", userId="alice")  # it shows what came
 
 
 @pytest.mark.parametrize(

@@ -188,7 +188,10 @@ def test_connecting_again_takes_the_place_of_the_dead_grant(here: Installation) 
     user = someone()
     dead = connect(here, user, "contacts")
     kill(here, user, scopes=dead["scopes"])
-    assert connect(here, user, "contacts")["id"] != dead["id"]
+    new = connect(here, user, "contacts")
+    assert new["id"] != dead["id"]
+    listed = here.backend.get(f"tokens?userId={user}").json()["tokens"]
+    assert [token["id"] for token in listed] == [new["id"]]
 
 
 def test_the_three_levels_never_stand_in_for_each_other(here: Installation) -> None:
