@@ -1,11 +1,14 @@
 """What is in the database, byte for byte, whatever the application says about it."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import sqlite3
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+import asyncpg
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from evergrant.db import Base
@@ -69,3 +72,25 @@ def expire(settings: Settings, user: str, more: str = "") -> None:
     past = "2020-01-01 00:00:00.000000" if settings.uses_sqlite else "2020-01-01T00:00:00Z"
     changes = "expires_at = '{past}', fresh_until = '{past}'" + more
     execute(settings, f"UPDATE grants SET {changes.format(past=past)} WHERE user_id = '{user}'")
+
+
+@contextmanager
+def writers_wait(settings: Settings, table: str) -> Iterator[None]:
+    """Let nobody write to a table while the block runs, and everybody read; on SQLite that goes for every table.
+
+    Who decides by what it has read, and writes by that alone, is found out: all of them have read before one writes.
+    """
+    url = settings.database_url.get_secret_value() if settings.database_url else ""
+    if settings.uses_sqlite:
+        with closing(sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            yield
+        return
+    loop = asyncio.new_event_loop()
+    other = loop.run_until_complete(asyncpg.connect(url))
+    try:
+        loop.run_until_complete(other.execute(f"BEGIN; LOCK TABLE {table} IN SHARE MODE"))
+        yield
+    finally:
+        loop.run_until_complete(other.close())
+        loop.close()

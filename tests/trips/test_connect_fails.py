@@ -17,6 +17,7 @@ from evergrant.practice.faults import Fault, dropped, edited, half_a_body, html,
 from evergrant.settings import Settings
 from tests.conftest import Clock
 from tests.infra.installation import APP_ID, Backend, Browser, Installation, came_back, installation
+from tests.infra.rows import writers_wait
 from tests.trips.conftest import CreateApp
 
 
@@ -111,7 +112,10 @@ class TestBeforeTheProvider:
         for one in people:
             one.open(link)
         with ThreadPoolExecutor(len(people)) as hands:
-            answers = list(hands.map(lambda one: one.http.post(link, data={"decision": "connect"}), people))
+            with writers_wait(here.settings, "authorization_requests"):
+                pressed = [hands.submit(one.http.post, link, data={"decision": "connect"}) for one in people]
+                time.sleep(0.5)  # in which all of them find the link unused
+            answers = [one.result() for one in pressed]
         assert sorted(answer.status_code for answer in answers) == [303] + [400] * 7
 
     def test_a_link_preview_uses_nothing_up(self, here: Installation, user: str) -> None:

@@ -216,13 +216,20 @@ def test_the_same_ids_in_another_project_are_other_things(here: Installation, ot
     assert here.backend.fetch("alice").status_code == 200
 
 
+def to_confirm(here: Installation, app_id: str) -> dict[str, str]:
+    """Connect carol through a new app, and return what her backend confirms that with."""
+    here.backend.create_app({**here.provider.registration, "id": app_id, "name": app_id, "requireConfirmation": True})
+    back = here.browser().connect(here.backend.connect_url("carol", appId=app_id))
+    return {"confirmation": back["confirmation"], "userId": "carol"}
+
+
+def test_a_key_for_named_apps_confirms_no_connection_of_others(here: Installation, backend_with: MakeBackend) -> None:
+    body = to_confirm(here, "of-others")
+    assert backend_with(app_ids=[APP_ID]).post("app/connect/confirm", body).status_code == 404
+    assert backend_with(app_ids=["of-others"]).post("app/connect/confirm", body).status_code == 200
+
+
 def test_a_confirmation_counts_in_its_own_project_only(here: Installation, other: Backend) -> None:
-    here.backend.create_app(
-        {**here.provider.registration, "id": "careful", "name": "Careful", "requireConfirmation": True}
-    )
-    browser = here.browser()
-    answer = here.backend.post("app/connect", {"appId": "careful", "userId": "carol", "options": {"redirectUrl": BACK}})
-    confirmation = browser.connect(answer.json()["url"])["confirmation"]
-    body = {"confirmation": confirmation, "userId": "carol"}
+    body = to_confirm(here, "careful")
     assert other.post("app/connect/confirm", body).status_code == 404
     assert here.backend.post("app/connect/confirm", body).status_code == 200
