@@ -1,15 +1,19 @@
 """Refreshing when a fetch needs it: who calls the provider, what is believed, what is kept."""
 
 import asyncio
+import contextlib
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 import httpx2
 import pytest
 from sqlalchemy import event, select, update
+from starlette.responses import Response
 
 from evergrant.broker.apps.apps import load_app
 from evergrant.broker.refresh import failures, lease, refresh
@@ -19,9 +23,9 @@ from evergrant.broker.runtime import endpoints
 from evergrant.broker.runtime.broker import Broker, open_broker
 from evergrant.db import Grant
 from evergrant.db.types import database_now
-from evergrant.errors import ReauthorizationRequired, UpstreamUnavailable
+from evergrant.errors import ReauthorizationRequired, UpstreamError, UpstreamUnavailable
 from evergrant.oauth2 import transport
-from evergrant.practice.faults import Fault, dropped, edited, half_a_body, html, instead, slow
+from evergrant.practice.faults import Fault, dropped, edited, half_a_body, html, instead
 from evergrant.settings import Settings
 from tests.conftest import Clock
 from tests.infra.installation import APP_ID, SCOPES, Installation, installation, refreshes
@@ -334,47 +338,78 @@ async def test_the_lease_of_a_holder_that_died_is_taken_over_when_it_ends(here: 
     assert refreshes(here) == 1
 
 
+@dataclass(frozen=True, kw_only=True)
+class HeldBack(Fault):
+    """Another fault, that is played when a test says so."""
+
+    fault: Fault
+    released: threading.Event
+
+    async def play(self, work: Callable[[], Response]) -> Response:
+        while not self.released.is_set():  # set in another thread than it is waited for in
+            await asyncio.sleep(0.01)
+        return await self.fault.play(work)
+
+
+@contextlib.asynccontextmanager
+async def on_the_wire(
+    here: Installation, broker: Broker, answer: Fault | None = None
+) -> AsyncIterator[tuple[Grant, asyncio.Task[Grant]]]:
+    """Refresh alice's grant, and let the provider answer when the block has ended: this, or what it always does."""
+    state, released, grant = here.provider.state, threading.Event(), await _grant(broker)
+    state.next_token_answers.append(HeldBack(fault=answer or Fault(), released=released))
+    refreshing = refresh_grant(broker, grant.project_id, grant.id, seen_version=grant.token_version)
+    task = asyncio.create_task(refreshing)
+    try:
+        async with asyncio.timeout(10):
+            while not state.on_the_wire.total():
+                await asyncio.sleep(0.01)
+        yield grant, task
+    finally:
+        released.set()
+
+
 async def test_a_holder_that_lost_its_lease_does_not_overwrite_newer_tokens(here: Installation) -> None:
-    here.provider.state.next_token_answers.append(slow(0.5))
     async with open_broker(here.settings) as broker:
-        grant = await _grant(broker)
-        paused = asyncio.create_task(
-            refresh_grant(broker, grant.project_id, grant.id, seen_version=grant.token_version)
-        )
-        await asyncio.sleep(0.2)
-        # meanwhile another process took the lease over and landed newer tokens
-        await _take_over(
-            broker,
-            lease_owner=None,
-            lease_until=None,
-            token_version=grant.token_version + 5,
-            last_refresh_error="the newer state",
-        )
+        async with on_the_wire(here, broker) as (grant, paused):
+            # meanwhile another process took the lease over and landed newer tokens
+            await _take_over(
+                broker,
+                lease_owner=None,
+                lease_until=None,
+                token_version=grant.token_version + 5,
+                last_refresh_error="the newer state",
+            )
         assert (await paused).token_version == grant.token_version + 5
         now = await _grant(broker)
     assert (now.access_token, now.last_refresh_error) == (grant.access_token, "the newer state")
 
 
-async def test_invalid_grant_is_not_believed_when_another_holder_has_rotated_the_token(here: Installation) -> None:
-    here.provider.state.next_token_answers.append(instead(400, {"error": "invalid_grant"}, delay=0.5))
+@pytest.mark.parametrize("answer", [instead(500, ""), instead(401, {"error": "invalid_client"}), dropped(lands=False)])
+async def test_a_holder_that_lost_its_lease_notes_no_failure_on_its_successors_row(
+    here: Installation, answer: Fault
+) -> None:
     async with open_broker(here.settings) as broker:
-        grant = await _grant(broker)
-        refused = asyncio.create_task(
-            refresh_grant(broker, grant.project_id, grant.id, seen_version=grant.token_version)
-        )
-        await asyncio.sleep(0.2)
-        await _take_over(broker, lease_owner=None, lease_until=None, token_version=grant.token_version + 1)
+        async with on_the_wire(here, broker, answer) as (_, paused):
+            await _take_over(broker, lease_owner="the next", lease_until=database_now(60))
+        with pytest.raises(UpstreamError):
+            await paused
+        now = await _grant(broker)
+    assert (now.lease_owner, now.refresh_failures, now.last_refresh_error) == ("the next", 0, "")
+
+
+async def test_invalid_grant_is_not_believed_when_another_holder_has_rotated_the_token(here: Installation) -> None:
+    async with open_broker(here.settings) as broker:
+        async with on_the_wire(here, broker, instead(400, {"error": "invalid_grant"})) as (grant, refused):
+            await _take_over(broker, token_version=grant.token_version + 1)
         assert (await refused).token_version == grant.token_version + 1
     assert here.backend.fetch().status_code == 200
 
 
 async def test_a_reconnect_during_a_refresh_wins(here: Installation) -> None:
-    here.provider.state.next_token_answers.append(slow(0.7))
     async with open_broker(here.settings) as broker:
-        old = await _grant(broker)
-        late = asyncio.create_task(refresh_grant(broker, old.project_id, old.id, seen_version=old.token_version))
-        await asyncio.sleep(0.2)
-        await asyncio.to_thread(here.connected, "alice")
+        async with on_the_wire(here, broker) as (old, late):
+            await asyncio.to_thread(here.connected, "alice")
         with pytest.raises(Exception, match="deleted or replaced"):
             await late
         new = await _grant(broker)
