@@ -113,12 +113,13 @@ async def test_an_entry_lands_once_and_on_the_row_that_it_was_got_with(here: Ins
         assert await state() == (grant.token_version + 1, "", None)
         # somebody who is refreshing now keeps the lease, and will find the newer tokens
         await set_row(lease_owner="somebody else")
-        broker.journal.write(replace(entry, seen_version=grant.token_version + 1))
+        fitting = replace(entry, seen_version=grant.token_version + 1)
+        broker.journal.write(fitting)
         assert await replay_journal(broker) == 1
         assert (await state())[2] == "somebody else"
-        # an ended consent is not revived
+        # an ended consent is not revived, even if nothing else on the row has moved on
         await set_row(status=GrantStatus.REAUTHORIZATION_REQUIRED, last_refresh_error="dead")
-        broker.journal.write(entry)
+        broker.journal.write(fitting)
         assert await replay_journal(broker) == 0
         assert (await state())[1] == "dead"
         assert list(broker.journal.entries()) == []
