@@ -153,6 +153,16 @@ def test_a_connection_is_refreshed_on_request(here: Installation) -> None:
     assert "practice_" not in answer.text
 
 
+def test_a_key_for_named_apps_refreshes_no_connection_of_others(here: Installation, backend_with: MakeBackend) -> None:
+    user = someone()
+    here.connected(user)
+    token = here.backend.token(user)
+    answer = backend_with(app_ids=["another"]).post("token/refresh", {"id": token["id"]})
+    assert (answer.status_code, answer.json()["errorCode"]) == (403, "E011006")
+    assert here.backend.token(user) == token
+    assert backend_with(app_ids=[APP_ID]).post("token/refresh", {"id": token["id"]}).status_code == 200
+
+
 def test_what_cannot_be_refreshed_is_told_and_stays_as_it_is(here: Installation) -> None:
     user = someone()
     upload(here, user)

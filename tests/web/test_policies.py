@@ -111,6 +111,12 @@ def test_a_token_with_more_scopes_than_the_policy_is_not_handed_out_for_fewer(he
     assert forbidden(here.backend.post("app/user/token/latest", {"appId": APP_ID, "userId": "alice"}))
 
 
+def test_who_may_not_fetch_does_not_learn_who_is_connected(here: Installation, idp: Issuer) -> None:
+    allow(here, claims={"roles": ["sales"]})
+    assert forbidden(here.backend.fetch("alice"))
+    assert forbidden(here.backend.fetch("nobody-of-this-name"))
+
+
 def test_connecting_has_policies_of_its_own(here: Installation, idp: Issuer) -> None:
     allow(here, "connect", claims={"roles": ["member"]}, scopes=SCOPES)
     assert fetch(here, idp.access("alice")).status_code == 200
