@@ -2,18 +2,16 @@
 
 import asyncio
 import contextlib
-import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import httpx2
 import pytest
 from sqlalchemy import event, select, update
-from starlette.responses import Response
 
 from evergrant.broker.apps.apps import load_app
 from evergrant.broker.refresh import failures, lease, refresh
@@ -28,7 +26,9 @@ from evergrant.oauth2 import transport
 from evergrant.practice.faults import Fault, dropped, edited, half_a_body, html, instead
 from evergrant.settings import Settings
 from tests.conftest import Clock
+from tests.infra.held import HeldBack
 from tests.infra.installation import APP_ID, SCOPES, Installation, installation, refreshes
+from tests.infra.rows import execute
 
 LIFETIME = 3600
 EXPIRED = LIFETIME + 1
@@ -72,6 +72,7 @@ def test_a_token_at_its_end_is_refreshed_first(here: Installation, clock: Clock,
     assert second["id"] == first["id"]
     assert second["lastRefreshTime"] == str(int(clock.now.timestamp()))
     assert works(here, second)
+    assert list((here.settings.data_dir / "journal").iterdir()) == [], "what has landed is forgotten"
 
 
 def test_many_callers_at_once_cost_one_call(here: Installation, clock: Clock) -> None:
@@ -310,6 +311,17 @@ async def _take_over(broker: Broker, **values: Any) -> None:
         await session.execute(update(Grant).values(**values).execution_options(synchronize_session=False))
 
 
+async def test_callers_in_one_process_share_a_refresh_and_none_waits_for_the_lease(here: Installation) -> None:
+    async with open_broker(here.settings) as broker:
+        grant = await _grant(broker)
+        results = await asyncio.gather(
+            *(refresh_grant(broker, grant.project_id, grant.id, seen_version=grant.token_version) for _ in range(20))
+        )
+        assert broker.metrics.registry.get_sample_value("evergrant_lease_conflicts_total") == 0
+    assert {result.token_version for result in results} == {grant.token_version + 1}
+    assert refreshes(here) == 1
+
+
 async def test_two_processes_refresh_a_grant_once(here: Installation, clock: Clock) -> None:
     clock.advance(EXPIRED)
     here.provider.state.token_latency = 0.5
@@ -338,26 +350,13 @@ async def test_the_lease_of_a_holder_that_died_is_taken_over_when_it_ends(here: 
     assert refreshes(here) == 1
 
 
-@dataclass(frozen=True, kw_only=True)
-class HeldBack(Fault):
-    """Another fault, that is played when a test says so."""
-
-    fault: Fault
-    released: threading.Event
-
-    async def play(self, work: Callable[[], Response]) -> Response:
-        while not self.released.is_set():  # set in another thread than it is waited for in
-            await asyncio.sleep(0.01)
-        return await self.fault.play(work)
-
-
 @contextlib.asynccontextmanager
 async def on_the_wire(
     here: Installation, broker: Broker, answer: Fault | None = None
 ) -> AsyncIterator[tuple[Grant, asyncio.Task[Grant]]]:
     """Refresh alice's grant, and let the provider answer when the block has ended: this, or what it always does."""
-    state, released, grant = here.provider.state, threading.Event(), await _grant(broker)
-    state.next_token_answers.append(HeldBack(fault=answer or Fault(), released=released))
+    state, held, grant = here.provider.state, HeldBack(fault=answer or Fault()), await _grant(broker)
+    state.next_token_answers.append(held)
     refreshing = refresh_grant(broker, grant.project_id, grant.id, seen_version=grant.token_version)
     task = asyncio.create_task(refreshing)
     try:
@@ -366,7 +365,7 @@ async def on_the_wire(
                 await asyncio.sleep(0.01)
         yield grant, task
     finally:
-        released.set()
+        held.released.set()
 
 
 async def test_a_holder_that_lost_its_lease_does_not_overwrite_newer_tokens(here: Installation) -> None:
@@ -495,19 +494,24 @@ def test_an_endpoint_that_fails_again_and_again_is_left_alone_and_then_tried_onc
     for user in users:
         here.connected(user)
     clock.advance(EXPIRED)
-    monkeypatch.setattr(endpoints, "PAUSE", (1.0, 1.0))
+    passed = 0.0
+    monkeypatch.setattr(endpoints, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + passed))
+    monkeypatch.setattr(endpoints, "PAUSE", (600.0, 600.0))
+    no_pauses_of_their_own = "UPDATE grants SET refresh_not_before = NULL"
     here.provider.state.next_token_answers.extend(instead(503) for _ in range(6))
     answers = [here.backend.fetch(user) for user in users]
     assert {answer.status_code for answer in answers} == {503}
     assert refreshes(here) == 5, "five failures in a row, then nobody calls"
     assert "5 times in a row" in answers[-1].json()["message"]
-    assert 1 <= int(answers[-1].headers["retry-after"]) <= 2
-    time.sleep(1.5)  # over the pause: one may try, and fails
+    assert 400 < int(answers[-1].headers["retry-after"]) < 800
+    passed = 800.0  # the pause is over: one may try, and fails
+    execute(here.settings, no_pauses_of_their_own)
     with ThreadPoolExecutor(8) as pool:
         again = list(pool.map(here.backend.fetch, users))
     assert {answer.status_code for answer in again} == {503}
     assert refreshes(here) == 6
-    time.sleep(1.5)
+    passed = 1600.0
+    execute(here.settings, no_pauses_of_their_own)
     assert here.backend.fetch(users[-1]).status_code == 200  # it is back, for everybody
     assert {here.backend.fetch(user).status_code for user in users[5:]} == {200}
 

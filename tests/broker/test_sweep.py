@@ -20,9 +20,10 @@ from evergrant.broker.runtime.broker import Broker, open_broker
 from evergrant.broker.tokens import fetch
 from evergrant.broker.tokens.fetch import Token, fetch_token
 from evergrant.db import Grant, OutboundApp
-from evergrant.practice.faults import Fault, edited, instead
+from evergrant.practice.faults import edited, instead
 from evergrant.settings import Settings
 from tests.conftest import Clock
+from tests.infra.held import HeldBack
 from tests.infra.installation import APP_ID, Installation, installation, practice_provider, refreshes
 
 
@@ -138,11 +139,15 @@ async def test_a_failing_grant_does_not_stop_the_others(here: Installation, cloc
 
 async def test_a_provider_that_hangs_does_not_hold_the_others_up(here: Installation, clock: Clock) -> None:
     clock.advance(3600 - 200)
-    here.provider.state.next_token_answers.append(Fault(delay=3.0))
+    hanging = HeldBack()
+    here.provider.state.next_token_answers.append(hanging)
     async with open_broker(here.settings) as broker, running_refresher(broker):
-        async with asyncio.timeout(2.5):
-            while sum(grant.token_version for grant in (await grants(broker)).values()) < 5:
-                await asyncio.sleep(0.05)
+        try:
+            async with asyncio.timeout(20):
+                while sum(grant.token_version for grant in (await grants(broker)).values()) < 5:
+                    await asyncio.sleep(0.05)
+        finally:
+            hanging.released.set()
 
 
 async def test_stopping_finishes_what_is_in_flight_and_claims_nothing_more(here: Installation, clock: Clock) -> None:
