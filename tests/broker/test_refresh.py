@@ -498,7 +498,8 @@ def test_an_endpoint_that_fails_again_and_again_is_left_alone_and_then_tried_onc
     monkeypatch.setattr(endpoints, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + passed))
     monkeypatch.setattr(endpoints, "PAUSE", (600.0, 600.0))
     no_pauses_of_their_own = "UPDATE grants SET refresh_not_before = NULL"
-    here.provider.state.next_token_answers.extend(instead(503) for _ in range(6))
+    last = HeldBack(fault=instead(503))
+    here.provider.state.next_token_answers.extend([*[instead(503)] * 5, last])
     answers = [here.backend.fetch(user) for user in users]
     assert {answer.status_code for answer in answers} == {503}
     assert refreshes(here) == 5, "five failures in a row, then nobody calls"
@@ -506,9 +507,13 @@ def test_an_endpoint_that_fails_again_and_again_is_left_alone_and_then_tried_onc
     assert 400 < int(answers[-1].headers["retry-after"]) < 800
     passed = 800.0  # the pause is over: one may try, and fails
     execute(here.settings, no_pauses_of_their_own)
-    with ThreadPoolExecutor(8) as pool:
-        again = list(pool.map(here.backend.fetch, users))
-    assert {answer.status_code for answer in again} == {503}
+    with ThreadPoolExecutor(1) as pool:
+        trying = pool.submit(here.backend.fetch, users[0])
+        while not here.provider.state.on_the_wire.total():
+            time.sleep(0.01)
+        assert {here.backend.fetch(user).status_code for user in users[1:]} == {503}
+        last.released.set()
+        assert trying.result().status_code == 503
     assert refreshes(here) == 6
     passed = 1600.0
     execute(here.settings, no_pauses_of_their_own)
