@@ -212,6 +212,10 @@ def test_the_same_ids_in_another_project_are_other_things(here: Installation, ot
     answer = other.fetch("alice")
     assert (answer.status_code, answer.json()["errorCode"]) == (404, "E111504")
     assert "missingScopes" not in answer.text
+    mine = here.backend.token("alice")
+    same = {"appId": APP_ID, "userId": "alice", "accessToken": "at-of-the-other", "scopes": SCOPES}
+    assert other.post("app/user/oauthtoken/upload", same).status_code == 200
+    assert (other.token("alice")["accessToken"], here.backend.token("alice")) == ("at-of-the-other", mine)
     assert other.post("app/delete", {"id": APP_ID}).status_code == 200
     assert here.backend.fetch("alice").status_code == 200
 

@@ -103,6 +103,12 @@ def test_lists_end_at_the_project_and_at_a_limited_keys_apps(here: Installation,
         assert backend.get(f"tokens?userId={user}").json()["tokens"] == []
         assert backend.get(f"apps-with-user-token?userId={user}").json() == {"appIds": []}
     assert limited.get(f"tokens?appId={APP_ID}").status_code == 403
+    # and by its id it is not there either, whatever is wrong with it: that it exists is nobody else's to know
+    [token] = tokens(here, f"userId={user}")
+    for backend in (other, backend_with(other.project_id, app_ids=["another"])):
+        for call in ("token/refresh", "token/revoke"):
+            answer = backend.post(call, {"id": token["id"]})
+            assert (answer.status_code, answer.json()["errorCode"]) == (404, "E111504"), call
     unable = backend_with(permissions=[Permission.TOKENS_WRITE])
     assert unable.get("tokens").status_code == unable.get(f"apps-with-user-token?userId={user}").status_code == 403
 

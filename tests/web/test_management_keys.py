@@ -213,6 +213,7 @@ def test_another_projects_key_is_not_found(here: Installation, backend_with: Mak
     foreign = Backend(here.url, made.project_id, made.management_key)
     key_id = created(here.backend)["key"]["id"]
     assert foreign.http.get(PATH, params={"id": key_id}).status_code == 404
+    assert [key["name"] for key in foreign.http.get(f"{PATH}/search").json()["keys"]] == ["admin"]
     change = {"id": key_id, "name": "mine", "status": "active"}
     assert foreign.http.patch(PATH, json=change).status_code == 404
     assert foreign.http.post(f"{PATH}/delete", json={"ids": [key_id]}).json() == {"total": 0}

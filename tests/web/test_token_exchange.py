@@ -82,6 +82,10 @@ def test_without_scopes_the_latest_connection_answers(here: Installation, idp: I
 
 
 def test_the_app_may_be_named_by_its_resource(here: Installation, idp: Issuer) -> None:
+    made = new_project(here.settings)
+    other = Backend(here.url, made.project_id, made.management_key)
+    other.create_app(here.provider.registration)  # another project's app for the same resource is no second one
+    other.http.close()
     execute(here.settings, f"UPDATE outbound_apps SET resource = 'https://mcp.example.com' WHERE id = '{APP_ID}'")
     for resource in ("https://mcp.example.com", "https://mcp.example.com/"):
         answer = exchange(here, idp.access("alice"), audience=None, resource=resource)
