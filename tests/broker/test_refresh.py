@@ -346,7 +346,8 @@ async def test_the_lease_of_a_holder_that_died_is_taken_over_when_it_ends(here: 
         )
         await asyncio.sleep(0.3)
         assert refreshes(here) == 0
-        assert (await waiting).token_version == grant.token_version + 1
+        async with asyncio.timeout(20):
+            assert (await waiting).token_version == grant.token_version + 1
     assert refreshes(here) == 1
 
 

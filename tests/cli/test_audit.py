@@ -1,9 +1,14 @@
 """`evergrant audit`: searching, exporting, and finding out that somebody rewrote the log."""
 
+import asyncio
 import json
 
 import pytest
+from sqlalchemy import select
 
+from evergrant.broker.audit.record import hash_of
+from evergrant.broker.runtime.broker import open_broker
+from evergrant.db import AuditEvent
 from evergrant.settings import Settings
 from tests.cli.conftest import Evergrant
 from tests.infra.rows import execute
@@ -92,3 +97,19 @@ def test_a_rewritten_log_is_found_out_at_the_first_wrong_record(
     assert done.code == 1
     (row,) = done.json
     assert (row["records"], row["problem"]) == (intact, problem)
+
+
+def test_a_record_that_is_rewritten_with_a_hash_that_fits_is_found_out_at_the_next(
+    evergrant: Evergrant, settings: Settings, project: str
+) -> None:
+    async def forge() -> None:
+        async with open_broker(settings) as broker, broker.database.write() as session:
+            second, third = await session.scalars(
+                select(AuditEvent).where(AuditEvent.sequence.in_((2, 3))).order_by(AuditEvent.sequence)
+            )
+            second.actor = "key:innocent"
+            second.hash = third.previous_hash = hash_of(second)
+
+    asyncio.run(forge())
+    (row,) = evergrant(settings, "audit", "verify", "--json").json
+    assert (row["records"], row["problem"]) == (2, "record 3 is not what was written")

@@ -4,12 +4,16 @@ import asyncio
 import time
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx2
 import pytest
+from sqlalchemy import Engine, event
 
 from evergrant import clock as wall_clock
+from evergrant.broker.access.authentication import authenticate
+from evergrant.broker.connections.deletion import delete_token
 from evergrant.broker.connections.revocation import MAX_ATTEMPTS, revoke_due
 from evergrant.broker.runtime.broker import open_broker
 from evergrant.broker.runtime.principal import Permission
@@ -18,7 +22,7 @@ from evergrant.refresher import refresh_until
 from tests.conftest import Clock
 from tests.infra.installation import APP_ID, SCOPES, Installation
 from tests.infra.people import someone
-from tests.infra.rows import dump, execute
+from tests.infra.rows import dump, execute, writers_wait
 from tests.infra.scripted import ScriptedProvider, serving
 from tests.web.conftest import MakeBackend
 
@@ -215,6 +219,69 @@ def test_the_background_refresher_is_who_asks_again(
 
     asyncio.run(run())
     assert actions(here, user) == ["token.deleted", "token.revoked"]
+
+
+def test_of_two_replicas_that_find_a_revocation_due_one_makes_it(
+    here: Installation, scripted: ScriptedProvider, clock: Clock
+) -> None:
+    scripted.routes["/revoke"] = (503, {})
+    here.backend.post("token/revoke", {"id": uploaded(here, revocable(here, scripted), someone())})
+    clock.advance(61)
+
+    async def both() -> None:
+        async with open_broker(here.settings) as one, open_broker(here.settings) as other:
+            await asyncio.gather(*(revoke_due(broker, now=clock.now) for broker in (one, other)))
+
+    with ThreadPoolExecutor(1) as pool:
+        with writers_wait(here.settings, "revocations"):
+            done = pool.submit(asyncio.run, both())
+            time.sleep(1.0)  # in which both of them find it
+        done.result()
+    assert len(scripted.forms_at("/revoke")) == 2
+
+
+def test_what_a_refresh_brings_between_reading_and_deleting_is_what_is_revoked(
+    here: Installation, scripted: ScriptedProvider
+) -> None:
+    backend, user = here.backend, someone()
+    scripted.routes["/token"] = {"access_token": "at-1", "token_type": "Bearer", "refresh_token": "rt-1"}
+    token_id = uploaded(here, revocable(here, scripted), user)
+    refreshed: list[int] = []
+
+    def refresh_when_it_has_been_read(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if not refreshed and statement.startswith("SELECT") and "grants.refresh_token" in statement:
+            refreshed.append(backend.post("token/refresh", {"id": token_id}).status_code)
+
+    async def run() -> None:
+        async with open_broker(here.settings) as broker:
+            credential, now = f"Bearer {backend.project_id}:{backend.management_key}", wall_clock.utcnow()
+            principal = await authenticate(broker, credential, client_address="127.0.0.1", now=now)
+            engine = broker.database.engine.sync_engine
+            event.listen(engine, "after_cursor_execute", refresh_when_it_has_been_read)
+            await delete_token(broker, principal, token_id, now=now)
+
+    asyncio.run(run())
+    assert refreshed == [200]
+    assert [form["token"] for form in scripted.forms_at("/revoke")] == ["rt-1"]
+
+
+def test_a_deletion_whose_revocation_cannot_be_written_down_is_none(
+    here: Installation, scripted: ScriptedProvider
+) -> None:
+    app, user = revocable(here, scripted), someone()
+    token_id = uploaded(here, app, user)
+
+    def away(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if statement.startswith("INSERT INTO revocations"):
+            raise ConnectionResetError("away")
+
+    event.listen(Engine, "before_cursor_execute", away)
+    try:
+        assert here.backend.post("token/revoke", {"id": token_id}).status_code == 503
+    finally:
+        event.remove(Engine, "before_cursor_execute", away)
+    assert (scripted.forms_at("/revoke"), actions(here, user)) == ([], [])
+    assert here.backend.post("token/revoke", {"id": token_id}).json()["outcome"] == "revoked"
 
 
 def test_a_provider_that_stays_away_is_given_up_and_that_is_recorded(
