@@ -2,9 +2,11 @@
 
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import httpx2
 import pytest
+from sqlalchemy import Engine, event
 
 from evergrant.settings import Settings
 from tests.infra.installation import Installation, installation
@@ -16,6 +18,20 @@ def here(settings: Settings) -> Iterator[Installation]:
     limits = {"refresher": False, "rate_limit_per_key": 2, "rate_limit_per_address": 1}
     with installation(settings.model_copy(update=limits)) as running:
         yield running
+
+
+@pytest.fixture
+def lookups() -> Iterator[list[str]]:
+    """The queries for management keys."""
+    seen: list[str] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if "FROM management_keys" in statement:
+            seen.append(statement)
+
+    event.listen(Engine, "before_cursor_execute", note)
+    yield seen
+    event.remove(Engine, "before_cursor_execute", note)
 
 
 def is_limited(answer: httpx2.Response, *, limit: int) -> bool:
@@ -47,14 +63,23 @@ def test_a_key_that_asks_too_much_waits_and_then_goes_on(here: Installation) -> 
 
 
 def test_wrong_credentials_are_refused_unread_after_too_many_and_right_ones_are_still_known(
-    here: Installation,
+    here: Installation, lookups: list[str]
 ) -> None:
     assert here.backend.get("apps").status_code == 200
+    queries: list[int] = []
     with httpx2.Client(base_url=here.url, trust_env=False) as http:
         path, headers = "/v1/mgmt/outbound/apps", {"Authorization": f"Bearer {here.backend.project_id}:guess"}
-        answers = until_limited(lambda: http.get(path, headers=headers))
+
+        def guess() -> httpx2.Response:
+            lookups.clear()
+            answer = http.get(path, headers=headers)
+            queries.append(len(lookups))
+            return answer
+
+        answers = until_limited(guess)
         assert answers[0].status_code == 401
         assert is_limited(answers[-1], limit=1)
+        assert (queries[0], queries[-1]) == (1, 0)
         form = {
             "grant_type": "urn:ietf:params:oauth:grant-type:token-exchange",
             "subject_token": "eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJhIn0.c2ln",
