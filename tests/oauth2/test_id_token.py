@@ -11,6 +11,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from joserfc import jwt
 from joserfc.errors import SecurityWarning
 from joserfc.jwk import ECKey, OKPKey, RSAKey
@@ -26,12 +28,15 @@ NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 RSA = RSAKey.generate_key(2048, {"kid": "rsa-1", "use": "sig"})
 EC = ECKey.generate_key("P-256", {"kid": "ec-1", "use": "sig"})
 ED = OKPKey.generate_key("Ed25519", {"kid": "ed-1"})
-WEAK = {"kty": "RSA", "kid": "rsa-1", "e": "AQAB", "n": "x" * 171}  # 1024 bits
 STRANGER = RSAKey.generate_key(2048, {"kid": "rsa-1"})
 
 
 def jwks(*keys: RSAKey | ECKey | OKPKey) -> bytes:
     return json_answer(200, {"keys": [key.as_dict(private=False) for key in keys]})
+
+
+def base64url(raw: bytes) -> str:
+    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
 
 
 def claims(**changes: Any) -> dict[str, Any]:
@@ -195,7 +200,6 @@ async def test_a_key_for_encryption_or_of_another_kind_does_not_verify(
                 RSA.as_dict(private=False) | {"use": "enc"},
                 {"kty": "oct", "k": "c2VjcmV0", "kid": "rsa-1"},
                 {"kty": "AKP", "kid": "rsa-1"},
-                WEAK,
                 {"kty": "RSA", "kid": "rsa-1"},
                 "odd",
             ]
@@ -203,6 +207,20 @@ async def test_a_key_for_encryption_or_of_another_kind_does_not_verify(
     )
     with pytest.raises(ConnectFailed, match="no key that it names"):
         await subject_of(http, server, client, signed())
+
+
+async def test_a_key_of_1024_bits_proves_nothing(
+    http: Http, server: ServerMetadata, client: ClientRegistration, provider: ScriptedProvider
+) -> None:
+    weak = rsa.generate_private_key(65537, 1024)
+    modulus = weak.public_key().public_numbers().n.to_bytes(128, "big")
+    provider.routes["/jwks"] = json_answer(
+        200, {"keys": [{"kty": "RSA", "kid": "rsa-1", "e": "AQAB", "n": base64url(modulus)}]}
+    )
+    said = signed().get_secret_value().rpartition(".")[0]
+    signature = weak.sign(said.encode(), padding.PKCS1v15(), hashes.SHA256())
+    with pytest.raises(ConnectFailed, match="no key that it names"):
+        await subject_of(http, server, client, SecretStr(f"{said}.{base64url(signature)}"))
 
 
 async def test_without_a_key_id_the_only_fitting_key_is_used_and_a_choice_is_refused(
