@@ -1,12 +1,16 @@
-"""What each connection to SQLite is told: nothing of it shows until the power fails, or a row is left behind."""
+"""The database itself: what its connections are told, and what its errors keep to themselves."""
 
+import traceback
 from pathlib import Path
 
+import pytest
 from pydantic import SecretStr
 from sqlalchemy import text
+from sqlalchemy.exc import ProgrammingError
 
 from evergrant.broker.runtime.broker import open_broker
 from evergrant.crypto.keyring import new_master_key
+from evergrant.errors import Unavailable
 from evergrant.settings import Settings
 
 
@@ -16,3 +20,14 @@ async def test_sqlite_writes_through_to_the_disk_and_keeps_references_whole(sqli
         names = ("journal_mode", "synchronous", "foreign_keys")
         said = {name: (await session.execute(text(f"PRAGMA {name}"))).scalar_one() for name in names}
     assert said == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1}  # 2 is FULL
+
+
+async def test_an_error_names_the_statement_and_none_of_its_values(settings: Settings) -> None:
+    values = {"name": "planted-7f3a"}
+    async with open_broker(settings) as broker:
+        with pytest.raises((Unavailable, ProgrammingError)) as raised:
+            async with broker.database.write() as session:
+                await session.execute(text("DELETE FROM nowhere WHERE name = :name"), values)
+    logged = "".join(traceback.format_exception(raised.value))
+    assert "[SQL: DELETE FROM nowhere" in logged
+    assert "planted-7f3a" not in logged

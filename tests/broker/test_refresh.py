@@ -194,6 +194,9 @@ def test_invalid_grant_ends_the_consent_and_says_what_to_do(here: Installation, 
         assert details["reason"] == "reauthorization_required"
         assert "Practice contacts" in details["lastRefreshError"]
         assert "invalid_grant" in details["lastRefreshError"]
+    [token] = here.backend.get("tokens?userId=alice").json()["tokens"]
+    forced = here.backend.post("token/refresh", {"id": token["id"]})
+    assert (forced.status_code, forced.json()["details"]["reason"]) == (404, "reauthorization_required")
     assert refreshes(here) == 1  # a dead consent is not tried again
     here.connected("alice")
     assert works(here, here.backend.token())
@@ -477,6 +480,15 @@ async def test_the_background_waits_longer_the_more_often_a_provider_fails(here:
             pauses.append(due - clock.now)
     assert pauses == sorted(pauses)
     assert pauses[-1] > pauses[0] * 3
+
+
+async def test_the_background_obeys_retry_after_too(here: Installation, clock: Clock) -> None:
+    here.provider.state.next_token_answers.append(instead(429, "", headers={"Retry-After": "1800"}))
+    async with open_broker(here.settings) as broker:
+        grant = await _grant(broker)
+        with pytest.raises(UpstreamUnavailable):
+            await refresh_grant(broker, grant.project_id, grant.id, seen_version=grant.token_version)
+        assert (await _grant(broker)).next_refresh_at == clock.now + timedelta(seconds=1800)
 
 
 async def test_a_dead_consent_leaves_the_background_alone(here: Installation) -> None:

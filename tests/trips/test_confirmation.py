@@ -1,8 +1,12 @@
 """Session binding: with `requireConfirmation`, a connection counts once the backend said who came back."""
 
+import asyncio
+
 import httpx2
 import pytest
 
+from evergrant.broker.connect.callback import clear_finished_requests
+from evergrant.broker.runtime.broker import open_broker
 from tests.conftest import Clock
 from tests.infra.installation import Installation
 from tests.trips.conftest import CreateApp, stored_grants
@@ -21,7 +25,9 @@ def app_id(create_app: CreateApp) -> str:
 def test_a_grant_counts_only_once_the_backend_confirmed_it(here: Installation, app_id: str, user: str) -> None:
     back = here.browser().connect(here.backend.connect_url(user, appId=app_id))
     latest = {"appId": app_id, "userId": user}
-    assert here.backend.fetch(user, appId=app_id).status_code == 404
+    answer = here.backend.fetch(user, appId=app_id)
+    assert answer.status_code == 404
+    assert "details" not in answer.json(), "there is nothing yet that could lack a scope, or be dead"
     assert here.backend.post("app/user/token/latest", latest).status_code == 404
     assert confirm(here, back, user).json() == {}
     assert here.backend.token(user, appId=app_id)
@@ -60,6 +66,23 @@ def test_a_confirmation_that_comes_too_late_is_refused(
     clock.advance(15 * 60)
     assert confirm(here, back, user).status_code == 404
     assert here.backend.fetch(user, appId=app_id).status_code == 404
+
+
+def test_a_grant_that_nobody_confirms_is_deleted_by_the_chores(
+    here: Installation, app_id: str, user: str, clock: Clock
+) -> None:
+    here.browser().connect(here.backend.connect_url(user, appId=app_id))
+
+    async def chores() -> None:
+        async with open_broker(here.settings) as broker:
+            await clear_finished_requests(broker, now=clock.now)
+
+    clock.advance(15 * 60)
+    asyncio.run(chores())
+    assert stored_grants(here, user) == 1
+    clock.advance(3600)
+    asyncio.run(chores())
+    assert stored_grants(here, user) == 0
 
 
 def test_an_earlier_grant_serves_until_the_new_one_is_confirmed(here: Installation, app_id: str, user: str) -> None:

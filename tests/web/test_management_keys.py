@@ -158,6 +158,15 @@ def test_a_key_neither_changes_nor_deletes_one_that_can_do_more(backend: Backend
     assert backend.http.get(PATH, params={"id": stronger["id"]}).json()["key"] == stronger
 
 
+def test_a_limited_key_does_not_widen_one_beyond_its_own_limits(backend: Backend, backend_with: MakeBackend) -> None:
+    near = backend_with(permissions=["keys"], allowed_cidrs=["127.0.0.0/8"])
+    made = created(near, permissions=["keys"], permittedIps=["127.0.0.1"])["key"]
+    for networks in ([], ["0.0.0.0/0"]):
+        change = {"id": made["id"], "name": "wider", "status": "active", "permittedIps": networks}
+        assert near.http.patch(PATH, json=change).status_code == 403
+    assert backend.http.get(PATH, params={"id": made["id"]}).json()["key"] == made
+
+
 def test_a_key_does_not_narrow_one_that_reaches_further(backend: Backend, backend_with: MakeBackend) -> None:
     wide = created(backend, permissions=["keys"])["key"]
     near = backend_with(permissions=["keys"], allowed_cidrs=["127.0.0.0/8"])
