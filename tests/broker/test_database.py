@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 from sqlalchemy import text
-from sqlalchemy.exc import ProgrammingError
+from sqlalchemy.exc import IntegrityError, ProgrammingError
 
 from evergrant.broker.runtime.broker import open_broker
 from evergrant.crypto.keyring import new_master_key
@@ -22,12 +22,15 @@ async def test_sqlite_writes_through_to_the_disk_and_keeps_references_whole(sqli
     assert said == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1}  # 2 is FULL
 
 
-async def test_an_error_names_the_statement_and_none_of_its_values(settings: Settings) -> None:
+@pytest.mark.parametrize(
+    "statement", ["DELETE FROM nowhere WHERE name = :name", "INSERT INTO projects (id, name) VALUES ('P1', :name)"]
+)
+async def test_an_error_names_the_statement_and_none_of_its_values(settings: Settings, statement: str) -> None:
     values = {"name": "planted-7f3a"}
     async with open_broker(settings) as broker:
-        with pytest.raises((Unavailable, ProgrammingError)) as raised:
+        with pytest.raises((Unavailable, ProgrammingError, IntegrityError)) as raised:
             async with broker.database.write() as session:
-                await session.execute(text("DELETE FROM nowhere WHERE name = :name"), values)
+                await session.execute(text(statement), values)
     logged = "".join(traceback.format_exception(raised.value))
-    assert "[SQL: DELETE FROM nowhere" in logged
+    assert f"[SQL: {statement[:20]}" in logged
     assert "planted-7f3a" not in logged

@@ -13,7 +13,7 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, event, text
-from sqlalchemy.engine import URL, make_url
+from sqlalchemy.engine import URL, ExceptionContext, make_url
 from sqlalchemy.exc import (
     ArgumentError,
     DataError,
@@ -87,6 +87,7 @@ def make_engine(url: URL, *, pool_size: int = 16) -> AsyncEngine:
                 pool_timeout=10,
                 hide_parameters=HIDE_PARAMETERS,
             )
+            _hide_details(engine)
     except (ArgumentError, NoSuchModuleError) as error:
         raise ConfigurationError(f"EVERGRANT_DATABASE_URL: {error}") from None
     return engine
@@ -96,6 +97,16 @@ async def connect_postgresql(url: URL) -> asyncpg.Connection:
     """Open one connection. asyncpg reads the URL itself, so that libpq's parameters (sslmode, host=/socket) work."""
     dsn = url.set(drivername="postgresql").render_as_string(hide_password=False)
     return await asyncpg.connect(dsn, timeout=5, command_timeout=30)
+
+
+def _hide_details(engine: AsyncEngine) -> None:
+    """Cut off what PostgreSQL adds to the message of an error: the key that is taken, or the whole row that failed."""
+
+    @event.listens_for(engine.sync_engine, "handle_error")
+    def _forget(context: ExceptionContext) -> None:
+        cause = context.original_exception.__cause__
+        if isinstance(cause, asyncpg.PostgresError):
+            cause.detail = None
 
 
 def _prepare_sqlite(engine: AsyncEngine) -> None:
