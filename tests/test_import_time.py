@@ -1,0 +1,65 @@
+"""Nothing is read from the clock while modules are imported or tests are collected: such a "now" ages with the run."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+READS = {"monotonic", "monotonic_ns", "now", "perf_counter", "time", "time_ns", "today", "utcnow"}
+"""What the calls that read a clock are named, whatever module they are taken from."""
+
+
+def clock_reads(source: str) -> list[str]:
+    """Return the calls that read a clock when the module is imported: outside functions, in decorators, as defaults."""
+    reads, waiting = [], list[ast.AST](ast.parse(source).body)
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            waiting += _read_at_definition(node)  # and not its body, which runs when it is called
+            continue
+        if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in READS:
+            reads.append(f"line {node.lineno}: {ast.unparse(node)}")
+        waiting += ast.iter_child_nodes(node)
+    return reads
+
+
+def _read_at_definition(function: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) -> Iterator[ast.AST]:
+    yield from function.args.defaults
+    yield from (default for default in function.args.kw_defaults if default is not None)
+    if not isinstance(function, ast.Lambda):
+        yield from function.decorator_list
+
+
+@pytest.mark.parametrize("folder", ["src", "migrations", "tests", "benchmarks", "scripts"])
+def test_no_module_reads_the_clock_when_it_is_imported(folder: str) -> None:
+    found = {str(path): reads for path in (ROOT / folder).rglob("*.py") if (reads := clock_reads(path.read_text()))}
+    assert found == {}
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "END = time.time() + 600",
+        "class Trip:\n    started = datetime.now(UTC)",
+        "@pytest.mark.parametrize('exp', [int(time.time()) - 600])\ndef test(exp): ...",
+        "def wait(until=clock.utcnow()): ...",
+        "def wait(*, until=monotonic()): ...",
+        "later = lambda now=time.time(): now",
+    ],
+)
+def test_a_clock_that_is_read_too_early_is_found(source: str) -> None:
+    assert len(clock_reads(source)) == 1
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "def now():\n    return time.time()",
+        "later = lambda: time.time()",
+        "at: float = field(default_factory=time.time)",
+    ],
+)
+def test_a_clock_that_is_read_when_it_is_needed_is_not(source: str) -> None:
+    assert clock_reads(source) == []
