@@ -1,10 +1,12 @@
 """What every test may ask for: a real, migrated database, settings for it, and the clock."""
 
+import functools
 import os
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import httpcore2
 import hypothesis
 import pytest
 
@@ -19,6 +21,10 @@ from tests.infra.settings import settings_on
 # An example that waits for a database, on a machine that other workers share, says nothing by taking long.
 hypothesis.settings.register_profile("house", deadline=None)
 hypothesis.settings.load_profile("house")
+
+# Reading the machine's certificate authorities takes 20 ms, and every new HTTP client does it. The tests make thousands
+# and speak to this machine alone: one reading will do.
+setattr(httpcore2, "default_ssl_context", functools.cache(httpcore2.default_ssl_context))  # noqa: B010 - not for mypy
 
 
 class Clock:

@@ -1,6 +1,7 @@
 """Servers on free loopback ports: evergrant as its operator starts it, and ASGI apps that play providers."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -18,6 +19,7 @@ import uvicorn
 from pydantic import SecretStr
 
 from evergrant.settings import PREFIX, Settings
+from tests.infra.waiting import PATIENCE, wait_until
 
 
 def environment_of(settings: Settings) -> dict[str, str]:
@@ -81,8 +83,8 @@ class ServerProcess:
             raise RuntimeError("the server is not running")
         return self._process.pid
 
-    def start(self, *, ready_within: float = 30.0) -> None:
-        """Start it, unless it runs, and wait at most `ready_within` seconds until /healthz answers."""
+    def start(self) -> None:
+        """Start it, unless it runs, and wait until /healthz answers."""
         if self._process and self._process.poll() is None:
             return
         command = [sys.executable, *self._program, "serve", "--host", "127.0.0.1", "--port", str(self.port)]
@@ -95,17 +97,17 @@ class ServerProcess:
                 stderr=log,
                 cwd=self._log.parent,
             )
-        deadline = time.monotonic() + ready_within
+        deadline = time.monotonic() + PATIENCE
         while not _answers(f"{self.url}/healthz"):
             if self._process.poll() is not None or time.monotonic() > deadline:
                 self.kill()
                 raise RuntimeError(f"evergrant did not start:\n{self.output()}")
             time.sleep(0.05)
 
-    def stop(self, *, within: float = 30.0) -> int:
-        """Send SIGTERM, wait for the end and return the exit code; killed after `within` seconds."""
+    def stop(self) -> int:
+        """Send SIGTERM, wait for the end and return the exit code."""
         self.send(signal.SIGTERM)
-        return self.wait(within=within)
+        return self.wait()
 
     def kill(self) -> None:
         """Send SIGKILL, as the kernel does when memory runs out."""
@@ -118,12 +120,12 @@ class ServerProcess:
         if self._process and self._process.poll() is None:
             self._process.send_signal(signal_number)
 
-    def wait(self, *, within: float = 30.0) -> int:
-        """Wait for the process to end and return its exit code."""
+    def wait(self) -> int:
+        """Wait for the process to end and return its exit code; kill it when it does not end."""
         if self._process is None:
             return 0
         try:
-            return self._process.wait(timeout=within)
+            return self._process.wait(timeout=PATIENCE)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
@@ -156,25 +158,23 @@ class LiveApp:
         self._socket.bind(("127.0.0.1", port))
         self.port: int = self._socket.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
-        self._server = uvicorn.Server(
-            uvicorn.Config(app, log_level="error", access_log=False, timeout_graceful_shutdown=1)
-        )
+        self._server = _PromptServer(uvicorn.Config(app, log_level="error", access_log=False))
         self._thread = threading.Thread(target=self._run, name=f"live-app-{self.port}", daemon=True)
 
     def start(self) -> None:
         """Start it and wait until it answers."""
         self._thread.start()
-        deadline = time.monotonic() + 10
-        while not self._server.started:
-            if not self._thread.is_alive() or time.monotonic() > deadline:
-                raise RuntimeError("the app did not start")
-            time.sleep(0.01)
+        wait_until(lambda: self._server.started or not self._thread.is_alive(), "the app has started")
+        if not self._thread.is_alive():
+            raise RuntimeError("the app did not start")
 
     def stop(self) -> None:
         """Stop it; requests in flight have a second to end."""
-        self._server.should_exit = True
-        self._thread.join(timeout=10)
+        self._server.tell_to_stop()
+        self._thread.join(timeout=PATIENCE)
         self._socket.close()
+        if self._thread.is_alive():
+            raise RuntimeError("the app did not stop")
 
     def _run(self) -> None:
         asyncio.run(self._server.serve(sockets=[self._socket]))
@@ -187,9 +187,55 @@ class LiveApp:
         self.stop()
 
 
+class _PromptServer(uvicorn.Server):
+    """A server that stops as soon as it may.
+
+    uvicorn looks ten times a second whether it is to stop, and then waits a tenth of a second whatever is left to do.
+    The tests start and stop thousands of servers.
+    """
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._told = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def tell_to_stop(self) -> None:
+        """Have it stop; from another thread than its own."""
+        self.should_exit = True
+        if self._loop is not None:
+            # The loop is closed where the app did not start, or has stopped by itself.
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._told.set)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        self._loop = asyncio.get_running_loop()
+        await super().startup(sockets=sockets)
+
+    async def main_loop(self) -> None:
+        while not await self.on_tick(0):
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._told.wait(), 1)  # for the Date header, which has whole seconds
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for server in self.servers:
+            server.close()
+        for listener in sockets or []:
+            listener.close()
+        state = self.server_state
+        for connection in list(state.connections):
+            connection.shutdown()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(1):
+                while state.connections or state.tasks:
+                    await asyncio.sleep(0.002)
+        for task in state.tasks:
+            task.cancel()
+        await self.lifespan.shutdown()
+
+
 def _answers(url: str) -> bool:
     try:
-        with urllib.request.urlopen(url, timeout=2) as response:
+        with urllib.request.urlopen(url, timeout=PATIENCE) as response:
             return int(response.status) == 200
     except (urllib.error.URLError, ConnectionError, TimeoutError):
         return False
