@@ -30,6 +30,7 @@ from evergrant.logs import redact
 from evergrant.settings import Settings
 from evergrant.web.app import create_app
 from tests.infra.settings import settings_on
+from tests.infra.waiting import PATIENCE
 
 SCOPES = ["contacts.readonly", "openid"]
 FETCH = "/v1/mgmt/outbound/app/user/token"
@@ -179,5 +180,5 @@ def a_writing_process(path: str) -> Iterator[None]:
         assert process.stdout.readline() == "writing\n"
         yield
     finally:
-        process.communicate(timeout=10)
+        process.communicate(timeout=PATIENCE)
     assert process.returncode == 0

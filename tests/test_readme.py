@@ -15,6 +15,7 @@ from typing import NamedTuple
 from evergrant.settings import PREFIX
 from tests.infra.installation import CLIENT_ID, CLIENT_SECRET, Browser, practice_provider
 from tests.infra.serving import ServerProcess, free_port
+from tests.infra.waiting import PATIENCE
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -104,7 +105,7 @@ class Quickstart:
         shell = ["bash", "-euo", "pipefail", "-c", "\n".join([*self.exported, text])]
         command = shell if block.language == "sh" else [sys.executable, "-c", text]
         done = subprocess.run(
-            command, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=60
+            command, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=PATIENCE
         )
         assert done.returncode == 0, f"{block.text}\n{done.stdout}{done.stderr}"
         return done.stdout

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +21,7 @@ from tests.infra.rows import dump, execute
 from tests.infra.scripted import serving
 from tests.infra.serving import ServerProcess, environment_of, free_port
 from tests.infra.settings import settings_on
+from tests.infra.waiting import wait_until
 
 pytestmark = pytest.mark.xdist_group("secrets")  # one worker makes the module's installation, not each
 
@@ -102,9 +102,7 @@ def evidence(
                 browser.open(server.url + path)
             for token in (METRICS_TOKEN, BAD):
                 browser.http.get(f"{server.url}/metrics", headers={"Authorization": f"Bearer {token}"})
-            deadline = time.monotonic() + 15
-            while not {one.type for one in hooks.received} >= TOLD and time.monotonic() < deadline:
-                time.sleep(0.1)
+            wait_until(lambda: {one.type for one in hooks.received} >= TOLD, "everything has been told")
             server.stop()
             evidence.told = hooks.received
             evidence.log = server.output()

@@ -1,7 +1,6 @@
 """The command line: what it prints, what it changes, and how it fails."""
 
 import re
-import time
 from pathlib import Path
 
 import httpx2
@@ -17,6 +16,7 @@ from tests.infra.installation import Backend, practice_provider
 from tests.infra.postgres import PostgresServer
 from tests.infra.serving import LiveApp, free_port
 from tests.infra.settings import settings_on
+from tests.infra.waiting import wait_until
 
 
 def failed_in_one_line(done: Done) -> bool:
@@ -129,17 +129,14 @@ def test_a_running_server_follows_within_five_seconds(
     server = LiveApp(create_app(settings.model_copy(update={"refresher": False})))
     backend = Backend(server.url, project, made["managementKey"])
 
-    def becomes(status: int) -> bool:
-        deadline = time.monotonic() + 5
-        while (seen := backend.get("apps").status_code) != status and time.monotonic() < deadline:
-            time.sleep(0.05)
-        return seen == status
+    def becomes(status: int) -> None:
+        wait_until(lambda: backend.get("apps").status_code == status, f"the server answers {status}")
 
     with server:
-        assert becomes(200)
+        becomes(200)
         for verb, status in (("disable", 401), ("enable", 200), ("delete", 401)):
             assert evergrant(settings, "keys", verb, made["id"]).code == 0
-            assert becomes(status), verb
+            becomes(status)
     backend.http.close()
 
 

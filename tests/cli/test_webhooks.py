@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -13,6 +12,7 @@ from tests.cli.conftest import Evergrant
 from tests.infra.receiver import Receiver
 from tests.infra.scripted import serving
 from tests.infra.serving import environment_of
+from tests.infra.waiting import PATIENCE, wait_until
 
 
 @pytest.fixture
@@ -82,12 +82,10 @@ def test_a_refresher_that_runs_alone_delivers(
         stderr=subprocess.DEVNULL,
     )
     try:
-        deadline = time.monotonic() + 30
-        while len(hooks.received) < 2 and time.monotonic() < deadline:
-            time.sleep(0.05)
+        wait_until(lambda: len(hooks.received) >= 2, "the refresher has delivered")
     finally:
         process.terminate()
-        assert process.wait(timeout=30) == 0
+        assert process.wait(timeout=PATIENCE) == 0
     assert [one.id for one in hooks.received] == [delivery, delivery]
 
 

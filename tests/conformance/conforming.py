@@ -19,6 +19,7 @@ from tests.infra.people import someone
 from tests.infra.rows import expire
 from tests.infra.serving import free_port
 from tests.infra.settings import settings_on
+from tests.infra.waiting import PATIENCE
 
 
 @dataclass
@@ -59,7 +60,7 @@ class Connection:
 
     def connect_again(self) -> dict[str, str]:
         """The same, for the app that there is."""
-        with httpx2.Client(timeout=60, trust_env=False, verify=False) as browser:
+        with httpx2.Client(timeout=PATIENCE, trust_env=False, verify=False) as browser:
             link = self.here.backend.connect_url(self.user, appId=self.app_id, options={"redirectUrl": BACK})
             answers = {f"variables.{name}": value for name, value in self.provider.of_source("user").items()}
             assert browser.get(link).status_code == 200

@@ -29,14 +29,13 @@ from tests.infra.installation import (
     practice_provider,
 )
 from tests.infra.serving import ServerProcess, environment_of
+from tests.infra.waiting import PATIENCE
 
 together_in_a_worker = pytest.mark.xdist_group("replicas")
 """Marks the tests that share the replicas: a second worker would have to start its own."""
 PATCHED_SERVER = Path(__file__).with_name("patched_server.py")
 SCALE = 6
 """Where a test is about leases and slow calls, a second stands for six."""
-PATIENCE = 30.0
-"""Seconds until a test gives up waiting for what must come; passing runs never get near it."""
 
 
 @dataclass
@@ -129,7 +128,7 @@ class Consents:
         body = {"appId": APP_ID, "userId": user, "scopes": SCOPES}
         with suppress(httpx2.TimeoutException):
             self.cluster.backends[at].http.post(
-                "/v1/mgmt/outbound/app/user/token", json=body, timeout=httpx2.Timeout(60, read=after)
+                "/v1/mgmt/outbound/app/user/token", json=body, timeout=httpx2.Timeout(PATIENCE, read=after)
             )
 
     def set_off(self, *, at: int = 0) -> None:
@@ -165,15 +164,7 @@ def together(calls: Sequence[Callable[[], T]], *, threads: int = 0) -> list[T]:
     """Make these calls at once and return their results."""
     with ThreadPoolExecutor(threads or len(calls)) as pool:
         futures = [pool.submit(call) for call in calls]
-        return [future.result(timeout=60) for future in futures]
-
-
-def wait_until(condition: Callable[[], bool], what: str) -> None:
-    """Wait until something holds that has to come."""
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, f"waited in vain until {what}"
-        time.sleep(0.05)
+        return [future.result(timeout=PATIENCE) for future in futures]
 
 
 @contextmanager

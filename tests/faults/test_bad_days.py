@@ -10,10 +10,11 @@ from evergrant.broker.tokens import fetch
 from evergrant.practice.faults import Fault, dropped, edited, half_a_body, html, instead
 from evergrant.practice.state import ProviderState
 from tests.conftest import Clock
-from tests.faults.cluster import Cluster, Consents, cluster_in_this_process, together, wait_until
+from tests.faults.cluster import Cluster, Consents, cluster_in_this_process, together
 from tests.faults.conftest import Book
 from tests.faults.ledger import Ledger
 from tests.infra.databases import settings_for
+from tests.infra.waiting import wait_until
 
 LIFETIME = 3600
 STALE = LIFETIME - 200
@@ -73,7 +74,8 @@ def access_tokens(consents: Consents) -> dict[str, str]:
 def test_a_provider_has_a_bad_day_and_no_grant_is_lost(
     cluster: Cluster, clock: Clock, book: Book, monkeypatch: pytest.MonkeyPatch, arm: Arm
 ) -> None:
-    monkeypatch.setattr(refresh, "CALL_SECONDS", 0.3)
+    if arm is REFUSES["hangs"]:
+        monkeypatch.setattr(refresh, "CALL_SECONDS", 0.5)
     consents = cluster.consents(3, seconds=LIFETIME)
     before = access_tokens(consents)
     clock.advance(STALE)
@@ -125,7 +127,7 @@ LOST: dict[str, Fault] = {
 def test_an_answer_lost_after_the_rotation_is_in_doubt_retried_once_and_labelled(
     cluster: Cluster, book: Book, monkeypatch: pytest.MonkeyPatch, repeats: str
 ) -> None:
-    monkeypatch.setattr(refresh, "CALL_SECONDS", 0.3)
+    monkeypatch.setattr(refresh, "CALL_SECONDS", 1.0)
     cluster.state.forgives_repeats = repeats == "forgiven"
     consents = cluster.consents(len(LOST))
     for user, fault in zip(consents.users, LOST.values(), strict=True):

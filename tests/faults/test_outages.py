@@ -11,13 +11,14 @@ from typing import Protocol
 import pytest
 
 from evergrant.settings import Settings
-from tests.faults.cluster import Cluster, Consents, cluster_in_this_process, cluster_of_processes, wait_until
+from tests.faults.cluster import Cluster, Consents, cluster_in_this_process, cluster_of_processes
 from tests.faults.conftest import Book
 from tests.faults.ledger import Ledger
 from tests.infra.databases import migrate
 from tests.infra.postgres import PostgresServer
 from tests.infra.rows import execute
 from tests.infra.settings import settings_on
+from tests.infra.waiting import wait_until
 
 AT_ONCE = 12
 
@@ -107,6 +108,7 @@ def outage(request: pytest.FixtureRequest, data_dir: Path, tmp_path: Path) -> It
         yield made
 
 
+@pytest.mark.slow
 def test_answers_survive_the_database_being_away_for_10_seconds_before_the_write(outage: Outage, book: Book) -> None:
     outage.begin()
     time.sleep(10)

@@ -14,11 +14,12 @@ import pytest
 
 from evergrant.broker.refresh.lease import LEASE_SECONDS
 from evergrant.settings import Settings
-from tests.faults.cluster import SCALE, Cluster, cluster_of_processes, together, together_in_a_worker, wait_until
+from tests.faults.cluster import SCALE, Cluster, cluster_of_processes, together, together_in_a_worker
 from tests.faults.conftest import Book
 from tests.faults.ledger import Ledger
 from tests.infra.rows import execute
 from tests.infra.settings import settings_on
+from tests.infra.waiting import wait_until
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=together_in_a_worker)])

@@ -10,10 +10,11 @@ import pytest
 
 from evergrant import clock as wall_clock
 from tests.faults.clocks import Clocks
-from tests.faults.cluster import SCALE, Cluster, Consents, together, together_in_a_worker, wait_until
+from tests.faults.cluster import SCALE, Cluster, Consents, together, together_in_a_worker
 from tests.faults.conftest import Book
 from tests.faults.ledger import Ledger
 from tests.infra.rows import execute
+from tests.infra.waiting import PATIENCE, wait_until
 
 
 @together_in_a_worker
@@ -149,4 +150,4 @@ def load_on(
         ]
         yield
         for future in asked:
-            future.result(timeout=60)
+            future.result(timeout=PATIENCE)

@@ -9,10 +9,11 @@ from pathlib import Path
 from evergrant.settings import Settings
 from evergrant.web.app import create_app
 from tests.faults.clocks import Clocks
-from tests.faults.cluster import Consents, cluster_in_this_process, cluster_of_processes, together, wait_until
+from tests.faults.cluster import Consents, cluster_in_this_process, cluster_of_processes, together
 from tests.faults.conftest import Book
 from tests.faults.ledger import Ledger
 from tests.infra.serving import LiveApp
+from tests.infra.waiting import wait_until
 
 
 def test_callers_that_disconnect_in_mid_refresh_cancel_no_refresh(settings: Settings, book: Book) -> None:

@@ -6,7 +6,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+
+from tests.infra.waiting import PATIENCE
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 ARGUMENTS = [
@@ -28,11 +30,16 @@ def installed_chromium() -> str:
     raise RuntimeError(f"There is no Chromium: install it, so that one of {', '.join(NAMES)} is on the PATH.")
 
 
+expect.set_options(timeout=PATIENCE * 1000)  # for what a page has to show
+
+
 @contextmanager
 def chromium() -> Iterator[Browser]:
     """Run one Chromium; each person gets a context of their own from `Person`."""
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=installed_chromium(), args=ARGUMENTS)
+        browser = playwright.chromium.launch(
+            executable_path=installed_chromium(), args=ARGUMENTS, timeout=PATIENCE * 1000
+        )
         try:
             yield browser
         finally:
@@ -50,7 +57,7 @@ class Person:
 
     def __enter__(self) -> Self:
         self.context = self.browser.new_context(**self.options)
-        self.context.set_default_timeout(10_000)
+        self.context.set_default_timeout(PATIENCE * 1000)
         self.context.on("console", lambda message: self._heard(message.type, message.text))
         self.context.on("weberror", lambda error: self._heard("error", str(error.error)))
         return self

@@ -5,9 +5,10 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Self
+
+from tests.infra.waiting import PATIENCE, wait_until
 
 
 class Demo:
@@ -34,18 +35,17 @@ class Demo:
 
     def url(self) -> str:
         """Return the guide's address, as printed once everything answers."""
-        deadline = time.monotonic() + 30
-        while not (found := re.search(r"Start here +(http://127\.0\.0\.1:\d+/)", self.output())):
-            assert self._process.poll() is None, self.output()
-            assert time.monotonic() < deadline, self.output()
-            time.sleep(0.05)
+        address = re.compile(r"Start here +(http://127\.0\.0\.1:\d+/)")
+        wait_until(lambda: bool(address.search(self.output())) or self._process.poll() is not None, "it says where")
+        found = address.search(self.output())
+        assert found is not None, self.output()
         return found[1]
 
     def stop(self, number: signal.Signals = signal.SIGINT) -> int:
         """Send a signal, wait for the end and return the exit code."""
         if self._process.poll() is None:
             self._process.send_signal(number)
-        return self._process.wait(timeout=20)
+        return self._process.wait(timeout=PATIENCE)
 
     def __enter__(self) -> Self:
         return self

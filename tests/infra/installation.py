@@ -18,6 +18,7 @@ from evergrant.practice.state import ProviderState
 from evergrant.settings import Settings
 from evergrant.web.app import create_app
 from tests.infra.serving import LiveApp, free_port
+from tests.infra.waiting import PATIENCE
 
 APP_ID = "practice"
 CLIENT_ID = "evergrant"
@@ -36,7 +37,7 @@ class Provider:
     http: httpx2.Client = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self.http = httpx2.Client(base_url=self.url, timeout=60, trust_env=False)
+        self.http = httpx2.Client(base_url=self.url, timeout=PATIENCE, trust_env=False)
 
     def lets_in(self, token: dict[str, Any], *, path: str = "/api/contacts") -> bool:
         """Tell whether a protected resource takes the access token of evergrant's answer."""
@@ -85,7 +86,7 @@ class Backend:
         self.http = httpx2.Client(
             base_url=self.url,
             headers={"Authorization": f"Bearer {self.project_id}:{self.management_key}"},
-            timeout=60,
+            timeout=PATIENCE,
             trust_env=False,
         )
 
@@ -145,7 +146,7 @@ class Browser:
     """A person's browser: it keeps cookies, and follows a redirect only when told to."""
 
     def __init__(self) -> None:
-        self.http = httpx2.Client(timeout=60, trust_env=False)
+        self.http = httpx2.Client(timeout=PATIENCE, trust_env=False)
 
     def open(self, url: str) -> httpx2.Response:
         """Go to an address."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tests.infra.scripted import Answer, Request, ScriptedProvider
+from tests.infra.waiting import PATIENCE
 
 WELL_KNOWN = "/.well-known/oauth-authorization-server"
 
@@ -48,7 +49,7 @@ class Registrar(ScriptedProvider):
             return self.refusal
         number = len(self.registered)
         self.registered.append(request.json)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             while len(self.registered) < self.together:
                 await asyncio.sleep(0.01)
         made = {"client_id": f"client-{number}", "client_secret": f"secret-{number}", "client_secret_expires_at": 0}

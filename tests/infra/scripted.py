@@ -16,6 +16,8 @@ from html import escape
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
+from tests.infra.waiting import PATIENCE
+
 TOKENS = {"access_token": "at-1", "token_type": "Bearer", "expires_in": 3600, "refresh_token": "rt-1"}
 """What a token endpoint may answer."""
 
@@ -198,7 +200,7 @@ def serving(provider: P, host: str = "127.0.0.1", *, port: int = 0, tls: ssl.SSL
     thread.start()
 
     def run(work: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(work, loop).result(timeout=10)
+        return asyncio.run_coroutine_threadsafe(work, loop).result(timeout=PATIENCE)
 
     try:
         server = run(asyncio.start_server(provider.serve, host, port, ssl=tls))
@@ -209,7 +211,7 @@ def serving(provider: P, host: str = "127.0.0.1", *, port: int = 0, tls: ssl.SSL
             run(_stop(server))
     finally:
         loop.call_soon_threadsafe(loop.stop)
-        thread.join(timeout=10)
+        thread.join(timeout=PATIENCE)
         loop.close()
 
 

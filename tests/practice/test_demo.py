@@ -7,11 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
 from evergrant.errors import ConfigurationError
 from evergrant.practice.demo import run_demo
+from tests.infra.chromium import Person, chromium
 from tests.infra.demo import Demo
+from tests.infra.waiting import PATIENCE
 
 
 @pytest.fixture
@@ -22,10 +24,8 @@ def demo(tmp_path: Path) -> Iterator[Demo]:
 
 @pytest.fixture
 def browser_page() -> Iterator[Page]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
-        yield browser.new_page()
-        browser.close()
+    with chromium() as browser, Person(browser) as newcomer:
+        yield newcomer.tab()
 
 
 def test_a_newcomer_gets_from_the_first_page_to_a_refreshed_token(demo: Demo, browser_page: Page) -> None:
@@ -102,4 +102,6 @@ async def test_a_port_that_is_taken_is_named_with_the_option_that_changes_it(opt
         taken = other.getsockname()[1]
         ports = (taken, 0) if option == "--port" else (0, taken)
         with pytest.raises(ConfigurationError, match=rf"Port {taken} .* choose another with {option}\."):
-            await asyncio.wait_for(run_demo(host="127.0.0.1", port=ports[0], practice_port=ports[1], data_dir=None), 10)
+            await asyncio.wait_for(
+                run_demo(host="127.0.0.1", port=ports[0], practice_port=ports[1], data_dir=None), PATIENCE
+            )

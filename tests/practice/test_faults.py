@@ -12,6 +12,7 @@ from evergrant.practice.provider import create_provider
 from evergrant.practice.state import ProviderState
 from evergrant.practice.world import PERSONS
 from tests.infra.serving import LiveApp
+from tests.infra.waiting import PATIENCE, wait_until
 
 
 class Live:
@@ -25,7 +26,7 @@ class Live:
         )
         self.refresh_token = provider.issue(self.family).refresh_token
 
-    def refresh(self, *, timeout: float = 5.0, token: str | None = None) -> httpx2.Response:
+    def refresh(self, *, timeout: float = PATIENCE, token: str | None = None) -> httpx2.Response:
         form = {"grant_type": "refresh_token", "refresh_token": token or self.refresh_token}
         return httpx2.post(self.token_url, data=form, auth=("shop", "secret"), timeout=timeout, trust_env=False)
 
@@ -83,7 +84,7 @@ def test_a_slow_answer_has_landed_when_the_caller_gives_up(live: Live) -> None:
     live.provider.next_token_answers.append(faults.slow(1.0))
     with pytest.raises(httpx2.ReadTimeout):
         live.refresh(timeout=0.2)
-    assert live.provider.rotations == 1
+    wait_until(lambda: live.provider.rotations == 1, "the rotation has landed")
 
 
 def test_every_call_can_be_made_to_take_its_time(live: Live) -> None:
@@ -104,13 +105,10 @@ def test_held_answers_wait_and_it_is_known_whose_they_are_and_who_did_not_wait(l
     live.provider.held = True
     with pytest.raises(httpx2.ReadTimeout):
         live.refresh(timeout=0.3)
-    assert live.provider.on_the_wire == {live.family.id: 1}
+    wait_until(lambda: live.provider.on_the_wire == {live.family.id: 1}, "it is known whose answer is held")
     assert (live.provider.rotations, live.provider.unheard) == (1, [])
     live.provider.held = False
-    deadline = time.monotonic() + 10
-    while live.provider.on_the_wire[live.family.id]:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_until(lambda: not live.provider.on_the_wire[live.family.id], "the answer has been given")
     assert live.provider.unheard == [live.family]
 
 

@@ -21,6 +21,7 @@ from tests.infra.issuer import Issuer
 from tests.infra.people import trust
 from tests.infra.scripted import serving
 from tests.infra.serving import LiveApp
+from tests.infra.waiting import PATIENCE
 from tests.trips.conftest import allow_origins
 
 pytestmark = pytest.mark.parametrize("here", ["sqlite"], indirect=True)
@@ -47,7 +48,9 @@ def sdk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if npm is None:
         pytest.fail("There is no npm: install Node.js, so that the published browser SDK can be tried.")
     folder = tmp_path_factory.mktemp("sdk")
-    packed = subprocess.run([npm, "pack", SDK, "--silent"], cwd=folder, capture_output=True, text=True, timeout=120)
+    packed = subprocess.run(
+        [npm, "pack", SDK, "--silent"], cwd=folder, capture_output=True, text=True, timeout=PATIENCE
+    )
     assert packed.returncode == 0, f"npm could not fetch {SDK}:\n{packed.stderr}"
     with tarfile.open(folder / packed.stdout.strip()) as package:
         package.extractall(folder, filter="data")

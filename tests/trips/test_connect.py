@@ -1,7 +1,6 @@
 """The connect trip that goes well: whom it connects, what the provider is asked, and where the browser ends."""
 
 import threading
-import time
 from typing import Any
 from urllib.parse import parse_qs, parse_qsl, urlsplit
 
@@ -11,6 +10,7 @@ import pytest
 from evergrant.practice.faults import edited, slow
 from tests.infra.installation import APP_ID, BACK, SCOPES, Installation, came_back
 from tests.infra.scripted import ScriptedProvider
+from tests.infra.waiting import wait_until
 from tests.trips.conftest import CreateApp, stored_grants
 
 QUESTIONS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -188,8 +188,7 @@ def test_a_refresh_of_the_replaced_grant_that_lands_late_does_not_touch_the_new_
     state.next_token_answers.append(slow(1.0))
     refresh = threading.Thread(target=lambda: here.backend.fetch(user, options={"forceRefresh": True}))
     refresh.start()
-    while state.token_calls["refresh_token"] == before:
-        time.sleep(0.01)
+    wait_until(lambda: state.token_calls["refresh_token"] > before, "the refresh has reached the provider")
     here.connected(user)
     new = here.backend.token(user)
     refresh.join()

@@ -14,6 +14,7 @@ from tests.conftest import Clock
 from tests.infra.installation import APP_ID, Backend, Browser, Installation, came_back
 from tests.infra.people import kill, someone
 from tests.infra.scripted import ScriptedProvider, serving
+from tests.infra.waiting import PATIENCE
 
 pytestmark = pytest.mark.xdist_group("web fetch_contract")  # one worker makes the module's installation, not each
 
@@ -65,7 +66,7 @@ def curl(backend: Backend, command: str) -> str:
     command = command.replace("<PROJECT_ID:MANAGEMENT_KEY>", f"{backend.project_id}:{backend.management_key}")
     arguments = shlex.split(command.replace("\\\n", " "))
     assert arguments[0] == "curl"
-    done = subprocess.run([*arguments, "--silent", "--noproxy", "*"], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([*arguments, "--silent", "--noproxy", "*"], capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

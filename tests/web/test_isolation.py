@@ -15,6 +15,7 @@ from tests.infra.installation import Backend, Installation, installation, new_pr
 from tests.infra.issuer import AUDIENCE, Issuer
 from tests.infra.rows import Dump, dump
 from tests.infra.scripted import serving
+from tests.infra.waiting import PATIENCE
 
 USERS, TENANTS = ("alice", "bob"), ("acme", "globex")
 APP = "shared-name"
@@ -76,7 +77,7 @@ def walls(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         other = Backend(here.url, made.project_id, made.management_key)
         projects = (Project("one", here.backend, first), Project("two", other, second))
         ids = [token_id for project in projects for token_id in connect_everybody(project)]
-        with httpx2.Client(base_url=f"{here.url}/v1/mgmt/outbound/", timeout=30, trust_env=False) as http:
+        with httpx2.Client(base_url=f"{here.url}/v1/mgmt/outbound/", timeout=PATIENCE, trust_env=False) as http:
             yield Walls(here, projects, ids, http)
         other.http.close()
 
@@ -138,7 +139,8 @@ def send(walls: Walls, credential: str, call: tuple[str, str, dict[str, Any]]) -
     return walls.http.request(method, path, headers=headers, params=arguments)
 
 
-FEW = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+SPARED = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+FEW = settings(max_examples=40, suppress_health_check=SPARED)
 
 
 @FEW
@@ -192,7 +194,7 @@ def test_whatever_a_project_deletes_or_changes_is_its_own(walls: Walls) -> None:
     credential = f"{first.backend.project_id}:{first.backend.management_key}"
     before = rows_of(dump(walls.here.settings), second.backend.project_id)
 
-    @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(max_examples=25, suppress_health_check=SPARED)
     @given(sequence=st.lists(destructive_calls(), min_size=1, max_size=4))
     def destroy(sequence: list[Any]) -> None:
         for call in sequence:

@@ -32,6 +32,7 @@ from tests.infra.installation import APP_ID, Backend, Installation
 from tests.infra.postgres import PostgresServer
 from tests.infra.rows import execute
 from tests.infra.settings import settings_on
+from tests.infra.waiting import PATIENCE
 
 pytestmark = pytest.mark.xdist_group("web metrics")  # one worker makes the module's installation, not each
 
@@ -352,9 +353,9 @@ async def test_a_scrape_does_not_wait_for_a_database_that_is_slow(
         try:
             async with other.transaction():
                 await other.execute("LOCK TABLE outbound_apps IN ACCESS EXCLUSIVE MODE")
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(PATIENCE):
                     assert Scrape((await http.get("/metrics")).text).value("database_up") == 0
-            async with asyncio.timeout(10):  # the reading that was given up on goes on
+            async with asyncio.timeout(PATIENCE):  # the reading that was given up on goes on
                 while Scrape((await http.get("/metrics")).text).value("database_up") == 0:
                     await asyncio.sleep(0.05)
         finally:

@@ -10,6 +10,7 @@ import pytest
 
 from tests.infra.databases import settings_for
 from tests.infra.installation import Installation, installation
+from tests.infra.waiting import PATIENCE
 
 CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
 
@@ -22,6 +23,7 @@ def fuzzed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         yield here
 
 
+@pytest.mark.slow
 def test_every_call_answers_as_documented(fuzzed: Installation, tmp_path: Path) -> None:
     # 502 and 503 are the fault of a provider, and made-up apps have such. They have to be documented all the same.
     allowed = 'not_a_server_error.expected-statuses = ["2xx", "3xx", "4xx", "502", "503"]'
@@ -35,12 +37,12 @@ def test_every_call_answers_as_documented(fuzzed: Installation, tmp_path: Path) 
             *("--header", f"Authorization: Bearer {fuzzed.backend.project_id}:{fuzzed.backend.management_key}"),
             *("--checks", CHECKS),
             *("--phases", "examples,coverage,fuzzing"),
-            *("--max-examples", "8", "--seed", "1", "--request-timeout", "30", "--no-color"),
+            *("--max-examples", "8", "--seed", "1", "--request-timeout", str(PATIENCE), "--no-color"),
         ],
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=10 * PATIENCE,
     )
     assert run.returncode == 0, run.stdout[-8000:] + run.stderr[-2000:]
     assert re.search(r"(\d{3,}) generated, \1 passed", run.stdout), run.stdout[-2000:]

@@ -22,6 +22,7 @@ from tests.infra.people import kill, someone
 from tests.infra.receiver import Receiver
 from tests.infra.rows import dump, execute
 from tests.infra.scripted import serving
+from tests.infra.waiting import PATIENCE
 from tests.web.conftest import MakeBackend
 
 pytestmark = pytest.mark.xdist_group("web webhooks")  # one worker makes the module's installation, not each
@@ -88,7 +89,7 @@ def deliver(here: Installation) -> None:
         async with open_broker(here.settings) as broker:
             stop = asyncio.Event()
             task = asyncio.create_task(deliver_until(broker, stop))
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(PATIENCE):
                 while await due(broker):
                     await asyncio.sleep(0.05)
             stop.set()
