@@ -15,8 +15,11 @@ help: ## Show what there is
 demo: $(VENV)/.installed ## Try evergrant with a practice provider: nothing to configure
 	$(BIN)/evergrant demo
 
-test: $(VENV)/.installed-dev ## Run every test
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
+# The tests start evergrant a hundred times as a process of its own: where the environment forbids Python to keep what
+# it compiles, each of them would compile everything again.
+test: export PYTHONDONTWRITEBYTECODE :=
+test: $(VENV)/.installed-dev ## Run every test, and measure how much of the code they reach
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup --cov --cov-report=
 
 check: $(VENV)/.installed-dev ## Format, lint, types, import contracts
 	$(BIN)/ruff format --check .
@@ -55,7 +58,7 @@ lock: $(VENV)/.uv ## Resolve the locks again; UPGRADE=--upgrade takes newer rele
 	$(UV_COMPILE) --group docs --constraint requirements-dev.lock --output-file requirements-docs.lock
 
 clean: ## Remove what these commands made
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage .coverage.*
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "evergrant needs Python 3.11 or newer: make PYTHON=python3.13")'

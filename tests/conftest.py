@@ -13,18 +13,33 @@ import pytest
 from evergrant import clock as wall_clock
 from evergrant.settings import Settings
 from tests.infra.databases import TEMPLATE, fresh_postgres_database, fresh_sqlite_database, migrate
-from tests.infra.ledgers import pytest_terminal_summary  # noqa: F401 - a hook: pytest finds it here by its name
+from tests.infra.least_covered import write_least_covered
+from tests.infra.ledgers import write_ledgers
 from tests.infra.people import someone
 from tests.infra.postgres import PostgresServer
 from tests.infra.settings import settings_on
 
 # An example that waits for a database, on a machine that other workers share, says nothing by taking long.
-hypothesis.settings.register_profile("house", deadline=None)
+hypothesis.settings.register_profile("house", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("house")
 
 # Reading the machine's certificate authorities takes 20 ms, and every new HTTP client does it. The tests make thousands
 # and speak to this machine alone: one reading will do.
 setattr(httpcore2, "default_ssl_context", functools.cache(httpcore2.default_ssl_context))  # noqa: B010 - not for mypy
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes longest, so that no worker is left alone with it at the end.
+
+    xdist hands out the large groups first, and then the rest in this order.
+    """
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what became of every grant in the faults, and where the tests reach least."""
+    write_ledgers(terminalreporter)
+    write_least_covered(terminalreporter)
 
 
 class Clock:

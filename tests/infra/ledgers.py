@@ -1,8 +1,4 @@
-"""The faults' ledgers at the end of a test run, passing or not: one line per fault.
-
-`tests/conftest.py` takes the hook in, because the process that prints does not look into the folders where tests are
-run by other processes.
-"""
+"""The faults' ledgers at the end of a test run, passing or not: one line per fault."""
 
 import pytest
 
@@ -10,7 +6,7 @@ PROPERTY = "ledger"
 """Under this name a test's report carries its ledger: numbers by heading."""
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+def write_ledgers(terminalreporter: pytest.TerminalReporter) -> None:
     """Print every ledger that a test wrote."""
     ledgers: dict[str, tuple[dict[str, int], str]] = {}
     for outcome in ("passed", "failed"):
