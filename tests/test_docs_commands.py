@@ -21,6 +21,7 @@ from tests.infra.issuer import Issuer
 from tests.infra.mcp_server import McpServer, mcp_server
 from tests.infra.receiver import Receiver
 from tests.infra.scripted import serving
+from tests.infra.waiting import PATIENCE
 
 pytestmark = pytest.mark.xdist_group("docs commands")  # one worker fetches the npm packages, not each
 
@@ -71,7 +72,7 @@ def node_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.fail("There is no npm: install Node.js, so that the examples in JavaScript can be run.")
     folder = tmp_path_factory.mktemp("node")
     install = [npm, "install", "--silent", "--no-audit", "--no-fund", "--prefer-offline", *NPM_PACKAGES]
-    installed = subprocess.run(install, cwd=folder, capture_output=True, text=True, timeout=120)
+    installed = subprocess.run(install, cwd=folder, capture_output=True, text=True, timeout=PATIENCE)
     assert installed.returncode == 0, f"npm could not fetch {NPM_PACKAGES}:\n{installed.stderr}"
     return folder
 

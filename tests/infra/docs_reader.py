@@ -27,6 +27,7 @@ from tests.infra.installation import (
 )
 from tests.infra.issuer import AUDIENCE, Issuer
 from tests.infra.serving import environment_of
+from tests.infra.waiting import PATIENCE
 
 DOCS = Path(__file__).parents[2] / "docs"
 SCOPE = "contacts.readonly"
@@ -177,7 +178,7 @@ class Reader:
     def _process(self, command: list[str], block: Block) -> str:
         environment = {**os.environ, **self.environment}
         done = subprocess.run(
-            command, cwd=self.node_folder, env=environment, capture_output=True, text=True, timeout=60
+            command, cwd=self.node_folder, env=environment, capture_output=True, text=True, timeout=PATIENCE
         )
         assert done.returncode == 0, f"{block.page}\n{block.text}\n{done.stdout}{done.stderr}"
         return done.stdout
