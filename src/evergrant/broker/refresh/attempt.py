@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from evergrant.broker.apps.provider_client import ProviderClient
 from evergrant.broker.refresh.lease import LeasedGrant
 from evergrant.broker.runtime.endpoints import Endpoint
-from evergrant.db import Grant, OutboundApp
+from evergrant.db import OutboundApp
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,8 +16,3 @@ class RefreshAttempt:
     app: OutboundApp
     provider: ProviderClient
     endpoint: Endpoint
-
-    @property
-    def grant(self) -> Grant:
-        """The grant as it was when its lease was taken."""
-        return self.leased.grant

@@ -44,7 +44,7 @@ async def land(broker: Broker, attempt: RefreshAttempt, answer: TokenResponse, *
         UpstreamUnavailable: somebody else holds the row now and has not finished: ours was not stored.
         Unavailable: the database was away for too long; the journal lands the answer later.
     """
-    grant = attempt.grant
+    grant = attempt.leased.grant
     values = await until_stored(broker, lambda: _columns_to_store(broker, attempt, answer, fetched=fetched))
     entry = Entry(grant.project_id, grant.id, attempt.leased.owner, grant.token_version, values)
     file = await asyncio.to_thread(broker.journal.write, entry)
@@ -66,7 +66,7 @@ async def land(broker: Broker, attempt: RefreshAttempt, answer: TokenResponse, *
 async def _columns_to_store(
     broker: Broker, attempt: RefreshAttempt, answer: TokenResponse, *, fetched: bool
 ) -> dict[str, object]:
-    grant, app, now = attempt.grant, attempt.app, clock.utcnow()
+    grant, app, now = attempt.leased.grant, attempt.app, clock.utcnow()
     tokens = await seal_answer(
         broker,
         grant.project_id,

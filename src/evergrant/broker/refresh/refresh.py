@@ -142,7 +142,7 @@ async def _require_late_enough(broker: Broker, attempt: RefreshAttempt) -> None:
     Raises:
         UpstreamUnavailable: with the seconds until then. The provider is not asked: it would call that an error.
     """
-    grant, margin = attempt.grant, attempt.provider.quirks.refresh_margin
+    grant, margin = attempt.leased.grant, attempt.provider.quirks.refresh_margin
     if margin is None or grant.access_token is None or grant.fresh_until is None:
         return
     early = (grant.fresh_until - clock.utcnow()).total_seconds()
@@ -172,7 +172,7 @@ async def _require_endpoint(broker: Broker, attempt: RefreshAttempt) -> None:
 
 
 async def _call_and_land(broker: Broker, attempt: RefreshAttempt, *, fetched: bool) -> Grant:
-    grant, app, leased = attempt.grant, attempt.app, attempt.leased
+    grant, app, leased = attempt.leased.grant, attempt.app, attempt.leased
     outcome = "broken"
     try:
         answer = await _call_provider(broker, attempt)
@@ -217,7 +217,7 @@ class _LeaseLost(Exception):
 
 async def _call_provider(broker: Broker, attempt: RefreshAttempt) -> TokenResponse:
     """Send the refresh token to the provider and return its answer. No database connection is held meanwhile."""
-    grant, app, provider = attempt.grant, attempt.app, attempt.provider
+    grant, app, provider = attempt.leased.grant, attempt.app, attempt.provider
     assert grant.refresh_token is not None  # noqa: S101 - _refresh_leased has looked; this tells the type checker
     slot = token_slot(grant.project_id, grant.id, "refresh_token")
     refresh_token = await broker.vault.open(slot, grant.refresh_token)
