@@ -110,8 +110,9 @@ async def _refresh_leased(broker: Broker, leased: LeasedGrant, app: OutboundApp 
         await lease.release(broker, leased)
         return alive(grant)
     if grant.refresh_token is None:
-        await failures.end_grant(broker, leased, NO_WAY_TO_REFRESH)
-        raise ReauthorizationRequired(NO_WAY_TO_REFRESH, last_refresh_error=NO_WAY_TO_REFRESH)
+        if await failures.end_grant(broker, leased, NO_WAY_TO_REFRESH):
+            raise ReauthorizationRequired(NO_WAY_TO_REFRESH, last_refresh_error=NO_WAY_TO_REFRESH)
+        return alive(await load_grant(broker, grant.project_id, grant.id))
     if leased.wait_seconds > 0:
         await lease.release(broker, leased)
         wait = max(1, round(leased.wait_seconds + 0.5))
