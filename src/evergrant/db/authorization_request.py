@@ -44,6 +44,8 @@ class AuthorizationRequest(Base):
     ticket_digest: Mapped[bytes] = mapped_column(LargeBinary(32))
     state_digest: Mapped[bytes | None] = mapped_column(LargeBinary(32))
     """Set when the browser leaves for the provider, which uses the ticket up."""
+    state: Mapped[Sealed | None] = mapped_column(SealedBytes)
+    """The state itself, for the browser that left with it and comes back to the link."""
     browser_digest: Mapped[bytes | None] = mapped_column(LargeBinary(32))
     code_verifier: Mapped[Sealed | None] = mapped_column(SealedBytes)
     nonce: Mapped[str] = mapped_column(default="")
@@ -53,6 +55,8 @@ class AuthorizationRequest(Base):
     expires_at: Mapped[datetime] = mapped_column(UtcDateTime)
     finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     """When the answer came back, which uses the state up."""
+    outcome: Mapped[Sealed | None] = mapped_column(SealedBytes)
+    """Where the browser was sent in the end, for the same browser that brings the answer once more."""
     confirmation_digest: Mapped[bytes | None] = mapped_column(LargeBinary(32))
     grant_id: Mapped[str] = mapped_column(String(32), default="")
     """The pending grant that a confirmation makes usable."""

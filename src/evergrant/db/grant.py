@@ -71,12 +71,16 @@ class Grant(Base):
     """`scope_key(scopes)`: one short comparable value for the whole set."""
     scopes: Mapped[list[str]] = mapped_column(JSON)
     """What the provider granted, as it answered last."""
+    requested_scopes: Mapped[list[str]] = mapped_column(JSON, default=list)
+    """What the consent was asked for, in the words of the app; none where it is not known."""
     resources: Mapped[list[str]] = mapped_column(JSON, default=list)
     """What the tokens were asked for (RFC 8707), where the trip named it; else the app's resource counts."""
     details: Mapped[dict[str, str]] = mapped_column(JSON, default=dict)
     """What is true of this connection alone: the values it was made with, and what the provider told. No secrets."""
     status: Mapped[str] = mapped_column(String(32), default=GrantStatus.ACTIVE)
     token_sub: Mapped[str] = mapped_column(default="")
+    token_sub_problem: Mapped[str] = mapped_column(default="")
+    """Why `token_sub` is empty although the provider said who connected, for the operator."""
     granted_by: Mapped[str] = mapped_column(String(255), default="")
     """The user who consented, where that is not the owner: a tenant's grant."""
     consented_at: Mapped[datetime] = mapped_column(UtcDateTime)
@@ -90,6 +94,8 @@ class Grant(Base):
     """When the access token ends; none where the provider gave no end."""
     fresh_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
     """`expires_at` less the margin: from here on a fetch refreshes first."""
+    refresh_token_expires_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """When the refresh token itself ends, where the provider says; none where it does not."""
 
     last_refresh_time: Mapped[datetime | None] = mapped_column(UtcDateTime)
     last_refresh_error: Mapped[str] = mapped_column(default="")

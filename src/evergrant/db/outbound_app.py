@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from sqlalchemy import JSON, ForeignKey, String, UniqueConstraint
+from sqlalchemy import JSON, ForeignKey, Index, String, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from evergrant.crypto.sealed import Sealed
@@ -14,7 +14,16 @@ class OutboundApp(Base):
     """A provider that a project's users can connect."""
 
     __tablename__ = "outbound_apps"
-    __table_args__ = (UniqueConstraint("project_id", "name"),)
+    __table_args__ = (
+        UniqueConstraint("project_id", "name"),
+        Index(
+            "ix_outbound_apps_callback_id",
+            "callback_id",
+            unique=True,
+            postgresql_where=text("callback_id <> ''"),
+            sqlite_where=text("callback_id <> ''"),
+        ),
+    )
 
     project_id: Mapped[str] = mapped_column(ForeignKey("projects.id", ondelete="CASCADE"), primary_key=True)
     id: Mapped[str] = mapped_column(String(64), primary_key=True)
@@ -62,6 +71,8 @@ class OutboundApp(Base):
     scope_descriptions: Mapped[dict[str, str]] = mapped_column(JSON, default=dict)
     default_redirect_url: Mapped[str] = mapped_column(default="")
     callback_domain: Mapped[str] = mapped_column(default="")
+    callback_id: Mapped[str] = mapped_column(String(32), default="")
+    """The end of the app's own callback address, unique over all projects; empty: the address that apps share."""
     pkce: Mapped[bool] = mapped_column(default=True)
     access_type: Mapped[str] = mapped_column(String(16), default="")
     prompt: Mapped[list[str]] = mapped_column(JSON, default=list)
