@@ -19,8 +19,9 @@ def someone() -> str:
 
 def kill(here: Installation, user: str, **fields: Any) -> None:
     """Let the provider say that a user's consent has ended; `fields` tell which, as in a fetch."""
+    connection = here.backend.token(user, **fields)["id"]
     here.provider.state.next_token_answers.append(instead(400, DEAD))
-    answer = here.backend.fetch(user, options={"forceRefresh": True}, **fields)
+    answer = here.backend.post("token/refresh", {"id": connection})
     assert answer.status_code == 404, answer.text
 
 

@@ -72,7 +72,7 @@ def test_the_apps_default_scopes_are_asked_for(here: Installation, user: str) ->
 def test_the_trips_own_scopes_take_the_place_of_the_defaults(here: Installation, user: str) -> None:
     options = {"redirectUrl": BACK, "scopes": ["openid", "email"]}
     here.connected(user, options=options)
-    assert here.backend.token(user, scopes=["email", "openid"])["scopes"] == ["email", "openid"]
+    assert here.backend.token(user, scopes=["email", "openid"])["scopes"] == ["openid", "email"]
     refused = here.backend.fetch(user)
     assert refused.status_code == 404
     assert refused.json()["details"]["missingScopes"] == ["contacts.readonly"]

@@ -60,6 +60,8 @@ Scope = Annotated[
     str,  # RFC 6749 section 3.3
     AfterValidator(_matching(r"[\x21\x23-\x5b\x5d-\x7e]+", "a scope has no spaces, quotes and backslashes")),
 ]
+ScopePattern = Annotated[Scope, AfterValidator(_matching(r"[^*]*\*?[^*]*", "one '*' at most stands for the rest"))]
+"""A scope, or one in which a `*` stands for the same text on both sides of a table."""
 VariableName = Annotated[
     str, AfterValidator(_matching(r"[A-Za-z][A-Za-z0-9_]{0,62}", "use letters, digits and '_', a letter first"))
 ]

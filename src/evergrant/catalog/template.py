@@ -16,6 +16,7 @@ from evergrant.catalog.field_types import (
     OptionalUrl,
     PageUrl,
     Scope,
+    ScopePattern,
     Seconds,
     Slug,
     StrictModel,
@@ -127,6 +128,10 @@ class Template(StrictModel):
     scope_separator: Literal[" ", ",", "+"] = " "
     scopes: dict[Scope, Description] = Field(default_factory=dict)
     """Scopes in words, for the consent page."""
+    scope_aliases: dict[ScopePattern, tuple[ScopePattern, ...]] = Field(default_factory=dict)
+    """A scope, and its other spellings in this provider's answers."""
+    scope_includes: dict[ScopePattern, tuple[ScopePattern, ...]] = Field(default_factory=dict)
+    """A scope, and lesser ones that it contains, so that the provider leaves them out of its answers."""
 
     authorization_params: Parameters = Field(default_factory=dict)
     redirect_uri: str = ""

@@ -30,6 +30,7 @@ def problems_of(template: Template) -> list[str]:
     return [
         *_wholeness(template),
         *_redirect_uri(template),
+        *_scope_patterns(template),
         *_parameters(template),
         *_placeholders(template),
         *_url_variables(template),
@@ -79,6 +80,15 @@ def _redirect_uri(it: Template) -> Iterator[str]:
         yield "redirect_uri: write one variable of source 'app' and nothing else, like {ruName}"
     elif name[1] in it.variables and not it.variables[name[1]].problem_with("https://evil.example/callback"):
         yield f"variables.{name[1]}.pattern: lets an address into redirect_uri: allow only the provider's name for ours"
+
+
+def _scope_patterns(it: Template) -> Iterator[str]:
+    for scope, others in it.scope_aliases.items():
+        if any(("*" in scope) != ("*" in other) for other in others):
+            yield f"scope_aliases.{scope}: a '*' stands on both sides or on neither"
+    for scope, lesser in it.scope_includes.items():
+        if "*" not in scope and any("*" in one for one in lesser):
+            yield f"scope_includes.{scope}: a '*' on the right needs one on the left"
 
 
 def _parameters(it: Template) -> Iterator[str]:

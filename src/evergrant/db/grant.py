@@ -68,9 +68,9 @@ class Grant(Base):
     tenant_id: Mapped[str] = mapped_column(String(255), default="")
     external_identifier: Mapped[str] = mapped_column(String(255), default="")
     scope_key: Mapped[str] = mapped_column(String(32))
-    """`scope_key(scopes)`: one short comparable value for the whole set."""
+    """Of what was asked for where all of it was granted, else of what was granted. A fetch finds the row by it."""
     scopes: Mapped[list[str]] = mapped_column(JSON)
-    """What the provider granted, as it answered last."""
+    """What the provider granted, as it answered last: what was asked for in the words of the app, then the rest."""
     requested_scopes: Mapped[list[str]] = mapped_column(JSON, default=list)
     """What the consent was asked for, in the words of the app; none where it is not known."""
     resources: Mapped[list[str]] = mapped_column(JSON, default=list)

@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import select
 
 from evergrant.broker.apps.apps import load_app
+from evergrant.broker.apps.quirks import scope_words
 from evergrant.broker.audit.record import record
 from evergrant.broker.runtime.broker import Broker
 from evergrant.broker.runtime.principal import Principal
@@ -120,6 +121,8 @@ async def check_policies(
     matching = [policy for policy in policies if _is_about(policy, principal)]
     if any(not policy.scopes or set(scopes) <= set(policy.scopes) for policy in matching):
         return
+    if matching and await _allowed_in_other_words(broker, principal.project_id, app_id, matching, scopes):
+        return
     reason = "scopes" if matching else "principal"
     async with broker.database.write() as session:
         await record(
@@ -133,6 +136,14 @@ async def check_policies(
         )
     what = "with these scopes" if matching else "to this credential"
     raise PermissionDenied(f"The access policies of this app forbid '{action}' {what}.")
+
+
+async def _allowed_in_other_words(
+    broker: Broker, project_id: str, app_id: str, matching: Sequence[AccessPolicy], scopes: Collection[str]
+) -> bool:
+    """Tell whether a policy names these scopes as the provider spells them, or greater ones that contain them."""
+    words = scope_words(broker, await load_app(broker, project_id, app_id))
+    return any(not words.missing(scopes, policy.scopes) for policy in matching)
 
 
 async def _load(broker: Broker, project_id: str) -> Mapping[tuple[str, str], Sequence[AccessPolicy]]:

@@ -5,6 +5,7 @@ from evergrant.broker.runtime.broker import Broker
 from evergrant.catalog.template import Template
 from evergrant.db import OutboundApp
 from evergrant.oauth2.quirks import NO_QUIRKS, Capture, Quirks
+from evergrant.oauth2.scopes import ScopeWords
 
 
 def quirks_of(broker: Broker, app: OutboundApp, details: Values | None = None) -> Quirks:
@@ -53,3 +54,19 @@ def quirks_from(template: Template, values: Values, *, moved: bool = False) -> Q
         token_exchange=template.token_exchange,
         revocation=template.revocation,
     )
+
+
+def scope_words(broker: Broker, app: OutboundApp) -> ScopeWords:
+    """Return how an app's provider spells scopes.
+
+    Of a provider about which the catalogue says nothing, what it says of others counts where their spellings are
+    addresses: nobody else means something else by them.
+    """
+    template = template_of(broker, app)
+    if template is not None and template.scope_aliases:
+        return ScopeWords(template.scope_aliases, template.scope_includes, any_prefix=False)
+    aliases: dict[str, tuple[str, ...]] = {}
+    for other in broker.catalogue.values():
+        for scope, spellings in other.scope_aliases.items():
+            aliases[scope] = (*aliases.get(scope, ()), *(spelling for spelling in spellings if "://" in spelling))
+    return ScopeWords(aliases, template.scope_includes if template is not None else {})

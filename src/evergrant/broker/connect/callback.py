@@ -1,14 +1,18 @@
 """The second half of a connect trip: the provider's answer becomes a grant, which the application may confirm."""
 
+import asyncio
 import logging
+import time
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 from sqlalchemy import delete, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from evergrant import clock
 from evergrant.broker.apps import dynamic_registration
 from evergrant.broker.apps.provider_client import ProviderClient, provider_client, with_details
+from evergrant.broker.apps.quirks import scope_words
 from evergrant.broker.apps.variables import Values, allowed_captures, details_of_user, require_variables, template_of
 from evergrant.broker.connect.authorization_requests import (
     Authorization,
@@ -19,8 +23,11 @@ from evergrant.broker.connect.authorization_requests import (
     verifier_slot,
     with_params,
 )
+from evergrant.broker.grants.granted_scopes import GrantedScopes
 from evergrant.broker.grants.grants import (
+    Consent,
     ResourceOwner,
+    SealedTokens,
     lock_app,
     new_grant_id,
     owner_problems,
@@ -28,18 +35,23 @@ from evergrant.broker.grants.grants import (
     save_tokens,
     seal_answer,
 )
+from evergrant.broker.grants.renewal import find_renewable, renew_grant
 from evergrant.broker.runtime.broker import Broker
 from evergrant.broker.runtime.principal import Principal
 from evergrant.crypto.opaque import digest, equal, new_opaque
-from evergrant.db import AuthorizationRequest, Grant, GrantStatus
+from evergrant.db import AuthorizationRequest, Grant, GrantStatus, OutboundApp
 from evergrant.errors import ConnectFailed, EvergrantError, NotFound, UpstreamError, UpstreamRejected
 from evergrant.oauth2 import follow_up, token_endpoint
 from evergrant.oauth2.authorization import AuthorizationResponse, CodeVerifier, check_issuer
 from evergrant.oauth2.id_token import fetch_userinfo_subject, validate_id_token
+from evergrant.oauth2.scopes import Proofs
 from evergrant.oauth2.token_response import TokenResponse
 
 log = logging.getLogger(__name__)
 
+RENEWAL_SECONDS = 15.0
+"""How long a consent without a refresh token waits for a refresh of the earlier one that is under way."""
+RENEWAL_PAUSE_SECONDS = 0.1
 CONFIRMATION_LIFETIME = timedelta(minutes=15)
 """How long the application's backend may take to confirm who came back."""
 
@@ -173,41 +185,81 @@ async def _store_grant(
     details: Values,
     margin: int | None,
 ) -> str:
-    request, app, now = authorization.request, authorization.app, clock.utcnow()
-    grant_id = new_grant_id()
-    tokens = await seal_answer(broker, request.project_id, grant_id, answer, margin_seconds=margin, now=now)
-    confirmation = new_opaque() if app.require_confirmation else ""
+    request, app = authorization.request, authorization.app
+    words, now = scope_words(broker, app), clock.utcnow()
+
+    def consent(*, renewed: bool = False) -> Consent:
+        proofs = Proofs(renewed or answer.refresh_token is not None, answer.id_token is not None)
+        return Consent(
+            owner=ResourceOwner(request.user_id, request.tenant_id),
+            external_identifier=request.external_identifier,
+            granted_by=request.granted_by,
+            scopes=GrantedScopes.of(words, request.scopes, answer.scopes, proofs),
+            token_sub=subject,
+            resources=request.resources,
+            details=details,
+        )
+
+    async def sealed(grant_id: str) -> SealedTokens:
+        return await seal_answer(broker, request.project_id, grant_id, answer, margin_seconds=margin, now=now)
+
+    give_up_at = time.monotonic() + RENEWAL_SECONDS
+    while answer.refresh_token is None and not app.require_confirmation and time.monotonic() < give_up_at:
+        earlier = await find_renewable(broker, app, consent(renewed=True), words)
+        if earlier is None:
+            break
+        tokens = await sealed(earlier.id)
+        async with broker.database.write() as session:
+            current = await _lock_offered_app(session, authorization)
+            grant = await renew_grant(
+                session, earlier, app=current, consent=consent(renewed=True), tokens=tokens, now=now
+            )
+            if grant is not None:
+                return await _record_stored(session, authorization, grant, confirmation="", renewed=True)
+        await asyncio.sleep(RENEWAL_PAUSE_SECONDS)  # it is being refreshed: that ends soon, one way or the other
+    grant_id, confirmation = new_grant_id(), new_opaque() if app.require_confirmation else ""
+    tokens = await sealed(grant_id)
     async with broker.database.write() as session:
-        current = await lock_app(session, request.project_id, app.id)
-        if owner_problems(current, ResourceOwner(request.user_id, request.tenant_id)):
-            raise ConnectFailed("access_denied", f"{app.name} is not available to this tenant any more.")
+        current = await _lock_offered_app(session, authorization)
         grant = await save_tokens(
             session,
             grant_id=grant_id,
             app=current,
-            owner=ResourceOwner(request.user_id, request.tenant_id),
-            external_identifier=request.external_identifier,
-            granted_by=request.granted_by,
-            scopes=request.scopes,
-            resources=request.resources,
-            details=details,
-            token_sub=subject,
+            consent=consent(),
             tokens=tokens,
             pending=app.require_confirmation,
             now=now,
         )
-        await session.execute(
-            update(AuthorizationRequest)
-            .where(AuthorizationRequest.project_id == request.project_id, AuthorizationRequest.id == request.id)
-            .values(
-                grant_id=grant_id,
-                code_verifier=None,
-                confirmation_digest=digest(confirmation) if confirmation else None,
-                expires_at=now + CONFIRMATION_LIFETIME,
-            )
+        return await _record_stored(session, authorization, grant, confirmation=confirmation)
+
+
+async def _lock_offered_app(session: AsyncSession, authorization: Authorization) -> OutboundApp:
+    request, app = authorization.request, authorization.app
+    current = await lock_app(session, request.project_id, app.id)
+    if owner_problems(current, ResourceOwner(request.user_id, request.tenant_id)):
+        raise ConnectFailed("access_denied", f"{app.name} is not available to this tenant any more.")
+    return current
+
+
+async def _record_stored(
+    session: AsyncSession, authorization: Authorization, grant: Grant, *, confirmation: str, renewed: bool = False
+) -> str:
+    """Note on the request what came of it, and return where the browser goes."""
+    request, app = authorization.request, authorization.app
+    await session.execute(
+        update(AuthorizationRequest)
+        .where(AuthorizationRequest.project_id == request.project_id, AuthorizationRequest.id == request.id)
+        .values(
+            grant_id=grant.id,
+            code_verifier=None,
+            confirmation_digest=digest(confirmation) if confirmation else None,
+            expires_at=grant.consented_at + CONFIRMATION_LIFETIME,
         )
-        data = {"grantId": grant_id, "scopes": grant.scopes, "pending": bool(confirmation)}
-        await record_connect(session, request, "grant.connected", data=data)
+    )
+    data = {"grantId": grant.id, "scopes": grant.scopes, "pending": bool(confirmation)}
+    if renewed:  # the provider gave none, so that the earlier one goes on
+        data["keptRefreshToken"] = True
+    await record_connect(session, request, "grant.connected", data=data)
     extra = {"confirmation": confirmation} if confirmation else {}
     return with_params(request.redirect_url, {"outboundAppId": app.id, "outboundStatus": "connected", **extra})
 

@@ -23,6 +23,7 @@ class GrantMetadata(NamedTuple):
     external_identifier: str
     status: str
     scopes: list[str]
+    requested_scopes: list[str]
     token_sub: str
     granted_by: str
     access_token_type: str

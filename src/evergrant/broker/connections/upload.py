@@ -11,10 +11,12 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from evergrant.broker.apps.definition import scope_problems
 from evergrant.broker.apps.provider_client import provider_client
-from evergrant.broker.apps.quirks import quirks_of
+from evergrant.broker.apps.quirks import quirks_of, scope_words
 from evergrant.broker.apps.variables import details_of_user, details_problems, template_of
 from evergrant.broker.audit.record import record
+from evergrant.broker.grants.granted_scopes import GrantedScopes
 from evergrant.broker.grants.grants import (
+    Consent,
     Lifetime,
     ResourceOwner,
     SealedTokens,
@@ -34,6 +36,7 @@ from evergrant.errors import (
     UpstreamError,
 )
 from evergrant.oauth2.id_token import validate_id_token
+from evergrant.oauth2.scopes import Proofs
 
 log = logging.getLogger(__name__)
 
@@ -67,10 +70,8 @@ class PreparedUpload:
 
     upload: TokenUpload
     grant_id: str
-    scopes: tuple[str, ...]
-    token_sub: str
+    consent: Consent
     tokens: SealedTokens
-    details: Mapping[str, str]
 
 
 def check_upload(broker: Broker, app: OutboundApp, upload: TokenUpload, *, now: datetime) -> None:
@@ -143,16 +144,37 @@ async def prepare_upload(
         refresh = await vault.seal(token_slot(app.project_id, grant_id, "refresh_token"), refresh_token)
     if upload.id_token is not None and token_sub:
         identity = await vault.seal(token_slot(app.project_id, grant_id, "id_token"), upload.id_token)
-    scopes = scopes_of(app, upload)
     tokens = SealedTokens(
         access_token=access,
         access_token_type=upload.access_token_type or "Bearer",
         refresh_token=refresh,
         id_token=identity,
-        scopes=scopes,
+        scopes=None,
         lifetime=_lifetime(upload, now=now, margin_seconds=quirks.refresh_margin),
     )
-    return PreparedUpload(upload, grant_id, scopes, token_sub, tokens, details_of(broker, app, upload))
+    consent = consent_of(broker, app, upload, tokens, token_sub=token_sub, details=details_of(broker, app, upload))
+    return PreparedUpload(upload, grant_id, consent, tokens)
+
+
+def consent_of(
+    broker: Broker,
+    app: OutboundApp,
+    upload: TokenUpload,
+    tokens: SealedTokens,
+    *,
+    token_sub: str,
+    details: Mapping[str, str],
+) -> Consent:
+    """Return the consent that an upload stands for."""
+    proofs = Proofs(tokens.refresh_token is not None, tokens.id_token is not None)
+    return Consent(
+        owner=upload.owner,
+        external_identifier=upload.external_identifier,
+        granted_by=upload.granted_by,
+        scopes=GrantedScopes.of(scope_words(broker, app), scopes_of(app, upload), tokens.scopes, proofs),
+        token_sub=token_sub,
+        details=details,
+    )
 
 
 def details_of(broker: Broker, app: OutboundApp, upload: TokenUpload) -> dict[str, str]:
@@ -194,13 +216,8 @@ async def store_upload(
         session,
         grant_id=prepared.grant_id,
         app=current,
-        owner=upload.owner,
-        external_identifier=upload.external_identifier,
-        granted_by=upload.granted_by,
-        scopes=prepared.scopes,
-        token_sub=prepared.token_sub,
+        consent=prepared.consent,
         tokens=prepared.tokens,
-        details=prepared.details,
         pending=False,
         now=now,
     )
@@ -216,5 +233,5 @@ async def record_upload(session: AsyncSession, project_id: str, prepared: Prepar
         app_id=upload.app_id,
         user_id=upload.owner.user_id,
         tenant_id=upload.owner.tenant_id,
-        data={"grantId": prepared.grant_id, "scopes": list(prepared.scopes)},
+        data={"grantId": prepared.grant_id, "scopes": list(prepared.consent.scopes.granted)},
     )

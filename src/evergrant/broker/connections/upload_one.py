@@ -16,6 +16,7 @@ from evergrant.broker.connections.upload import (
     PreparedUpload,
     TokenUpload,
     check_upload,
+    consent_of,
     details_of,
     prepare_upload,
     record_upload,
@@ -143,8 +144,8 @@ async def _verify_and_store(
     tokens = await until_stored(
         broker, lambda: seal_answer(broker, app.project_id, grant_id, answer, margin_seconds=margin, now=now)
     )
-    scopes = answer.scopes if answer.scopes is not None else scopes_of(app, upload)
-    prepared = PreparedUpload(upload, grant_id, scopes, token_sub, tokens, details)
+    consent = consent_of(broker, app, upload, tokens, token_sub=token_sub, details=details)
+    prepared = PreparedUpload(upload, grant_id, consent, tokens)
 
     async def write() -> Grant:
         async with broker.database.write() as session:

@@ -2,19 +2,20 @@
 
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Any
 
-from sqlalchemy import delete, select
+from sqlalchemy import ColumnElement, and_, delete, false, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from evergrant.broker.grants.granted_scopes import GrantedScopes
 from evergrant.broker.grants.schedule import next_refresh
 from evergrant.broker.runtime.backoff import jittered
 from evergrant.broker.runtime.broker import Broker
 from evergrant.broker.webhooks import outbox
 from evergrant.crypto.sealed import Sealed, Slot
 from evergrant.db import Grant, GrantStatus, OutboundApp
-from evergrant.db.grant import scope_key
 from evergrant.errors import AppNotFound, ReauthorizationRequired, TokenNotFound
 from evergrant.oauth2.token_response import TokenResponse
 
@@ -140,21 +141,42 @@ async def lock_app(session: AsyncSession, project_id: str, app_id: str) -> Outbo
     return app
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Consent:
+    """A new consent, or an upload that stands for one: everything of its grant but the tokens."""
+
+    owner: ResourceOwner
+    external_identifier: str
+    granted_by: str
+    scopes: GrantedScopes
+    token_sub: str
+    resources: Sequence[str] = ()
+    details: Mapping[str, str] = field(default_factory=dict)
+
+    def columns(self, app: OutboundApp) -> dict[str, Any]:
+        """Return the columns of the consent's grant."""
+        return {
+            "app_id": app.id,
+            "user_id": self.owner.user_id,
+            "tenant_id": self.owner.tenant_id,
+            "external_identifier": self.external_identifier,
+            "granted_by": self.granted_by,
+            "token_sub": self.token_sub,
+            "resources": list(self.resources),
+            "details": dict(self.details),
+            **self.scopes.columns(),
+        }
+
+
 async def save_tokens(
     session: AsyncSession,
     *,
     grant_id: str,
     app: OutboundApp,
-    owner: ResourceOwner,
-    external_identifier: str,
-    granted_by: str,
-    scopes: Sequence[str],
-    token_sub: str,
+    consent: Consent,
     tokens: SealedTokens,
     pending: bool,
     now: datetime,
-    resources: Sequence[str] = (),
-    details: Mapping[str, str] | None = None,
 ) -> Grant:
     """Store the grant of a new consent.
 
@@ -162,32 +184,18 @@ async def save_tokens(
     earlier one stays in use until the confirmation. A refresh of the earlier one that is still under way finds its
     grant gone and stores nothing.
     """
-    granted = list(tokens.scopes if tokens.scopes is not None else scopes)
     due = None
     if tokens.refresh_token is not None:
         due = next_refresh(app, tokens.lifetime.due, used_at=now, refreshed_at=now, idle_after=None, now=now)
     grant = Grant(
         project_id=app.project_id,
         id=grant_id,
-        app_id=app.id,
-        user_id=owner.user_id,
-        tenant_id=owner.tenant_id,
-        external_identifier=external_identifier,
-        scope_key=scope_key(granted),
-        scopes=granted,
-        resources=list(resources),
-        details=dict(details or {}),
+        **consent.columns(app),
         status=GrantStatus.PENDING if pending else GrantStatus.ACTIVE,
-        token_sub=token_sub,
-        granted_by=granted_by,
         consented_at=now,
-        access_token=tokens.access_token,
-        access_token_type=tokens.access_token_type,
         refresh_token=tokens.refresh_token,
-        id_token=tokens.id_token,
-        expires_at=tokens.lifetime.expires_at,
-        fresh_until=tokens.lifetime.fresh_until,
         next_refresh_at=due,
+        **access_columns(tokens),
     )
     session.add(grant)
     await session.flush()
@@ -196,24 +204,52 @@ async def save_tokens(
     return grant
 
 
+def access_columns(tokens: SealedTokens) -> dict[str, Any]:
+    """Return the columns that every answer has, whether it brings a refresh token or not."""
+    return {
+        "access_token": tokens.access_token,
+        "access_token_type": tokens.access_token_type,
+        "id_token": tokens.id_token,
+        "expires_at": tokens.lifetime.expires_at,
+        "fresh_until": tokens.lifetime.fresh_until,
+    }
+
+
 async def replace_earlier(session: AsyncSession, grant: Grant) -> None:
-    """Delete the grants that `grant` replaces (same app, owner and scopes), and tell webhooks."""
+    """Delete the grants that `grant` replaces (same app, owner and scopes), and tell webhooks.
+
+    One that can be refreshed stays beside one that cannot: it answers again when the newer one's token has ended.
+    """
+    useless = or_(Grant.status != GrantStatus.ACTIVE, Grant.refresh_token.is_(None), is_of_another_person(grant))
     replaced = await session.execute(
         delete(Grant)
         .where(
-            Grant.project_id == grant.project_id,
-            Grant.app_id == grant.app_id,
-            Grant.user_id == grant.user_id,
-            Grant.tenant_id == grant.tenant_id,
-            Grant.external_identifier == grant.external_identifier,
+            *is_of_same_owner(grant),
             Grant.scope_key == grant.scope_key,
             Grant.status != GrantStatus.PENDING,
-            Grant.id != grant.id,
+            *([useless] if grant.refresh_token is None else []),
         )
         .returning(Grant.id, Grant.status)
         .execution_options(synchronize_session=False)
     )
     await outbox.emit_connected(session, grant, replaced=[(row.id, row.status) for row in replaced])
+
+
+def is_of_same_owner(grant: Grant) -> tuple[ColumnElement[bool], ...]:
+    """Return the conditions for the other grants of a grant's owner and app."""
+    return (
+        Grant.project_id == grant.project_id,
+        Grant.app_id == grant.app_id,
+        Grant.user_id == grant.user_id,
+        Grant.tenant_id == grant.tenant_id,
+        Grant.external_identifier == grant.external_identifier,
+        Grant.id != grant.id,
+    )
+
+
+def is_of_another_person(grant: Grant) -> ColumnElement[bool]:
+    """Return the condition that somebody else has consented at the provider, as far as both grants say who it was."""
+    return and_(Grant.token_sub != "", Grant.token_sub != grant.token_sub) if grant.token_sub else false()
 
 
 async def load_grant(broker: Broker, project_id: str, grant_id: str) -> Grant | None:

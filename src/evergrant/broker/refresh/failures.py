@@ -3,11 +3,14 @@
 import logging
 from datetime import timedelta
 
+from sqlalchemy import delete
+
 from evergrant import clock
 from evergrant.broker.apps import health
 from evergrant.broker.audit.record import record
 from evergrant.broker.refresh import lease
 from evergrant.broker.refresh.lease import LeasedGrant
+from evergrant.broker.refresh.successor import find_successor
 from evergrant.broker.runtime.backoff import doubling, jittered
 from evergrant.broker.runtime.broker import Broker
 from evergrant.broker.webhooks.outbox import emit_reauthorization_required
@@ -29,6 +32,8 @@ OUR_FAULT = "evergrant could not refresh this connection; its log says why. The 
 async def end_grant(broker: Broker, leased: LeasedGrant, reason: str) -> bool:
     """End a consent that only the user can renew, and tell the audit log and webhooks; False if the row has moved on.
 
+    Where another connection of the same owner answers for it, the row goes without a word to webhooks: nobody need act.
+
     Raises:
         Unavailable: the database is away; nothing is written.
     """
@@ -47,15 +52,20 @@ async def end_grant(broker: Broker, leased: LeasedGrant, reason: str) -> bool:
         grant = (await session.execute(statement)).scalar_one_or_none()
         if grant is None:
             return False
-        await emit_reauthorization_required(session, grant)
+        action, data = "grant.reauthorization_required", {"grantId": grant.id, "reason": reason}
+        if (successor := await find_successor(broker, session, grant)) is not None:
+            action, data = "grant.superseded", {**data, "supersededBy": successor.id}
+            await session.execute(delete(Grant).where(Grant.project_id == grant.project_id, Grant.id == grant.id))
+        else:
+            await emit_reauthorization_required(session, grant)
         await record(
             session,
             grant.project_id,
-            "grant.reauthorization_required",
+            action,
             app_id=grant.app_id,
             user_id=grant.user_id,
             tenant_id=grant.tenant_id,
-            data={"grantId": grant.id, "reason": reason},
+            data=data,
         )
     return True
 

@@ -14,14 +14,16 @@ from typing import TypeVar
 from sqlalchemy import Update, bindparam, case, null, update
 
 from evergrant import clock
+from evergrant.broker.apps.quirks import scope_words
 from evergrant.broker.apps.variables import allowed_captures, template_of
+from evergrant.broker.grants.granted_scopes import granted_anew
 from evergrant.broker.grants.grants import alive, lifetime, load_grant, seal_answer
 from evergrant.broker.grants.schedule import next_refresh, used_at
 from evergrant.broker.refresh.attempt import RefreshAttempt
 from evergrant.broker.runtime.broker import Broker
 from evergrant.broker.runtime.journal import Entry
 from evergrant.db import Grant, GrantStatus
-from evergrant.db.grant import GRANTS, scope_key
+from evergrant.db.grant import GRANTS
 from evergrant.errors import Unavailable, UpstreamUnavailable
 from evergrant.oauth2.token_response import TokenResponse
 
@@ -107,7 +109,8 @@ async def _columns_to_store(
     if details != grant.details:
         values["details"] = details
     if tokens.scopes is not None:
-        values |= {"scopes": list(tokens.scopes), "scope_key": scope_key(tokens.scopes)}
+        words, with_id_token = scope_words(broker, app), tokens.id_token is not None
+        values |= granted_anew(words, grant, tokens.scopes, with_id_token=with_id_token).answered_columns()
     return values
 
 

@@ -5,27 +5,25 @@ Only a token that is not fresh enough goes further, to `refresh_grant`.
 
 import asyncio
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from pydantic import SecretStr
-from sqlalchemy import select
 
 from evergrant import clock
 from evergrant.broker.access import policies
-from evergrant.broker.apps.apps import load_app
 from evergrant.broker.audit.record import record
 from evergrant.broker.grants import last_used
 from evergrant.broker.grants.grants import ResourceOwner, token_slot
 from evergrant.broker.refresh.refresh import refresh_grant
 from evergrant.broker.runtime.broker import Broker
 from evergrant.broker.runtime.principal import Permission, Principal
-from evergrant.db import Grant, GrantStatus, OutboundApp
+from evergrant.broker.tokens.candidates import load_candidates
 from evergrant.db.grant import scope_key
 from evergrant.db.grant_reader import GrantView, OwnerKey
 from evergrant.errors import (
-    AppNotFound,
     InvalidValue,
+    PermissionDenied,
     ReauthorizationRequired,
     TokenNotFound,
     Unavailable,
@@ -84,18 +82,7 @@ async def fetch_token(broker: Broker, principal: Principal, wanted: FetchRequest
     owner = OwnerKey(
         project_id, wanted.app_id, wanted.owner.user_id, wanted.owner.tenant_id, wanted.external_identifier
     )
-    if wanted.scopes is None:
-        view = await broker.grant_reader.latest(owner)
-    else:
-        view = await broker.grant_reader.by_scopes(owner, scope_key(wanted.scopes))
-    if view is None:
-        view = await _covering_or_explain(broker, owner, wanted)
-    await _check_policies(broker, principal, wanted, view.scopes)  # they can be more than was asked for
-    if not _is_good_enough(view, wanted, now=now):
-        refreshed = await _refreshed(broker, project_id, view, wanted, now=now)
-        if taken_away := set(wanted.scopes or ()) & set(view.scopes) - set(refreshed.scopes):
-            raise _lacking(taken_away)
-        view = refreshed
+    view = await _usable(broker, principal, owner, wanted, now=now)
     if view.access_token is None:  # a refresh brings one, so this cannot be; but an empty token must never get out
         raise TokenNotFound
     access = await broker.vault.open(token_slot(project_id, view.id, "access_token"), view.access_token)
@@ -105,6 +92,48 @@ async def fetch_token(broker: Broker, principal: Principal, wanted: FetchRequest
         refresh = await broker.vault.open(token_slot(project_id, view.id, "refresh_token"), view.refresh_token)
         await _record_disclosure(broker, project_id, view)
     return Token(view, access, refresh)
+
+
+async def _usable(
+    broker: Broker, principal: Principal, owner: OwnerKey, wanted: FetchRequest, *, now: datetime
+) -> GrantView:
+    """Return the grant that answers, with a token that is good enough; where one cannot, another that covers."""
+    if wanted.scopes is None:
+        view = await broker.grant_reader.latest(owner)
+    else:
+        view = await broker.grant_reader.by_scopes(owner, scope_key(wanted.scopes))
+    if view is None:
+        view = (await load_candidates(broker, owner)).choose(wanted.scopes)
+    await _check_policies(broker, principal, wanted, view.scopes)  # they can be more than was asked for
+    tried: set[str] = set()
+    while not _is_good_enough(view, wanted, now=now):
+        tried.add(view.id)
+        try:
+            return await _refreshed_with_scopes(broker, owner, view, wanted, now=now)
+        except (ReauthorizationRequired, TokenNotFound):  # dead, narrowed or replaced just now
+            other = await _another(broker, principal, owner, wanted, tried)
+            if other is None:
+                raise
+        except (UpstreamUnavailable, UpstreamRejected):
+            other = await _another(broker, principal, owner, wanted, tried)
+            if other is None or not _is_good_enough(other, wanted, now=now):
+                raise
+        # Who forces a refresh has seen this one's token fail, and not the other's.
+        view, wanted = other, replace(wanted, force_refresh=False)
+    return view
+
+
+async def _another(
+    broker: Broker, principal: Principal, owner: OwnerKey, wanted: FetchRequest, tried: Collection[str]
+) -> GrantView | None:
+    """Return the next connection that covers what is wanted, and that the policies allow; None where there is none."""
+    other = (await load_candidates(broker, owner)).other_than(tried, wanted.scopes)
+    try:
+        if other is not None:
+            await _check_policies(broker, principal, wanted, other.scopes)
+    except PermissionDenied:
+        return None
+    return other
 
 
 async def _check_policies(broker: Broker, principal: Principal, wanted: FetchRequest, scopes: Collection[str]) -> None:
@@ -177,44 +206,13 @@ async def _refreshed(
     return GrantView.of(grant)
 
 
-async def _covering_or_explain(broker: Broker, owner: OwnerKey, wanted: FetchRequest) -> GrantView:
-    """Return the smallest grant that covers the wanted scopes, or raise what tells the caller most."""
-    query = (
-        select(Grant, OutboundApp.app_type)
-        .join(OutboundApp, (OutboundApp.project_id == Grant.project_id) & (OutboundApp.id == Grant.app_id))
-        .where(
-            *(getattr(Grant, name) == value for name, value in zip(OwnerKey._fields, owner, strict=True)),
-            Grant.status != GrantStatus.PENDING,
-        )
-        .order_by(Grant.consented_at.desc())
-    )
-    async with broker.database.read() as session:
-        rows = (await session.execute(query)).all()
-    grants = [row.Grant for row in rows]
-    if not grants:
-        app = await load_app(broker, owner.project_id, owner.app_id)
-        if app.tenant_id and app.tenant_id != owner.tenant_id:
-            raise AppNotFound  # for this owner there is none
-        raise TokenNotFound
-    if rows[0].app_type == "apikey":
-        return GrantView.of(grants[0])  # a key has no scopes: it answers whatever was asked for
-    scopes = frozenset(wanted.scopes or ())
-    covering = [grant for grant in grants if scopes <= set(grant.scopes)]
-    alive = [grant for grant in covering if grant.status == GrantStatus.ACTIVE]
-    if alive:
-        return GrantView.of(min(alive, key=lambda grant: len(grant.scopes)))
-    if covering:
-        error = covering[0].last_refresh_error
-        raise ReauthorizationRequired(error or None, last_refresh_error=error)
-    raise _lacking(min((scopes - set(grant.scopes) for grant in grants), key=len))
-
-
-def _lacking(scopes: Collection[str]) -> TokenNotFound:
-    missing = sorted(scopes)
-    return TokenNotFound(
-        f"The connection lacks scopes: {', '.join(missing)}. Connect again with them.",
-        details={"missingScopes": missing},
-    )
+async def _refreshed_with_scopes(
+    broker: Broker, owner: OwnerKey, view: GrantView, wanted: FetchRequest, *, now: datetime
+) -> GrantView:
+    refreshed = await _refreshed(broker, owner.project_id, view, wanted, now=now)
+    if set(wanted.scopes or ()) <= set(refreshed.scopes):
+        return refreshed
+    return (await load_candidates(broker, owner)).require(refreshed, wanted.scopes)
 
 
 def parse_scopes(scopes: list[str] | None, *, field: str = "scopes") -> tuple[str, ...]:

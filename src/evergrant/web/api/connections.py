@@ -30,6 +30,7 @@ _METADATA = {
     "externalIdentifier": "",
     "status": "active",
     "scopes": ["https://www.googleapis.com/auth/contacts.readonly"],
+    "requestedScopes": ["https://www.googleapis.com/auth/contacts.readonly"],
     "tokenSub": "113456789012345678901",
     "grantedBy": "",
     "accessTokenType": "Bearer",
@@ -53,7 +54,8 @@ class TokenMetadata(WireModel):
     status: Literal["active", "pending", "reauthorization_required"] = Field(
         description="`pending` awaits its confirmation; `reauthorization_required` can only be connected again."
     )
-    scopes: list[str]
+    scopes: list[str] = Field(description="What was granted: as it was asked for, then what the provider added.")
+    requested_scopes: list[str] = Field(description="What the consent was asked for; empty where that is not known.")
     token_sub: str
     granted_by: str
     access_token_type: str = Field(description="`apikey` for an API key.")
@@ -120,6 +122,7 @@ def metadata(grant: GrantMetadata) -> TokenMetadata:
             "external_identifier": grant.external_identifier,
             "status": grant.status,
             "scopes": grant.scopes,
+            "requested_scopes": grant.requested_scopes,
             "token_sub": grant.token_sub,
             "granted_by": grant.granted_by,
             "access_token_type": grant.access_token_type,

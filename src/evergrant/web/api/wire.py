@@ -78,6 +78,10 @@ class ErrorDetails(WireModel):
 
     fields: list[ErrorField] | None = None
     missing_scopes: list[str] | None = None
+    refused_scopes: list[str] | None = Field(
+        default=None,
+        description="Those of the missing ones that the last consent was asked for, and that were not granted.",
+    )
     reason: str | None = None
     last_refresh_error: str | None = None
     provider_error: str | None = Field(default=None, description="The provider's own error code.")
