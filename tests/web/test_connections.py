@@ -45,6 +45,7 @@ def test_the_list_tells_everything_but_the_secrets(here: Installation) -> None:
         "externalIdentifier": "",
         "status": "active",
         "scopes": ["contacts"],
+        "requestedScopes": ["contacts"],
         "tokenSub": "",
         "grantedBy": "boss",
         "accessTokenType": "Bearer",

@@ -97,7 +97,7 @@ async def load_candidates(broker: Broker, owner: OwnerKey) -> Candidates:
 def _lacking(scopes: Collection[str], grant: Grant) -> TokenNotFound:
     missing = sorted(scopes)
     details = {"missingScopes": missing}
-    message = f"The connection lacks scopes: {', '.join(missing)}. Connect again with them."
+    message = f"The connection lacks scopes: {', '.join(missing)}. Connect again with all that you fetch by."
     if refused := sorted(set(missing) & set(grant.requested_scopes)):
         details["refusedScopes"] = refused
         message += f" The last consent was asked for {', '.join(refused)}, and the provider did not grant it."
