@@ -145,6 +145,18 @@ def test_only_what_a_browser_opens_may_have_a_fragment(tmp_path: Path) -> None:
     assert template.authorization_endpoint == "https://example.com/#/{region}/authorize"
 
 
+def test_words_for_a_dead_refresh_token_say_something(tmp_path: Path) -> None:
+    words = '[{ error = "Bad Token", status = 403 }, { description = "gone" }]'
+    template = loaded(tmp_path, f"{GOOD}dead_refresh_token = {words}\n")
+    bad_token, gone = template.dead_refresh_token
+    assert bad_token.fits(403, "bad-token", "whatever")
+    assert not bad_token.fits(400, "bad-token", "whatever")
+    assert gone.fits(404, "", "It is GONE.")
+    assert not gone.fits(404, "gone", "")
+    with pytest.raises(ConfigurationError, match=r"dead_refresh_token\.0: needs error or description"):
+        loaded(tmp_path, GOOD + "dead_refresh_token = [{ status = 400 }]\n")
+
+
 def test_a_key_may_be_the_password_beside_a_fixed_or_a_variable_user_name(tmp_path: Path) -> None:
     keys = GOOD[: GOOD.index("authorization_endpoint")] + 'app_type = "apikey"\n'
     variable = '[variables.sid]\ntitle = "SID"\nsource = "user"\n'

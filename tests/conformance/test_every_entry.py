@@ -34,6 +34,20 @@ def test_an_entry_works_on_postgresql(on_postgresql: World, entry_id: str) -> No
     whole_life(on_postgresql, entry_id)
 
 
+@pytest.mark.parametrize(
+    ("entry_id", "number"),
+    [(key, number) for key, entry in ENTRIES.items() for number in range(len(entry.get("dead_refresh_token", [])))],
+)
+def test_an_entrys_own_words_for_a_dead_refresh_token_end_the_connection(
+    everybody: World, entry_id: str, number: int
+) -> None:
+    connection = everybody.connection(entry_id)
+    connection.connected()
+    connection.provider.dead, connection.provider.dead_answer = True, number
+    assert connection.is_dead()
+    assert (connection.provider.complaints, connection.provider.refusals) == ([], ["a dead refresh token"])
+
+
 def whole_life(running: World, entry_id: str) -> None:
     """Connect, fetch, force a refresh, let the token end, revoke: and every request is what the provider wants."""
     connection = running.connection(entry_id)

@@ -49,8 +49,17 @@ class ConformingProvider(Demands):
             given = override.change(given) if override is not None else given
         return given if isinstance(given, bytes | tuple) else (200, given)
 
-    def _error(self, code: str, status: int = 400) -> Answer:
-        return status, placed({}, self._places("error")[0], code)
+    def _error(self, code: str, status: int = 400, description: str = "") -> Answer:
+        answer: Any = placed({}, self._places("error")[0], _as_number(code))
+        return status, placed(answer, self._places("error_description")[0], description) if description else answer
+
+    def _dead(self) -> Answer:
+        """Refuse a dead refresh token, or a token that can no longer be traded, in the entry's own words."""
+        self.refusals.append("a dead refresh token")
+        known = self.entry.get("dead_refresh_token") or [{"error": "invalid_grant"}]
+        words = known[self.dead_answer]
+        description = f"Sorry: {words['description'].upper()} (42)." if "description" in words else ""
+        return self._error(words.get("error", "something_else"), words.get("status", 400), description)
 
     def _places(self, name: str) -> list[str]:
         places = self.entry.get("token_response", {}).get(name, f"/{name}")
@@ -82,6 +91,8 @@ class ConformingProvider(Demands):
         return self._tokens("connect", nonce=code["nonce"])
 
     def _answer_trade(self, seen: Request) -> Any:
+        if self.dead:
+            return self._dead()
         self.traded, first = True, not self.traded
         return self._tokens("connect" if first else "refresh")
 
@@ -95,8 +106,7 @@ class ConformingProvider(Demands):
             until = self.spent.pop(sent, 0.0) + self.entry.get("refresh_token_reuse_seconds", 0)
             self.dead = time.time() > until
         if self.dead or not self.has_refresh_tokens:
-            self.refusals.append("a dead refresh token")
-            return self._error(str(self.entry.get("dead_errors", ["invalid_grant"])[0]))
+            return self._dead()
         return self._tokens("refresh")
 
     def _tokens(self, kind: str, *, nonce: str = "") -> Any:

@@ -50,6 +50,8 @@ class Demands:
     ends_at: float = 0.0
     spent: dict[str, float] = field(default_factory=dict)
     dead: bool = False
+    dead_answer: int = 0
+    """Which of the entry's answers a dead refresh token gets."""
     traded: bool = False
     revoked: list[str] = field(default_factory=list)
     count: int = 0
@@ -74,7 +76,7 @@ class Demands:
         """Begin anew, as for somebody who has never been here."""
         for kept in (self.complaints, self.refusals, self.seen, self.overrides, self.callback_params, self.codes):
             kept.clear()
-        self.spent, self.revoked, self.dead, self.traded = {}, [], False, False
+        self.spent, self.revoked, self.dead, self.dead_answer, self.traded = {}, [], False, 0, False
         self.access_token = self.refresh_token = ""
         self.scopes = self.entry.get("default_scopes", [])
         return self

@@ -18,7 +18,7 @@ from pydantic import SecretStr
 from evergrant.errors import ConnectFailed, ReauthorizationRequired, UpstreamRejected, UpstreamUnavailable
 from evergrant.oauth2.authorization import AuthorizationResponse, CodeVerifier, authorization_url
 from evergrant.oauth2.hooks import HOOKS, HookName
-from evergrant.oauth2.quirks import Capture, Quirks, ResponseShape, TokenExchange, from_json, to_json
+from evergrant.oauth2.quirks import Capture, DeadAnswer, Quirks, ResponseShape, TokenExchange, from_json, to_json
 from evergrant.oauth2.registration import ClientRegistration, ServerMetadata
 from evergrant.oauth2.token_endpoint import exchange_code, refresh
 from evergrant.oauth2.token_response import TokenResponse
@@ -356,7 +356,7 @@ async def test_a_providers_own_code_can_mean_that_the_consent_is_dead(trial: Tri
     with pytest.raises(UpstreamRejected):
         await trial.refresh(Quirks())
     with pytest.raises(ReauthorizationRequired, match="Session has expired"):
-        await trial.refresh(Quirks(dead_errors=("190",)))
+        await trial.refresh(Quirks(dead_refresh_token=(DeadAnswer("190"),)))
 
 
 # trades of access tokens

@@ -21,7 +21,7 @@ from evergrant.catalog.template import ApiKey, DcrPreset, Template
 from evergrant.catalog.validation import problems_of
 from evergrant.catalog.variable import Variable
 from evergrant.errors import ConfigurationError
-from evergrant.oauth2.quirks import ContextRequest, ResponseShape, RevocationStyle, TokenExchange
+from evergrant.oauth2.quirks import ContextRequest, DeadAnswer, ResponseShape, RevocationStyle, TokenExchange
 
 Model = TypeVar("Model", bound=StrictModel)
 Members = dict[str, Any]
@@ -186,7 +186,7 @@ def _meant(word: object, known: Mapping[str, object] | frozenset[str]) -> str:
 
 
 _MODELS = (Template, Variable, ApiKey, DcrPreset)
-_SHAPES = (ResponseShape, TokenExchange, ContextRequest, RevocationStyle)
+_SHAPES = (ResponseShape, DeadAnswer, TokenExchange, ContextRequest, RevocationStyle)
 _FIELDS = frozenset(
     {field.alias or name for model in _MODELS for name, field in model.model_fields.items()}
     | {field.name for shape in _SHAPES for field in dataclasses.fields(shape)}

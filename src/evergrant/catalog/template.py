@@ -26,7 +26,7 @@ from evergrant.catalog.field_types import (
 from evergrant.catalog.variable import Variable
 from evergrant.oauth2.hooks import HookName
 from evergrant.oauth2.quirk_types import Headers, Parameters, Renames, Url
-from evergrant.oauth2.quirks import ContextRequest, ResponseShape, RevocationStyle, TokenExchange
+from evergrant.oauth2.quirks import ContextRequest, DeadAnswer, ResponseShape, RevocationStyle, TokenExchange
 
 Category = Literal[
     "accounting",
@@ -148,9 +148,8 @@ class Template(StrictModel):
     callback_parameter_names: Renames = Field(default_factory=dict)
 
     token_response: ResponseShape = ResponseShape()
-    dead_errors: tuple[str, ...] = ()
-    """The provider's own error codes, or whole descriptions where the code says something else, that mean: this refresh
-    token is dead."""
+    dead_refresh_token: tuple[DeadAnswer, ...] = ()
+    """What the provider says to a dead refresh token, in its own words."""
     default_expires_in: Seconds | Literal["never"] | None = None
     """The lifetime where the answer does not state one."""
     refresh_margin: Seconds | None = None

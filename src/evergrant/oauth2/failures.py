@@ -13,7 +13,7 @@ from evergrant import clock
 from evergrant.errors import EvergrantError, UpstreamRejected, UpstreamUnavailable
 from evergrant.oauth2.pointers import first
 from evergrant.oauth2.provider_text import provider_text
-from evergrant.oauth2.quirks import NO_QUIRKS, Quirks, ResponseShape
+from evergrant.oauth2.quirks import NO_QUIRKS, Quirks, ResponseShape, plain_code
 from evergrant.oauth2.token_response import parse_body
 from evergrant.oauth2.transport import HttpAnswer
 
@@ -75,7 +75,7 @@ def failure_of(
     status = answer.status
     members = parse_body(answer.body, answer.headers.get("content-type", ""))
     code, description = ("", "") if members is None else _error(members, status, tuple(secrets), quirks.response)
-    normalized = code.lower().replace(" ", "_").replace("-", "_")
+    normalized = plain_code(code)
     said = f"{code}: {description}" if code and description else code or description
 
     if status in (408, 425, 429) or not (200 <= status < 300 or 400 <= status < 500) or normalized in _LATER:
@@ -86,8 +86,10 @@ def failure_of(
             provider_error=code,
             provider_description=description,
         )
-    is_dead = normalized in dead or any(words and words in quirks.dead_errors for words in (code, description))
-    if is_dead and (status < 300 or status in (400, 401, 403)):
+    is_dead = normalized in dead or any(
+        known.fits(status, code, description or code) for known in quirks.dead_refresh_token
+    )
+    if is_dead and (status < 300 or 400 <= status < 500):
         return when_dead(f"{who}: {said.rstrip('.')}.", code)
     if status < 300 and not said:
         return None

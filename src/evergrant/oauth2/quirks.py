@@ -32,6 +32,35 @@ class ResponseShape:
 
 
 @dataclass(frozen=True, slots=True)
+class DeadAnswer:
+    """An answer by which a provider says, in its own words, that a refresh token is dead; what is set must all fit."""
+
+    error: str = ""
+    """The whole error code. Case does not count, and blanks and hyphens are underscores."""
+    description: str = ""
+    """A part of the description. Case does not count."""
+    status: Annotated[int, Field(ge=200, le=499)] | None = None
+    """The HTTP status; none: any that reports an error of ours."""
+
+    def __post_init__(self) -> None:
+        if not self.error and not self.description:
+            raise ValueError('needs error or description, like { error = "invalid_refresh_token" }')
+
+    def fits(self, status: int, code: str, description: str) -> bool:
+        """Tell whether an answer with this status, error code and description is meant."""
+        return (
+            (self.status is None or self.status == status)
+            and (not self.error or plain_code(self.error) == plain_code(code))
+            and self.description.lower() in description.lower()
+        )
+
+
+def plain_code(code: str) -> str:
+    """Write an error code as RFC 6749 writes its own: in small letters, with underscores."""
+    return code.strip().lower().replace(" ", "_").replace("-", "_")
+
+
+@dataclass(frozen=True, slots=True)
 class Capture:
     """A value to take from an answer: from the callback by its parameter, else by a JSON pointer."""
 
@@ -112,8 +141,8 @@ class Quirks:
     """Seconds, where the answer states no lifetime."""
     refresh_margin: int | None = None
     """Seconds before the end; the provider refuses to refresh earlier."""
-    dead_errors: tuple[str, ...] = ()
-    """The provider's own codes, or whole descriptions, that mean: this refresh token is dead."""
+    dead_refresh_token: tuple[DeadAnswer, ...] = ()
+    """What the provider says to a dead refresh token, beside what everybody says."""
     captures: tuple[Capture, ...] = ()
     context_request: ContextRequest | None = None
     token_exchange: tuple[TokenExchange, ...] = ()

@@ -44,7 +44,7 @@ def quirks_from(template: Template, values: Values, *, moved: bool = False) -> Q
         response=template.token_response,
         default_expires_in=template.default_expires_in if isinstance(template.default_expires_in, int) else None,
         refresh_margin=template.refresh_margin,
-        dead_errors=template.dead_errors,
+        dead_refresh_token=template.dead_refresh_token,
         captures=tuple(
             Capture(name, variable.source, variable.from_)
             for name, variable in template.variables.items()
