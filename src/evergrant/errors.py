@@ -31,6 +31,7 @@ operator may know goes to the log, never into a message.
 """
 
 from collections.abc import Mapping
+from enum import Enum, auto
 from math import ceil
 from typing import Any, ClassVar, Self
 
@@ -211,10 +212,45 @@ class UpstreamUnavailable(UpstreamError):
             self.retry_after = retry_after
 
 
+class Refusal(Enum):
+    """What a refusal is about, as far as the provider's answer says. Decided on its words before any is redacted."""
+
+    CLIENT_UNKNOWN = auto()
+    """`invalid_client`: the provider does not, or no longer, know the client, or its secret is wrong."""
+    CLIENT = auto()
+    """The client, in other words."""
+    UNSAID = auto()
+    """A 401 without a reason, which may be the client's or the token's."""
+    REQUEST = auto()
+    """What was asked for: a scope, a resource, a kind of grant."""
+    INVALID_REQUEST = auto()
+    """`invalid_request`: some servers say that of a bad token."""
+    UNCLEAR = auto()
+
+
 class UpstreamRejected(UpstreamError):
     """The provider refuses this app's registration: the operator must correct the app, users need not reconnect."""
 
     code = "E111506"
+
+    def __init__(
+        self,
+        message: str | None = None,
+        *,
+        provider_error: str = "",
+        provider_description: str = "",
+        said: str = "",
+        refusal: Refusal = Refusal.CLIENT,
+        fingerprint: str = "",
+    ) -> None:
+        """`said` is what the provider said, as a person may see it.
+
+        `fingerprint` is the same for two answers that differ only in numbers, ids and what was presented.
+        """
+        super().__init__(message, provider_error=provider_error, provider_description=provider_description)
+        self.said = said
+        self.refusal = refusal
+        self.fingerprint = fingerprint
 
 
 class EgressRefused(UpstreamRejected):

@@ -149,10 +149,10 @@ def test_words_for_a_dead_refresh_token_say_something(tmp_path: Path) -> None:
     words = '[{ error = "Bad Token", status = 403 }, { description = "gone" }]'
     template = loaded(tmp_path, f"{GOOD}dead_refresh_token = {words}\n")
     bad_token, gone = template.dead_refresh_token
-    assert bad_token.fits(403, "bad-token", "whatever")
-    assert not bad_token.fits(400, "bad-token", "whatever")
-    assert gone.fits(404, "", "It is GONE.")
-    assert not gone.fits(404, "gone", "")
+    assert bad_token.fits(403, ["7", "bad-token"], ["whatever"])
+    assert not bad_token.fits(400, ["bad-token"], [])
+    assert gone.fits(404, [], ["", "It is GONE."])
+    assert not gone.fits(404, ["another"], ["away"])
     with pytest.raises(ConfigurationError, match=r"dead_refresh_token\.0: needs error or description"):
         loaded(tmp_path, GOOD + "dead_refresh_token = [{ status = 400 }]\n")
 

@@ -352,10 +352,10 @@ async def test_an_error_with_status_200_is_found_where_the_provider_puts_it(tria
 
 
 async def test_a_providers_own_code_can_mean_that_the_consent_is_dead(trial: Trial) -> None:
-    trial.provider.answers(json_answer(400, {"error": {"message": "Session has expired", "code": 190}}))
+    trial.provider.answers(json_answer(400, {"error": {"message": "Error validating", "code": 190}}))
     with pytest.raises(UpstreamRejected):
         await trial.refresh(Quirks())
-    with pytest.raises(ReauthorizationRequired, match="Session has expired"):
+    with pytest.raises(ReauthorizationRequired, match="Error validating"):
         await trial.refresh(Quirks(dead_refresh_token=(DeadAnswer("190"),)))
 
 

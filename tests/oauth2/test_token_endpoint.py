@@ -157,7 +157,7 @@ async def test_the_apps_own_parameters_are_added_and_replace_nothing(
 # what each answer becomes
 
 
-@pytest.mark.parametrize("status", [200, 400, 401, 403])
+@pytest.mark.parametrize("status", [200, 400, 401, 403, 405])
 @pytest.mark.parametrize(
     "error",
     [
@@ -218,19 +218,11 @@ async def test_a_form_encoded_error_inside_success_is_an_error(exchanging: Call,
     [
         (json_answer(401, {"error": "invalid_client"}), "invalid_client"),
         (json_answer(400, {"error": "unauthorized_client"}), "unauthorized_client"),
-        (json_answer(400, {"error": "unsupported_grant_type"}), "unsupported_grant_type"),
-        (json_answer(400, {"error": "invalid_request"}), "invalid_request"),
-        (json_answer(400, {"error": "invalid_scope"}), "invalid_scope"),
-        (json_answer(404, {"error": "not_found"}), "not_found"),
-        (json_answer(405, {"error": "invalid_grant"}), "invalid_grant"),
         (json_answer(200, {"error": "incorrect_client_credentials"}), "incorrect_client_credentials"),
-        (json_answer(200, {"ok": False}), "not_ok"),
         (
             json_answer(200, {"ok": False, "error": "bad_client_secret", "access_token": "x"}),
             "bad_client_secret",
         ),
-        (json_answer(404, {"detail": "no such route"}), "http_404"),
-        (json_answer(400, {"code": 1007, "message": "bad key"}), "1007"),
         (answer(401), "http_401"),
         (answer(401, b"<html>", "text/html"), "http_401"),
     ],
@@ -244,6 +236,28 @@ async def test_a_wrong_registration_is_the_operators_to_mend(
     assert rejected.value.provider_error == error
     assert rejected.value.details == {"providerError": error}
     assert rejected.value.message.startswith("Example refuses this app")
+
+
+@pytest.mark.parametrize(
+    ("reply", "error"),
+    [
+        (json_answer(400, {"error": "unsupported_grant_type"}), "unsupported_grant_type"),
+        (json_answer(400, {"error": "invalid_request"}), "invalid_request"),
+        (json_answer(400, {"error": "invalid_scope"}), "invalid_scope"),
+        (json_answer(404, {"error": "not_found"}), "not_found"),
+        (json_answer(200, {"ok": False}), "not_ok"),
+        (json_answer(404, {"detail": "no such route"}), "http_404"),
+        (json_answer(400, {"code": 1007, "message": "bad key"}), "1007"),
+    ],
+)
+async def test_a_refusal_without_a_clear_reason_blames_nobody(
+    refreshing: Call, provider: ScriptedProvider, reply: bytes, error: str
+) -> None:
+    provider.answers(reply)
+    with pytest.raises(UpstreamRejected) as rejected:
+        await refreshing()
+    assert rejected.value.provider_error == error
+    assert rejected.value.message.startswith("Example refuses what was asked")
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from pydantic import SecretStr
 
 from evergrant import clock
 from evergrant.errors import UpstreamRejected, UpstreamUnavailable
+from evergrant.oauth2.error_words import NOTHING
 from evergrant.oauth2.failures import failure_of
 from evergrant.oauth2.token_response import MAX_TOKEN_LENGTH, parse_body
 from evergrant.oauth2.transport import Http, HttpAnswer
@@ -59,7 +60,7 @@ async def register(
         answer,
         client_name=f"The registration of {client_name}",
         secrets=(),
-        dead=frozenset(),  # nothing can be used up here
+        presented=NOTHING,
         when_dead=lambda text, code: UpstreamRejected(text, provider_error=code),
     )
     if failure is not None:

@@ -1,59 +1,25 @@
 """Translates every failure of a provider's token or revocation endpoint, in one place.
 
-The three outcomes are never confused: the consent is dead (only the user can mend it), the registration is
-wrong (only the operator can), or it is a matter of time.
+The three outcomes are never confused: the consent is dead (only the user can mend it), the provider refuses what was
+asked (whose fault that is, the broker finds out), or it is a matter of time. What an answer means is decided on the
+provider's own words; what is shown of them is redacted afterwards, so that a secret that is part of a word changes
+nothing.
 """
 
+import re
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any
 
 from evergrant import clock
-from evergrant.errors import EvergrantError, UpstreamRejected, UpstreamUnavailable
-from evergrant.oauth2.pointers import first
+from evergrant.errors import EvergrantError, Refusal, UpstreamRejected, UpstreamUnavailable
+from evergrant.oauth2.error_answer import ErrorAnswer, read_error
+from evergrant.oauth2.error_words import Meaning, Presented, meaning_of
 from evergrant.oauth2.provider_text import provider_text
-from evergrant.oauth2.quirks import NO_QUIRKS, Quirks, ResponseShape, plain_code
-from evergrant.oauth2.token_response import parse_body
+from evergrant.oauth2.quirks import NO_QUIRKS, Quirks
 from evergrant.oauth2.transport import HttpAnswer
 
 MAX_RETRY_AFTER = 3600
-
-DEAD_GRANT = frozenset(
-    {
-        "invalid_grant",  # RFC 6749 section 5.2; the others say the same in providers' own words
-        "bad_refresh_token",
-        "consent_required",
-        "expired_refresh_token",
-        "expired_token",
-        "interaction_required",
-        "invalid_refresh_token",
-        "login_required",
-        "refresh_token_expired",
-        "refresh_token_revoked",
-        "revoked_token",
-        "token_expired",
-        "token_revoked",
-    }
-)
-DEAD_CODE = DEAD_GRANT | {"bad_verification_code", "invalid_code", "code_expired", "code_already_used"}
-DEAD_TOKEN = DEAD_GRANT | {"invalid_token"}
-
-_NO_ERROR = frozenset({"0", "ok", "success", "false", "none"})
-"""What providers put into a place for errors when there is none."""
-
-_LATER = frozenset(
-    {
-        "rate_limit_exceeded",
-        "rate_limited",
-        "ratelimited",
-        "server_error",
-        "service_unavailable",
-        "slow_down",
-        "temporarily_unavailable",
-        "too_many_requests",
-    }
-)
 
 
 def failure_of(
@@ -61,24 +27,24 @@ def failure_of(
     *,
     client_name: str,
     secrets: Iterable[str],
-    dead: frozenset[str],
+    presented: Presented,
     when_dead: Callable[[str, str], EvergrantError],
     quirks: Quirks = NO_QUIRKS,
 ) -> EvergrantError | None:
     """Return the error that an answer means; None when it reports success.
 
-    `secrets` are the values that we sent and that must not come back in a message. `dead` are the error codes
-    that mean that what was presented (refresh token, code) is used up; `when_dead` makes the error from the
+    `secrets` are the values that we sent and that must not come back in a message. `presented` is what the request
+    showed (a refresh token, a code); `when_dead` makes the error for the answer that it is used up, from the
     explanation and the provider's error code.
     """
-    who = client_name or "The provider"
-    status = answer.status
-    members = parse_body(answer.body, answer.headers.get("content-type", ""))
-    code, description = ("", "") if members is None else _error(members, status, tuple(secrets), quirks.response)
-    normalized = plain_code(code)
+    error = read_error(answer, quirks.response)
+    if error is None:
+        return None
+    who, status = client_name or "The provider", answer.status
+    meaning = meaning_of(error, presented, quirks)
+    code, description = _shown(error, tuple(secrets))
     said = f"{code}: {description}" if code and description else code or description
-
-    if status in (408, 425, 429) or not (200 <= status < 300 or 400 <= status < 500) or normalized in _LATER:
+    if meaning is Meaning.LATER:
         return UpstreamUnavailable(
             f"{who} answered {status}{f' ({said})' if said else ''}. It is tried again later.",
             retry_after=retry_after(answer),
@@ -86,24 +52,35 @@ def failure_of(
             provider_error=code,
             provider_description=description,
         )
-    is_dead = normalized in dead or any(
-        known.fits(status, code, description or code) for known in quirks.dead_refresh_token
-    )
-    if is_dead and (status < 300 or 400 <= status < 500):
-        return when_dead(f"{who}: {said.rstrip('.')}.", code)
-    if status < 300 and not said:
-        return None
-    if members is None and status != 401:
+    code = code or ("not_ok" if status < 300 else f"http_{status}")
+    said = said.rstrip(".") or (code if status < 300 else f"it answered {status}")
+    if meaning is Meaning.DEAD:
+        return when_dead(f"{who}: {said}.", code)
+    if not error.is_readable and status != 401:
         return UpstreamUnavailable(
             f"{who} answered {status} with something that is not an OAuth answer. It is tried again later.",
             retry_after=retry_after(answer),
             in_doubt=status < 300,
         )
+    if not error.is_reported:
+        return None
+    is_apps = meaning in ABOUT_THE_CLIENT or not presented.is_a_grants
     return UpstreamRejected(
-        f"{who} refuses this app: {said.rstrip('.') or f'it answered {status}'}. Correct the app's settings.",
-        provider_error=code or f"http_{status}",
+        app_refused(who, said) if is_apps else f"{who} refuses what was asked: {said}.",
+        provider_error=code,
         provider_description=description,
+        said=said,
+        refusal=meaning,
+        fingerprint=_fingerprint(status, code, description),
     )
+
+
+ABOUT_THE_CLIENT = frozenset({Refusal.CLIENT_UNKNOWN, Refusal.CLIENT, Refusal.UNSAID})
+
+
+def app_refused(who: str, said: str) -> str:
+    """Return the message about a refusal that only the operator can mend."""
+    return f"{who or 'The provider'} refuses this app: {said}. Correct the app's settings."
 
 
 def not_a_token_response(client_name: str, why: str) -> UpstreamUnavailable:
@@ -111,29 +88,20 @@ def not_a_token_response(client_name: str, why: str) -> UpstreamUnavailable:
     return UpstreamUnavailable(f"{client_name or 'The provider'}: {why}. It is tried again later.", in_doubt=True)
 
 
-def _error(members: dict[str, Any], status: int, secrets: tuple[str, ...], shape: ResponseShape) -> tuple[str, str]:
-    """Find the error code and its description (RFC 6749 section 5.2), wherever the provider puts them."""
-    if status < 300 and first(members, shape.access_token) and members.get("ok") is not False:
-        return "", ""
-    error: Any = first(members, shape.error)
-    if status < 300 and str(error).lower() in _NO_ERROR:
-        error = None
-    if not error and isinstance(members.get("errors"), list) and members["errors"]:
-        error = members["errors"][0]
-    description: Any = first(members, shape.error_description) or members.get("message")
-    if isinstance(error, dict):
-        description = error.get("message") or error.get("error_description") or description
-        error = next((error[k] for k in ("error", "errorType", "code", "type", "status") if error.get(k)), "")
-    if not error and (status >= 400 or members.get("ok") is False):
-        error = members.get("error_code") or members.get("code") or members.get("message") or ""
-        error = error or ("not_ok" if status < 300 else "")
-    if isinstance(error, int) and not isinstance(error, bool) and error:
-        error = str(error)
-    code = provider_text(error, secrets=secrets)
-    if not code and status < 300:
-        return "", ""  # a remark beside a success
-    text = provider_text(description, secrets=secrets)
-    return code, "" if text == code else text
+def _shown(error: ErrorAnswer, secrets: tuple[str, ...]) -> tuple[str, str]:
+    """Return the error code and its explanation (RFC 6749 section 5.2) as a person may see them."""
+    code = provider_text(next(iter(error.codes), ""), secrets=secrets)
+    texts = (provider_text(text, secrets=secrets) for text in error.texts)
+    return code, next((text for text in texts if text != code), "")
+
+
+_VARYING = re.compile(r"""(["'`])[^"'`]*\d[^"'`]*\1|\S*[0-9@]\S*""")
+"""Numbers, dates, ids, and quoted values that hold one."""
+
+
+def _fingerprint(status: int, code: str, description: str) -> str:
+    """Return what two answers share that say the same of two tokens."""
+    return f"{status} {_VARYING.sub('#', f'{code} {description}')}".lower()
 
 
 def retry_after(answer: HttpAnswer, *, most: int = MAX_RETRY_AFTER) -> int | None:

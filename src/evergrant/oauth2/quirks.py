@@ -5,7 +5,7 @@
 for days.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -46,12 +46,12 @@ class DeadAnswer:
         if not self.error and not self.description:
             raise ValueError('needs error or description, like { error = "invalid_refresh_token" }')
 
-    def fits(self, status: int, code: str, description: str) -> bool:
-        """Tell whether an answer with this status, error code and description is meant."""
+    def fits(self, status: int, codes: Collection[str], texts: Collection[str]) -> bool:
+        """Tell whether an answer is meant: its status, what may be its error code, and what may explain it."""
         return (
             (self.status is None or self.status == status)
-            and (not self.error or plain_code(self.error) == plain_code(code))
-            and self.description.lower() in description.lower()
+            and (not self.error or plain_code(self.error) in map(plain_code, codes))
+            and any(self.description.lower() in text.lower() for text in (*texts, *codes, ""))
         )
 
 

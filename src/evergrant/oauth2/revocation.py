@@ -5,7 +5,8 @@ from urllib.parse import quote
 from pydantic import SecretStr
 
 from evergrant.errors import EvergrantError, UpstreamRejected
-from evergrant.oauth2.failures import DEAD_TOKEN, failure_of
+from evergrant.oauth2.error_words import ACCESS_TOKEN
+from evergrant.oauth2.failures import failure_of
 from evergrant.oauth2.quirks import NO_QUIRKS, Quirks, RevocationStyle
 from evergrant.oauth2.registration import ClientRegistration, ServerMetadata
 from evergrant.oauth2.token_request import authentication, hooked, request_values, send, send_to_token_endpoint
@@ -51,7 +52,7 @@ async def revoke(
         answer,
         client_name=client.name,
         secrets=(text, *secrets),
-        dead=DEAD_TOKEN,
+        presented=ACCESS_TOKEN,
         when_dead=lambda said, _: _AlreadyRevoked(said),
         quirks=quirks,
     )

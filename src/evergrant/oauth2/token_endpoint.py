@@ -7,7 +7,8 @@ from pydantic import SecretStr
 
 from evergrant.errors import ConnectFailed, EvergrantError, ReauthorizationRequired
 from evergrant.oauth2.authorization import CodeVerifier
-from evergrant.oauth2.failures import DEAD_CODE, DEAD_GRANT, DEAD_TOKEN, failure_of, not_a_token_response
+from evergrant.oauth2.error_words import ACCESS_TOKEN, CODE, REFRESH_TOKEN, Presented
+from evergrant.oauth2.failures import failure_of, not_a_token_response
 from evergrant.oauth2.quirks import NO_QUIRKS, Quirks, TokenExchange
 from evergrant.oauth2.registration import ClientRegistration, ServerMetadata
 from evergrant.oauth2.token_request import Pairs, hooked, request_values, send, send_to_token_endpoint
@@ -73,9 +74,9 @@ async def exchange_code(
 
     url = quirks.url(server.token_endpoint, client.name)
     answer, credentials = await send_to_token_endpoint(http, url, client, quirks, params)
-    tokens = _tokens(answer, client, quirks, (code, verifier, *credentials), DEAD_CODE, failed)
+    tokens = _tokens(answer, client, quirks, (code, verifier, *credentials), CODE, failed)
     for step in quirks.exchanges("connect"):
-        traded = await _trade(http, client, quirks, step, tokens.access_token, DEAD_CODE, failed)
+        traded = await _trade(http, client, quirks, step, tokens.access_token, failed)
         # Who it is, and what was granted, is often said with the first token only.
         tokens = replace(
             traded,
@@ -115,7 +116,7 @@ async def refresh(
 
     token = refresh_token
     for step in quirks.exchanges("refresh"):
-        tokens = await _trade(http, client, quirks, step, token, DEAD_GRANT, failed)
+        tokens = await _trade(http, client, quirks, step, token, failed)
         token = tokens.access_token
     if token is not refresh_token:
         return _renewable(tokens, quirks)
@@ -133,7 +134,7 @@ async def refresh(
     ]
     url = quirks.url(quirks.refresh_endpoint or server.token_endpoint, client.name)
     answer, credentials = await send_to_token_endpoint(http, url, client, quirks, params)
-    return _tokens(answer, client, quirks, (refresh_token.get_secret_value(), *credentials), DEAD_GRANT, failed)
+    return _tokens(answer, client, quirks, (refresh_token.get_secret_value(), *credentials), REFRESH_TOKEN, failed)
 
 
 async def _trade(
@@ -142,7 +143,6 @@ async def _trade(
     quirks: Quirks,
     step: TokenExchange,
     token: SecretStr,
-    dead: frozenset[str],
     when_dead: Callable[[str, str], EvergrantError],
 ) -> TokenResponse:
     """Trade one access token for another, by the provider's own call."""
@@ -153,7 +153,7 @@ async def _trade(
     params = quirks.fill_all(step.params, values)
     answer = await send(http, step.method, url, form, params, {"Accept": "application/json"})
     sent = (token.get_secret_value(), values["client_secret"])
-    return _tokens(answer, client, quirks, sent, dead | DEAD_TOKEN, when_dead)
+    return _tokens(answer, client, quirks, sent, ACCESS_TOKEN, when_dead)
 
 
 def _renewable(tokens: TokenResponse, quirks: Quirks) -> TokenResponse:
@@ -166,11 +166,11 @@ def _tokens(
     client: ClientRegistration,
     quirks: Quirks,
     secrets: Iterable[str],
-    dead: frozenset[str],
+    presented: Presented,
     when_dead: Callable[[str, str], EvergrantError],
 ) -> TokenResponse:
     failure = failure_of(
-        answer, client_name=client.name, secrets=secrets, dead=dead, when_dead=when_dead, quirks=quirks
+        answer, client_name=client.name, secrets=secrets, presented=presented, when_dead=when_dead, quirks=quirks
     )
     if failure is not None:
         raise failure
