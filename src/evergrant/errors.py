@@ -18,6 +18,7 @@ EvergrantError                           status  code
 ├── UpstreamError
 │   ├── UpstreamUnavailable              503     E111505
 │   └── UpstreamRejected                 502     E111506
+│       ├── GrantRefused                 502     E111506
 │       └── EgressRefused                502     E111506
 ├── ConnectFailed                        400     E111509   (a browser's trip ended without a grant)
 ├── Unavailable                          503     E011009   (ourselves: the database is away)
@@ -215,6 +216,8 @@ class UpstreamUnavailable(UpstreamError):
 class Refusal(Enum):
     """What a refusal is about, as far as the provider's answer says. Decided on its words before any is redacted."""
 
+    OURS = auto()
+    """Nothing was asked: the app lacks something, or its address may not be called."""
     CLIENT_UNKNOWN = auto()
     """`invalid_client`: the provider does not, or no longer, know the client, or its secret is wrong."""
     CLIENT = auto()
@@ -240,7 +243,7 @@ class UpstreamRejected(UpstreamError):
         provider_error: str = "",
         provider_description: str = "",
         said: str = "",
-        refusal: Refusal = Refusal.CLIENT,
+        refusal: Refusal = Refusal.OURS,
         fingerprint: str = "",
     ) -> None:
         """`said` is what the provider said, as a person may see it.
@@ -251,6 +254,21 @@ class UpstreamRejected(UpstreamError):
         self.said = said
         self.refusal = refusal
         self.fingerprint = fingerprint
+
+    def reworded(self, message: str, kind: "type[UpstreamRejected]") -> "UpstreamRejected":
+        """Return the same refusal with another message, blaming the app or not."""
+        return kind(
+            message,
+            provider_error=self.provider_error,
+            provider_description=self.provider_description,
+            said=self.said,
+            refusal=self.refusal,
+            fingerprint=self.fingerprint,
+        )
+
+
+class GrantRefused(UpstreamRejected):
+    """The provider refuses this connection, and not the app: the message has its words, and it is asked again later."""
 
 
 class EgressRefused(UpstreamRejected):

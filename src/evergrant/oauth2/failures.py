@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 from evergrant import clock
-from evergrant.errors import EvergrantError, Refusal, UpstreamRejected, UpstreamUnavailable
+from evergrant.errors import EvergrantError, GrantRefused, Refusal, UpstreamRejected, UpstreamUnavailable
 from evergrant.oauth2.error_answer import ErrorAnswer, read_error
 from evergrant.oauth2.error_words import Meaning, Presented, meaning_of
 from evergrant.oauth2.provider_text import provider_text
@@ -65,8 +65,9 @@ def failure_of(
     if not error.is_reported:
         return None
     is_apps = meaning in ABOUT_THE_CLIENT or not presented.is_a_grants
-    return UpstreamRejected(
-        app_refused(who, said) if is_apps else f"{who} refuses what was asked: {said}.",
+    kind = UpstreamRejected if is_apps else GrantRefused
+    return kind(
+        app_refused(who, said) if is_apps else grant_refused(who, said),
         provider_error=code,
         provider_description=description,
         said=said,
@@ -80,7 +81,12 @@ ABOUT_THE_CLIENT = frozenset({Refusal.CLIENT_UNKNOWN, Refusal.CLIENT, Refusal.UN
 
 def app_refused(who: str, said: str) -> str:
     """Return the message about a refusal that only the operator can mend."""
-    return f"{who or 'The provider'} refuses this app: {said}. Correct the app's settings."
+    return f"{who} refuses this app: {said}. Correct the app's settings."
+
+
+def grant_refused(who: str, said: str) -> str:
+    """Return the message about a refusal that is one connection's, as far as anybody knows."""
+    return f"{who} refuses what was asked: {said}."
 
 
 def not_a_token_response(client_name: str, why: str) -> UpstreamUnavailable:

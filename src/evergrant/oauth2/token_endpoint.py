@@ -106,17 +106,12 @@ async def refresh(
 
     Raises:
         ReauthorizationRequired: the refresh token is dead for good.
-        UpstreamRejected: the app's registration is wrong; the grant is innocent.
+        UpstreamRejected: the provider refuses the app or what was asked; the grant may be innocent.
         UpstreamUnavailable: later. Whether the provider rotated the refresh token is unknown.
     """
-
-    def failed(text: str, code: str) -> ReauthorizationRequired:
-        message = text + CONNECT_AGAIN
-        return ReauthorizationRequired(message, last_refresh_error=message, provider_error=code)
-
     token = refresh_token
     for step in quirks.exchanges("refresh"):
-        tokens = await _trade(http, client, quirks, step, token, failed)
+        tokens = await _trade(http, client, quirks, step, token, consent_ended)
         token = tokens.access_token
     if token is not refresh_token:
         return _renewable(tokens, quirks)
@@ -134,7 +129,15 @@ async def refresh(
     ]
     url = quirks.url(quirks.refresh_endpoint or server.token_endpoint, client.name)
     answer, credentials = await send_to_token_endpoint(http, url, client, quirks, params)
-    return _tokens(answer, client, quirks, (refresh_token.get_secret_value(), *credentials), REFRESH_TOKEN, failed)
+    return _tokens(
+        answer, client, quirks, (refresh_token.get_secret_value(), *credentials), REFRESH_TOKEN, consent_ended
+    )
+
+
+def consent_ended(text: str, code: str) -> ReauthorizationRequired:
+    """Make the error for a consent that is dead, from the explanation and the provider's error code."""
+    message = text + CONNECT_AGAIN
+    return ReauthorizationRequired(message, last_refresh_error=message, provider_error=code)
 
 
 async def _trade(

@@ -12,7 +12,8 @@ from evergrant.broker.apps.variables import missing_variables, template_of
 from evergrant.broker.runtime.broker import Broker
 from evergrant.clock import utcnow
 from evergrant.db import OutboundApp
-from evergrant.errors import EvergrantError, InvalidValue, UpstreamRejected, UpstreamUnavailable
+from evergrant.errors import EvergrantError, InvalidValue, Refusal, UpstreamRejected, UpstreamUnavailable
+from evergrant.oauth2.failures import ABOUT_THE_CLIENT
 from evergrant.oauth2.protected_resource import Discovered, discover_either
 
 
@@ -124,12 +125,13 @@ async def _check_client(broker: Broker, app: OutboundApp) -> AsyncIterator[Check
     except UpstreamRejected as error:
         if error.provider_error == "invalid_client_key":
             yield CheckResult(name, False, error.message)
-        elif error.provider_error in (dynamic_registration.GONE, "unauthorized_client", "http_401"):
+        elif error.refusal in ABOUT_THE_CLIENT:
             yield CheckResult("token endpoint", True, "It answers.")
             yield CheckResult(
                 name, False, f"{error.message} It may be clientId, clientSecret or tokenEndpointAuthMethod."
             )
-        elif error.provider_error in _REFUSALS_OF_THE_TOKEN:
+        elif error.refusal in (Refusal.REQUEST, Refusal.INVALID_REQUEST):
+            # A complaint about what was asked, by which a server may or may not have looked at the client before.
             yield CheckResult("token endpoint", True, "It answers.")
             text = f"It was not refused ({error.provider_error}); more cannot be told without a user."
             yield CheckResult(name, True, text)
@@ -141,5 +143,3 @@ async def _check_client(broker: Broker, app: OutboundApp) -> AsyncIterator[Check
 
 
 _DIFFERS_BY_CONNECTION = "Each connection has its own ({}), so that it cannot be asked without a user."
-_REFUSALS_OF_THE_TOKEN = frozenset({"invalid_request", "unsupported_grant_type", "invalid_scope", "invalid_target"})
-"""Complaints about what was asked, by which a server may or may not have looked at the client before."""

@@ -20,15 +20,21 @@ from evergrant.broker.apps.provider_client import callback_url, client_document_
 from evergrant.broker.audit.record import record
 from evergrant.broker.runtime.broker import Broker
 from evergrant.db import OutboundApp
-from evergrant.errors import AppNotFound, NotFound, ReauthorizationRequired, UpstreamRejected, UpstreamUnavailable
+from evergrant.errors import (
+    AppNotFound,
+    NotFound,
+    ReauthorizationRequired,
+    Refusal,
+    UpstreamRejected,
+    UpstreamUnavailable,
+)
 from evergrant.oauth2 import token_endpoint
 from evergrant.oauth2.dynamic_registration import RegisteredClient, metadata_document, register
 
 log = logging.getLogger(__name__)
 
-GONE = "invalid_client"
-"""What a token endpoint says to a client that it does not, or no longer, know (RFC 6749 section 5.2)."""
-GONE_AT_AUTHORIZATION = frozenset({GONE, "unauthorized_client"})
+GONE_AT_AUTHORIZATION = frozenset({"invalid_client", "unauthorized_client"})
+"""What a browser brings back from a server that may not, or no longer, know the client."""
 
 
 def needs_registration(broker: Broker, app: OutboundApp, *, now: datetime) -> bool:
@@ -121,7 +127,7 @@ async def note_refusal(broker: Broker, app: OutboundApp, error: UpstreamRejected
 
     The next connect registers anew; a refresh never does, because a new client cannot use the old one's tokens.
     """
-    if error.provider_error != GONE or not app.registered_redirect_uri:
+    if error.refusal is not Refusal.CLIENT_UNKNOWN or not app.registered_redirect_uri:
         return error
     statement = (
         update(OutboundApp)
@@ -137,11 +143,10 @@ async def note_refusal(broker: Broker, app: OutboundApp, error: UpstreamRejected
     async with broker.database.write() as session:
         await session.execute(statement)
     log.warning("a server has forgotten our registration", extra={"app": app.id, "project": app.project_id})
-    return UpstreamRejected(
+    return error.reworded(
         f"{app.name} no longer knows the registration that evergrant made there. The next connect registers anew; "
         "a new registration cannot use the tokens of the old one, so each user must connect again.",
-        provider_error=error.provider_error,
-        provider_description=error.provider_description,
+        UpstreamRejected,
     )
 
 
@@ -163,23 +168,27 @@ async def try_client(broker: Broker, app: OutboundApp) -> None:
     A server looks at the client first (RFC 6749 section 5.2), so that `invalid_grant` means: accepted.
 
     Raises:
-        UpstreamRejected: `provider_error` tells whether it is the client that was refused (`invalid_client`).
+        UpstreamRejected: `refusal` tells whether it is the client that was refused.
         UpstreamUnavailable: later.
     """
     provider = await provider_client(broker, app)
-    made_up = SecretStr(f"evergrant-test-{secrets.token_urlsafe(24)}")
     try:
         await token_endpoint.refresh(
             broker.http,
             provider.server,
             provider.client,
-            refresh_token=made_up,
+            refresh_token=made_up_token(),
             granted=app.default_scopes,
             redirect_uri=callback_url(broker, app),
             quirks=provider.quirks,
         )
     except ReauthorizationRequired:
         return
+
+
+def made_up_token() -> SecretStr:
+    """Return a refresh token that nobody has issued, another one each time."""
+    return SecretStr(f"evergrant-test-{secrets.token_urlsafe(24)}")
 
 
 async def client_metadata(broker: Broker, project_id: str, app_id: str) -> dict[str, Any]:

@@ -1,11 +1,18 @@
-"""One refresh under way: what it needs, put together once and handed from step to step."""
+"""One refresh under way: what it needs, put together once and handed from step to step, and the call itself."""
 
+import asyncio
 from dataclasses import dataclass
 
-from evergrant.broker.apps.provider_client import ProviderClient
+from pydantic import SecretStr
+
+from evergrant.broker.apps.provider_client import ProviderClient, callback_url
 from evergrant.broker.refresh.lease import LeasedGrant
+from evergrant.broker.runtime.broker import Broker
 from evergrant.broker.runtime.endpoints import Endpoint
 from evergrant.db import OutboundApp
+from evergrant.errors import UpstreamUnavailable
+from evergrant.oauth2 import token_endpoint
+from evergrant.oauth2.token_response import TokenResponse
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,3 +23,29 @@ class RefreshAttempt:
     app: OutboundApp
     provider: ProviderClient
     endpoint: Endpoint
+
+
+async def send_refresh_token(
+    broker: Broker, attempt: RefreshAttempt, refresh_token: SecretStr, *, seconds: float
+) -> TokenResponse:
+    """Send a refresh token to the attempt's provider and return its answer. No database connection is held meanwhile.
+
+    Raises:
+        ReauthorizationRequired, UpstreamRejected, UpstreamUnavailable: as `token_endpoint.refresh`; the last also where
+            there is no answer within `seconds`.
+    """
+    grant, app, provider = attempt.leased.grant, attempt.app, attempt.provider
+    try:
+        async with attempt.endpoint.call(name=app.name), asyncio.timeout(seconds):
+            return await token_endpoint.refresh(
+                broker.http,
+                provider.server,
+                provider.client,
+                refresh_token=refresh_token,
+                resources=grant.resources or ([app.resource] if app.resource else ()),
+                granted=grant.scopes,
+                redirect_uri=callback_url(broker, app),
+                quirks=provider.quirks,
+            )
+    except TimeoutError:
+        raise UpstreamUnavailable(f"{app.name} did not answer within {seconds:.0f} s.", in_doubt=True) from None

@@ -25,7 +25,7 @@ ON_DEMAND_PAUSE = (1.0, 5.0)
 BACKGROUND_PAUSE = (5.0, 600.0)
 """The same for the background refresher."""
 REJECTED_PAUSE = 1800.0
-"""Seconds between background tries while the app's registration is refused: only the operator can mend that."""
+"""Seconds between background tries while the provider refuses: time alone seldom mends that."""
 OUR_FAULT = "evergrant could not refresh this connection; its log says why. The consent is as it was."
 
 
@@ -107,6 +107,21 @@ async def note_broken(broker: Broker, leased: LeasedGrant) -> None:
 
 async def note_rejected(broker: Broker, leased: LeasedGrant, app: OutboundApp, error: UpstreamRejected) -> None:
     """Note that the provider refuses the app: the grant is innocent, and only the operator can mend it."""
+    await _wait_longer(broker, leased, error)
+    await health.note_unhealthy(broker, app, error.message)
+    log.error("a provider refuses an app's registration", extra={"app": app.id, "project": app.project_id})
+
+
+async def note_refused(broker: Broker, leased: LeasedGrant, error: UpstreamRejected) -> None:
+    """Note that the provider refuses this grant's refresh, for a reason that is not clear: the app is innocent."""
+    grant = leased.grant
+    await _wait_longer(broker, leased, error)
+    log.warning(
+        "a provider refuses a connection", extra={"grant": grant.id, "app": grant.app_id, "project": grant.project_id}
+    )
+
+
+async def _wait_longer(broker: Broker, leased: LeasedGrant, error: UpstreamRejected) -> None:
     now = clock.utcnow()
     slow = jittered(REJECTED_PAUSE)
     await write_note(
@@ -117,8 +132,6 @@ async def note_rejected(broker: Broker, leased: LeasedGrant, app: OutboundApp, e
         refresh_not_before=database_now(ON_DEMAND_PAUSE[1]),
         next_refresh_at=now + timedelta(seconds=slow),
     )
-    await health.note_unhealthy(broker, app, error.message)
-    log.error("a provider refuses an app's registration", extra={"app": app.id, "project": app.project_id})
 
 
 async def write_note(broker: Broker, leased: LeasedGrant, **values: object) -> None:

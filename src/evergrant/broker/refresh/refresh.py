@@ -19,21 +19,24 @@ from functools import partial
 from evergrant import clock
 from evergrant.broker.apps import dynamic_registration, health
 from evergrant.broker.apps.apps import load_app
-from evergrant.broker.apps.provider_client import callback_url, provider_client
+from evergrant.broker.apps.provider_client import provider_client
 from evergrant.broker.grants.grants import alive, load_grant, token_slot
 from evergrant.broker.refresh import failures, lease
-from evergrant.broker.refresh.attempt import RefreshAttempt
+from evergrant.broker.refresh.attempt import RefreshAttempt, send_refresh_token
+from evergrant.broker.refresh.blame import Fault, whose_fault
 from evergrant.broker.refresh.landing import correct_lifetime, land
 from evergrant.broker.refresh.lease import LeasedGrant
 from evergrant.broker.runtime.broker import Broker
 from evergrant.db import Grant, GrantStatus, OutboundApp
 from evergrant.errors import (
+    GrantRefused,
     ReauthorizationRequired,
     UpstreamRejected,
     UpstreamUnavailable,
 )
-from evergrant.oauth2 import follow_up, token_endpoint
-from evergrant.oauth2.token_endpoint import CONNECT_AGAIN
+from evergrant.oauth2 import follow_up
+from evergrant.oauth2.failures import app_refused, grant_refused
+from evergrant.oauth2.token_endpoint import CONNECT_AGAIN, consent_ended
 from evergrant.oauth2.token_response import TokenResponse
 
 log = logging.getLogger(__name__)
@@ -66,7 +69,7 @@ async def refresh_grant(
 
     Raises:
         ReauthorizationRequired: the consent is dead; it is recorded as such.
-        UpstreamRejected: the provider refuses the app's registration; the grant is as before.
+        UpstreamRejected: the provider refuses the app, or (`GrantRefused`) this grant for now; it is as before.
         UpstreamUnavailable: the provider failed; the grant is as before.
         TokenNotFound: the grant is gone.
     """
@@ -183,7 +186,18 @@ async def _call_and_land(broker: Broker, attempt: RefreshAttempt, *, fetched: bo
         return await _on_invalid_grant(broker, leased, error)
     except UpstreamRejected as error:
         outcome = "rejected"
-        rejection = await dynamic_registration.note_refusal(broker, app, error)
+        fault = await whose_fault(broker, attempt, error)
+        if fault is Fault.ENDED:
+            outcome = "reauthorization_required"
+            ended = consent_ended(f"{app.name}: {error.said}.", error.provider_error)
+            return await _on_invalid_grant(broker, leased, ended)
+        if fault is Fault.GRANT:
+            outcome = "refused"
+            refusal = error.reworded(grant_refused(app.name, error.said), GrantRefused)
+            await failures.note_refused(broker, leased, refusal)
+            raise refusal from error
+        blamed = error.reworded(app_refused(app.name, error.said), UpstreamRejected) if error.said else error
+        rejection = await dynamic_registration.note_refusal(broker, app, blamed)
         await failures.note_rejected(broker, leased, app, rejection)
         raise rejection from error
     except _LeaseLost:
@@ -207,6 +221,7 @@ async def _call_and_land(broker: Broker, attempt: RefreshAttempt, *, fetched: bo
     if answer.expires_in is None:
         seconds = await follow_up.introspected(broker.http, client, answer.access_token, quirks)
         landed = landed if seconds is None else await correct_lifetime(broker, attempt, landed, seconds)
+    broker.refusals.end_streak(app)
     if app.unhealthy_since is not None:
         await health.note_healthy(broker, app)
     return landed
@@ -218,27 +233,14 @@ class _LeaseLost(Exception):
 
 async def _call_provider(broker: Broker, attempt: RefreshAttempt) -> TokenResponse:
     """Send the refresh token to the provider and return its answer. No database connection is held meanwhile."""
-    grant, app, provider = attempt.leased.grant, attempt.app, attempt.provider
+    grant = attempt.leased.grant
     assert grant.refresh_token is not None  # noqa: S101 - _refresh_leased has looked; this tells the type checker
     slot = token_slot(grant.project_id, grant.id, "refresh_token")
     refresh_token = await broker.vault.open(slot, grant.refresh_token)
     is_late = attempt.leased.ends - time.monotonic() < CALL_SECONDS * CALL_MARGIN
     if is_late and await lease.renew(broker, attempt.leased) is None:
         raise _LeaseLost  # this process was slow or stood still: the token that it holds may be spent already
-    try:
-        async with attempt.endpoint.call(name=app.name), asyncio.timeout(CALL_SECONDS):
-            return await token_endpoint.refresh(
-                broker.http,
-                provider.server,
-                provider.client,
-                refresh_token=refresh_token,
-                resources=grant.resources or ([app.resource] if app.resource else ()),
-                granted=grant.scopes,
-                redirect_uri=callback_url(broker, app),
-                quirks=provider.quirks,
-            )
-    except TimeoutError:
-        raise UpstreamUnavailable(f"{app.name} did not answer within {CALL_SECONDS:.0f} s.", in_doubt=True) from None
+    return await send_refresh_token(broker, attempt, refresh_token, seconds=CALL_SECONDS)
 
 
 async def _on_invalid_grant(broker: Broker, leased: LeasedGrant, error: ReauthorizationRequired) -> Grant:

@@ -13,6 +13,7 @@ from evergrant.broker.runtime.expiring import Expiring
 from evergrant.broker.runtime.journal import Journal
 from evergrant.broker.runtime.limits import Limits
 from evergrant.broker.runtime.principal import Principal
+from evergrant.broker.runtime.refusals import Refusals
 from evergrant.broker.runtime.single_flight import SingleFlight
 from evergrant.broker.runtime.unwritten_uses import UnwrittenUses
 from evergrant.broker.runtime.vault import Vault
@@ -69,6 +70,7 @@ class Broker:
     redirect_origins: Expiring[None, Mapping[str, frozenset[str]]] = field(default_factory=_memory)
     """The redirect origins of all projects, by project."""
     uses: UnwrittenUses = field(default_factory=UnwrittenUses)
+    refusals: Refusals = field(default_factory=Refusals)
 
 
 @asynccontextmanager

@@ -104,7 +104,7 @@ def _documented_error(description: str) -> dict[str, Any]:
     responses={
         400: _documented_error("`error` says what is wrong (RFC 6749 section 5.2, RFC 8693 section 2.2.2)."),
         429: _documented_error("Too many requests. Obey `Retry-After` (seconds)."),
-        502: _documented_error("The provider refuses the app's registration: the operator must correct it."),
+        502: _documented_error("The provider refuses the app, which its operator must correct, or this connection."),
         503: _documented_error("The provider, the issuer or the database is away. Obey `Retry-After` (seconds)."),
     },
     openapi_extra={

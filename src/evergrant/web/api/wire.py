@@ -119,7 +119,7 @@ def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
         409: "The id or the name is already taken.",
         413: "The body is larger than 1 MiB.",
         429: "Too many requests. Obey `Retry-After` (seconds); `x-ratelimit-limit` is per second.",
-        502: "The provider refuses this app's registration: the operator must correct it.",
+        502: "The provider refuses the app, which its operator must correct, or this connection alone.",
         503: "The provider or the database is away and there is no valid token left. Obey `Retry-After` (seconds).",
     }
     return {
