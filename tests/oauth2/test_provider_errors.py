@@ -141,6 +141,11 @@ REFUSED: dict[str, tuple[int, Any, Refusal]] = {
         {"error": "invalid_request", "error_description": "A refresh_token must be provided, or it is invalid"},
         Refusal.INVALID_REQUEST,
     ),
+    "nothing, called invalid": (
+        400,
+        {"error": "bad", "message": "Invalid refresh token: a refresh_token must be provided"},
+        Refusal.UNCLEAR,
+    ),
     "invalid or missing": (400, {"error": "bad", "message": "Invalid or missing refresh token"}, Refusal.UNCLEAR),
     "another token": (400, {"error": "bad", "message": "Invalid access token"}, Refusal.UNCLEAR),
     "the token's type": (400, {"error": "bad", "message": "Unknown token type"}, Refusal.UNCLEAR),

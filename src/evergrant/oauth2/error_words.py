@@ -219,8 +219,8 @@ def _spellings(text: str) -> Iterator[str]:
     `InvalidGrant`, `oauth.v2.InvalidRefreshToken`, `urn:ietf:params:oauth:error:invalid_grant`,
     `https://errors.example/invalid-grant` and `invalid_grant: it has expired` are known in the wild.
     """
-    parts = re.split(r"[.:/#]", text)
-    for part in (text, parts[-1], parts[0]):
+    parts = [part.strip() for part in re.split(r"[.:/#]", text)]
+    for part in (text, *(part for part in (parts[-1], parts[0]) if " " not in part)):
         code = plain_code(re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", part))
         yield code
         yield re.sub(r"_(?:error|exception)$", "", code)

@@ -69,7 +69,7 @@ async def whose_fault(broker: Broker, attempt: RefreshAttempt, error: UpstreamRe
 
 
 async def _streak(broker: Broker, attempt: RefreshAttempt) -> Streak:
-    """Return the app's streak with this grant in it. A refresh that another process has made ends it, too."""
+    """Return the app's streak with this grant in it. A refresh that works, in whatever process, ends a streak."""
     app, now = attempt.app, clock.utcnow()
     streak = broker.refusals.streak(app, now=now)
     if streak.grants and await _works(broker, attempt, since=streak.since):

@@ -221,7 +221,6 @@ async def _call_and_land(broker: Broker, attempt: RefreshAttempt, *, fetched: bo
     if answer.expires_in is None:
         seconds = await follow_up.introspected(broker.http, client, answer.access_token, quirks)
         landed = landed if seconds is None else await correct_lifetime(broker, attempt, landed, seconds)
-    broker.refusals.end_streak(app)
     if app.unhealthy_since is not None:
         await health.note_healthy(broker, app)
     return landed

@@ -43,10 +43,6 @@ class Refusals:
         self._streaks.put(defined(app), streak)
         return streak
 
-    def end_streak(self, app: OutboundApp) -> None:
-        """Note that a refresh of an app has worked."""
-        self._streaks.forget(defined(app))
-
 
 def defined(app: OutboundApp) -> tuple[object, ...]:
     """Return what tells an app, as it is defined now, from all others."""
