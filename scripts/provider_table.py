@@ -116,6 +116,8 @@ def _refreshing(entry: Template) -> str:
         told.append(f"old one works {_time(entry.refresh_token_reuse_seconds)} more")
     if entry.refresh_token_idle_seconds:
         told.append(f"die after {_time(entry.refresh_token_idle_seconds)} unused")
+    if entry.refresh_token_max_seconds:
+        told.append(f"die {_time(entry.refresh_token_max_seconds)} after the consent")
     if entry.refresh_margin is not None:
         told.append(f"only in the last {_time(entry.refresh_margin)}")
     return ", ".join(told)

@@ -159,6 +159,8 @@ class Template(StrictModel):
     """For so long a refresh token works once more after it was replaced."""
     refresh_token_idle_seconds: Seconds = 0
     """After so long without use a refresh token dies."""
+    refresh_token_max_seconds: Seconds = 0
+    """So long after the consent a refresh token dies, however often it is used or rotated."""
 
     variables: dict[VariableName, Variable] = Field(default_factory=dict)
     context_request: ContextRequest | None = None

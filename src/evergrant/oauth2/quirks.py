@@ -139,6 +139,10 @@ class Quirks:
     response: ResponseShape = ResponseShape()
     default_expires_in: int | None = None
     """Seconds, where the answer states no lifetime."""
+    never_ends: bool = False
+    """An access token whose answer states no lifetime, or 0, does not end."""
+    refresh_token_max_seconds: int = 0
+    """Seconds after the consent in which a refresh token dies, however it is used; 0: not known."""
     refresh_margin: int | None = None
     """Seconds before the end; the provider refuses to refresh earlier."""
     dead_refresh_token: tuple[DeadAnswer, ...] = ()

@@ -43,6 +43,8 @@ def quirks_from(template: Template, values: Values, *, moved: bool = False) -> Q
         introspection_endpoint="" if moved else template.introspection_endpoint,
         response=template.token_response,
         default_expires_in=template.default_expires_in if isinstance(template.default_expires_in, int) else None,
+        never_ends=template.default_expires_in == "never",
+        refresh_token_max_seconds=template.refresh_token_max_seconds,
         refresh_margin=template.refresh_margin,
         dead_refresh_token=template.dead_refresh_token,
         captures=tuple(
