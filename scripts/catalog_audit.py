@@ -12,7 +12,7 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 from evergrant.catalog.loader import load_catalogue
@@ -23,9 +23,14 @@ from scripts.audit.compare import Difference, Finding, compare
 from scripts.audit.sources import SOURCES, claims_of, fetch, version_of
 from scripts.provider_table import RESULT
 
+REVIEW_EVERY = timedelta(days=365)
+
 
 def main() -> int:
-    """Fetch, compare, print and keep the result; return 1 if a confirmed entry stands alone against its sources."""
+    """Fetch, compare, print and keep the result.
+
+    Return 1 if a confirmed entry stands alone against its sources, or nobody has looked at an entry for a year.
+    """
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
     parser.add_argument("--cache", type=Path, help="keep the packages here, and use those that are there")
@@ -38,15 +43,26 @@ def main() -> int:
     provider_table.main()
     print(json.dumps({key: _whole(one) for key, one in found.items()}, indent=1) if options.json else report(found))
     alone = alone_of(templates, found)
+    stale = stale_of(templates, today=datetime.now(UTC).date())
     print(f"{summary(found)}\nThe result is kept in {RESULT.name}", file=sys.stderr)
     if alone:
         print(f"confirmed, but no source agrees: {', '.join(alone)}", file=sys.stderr)
-    return 1 if alone else 0
+    if stale:
+        print(f"nobody has read the provider's own pages for a year: {', '.join(stale)}", file=sys.stderr)
+    return 1 if alone or stale else 0
 
 
 def alone_of(templates: Mapping[str, Template], found: Mapping[str, Finding]) -> list[str]:
     """Return the confirmed entries that packages know, all of them with other endpoints."""
     return [key for key, one in found.items() if one.is_alone and templates[key].verification == "confirmed"]
+
+
+def stale_of(templates: Mapping[str, Template], *, today: date) -> list[str]:
+    """Return the entries that are to be held against their provider's own pages again.
+
+    Packages cannot tell that a provider has gone, or that an address ends: they keep what they have.
+    """
+    return [key for key, one in templates.items() if one.reviewed is None or today - one.reviewed > REVIEW_EVERY]
 
 
 def result_of(versions: Mapping[str, str], found: Mapping[str, Finding]) -> dict[str, object]:

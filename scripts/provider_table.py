@@ -61,6 +61,7 @@ def page(templates: Mapping[str, Template], audit: Mapping[str, Any]) -> str:
             "refresh tokens",
             "habits",
             "verification",
+            "reviewed",
             "packages that agree",
         ),
     ]
@@ -69,8 +70,8 @@ def page(templates: Mapping[str, Template], audit: Mapping[str, Any]) -> str:
         "",
         "## API keys",
         "",
-        "| name | id | category | where the key goes | verification |",
-        "|---|---|---|---|---|",
+        "| name | id | category | where the key goes | verification | reviewed |",
+        "|---|---|---|---|---|---|",
     ]
     return "\n".join([*head, *rows, *tail, *(_key_row(entry) for entry in keys)]) + "\n"
 
@@ -91,9 +92,14 @@ def _row(entry: Template, audited: Mapping[str, Any]) -> str:
         _refreshing(entry),
         "; ".join(_habits(entry)) or "as the RFCs say",
         verification,
+        _reviewed(entry),
         told,
     ]
     return _line(cells)
+
+
+def _reviewed(entry: Template) -> str:
+    return entry.reviewed.isoformat() if entry.reviewed else "never"
 
 
 def _key_row(entry: Template) -> str:
@@ -103,9 +109,8 @@ def _key_row(entry: Template) -> str:
         place = "HTTP Basic, as the user name"
     elif key and key.place == "query":
         place = f"query: `{key.name}=…`"
-    return _line(
-        [f"[{entry.name}]({entry.documentation_url})", f"`{entry.id}`", entry.category, place, entry.verification]
-    )
+    name = f"[{entry.name}]({entry.documentation_url})"
+    return _line([name, f"`{entry.id}`", entry.category, place, entry.verification, _reviewed(entry)])
 
 
 def _refreshing(entry: Template) -> str:
@@ -125,9 +130,12 @@ def _refreshing(entry: Template) -> str:
 
 def _habits(entry: Template) -> Iterator[str]:
     """Yield what is unusual about a provider, each in a few words."""
+    if entry.retirement:
+        instead = f", see `{entry.replaced_by}`" if entry.replaced_by else ""
+        yield f"**ends on {entry.retirement.on}{instead}**"
     people = Counter(variable.source for variable in entry.variables.values())
     if people["app"] or people["user"]:
-        asked = [name for name, variable in entry.variables.items() if not variable.is_captured]
+        asked = [name for name, variable in entry.variables.items() if variable.is_asked_for]
         yield f"asks for {', '.join(asked)}"
     if people["callback"] or people["token"] or people["context"]:
         kept = [name for name, variable in entry.variables.items() if variable.is_captured]

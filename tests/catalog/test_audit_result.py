@@ -1,6 +1,7 @@
 """What the audit of the app library makes of what packages say, and the table that is made of it."""
 
 import json
+from datetime import date
 from types import MappingProxyType
 
 import pytest
@@ -10,7 +11,7 @@ from evergrant.catalog.template import Template
 from scripts import provider_table
 from scripts.audit.claims import Claim
 from scripts.audit.compare import Finding, compare, same_url
-from scripts.catalog_audit import alone_of, report, result_of, summary
+from scripts.catalog_audit import alone_of, report, result_of, stale_of, summary
 
 AUTHORIZE, TOKEN = "https://id.example.com/authorize", "https://id.example.com/token"
 BOTH = {"authorization_endpoint": (AUTHORIZE,), "token_endpoint": (TOKEN,)}
@@ -118,6 +119,12 @@ def test_only_a_confirmed_entry_that_everybody_contradicts_fails_the_audit() -> 
         assert alone_of(templates, compare(templates, claims)) == alone
 
 
+def test_an_entry_that_nobody_has_looked_at_for_a_year_is_named() -> None:
+    today = date(2027, 11, 26)
+    for reviewed, stale in ((None, True), ("2026-11-25", True), ("2026-11-26", False), ("2027-11-26", False)):
+        assert stale_of({"example": template(reviewed=reviewed)}, today=today) == (["example"] if stale else [])
+
+
 def test_what_is_kept_names_fields_and_packages_but_no_values_of_theirs() -> None:
     found = {"example": finding(claim(pkce="absent"), claim(source="two", token_endpoint="https://old.example.com/t"))}
     kept = result_of({"one": "1.0"}, found)
@@ -144,6 +151,9 @@ def test_a_row_says_what_is_unusual_about_a_provider() -> None:
         default_expires_in="never",
         refresh_token_rotation="rotates",
         refresh_token_idle_seconds=86400,
+        refresh_token_max_seconds=365 * 86400,
+        retires=[{"on": "2030-01-01", "page": "https://example.com/end"}],
+        replaced_by="other",
         authorization_params={"shop": "{shop}"},
         variables={"shop": {"title": "Shop", "source": "user"}},
     )
@@ -152,6 +162,7 @@ def test_a_row_says_what_is_unusual_about_a_provider() -> None:
     row = next(line for line in text.splitlines() if "`example`" in line)
     assert "asks for shop; scopes joined by `,`; token request as JSON; authorization adds shop; " in row
     assert "tokens without a lifetime do not expire" in row
-    assert "rotate, die after 1 day unused" in row
-    assert row.endswith("| confirmed (2) | 1: one |")
+    assert "rotate, die after 1 day unused, die 365 days after the consent" in row
+    assert "**ends on 2030-01-01, see `other`**" in row
+    assert row.endswith("| confirmed (2) | never | 1: one |")
     assert "not audited yet" in provider_table.page({"example": entry}, {**audit, "entries": {}})

@@ -66,6 +66,23 @@ def test_no_two_entries_of_the_library_have_one_name() -> None:
     assert len(names) == len(set(names))
 
 
+def test_what_is_said_to_replace_an_entry_is_there_and_does_not_end() -> None:
+    library = load_catalogue()
+    replaced = [entry.replaced_by for entry in library.values() if entry.replaced_by]
+    assert "google-health" in replaced
+    assert all(library[entry_id].retirement is None for entry_id in replaced)
+
+
+def test_every_entry_of_the_library_says_when_somebody_looked_at_it() -> None:
+    assert [key for key, entry in load_catalogue().items() if entry.reviewed is None] == []
+
+
+def test_a_variable_can_follow_from_another_one(tmp_path: Path) -> None:
+    follower = 'from = "region"\nvalues = { eu = "acme-eu", us = "acme" }\n'
+    shop = loaded(tmp_path, HOST + FOLLOWER + follower + REGION).variables["shop"]
+    assert (shop.is_asked_for, shop.is_required, shop.values["us"]) == (False, False, "acme")
+
+
 def test_every_preset_is_good() -> None:
     assert list(dcr_presets()) == sorted(dcr_presets())
     assert len(dcr_presets()) >= 3
@@ -172,6 +189,9 @@ def test_a_key_may_be_the_password_beside_a_fixed_or_a_variable_user_name(tmp_pa
 
 VARIABLE = '[variables.shop]\ntitle = "Shop"\n'
 TOKEN = "https://example.com/token"
+FOLLOWER = VARIABLE + 'source = "variable"\n'
+REGION = '[variables.region]\ntitle = "Region"\nenum = ["eu", "us"]\n'
+PAGE = 'page = "https://example.com/news"'
 HOST = GOOD.replace(TOKEN, "https://{shop}.example.com/token")
 CAPTURED = VARIABLE + 'source = "token"\nfrom = "/shop"\n'
 
@@ -209,6 +229,24 @@ CAPTURED = VARIABLE + 'source = "token"\nfrom = "/shop"\n'
         (GOOD + 'parameter_names = { state = "" }\n', "state: can be given another name, but not be left out"),
         (GOOD + 'parameter_names = { client_id = "" }\n', "token_request_headers say who we are"),
         (GOOD + 'token_request_method = "GET"\n', "token_request_format"),
+        (GOOD + 'reviewed = "last week"\n', "reviewed: "),
+        (GOOD + f'retires = [{{ on = 2027-01-01, {PAGE}, value = "{TOKEN}" }}]\n', "field and value belong together"),
+        (
+            GOOD + f'retires = [{{ on = 2027-01-01, {PAGE}, field = "token_endpoint", value = "{TOKEN}" }}]\n',
+            "retires.0.value: is what token_endpoint still says",
+        ),
+        (GOOD + f"retires = [{{ onn = 2027-01-01, {PAGE} }}]\n", "did you mean on?"),
+        (GOOD + 'replaced_by = "other"\n', "replaced_by: only of an entry that retires"),
+        (HOST + FOLLOWER + 'from = "region"\n', "name the other variable in `from`, and give `values`"),
+        (
+            HOST + FOLLOWER + 'from = "region"\nvalues = { eu = "a" }\n',
+            "variables.shop.from: name a variable of source 'app' or 'user' that has an enum",
+        ),
+        (
+            HOST + FOLLOWER + f'from = "region"\nvalues = {{ eu = "a" }}\n{REGION}',
+            "variables.shop.values: has none for",
+        ),
+        (GOOD + VARIABLE + 'values = { eu = "a" }\n', "`values` is only for source 'variable'"),
         (GOOD + 'token_request_headers = { "X Y" = "1" }\n', "use a header name"),
         (GOOD + 'token_endpoint_auth_methods_supported = ["private_key_jwt"]\n', "token_endpoint_auth_signing_alg"),
         (GOOD + 'hook = "nothing"\n', "hook"),
@@ -281,9 +319,9 @@ def test_a_variables_value_is_checked_whole(tmp_path: Path) -> None:
 def test_the_examples_of_the_manual_can_be_loaded(tmp_path: Path) -> None:
     manual = (Path(__file__).parents[2] / "docs/catalogue.md").read_text()
     examples = re.findall(r"```toml\n(.*?)```", manual, flags=re.DOTALL)
-    assert len(examples) == 3
+    assert len(examples) == 4
     for number, example in enumerate(examples):
         (tmp_path / f"example-{number}.toml").write_text(example)
     found = load_catalogue(tmp_path)
-    assert {"example-0", "example-mail", "example-files", "example-2"} <= found.keys()
+    assert {"example-0", "example-mail", "example-files", "example-2", "example-3"} <= found.keys()
     assert found["example-mail"].scopes.keys() == {"openid", "mail.read"}

@@ -45,6 +45,8 @@ def test_templates_are_listed_found_and_shown(evergrant: Evergrant, with_entry: 
         "category": "crm",
         "appType": "oauth",
         "verification": "unconfirmed",
+        "reviewed": "",
+        "retires": "",
         "variables": ["shop"],
     }
     assert evergrant(with_entry, "templates", "search", "no such words").out == "none\n"
@@ -123,3 +125,33 @@ def test_doctor_finds_apps_whose_template_is_gone(
     assert "example (example)" in text
     execute(settings, "UPDATE outbound_apps SET template_id = ''")
     assert finding(settings)[0]
+
+
+@pytest.mark.parametrize(("on", "word"), [("2999-01-01", "todo"), ("2020-01-01", "WRONG")])
+def test_doctor_names_apps_with_an_address_that_ends(
+    evergrant: Evergrant, with_entry: Settings, folder: Path, on: str, word: str
+) -> None:
+    evergrant(with_entry, "init")
+    create = ("apps", "create", "--template", "example", "--client-id", "c", "--client-secret", "s")
+    assert evergrant(with_entry, *create, "--variable", "shop=acme").code == 0
+    before = evergrant(with_entry, "doctor")
+    assert "app example" not in before.out
+    entry = ENTRY.replace(
+        'token_endpoint = "https://{shop}.example.com/token"', 'token_endpoint = "https://{shop}.example.com/v2/token"'
+    )
+    ends = 'field = "token_endpoint", value = "https://{shop}.example.com/token", page = "https://example.com/news"'
+    retires = f"retires = [{{ {ends}, on = {on} }}]\n"
+    (folder / "example.toml").write_text(entry.replace("[variables", retires + "[variables"))
+    told = evergrant(with_entry, "doctor")
+    (line,) = (line for line in told.out.splitlines() if "app example" in line)
+    assert line.startswith(word)
+    assert f"on {on} (https://example.com/news): set tokenUrl to https://acme.example.com/v2/token" in line
+    assert told.code == (1 if word == "WRONG" else before.code)
+
+
+def test_the_command_line_makes_no_app_of_a_provider_that_is_gone(evergrant: Evergrant, settings: Settings) -> None:
+    evergrant(settings, "init")
+    made = evergrant(settings, "apps", "create", "--template", "fitbit", "--client-id", "c", "--client-secret", "s")
+    assert made.code == 1
+    assert "use the template google-health" in made.err
+    assert "ends on 2026-11-02" not in made.err

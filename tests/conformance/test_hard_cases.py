@@ -152,7 +152,7 @@ def test_facebook_trades_its_tokens_at_the_graphs_version(everybody: World) -> N
     facebook.connected()
     facebook.refreshed()
     first, second = facebook.provider.calls("trade")
-    assert first.path.endswith("/graph.facebook.com/v22.0/oauth/access_token")
+    assert first.path.endswith("/graph.facebook.com/v26.0/oauth/access_token")
     assert [call.params["grant_type"] for call in (first, second)] == ["fb_exchange_token"] * 2
     assert first.params["fb_exchange_token"] != second.params["fb_exchange_token"]
 

@@ -41,13 +41,6 @@ def test_an_error_may_come_with_status_200(everybody: World, entry_id: str, answ
         ),
         ("instagram", "trade", says({"error": {"message": "Session", "type": "OAuthException", "code": 190}}, 400)),
         ("twitch", "refresh", says({"status": 400, "message": "Invalid refresh token"}, 400)),
-        (
-            "fitbit",
-            "refresh",
-            says(
-                {"errors": [{"errorType": "invalid_grant", "message": "Refresh token invalid"}], "success": False}, 400
-            ),
-        ),
         ("wechat", "refresh", says({"errcode": 42002, "errmsg": "refresh_token expired"})),
         ("wechat", "refresh", says({"errcode": 40030, "errmsg": "invalid refresh_token"})),
         (
@@ -87,7 +80,6 @@ def test_a_dead_refresh_token_is_understood(everybody: World, entry_id: str, rol
         ("github", "refresh", says({"error": "incorrect_client_credentials"})),
         ("facebook", "trade", says({"error": {"message": "Limit", "type": "OAuthException", "code": 4}}, 403)),
         ("withings", "refresh", says({"status": 601, "body": {}, "error": "Too many request"})),
-        ("fitbit", "refresh", says({"errors": [{"errorType": "invalid_client"}], "success": False}, 401)),
     ],
 )
 def test_what_is_no_death_is_not_taken_for_one(

@@ -61,7 +61,9 @@ class Demands:
         if self.entry.get("hook"):
             self.client_secret = CLIENT_KEY.as_pem(private=True).decode()
         self.variables: dict[str, dict[str, Any]] = self.entry.get("variables", {})
-        self.values = {name: sample(name, variable, self.base) for name, variable in self.variables.items()}
+        followers = {name: v for name, v in self.variables.items() if v.get("source") == "variable"}
+        self.values = {n: sample(n, v, self.base) for n, v in self.variables.items() if n not in followers}
+        self.values |= {name: str(v["values"][self.values[v["from"]]]) for name, v in followers.items()}
         self.scopes: list[str] = self.entry.get("default_scopes", [])
         self.separator: str = self.entry.get("scope_separator", " ")
         self.never = self.entry.get("default_expires_in") == "never"

@@ -50,7 +50,7 @@ class Wanted:
         sent = dict(pairs)
         if len(sent) < len(pairs):
             yield f"{self.role}: a parameter was sent twice"
-        wanted: dict[str, Want] = {**dict(parse_qsl(urlsplit(self.url).query)), **self.params}
+        wanted: dict[str, Want] = {**dict(parse_qsl(urlsplit(self.url).query, keep_blank_values=True)), **self.params}
         for name in sorted(sent.keys() | wanted.keys()):
             yield from _about(f"{self.role}: parameter {name}", sent.get(name), wanted.get(name))
 
@@ -65,7 +65,7 @@ class Wanted:
         expected = {"form": "application/x-www-form-urlencoded", "json": "application/json"}[self.form]
         if not kind.startswith(expected):
             yield f"{self.role}: content-type {kind!r}, not {expected}"
-        if seen.query != dict(parse_qsl(urlsplit(self.url).query)):
+        if seen.query != dict(parse_qsl(urlsplit(self.url).query, keep_blank_values=True)):
             yield f"{self.role}: parameters in the query that belong into the body"
 
 

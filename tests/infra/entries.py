@@ -7,6 +7,7 @@ import json
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +43,15 @@ def joined(below: Entry, above: Entry) -> Entry:
 
 
 def oauth_entries() -> dict[str, Entry]:
-    """Return the entries that somebody can connect."""
-    return {key: entry for key, entry in read_entries().items() if entry.get("app_type") != "apikey"}
+    """Return the entries that somebody can connect: no keys, and nothing that is gone."""
+    return {
+        key: entry for key, entry in read_entries().items() if entry.get("app_type") != "apikey" and not is_gone(entry)
+    }
+
+
+def is_gone(entry: Entry) -> bool:
+    """Tell whether the provider has ended all that an entry is about."""
+    return any("field" not in each and each["on"] <= datetime.now(UTC).date() for each in entry.get("retires", []))
 
 
 def moved(entry: Entry, base: str) -> Entry:
@@ -80,6 +88,8 @@ def _toml(value: Any) -> str:
         return "{ " + ", ".join(f"{_toml(k)} = {_toml(v)}" for k, v in value.items()) + " }"
     if isinstance(value, list):
         return "[" + ", ".join(map(_toml, value)) + "]"
+    if isinstance(value, date):
+        return value.isoformat()
     return json.dumps(value)  # TOML's basic strings, numbers and booleans are JSON's
 
 

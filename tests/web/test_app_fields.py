@@ -22,6 +22,7 @@ def test_every_field_of_a_definition_is_answered_but_the_secret() -> None:
         "registration_expires_at",
         "callback_url",
         "health",
+        "warnings",
         "created_time",
         "updated_time",
     }

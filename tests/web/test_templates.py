@@ -7,7 +7,7 @@ import pytest
 
 from evergrant.broker.runtime.principal import Permission
 from tests.infra.installation import Installation
-from tests.infra.rows import dump
+from tests.infra.rows import dump, execute
 from tests.web.conftest import MakeBackend
 
 pytestmark = pytest.mark.xdist_group("web templates")  # one worker makes the module's installation, not each
@@ -30,6 +30,11 @@ def make(here: Installation, template: str, **fields: Any) -> dict[str, Any]:
     return app
 
 
+def leaves_for(here: Installation, app: dict[str, Any]) -> str:
+    """Return where the browser of somebody who connects the app is sent."""
+    return str(here.browser().agree(here.backend.connect_url(uuid.uuid4().hex, appId=app["id"])))
+
+
 def test_the_library_has_both_kinds_of_apps(here: Installation) -> None:
     found = templates(here)
     assert {"google-contacts", "google-calendar", "github", "microsoft"} <= {template["id"] for template in found}
@@ -44,6 +49,8 @@ def test_the_library_has_both_kinds_of_apps(here: Installation) -> None:
 
 def test_every_template_makes_an_app_that_is_what_the_template_says(here: Installation) -> None:
     for template in templates(here):
+        if template["replacedBy"]:
+            continue
         asked = [v for v in template["variables"] if v["source"] == "app" and v["required"]]
         given = {v["name"]: v["example"] or [*v["enum"], "x"][0] for v in asked}
         app = make(here, template["id"], variables=given, overrides={"name": template["id"]})
@@ -127,3 +134,64 @@ def test_reading_and_creating_need_their_permissions(here: Installation, backend
     assert unable.get("templates").status_code == unable.get("templates/github").status_code == 403
     assert backend_with(permissions=[Permission.APPS_READ]).post(CREATE, {"templateId": "github"}).status_code == 403
     assert backend_with(app_ids=["one"]).post(CREATE, {"templateId": "github"}).status_code == 403
+
+
+def test_no_app_can_be_made_of_a_provider_that_is_gone_and_the_answer_names_its_successor(here: Installation) -> None:
+    (fitbit,) = (template for template in templates(here) if template["id"] == "fitbit")
+    assert fitbit["replacedBy"] == "google-health"
+    (end,) = fitbit["retires"]
+    assert (end["on"], end["address"]) == ("2026-11-02", "")
+    by_hand = {"name": uuid.uuid4().hex, "clientId": "c", "templateId": "fitbit"}
+    for path, body in ((CREATE, {"templateId": "fitbit", "clientId": "c"}), ("app/create", by_hand)):
+        answer = here.backend.post(path, body)
+        assert answer.status_code == 400
+        assert "templateId" in answer.text
+        assert "Fitbit ended on 2026-11-02" in answer.text
+        assert "use the template google-health" in answer.text
+    assert make(here, "google-health")["warnings"] == []
+
+
+def test_an_app_of_a_provider_that_is_gone_can_be_read_and_edited_and_says_so(here: Installation) -> None:
+    app = make(here, "strava", clientId="c")
+    execute(here.settings, f"UPDATE outbound_apps SET template_id = 'fitbit' WHERE id = '{app['id']}'")
+    app = here.backend.get(f"app/{app['id']}").json()["app"]
+    (warning,) = app["warnings"]
+    assert warning["code"] == "provider_ends"
+    assert "use the template google-health, with new connections" in warning["text"]
+    answer = here.backend.post("app/update", {"app": {**app, "description": "x"}})
+    assert answer.json()["app"]["warnings"] == [warning]
+
+
+def test_an_app_with_an_address_that_ends_says_when_and_what_to_use(here: Installation) -> None:
+    old, new = "https://api.hubapi.com/oauth/v1/token", "https://api.hubapi.com/oauth/2026-03/token"
+    app = make(here, "hubspot", clientId="c", overrides={"tokenUrl": old})
+    (warning,) = app["warnings"]
+    assert warning["code"] == "address_ends"
+    assert all(
+        words in warning["text"] for words in (old, "on 2027-02-16", "hubspot.com/changelog", f"tokenUrl to {new}")
+    )
+    assert here.backend.get(f"app/{app['id']}").json()["app"]["warnings"] == [warning]
+    moved = here.backend.post("app/update", {"app": {**app, "tokenUrl": new}}).json()["app"]
+    assert moved["warnings"] == []
+
+
+def test_an_address_that_ends_may_be_one_by_a_variables_value(here: Installation) -> None:
+    assert make(here, "facebook", clientId="c")["warnings"] == []
+    (warning,) = make(here, "facebook", clientId="c", variables={"version": "v22.0"})["warnings"]
+    assert "https://graph.facebook.com/v22.0/oauth/access_token end" in warning["text"]
+    assert "set variables.version to v26.0" in warning["text"]
+
+
+def test_zohos_host_in_canada_has_another_name(here: Installation) -> None:
+    (zoho,) = (template for template in templates(here) if template["id"] == "zoho-crm")
+    assert "accounts_host" not in {variable["name"] for variable in zoho["variables"]}
+    for extension, host in (("", "zoho.com"), ("com.au", "zoho.com.au"), ("ae", "zoho.ae"), ("ca", "zohocloud.ca")):
+        app = make(here, "zoho-crm", clientId="c", variables={"extension": extension} if extension else {})
+        assert app["warnings"] == []
+        assert leaves_for(here, app).startswith(f"https://accounts.{host}/oauth/v2/auth?")
+    old = "https://accounts.zoho.{extension}/oauth/v2/auth"
+    for extension, warned in (("eu", False), ("ca", True)):
+        app = make(here, "zoho", clientId="c", variables={"extension": extension}, overrides={"authorizationUrl": old})
+        assert leaves_for(here, app).startswith(f"https://accounts.zoho.{extension}/oauth/v2/auth?")
+        assert bool(app["warnings"]) == warned
+    assert "set authorizationUrl to https://accounts.zohocloud.ca/oauth/v2/auth" in app["warnings"][0]["text"]

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from evergrant.catalog.field_types import StrictModel
+from evergrant.catalog.retirement import Retirement
 from evergrant.catalog.template import ApiKey, DcrPreset, Template
 from evergrant.catalog.validation import problems_of
 from evergrant.catalog.variable import Variable
@@ -185,7 +186,7 @@ def _meant(word: object, known: Mapping[str, object] | frozenset[str]) -> str:
     return f"; did you mean {close[0]}?" if close else ""
 
 
-_MODELS = (Template, Variable, ApiKey, DcrPreset)
+_MODELS = (Template, Variable, Retirement, ApiKey, DcrPreset)
 _SHAPES = (ResponseShape, DeadAnswer, TokenExchange, ContextRequest, RevocationStyle)
 _FIELDS = frozenset(
     {field.alias or name for model in _MODELS for name, field in model.model_fields.items()}

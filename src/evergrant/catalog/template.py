@@ -5,6 +5,7 @@ Only what the engine acts on is in it, what people are told, and what the tests 
 `docs/catalogue.md` is the table of all fields. Names are those of RFC 8414 and RFC 7591 wherever these have one.
 """
 
+from datetime import date
 from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
@@ -23,6 +24,7 @@ from evergrant.catalog.field_types import (
     Title,
     VariableName,
 )
+from evergrant.catalog.retirement import Retirement
 from evergrant.catalog.variable import Variable
 from evergrant.oauth2.hooks import HookName
 from evergrant.oauth2.quirk_types import Headers, Parameters, Renames, Url
@@ -105,6 +107,12 @@ class Template(StrictModel):
     """How many independent sources agree on the endpoints."""
     remark: Description = ""
     """What is uncertain, or was chosen among several."""
+    reviewed: date | None = None
+    """When somebody last held it against the provider's own pages."""
+    retires: tuple[Retirement, ...] = ()
+    """What ends at the provider: addresses that apps may still have, or all that this template is about."""
+    replaced_by: Slug | Literal[""] = ""
+    """The template to use instead, where all of it ends."""
 
     issuer: Issuer = ""
     authorization_endpoint: OptionalPageUrl = ""
@@ -168,3 +176,8 @@ class Template(StrictModel):
     revocation: RevocationStyle | None = None
     hook: HookName | None = None
     api_key: ApiKey | None = None
+
+    @property
+    def retirement(self) -> Retirement | None:
+        """When all of it ends or ended, if the provider has said so."""
+        return next((each for each in self.retires if each.field is None), None)

@@ -29,6 +29,8 @@ def problems_of(template: Template) -> list[str]:
     """Return what is wrong between fields that are each right by themselves, with the remedy."""
     return [
         *_wholeness(template),
+        *_retirements(template),
+        *_following(template),
         *_redirect_uri(template),
         *_scope_patterns(template),
         *_parameters(template),
@@ -71,6 +73,28 @@ def _wholeness(it: Template) -> Iterator[str]:
         yield 'token_request_format: a GET has only a query: write "query"'
 
 
+def _retirements(it: Template) -> Iterator[str]:
+    for number, each in enumerate(it.retires):
+        if bool(each.field) != bool(each.value):
+            yield f"retires.{number}: field and value belong together; without both, the whole entry retires"
+        elif each.field and each.value == getattr(it, each.field):
+            yield f"retires.{number}.value: is what {each.field} still says: write there what replaces it"
+    if it.replaced_by and it.retirement is None:
+        yield "replaced_by: only of an entry that retires: add retires = [{ on = ..., page = ... }]"
+
+
+def _following(it: Template) -> Iterator[str]:
+    """Check that a variable which follows from another one has a value for each that the other can have."""
+    for name, variable in it.variables.items():
+        if variable.source != "variable":
+            continue
+        other = it.variables.get(variable.from_)
+        if other is None or not other.is_asked_for or not other.enum:
+            yield f"variables.{name}.from: name a variable of source 'app' or 'user' that has an enum"
+        elif missing := [value for value in other.enum if value not in variable.values]:
+            yield f"variables.{name}.values: has none for {', '.join(missing)}"
+
+
 def _redirect_uri(it: Template) -> Iterator[str]:
     """Refuse a `redirect_uri` whose value could be an address: it decides where codes go."""
     if not it.redirect_uri:
@@ -104,6 +128,8 @@ def _uses(it: Template) -> Iterator[tuple[str, str, frozenset[str], frozenset[st
     yield "issuer", it.issuer.replace("{tenantid}", ""), frozenset({"app"}), none
     yield "jwks_uri", it.jwks_uri, frozenset({"app"}), none
     yield "redirect_uri", it.redirect_uri, frozenset({"app"}), none
+    for number, each in enumerate(it.retires):
+        yield f"retires.{number}.value", each.value, GIVEN, none
     if it.api_key is not None:
         yield "api_key.username", it.api_key.username, GIVEN, none
     yield "authorization_endpoint", it.authorization_endpoint, GIVEN, none
@@ -134,7 +160,7 @@ def _each(
 
 
 def _placeholders(it: Template) -> Iterator[str]:
-    used: set[str] = set()
+    used = {variable.from_ for variable in it.variables.values() if variable.source == "variable"}
     for field, text, sources, values in _uses(it):
         for name in placeholders.NAME.findall(text):
             used.add(name)
@@ -144,7 +170,7 @@ def _placeholders(it: Template) -> Iterator[str]:
             if variable is None:
                 offered = f", or use {', '.join(sorted(values))}" if values else ""
                 yield f"{field}: {{{name}}} is not declared: add [variables.{name}]{offered}"
-            elif variable.source not in sources:
+            elif _origin(it, variable) not in sources:
                 yield f"{field}: {{{name}}} (source {variable.source!r}) is not known yet at that point"
             elif variable.is_captured and not (variable.default or variable.is_required):
                 yield f"variables.{name}: {field} needs it: give it a default, or write required = true"
@@ -153,6 +179,12 @@ def _placeholders(it: Template) -> Iterator[str]:
     for name, variable in it.variables.items():
         if name not in used and not variable.is_captured and it.hook is None and it.app_type == "oauth":
             yield f"variables.{name}: is asked for and used nowhere: write {{{name}}} where it belongs, or remove it"
+
+
+def _origin(it: Template, variable: Variable) -> str:
+    """Return the source of a variable, or of the one that it follows from."""
+    other = it.variables.get(variable.from_) if variable.source == "variable" else variable
+    return other.source if other is not None else variable.source
 
 
 # What a value must not be able to do to the URL that it is filled into, whoever gave it: reach another path, add a
@@ -173,7 +205,7 @@ def url_problems(field: str, text: str, variables: Mapping[str, Variable]) -> It
     """Say which variables could lead a URL to another place, by a value that their patterns allow."""
     for match in placeholders.NAME.finditer(text):
         variable = variables.get(match[1])
-        if variable is None or variable.enum:
+        if variable is None or variable.enum or variable.values:
             continue
         if not variable.pattern:
             yield f"variables.{match[1]}: is part of a URL ({field}), so it needs a pattern or an enum"

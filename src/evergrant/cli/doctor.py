@@ -21,10 +21,12 @@ def doctor(as_json: bool) -> None:
     except ConfigurationError as error:
         findings = [Finding("settings", False, error.message)]
     if as_json:
-        click.echo(json.dumps([{"check": f.what, "good": f.good, "text": f.text} for f in findings], indent=2))
+        rows = [{"check": f.what, "good": f.good, "advice": f.advice, "text": f.text} for f in findings]
+        click.echo(json.dumps(rows, indent=2))
     else:
         for finding in findings:
-            click.echo(f"{'ok   ' if finding.good else 'WRONG'}  {finding.what:<12}  {finding.text}")
+            word = "WRONG" if not finding.good else "todo" if finding.advice else "ok"
+            click.echo(f"{word:<5}  {finding.what:<12}  {finding.text}")
     sys.exit(0 if all(finding.good for finding in findings) else 1)
 
 

@@ -67,7 +67,9 @@ def _print(found: Iterable[Template], *, as_json: bool) -> None:
             "category": template.category,
             "appType": template.app_type,
             "verification": template.verification,
-            "variables": [name for name, v in template.variables.items() if v.source in ("app", "user")],
+            "reviewed": template.reviewed.isoformat() if template.reviewed else "",
+            "retires": template.retirement.on.isoformat() if template.retirement else "",
+            "variables": [name for name, v in template.variables.items() if v.is_asked_for],
         }
         for template in found
     ]
@@ -79,6 +81,8 @@ _WHO = {"app": "you give it", "user": "you give it, or whoever connects"}
 
 def _asked(variable: Variable) -> str:
     """Say in one line where a variable's value comes from, and what it may be."""
+    if variable.source == "variable":
+        return f"{variable.title} (follows from {variable.from_})"
     who = _WHO.get(variable.source, f"comes from the {variable.source} answer")
     if variable.is_required and not variable.is_captured:
         who += ", required"

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import date, datetime
 
 from pydantic import SecretStr
 from pydantic.alias_generators import to_camel
@@ -20,6 +20,7 @@ from evergrant.broker.apps.definition import (
 from evergrant.broker.apps.health import clear_unhealthy
 from evergrant.broker.apps.merge import NOTHING_DISCOVERED, merge
 from evergrant.broker.apps.provider_client import client_document_url, secret_slot, server_of
+from evergrant.broker.apps.retirements import why_ended
 from evergrant.broker.audit.record import record
 from evergrant.broker.grants.schedule import PROACTIVE
 from evergrant.broker.projects.projects import load_project
@@ -148,7 +149,7 @@ async def _define(
     async with broker.database.read() as session:
         project = await load_project(session, app.project_id)
     undiscovered = merge(stored, new)
-    _check_new_definition(broker, project, stored, new, undiscovered)
+    _check_new_definition(broker, project, stored, new, undiscovered, today=now.date())
     merged = merge(stored, new, await _discover(broker, app, new, use_dcr=undiscovered.use_dcr))
     for name in PLAIN_FIELDS:
         setattr(app, name, getattr(merged, name))
@@ -161,10 +162,19 @@ async def _define(
 
 
 def _check_new_definition(
-    broker: Broker, project: Project, stored: CompleteDefinition, new: AppDefinition, undiscovered: CompleteDefinition
+    broker: Broker,
+    project: Project,
+    stored: CompleteDefinition,
+    new: AppDefinition,
+    undiscovered: CompleteDefinition,
+    *,
+    today: date,
 ) -> None:
-    if new.template_id and new.template_id != stored.template_id and new.template_id not in broker.catalogue:
-        raise InvalidValue.of(("templateId", "there is no such template: GET templates lists them"))
+    if new.template_id and new.template_id != stored.template_id:
+        if new.template_id not in broker.catalogue:
+            raise InvalidValue.of(("templateId", "there is no such template: GET templates lists them"))
+        if ended := why_ended(broker.catalogue[new.template_id], today=today):
+            raise InvalidValue.of(("templateId", ended))
     template = broker.catalogue.get(undiscovered.template_id)
     # Of a template that is gone, what is stored may stay: it counts for nothing until the template is back.
     idle = template is None and undiscovered.variables == stored.variables

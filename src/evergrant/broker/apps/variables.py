@@ -94,11 +94,14 @@ def known_values(template: Template | None, app_values: Values, own: Values) -> 
     One that its entry does not allow (any more) is left out, and nothing takes its place.
     """
     found: dict[str, str] = {}
-    for name, variable in declared_variables(template).items():
+    for name, variable in declared_variables(template, "app", "user", "callback", "token", "context").items():
         places = {"app": (app_values,), "user": (own, app_values)}.get(variable.source, (own,))
         value = next((values[name] for values in places if values.get(name)), variable.default)
         if value and not variable.problem_with(value):
             found[name] = value
+    for name, variable in declared_variables(template, "variable").items():
+        if found.get(variable.from_) in variable.values:
+            found[name] = variable.values[found[variable.from_]]
     return found
 
 

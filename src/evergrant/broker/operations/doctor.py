@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from sqlalchemy import select
 
 from evergrant import clock
+from evergrant.broker.apps.warnings import warnings_about
 from evergrant.broker.runtime.broker import load_keyring, open_database
 from evergrant.broker.runtime.vault import unwrapped
 from evergrant.catalog.loader import load_catalogue
@@ -30,6 +31,8 @@ class Finding:
     what: str
     good: bool
     text: str
+    advice: bool = False
+    """Nothing is wrong, but something should be changed while that is so."""
 
 
 async def examine_installation(settings: Settings) -> AsyncIterator[Finding]:
@@ -85,6 +88,13 @@ async def _database(
         yield await _data_keys(database, keyring)
     if catalogue is not None:
         yield await _templates(database, catalogue)
+    async with database.read() as session:
+        apps = list(await session.scalars(select(OutboundApp).order_by(OutboundApp.project_id, OutboundApp.id)))
+    for app in apps:
+        template = catalogue.get(app.template_id) if catalogue is not None else None
+        for warning in warnings_about(app, template, today=clock.utcnow().date()):
+            text = f"{warning.text} (project {app.project_id})"
+            yield Finding(f"app {app.id}", not warning.is_late, text, advice=True)
 
 
 async def _templates(database: Database, catalogue: Mapping[str, Template]) -> Finding:

@@ -43,6 +43,7 @@ STORED = {
     "refreshPolicy": "proactive",
     "refreshTokenIdleSeconds": 0,
     "health": {"status": "ok", "reason": "", "since": ""},
+    "warnings": [],
     "createdTime": "1741103514",
     "updatedTime": "1741103514",
 }

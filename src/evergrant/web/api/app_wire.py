@@ -5,8 +5,11 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, Strict, model_validator
 
+from evergrant import clock
 from evergrant.broker.apps.definition import AppDefinition
 from evergrant.broker.apps.provider_client import callback_url
+from evergrant.broker.apps.variables import template_of
+from evergrant.broker.apps.warnings import warnings_about
 from evergrant.broker.runtime.broker import Broker
 from evergrant.db import OutboundApp
 from evergrant.web.api.app_examples import DEFINED, SECRET, STORED
@@ -129,6 +132,7 @@ class UpdatedApp(AppFields):
     created_time: Any = None
     updated_time: Any = None
     health: Any = None
+    warnings: Any = None
 
 
 class UpdateApp(StrictWireModel):
@@ -153,6 +157,16 @@ class AppHealth(WireModel):
     status: Literal["ok", "unhealthy"]
     reason: str = Field(description="The provider's refusal; empty while it is ok.")
     since: str = Field(description="Epoch seconds as text; empty while it is ok.")
+
+
+class AppWarning(WireModel):
+    """Something about an app that its operator should change while it still works."""
+
+    code: str = Field(
+        description="`address_ends`: the provider ends an address that the app has. `provider_ends`: it ends all that "
+        "the app's template is about."
+    )
+    text: str = Field(description="What it is, and the remedy.")
 
 
 class AppBody(WireModel):
@@ -197,6 +211,7 @@ class AppBody(WireModel):
     refresh_policy: str
     refresh_token_idle_seconds: int
     health: AppHealth
+    warnings: list[AppWarning]
     created_time: str
     updated_time: str
 
@@ -231,6 +246,10 @@ def app_body(broker: Broker, app: OutboundApp) -> AppBody:
             reason=app.unhealthy_reason,
             since=epoch(app.unhealthy_since),
         ),
+        "warnings": [
+            AppWarning(code=one.code, text=one.text)
+            for one in warnings_about(app, template_of(broker, app), today=clock.utcnow().date())
+        ],
         "created_time": epoch(app.created_at),
         "updated_time": epoch(app.updated_at),
     }

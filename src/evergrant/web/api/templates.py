@@ -14,7 +14,6 @@ from evergrant.broker.apps.templates import definition_of, find_template
 from evergrant.broker.runtime.principal import Permission
 from evergrant.catalog.loader import dcr_presets
 from evergrant.catalog.template import Template
-from evergrant.catalog.variable import Variable
 from evergrant.errors import InvalidValue, NotFound
 from evergrant.web.api.app_wire import (
     AppAnswer,
@@ -50,6 +49,9 @@ _DISCORD = {
     "verification": "confirmed",
     "sources": 11,
     "remark": "",
+    "reviewed": "2026-11-26",
+    "retires": [],
+    "replacedBy": "",
 }
 
 
@@ -82,6 +84,14 @@ class ApiKeyBody(WireModel):
     )
 
 
+class RetirementBody(WireModel):
+    """An address of a provider that ends on a day, or all that its template is about."""
+
+    on: str = Field(description="The first day without it, as YYYY-MM-DD.")
+    page: str = Field(description="Where the provider says so.")
+    address: str = Field(description="What ends; apps may still have it. Empty: everything.")
+
+
 class TemplateBody(WireModel):
     """A provider that is known already."""
 
@@ -101,6 +111,9 @@ class TemplateBody(WireModel):
     verification: Literal["confirmed", "unconfirmed"] = Field(description="Whether independent sources agree.")
     sources: int = Field(description="How many do.")
     remark: str = Field(description="What is uncertain.")
+    reviewed: str = Field(description="The day of the last look at the provider's own pages, as YYYY-MM-DD, or empty.")
+    retires: list[RetirementBody] = Field(description="What the provider has announced to end, or has ended.")
+    replaced_by: str = Field(description="The template to use instead, where all of it ends.")
 
 
 class TemplateAnswer(WireModel):
@@ -153,17 +166,21 @@ class CreateFromDcrPreset(StrictWireModel):
     tenant_id: OptionalId = Field(default="", description="The only tenant that may use the app.")
 
 
-def _variable_body(name: str, variable: Variable) -> VariableBody:
-    return VariableBody(
-        name=name,
-        title=variable.title,
-        source=variable.source,
-        required=variable.is_required,
-        pattern=variable.pattern,
-        enum=list(variable.enum),
-        default=variable.default,
-        example=variable.example,
-    )
+def _variable_bodies(template: Template) -> list[VariableBody]:
+    return [
+        VariableBody(
+            name=name,
+            title=variable.title,
+            source=variable.source,
+            required=variable.is_required,
+            pattern=variable.pattern,
+            enum=list(variable.enum),
+            default=variable.default,
+            example=variable.example,
+        )
+        for name, variable in template.variables.items()
+        if variable.source != "variable"  # that one follows from another: nobody gives it, and no answer brings it
+    ]
 
 
 def template_body(template: Template) -> TemplateBody:
@@ -178,13 +195,18 @@ def template_body(template: Template) -> TemplateBody:
         revocation_url=template.revocation_endpoint,
         default_scopes=list(template.default_scopes),
         scopes=[ScopeDescription(value=value, description=text) for value, text in template.scopes.items()],
-        variables=[_variable_body(name, variable) for name, variable in template.variables.items()],
+        variables=_variable_bodies(template),
         api_key=ApiKeyBody.model_validate(template.api_key.model_dump(by_alias=True)) if template.api_key else None,
         documentation_url=template.documentation_url,
         setup_hint=template.setup_hint,
         verification=template.verification,
         sources=template.sources,
         remark=template.remark,
+        reviewed=template.reviewed.isoformat() if template.reviewed else "",
+        retires=[
+            RetirementBody(on=each.on.isoformat(), page=each.page, address=each.value) for each in template.retires
+        ],
+        replaced_by=template.replaced_by,
     )
 
 
