@@ -63,6 +63,58 @@ def test_an_error_may_come_with_status_200(everybody: World, entry_id: str, answ
             "refresh",
             says({"error": "invalid_grant", "error_description": "Refresh token was used."}, 400),
         ),
+        (
+            "strava",
+            "refresh",
+            says(
+                {
+                    "message": "Bad Request",
+                    "errors": [{"resource": "RefreshToken", "field": "refresh_token", "code": "invalid"}],
+                },
+                400,
+            ),
+        ),
+        (
+            "hubspot",
+            "refresh",
+            says(
+                {"status": "BAD_REFRESH_TOKEN", "error": "invalid_request", "message": "missing or unknown token"}, 400
+            ),
+        ),
+        ("zoom", "refresh", says({"reason": "Invalid Token!", "error": "invalid_request"}, 400)),
+        ("zoho", "refresh", says({"error": "invalid_code"})),
+        ("reddit", "refresh", says({"message": "Bad Request", "error": 400}, 400)),
+        (
+            "exact-online",
+            "refresh",
+            says({"error": "unauthorized_client", "error_description": "Old refresh token used."}, 401),
+        ),
+        (
+            "exact-online",
+            "refresh",
+            says({"error": "invalid_request", "error_description": "The refresh token expired at 10/11/2022."}, 400),
+        ),
+        (
+            "shopify",
+            "refresh",
+            says(
+                {"error": "invalid_request", "error_description": "This request requires an active refresh_token"}, 401
+            ),
+        ),
+        (
+            "twitter-v2",
+            "refresh",
+            says({"error": "invalid_request", "error_description": "Value passed for the token was invalid."}, 400),
+        ),
+        ("withings", "refresh", says({"status": 503, "body": {}, "error": "Invalid Params: invalid refresh_token"})),
+        (
+            "squareup",
+            "refresh",
+            says(
+                {"errors": [{"category": "AUTHENTICATION_ERROR", "code": "UNAUTHORIZED", "detail": "Not found"}]}, 401
+            ),
+        ),
+        ("weibo", "refresh", says({"error": "expired_token", "error_code": 21327, "error_description": "token"}, 400)),
     ],
 )
 def test_a_dead_refresh_token_is_understood(everybody: World, entry_id: str, role: str, answer: AnswerOverride) -> None:
