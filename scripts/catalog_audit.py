@@ -19,8 +19,8 @@ from evergrant.catalog.loader import load_catalogue
 from evergrant.catalog.template import Template
 from scripts import provider_table
 from scripts.audit.claims import Claim
-from scripts.audit.compare import Difference, Finding, compare
-from scripts.audit.sources import SOURCES, claims_of, fetch, version_of
+from scripts.audit.compare import Difference, Finding, compare, same_url
+from scripts.audit.sources import OUT_OF_REACH, SOURCES, claims_of, fetch, version_of
 from scripts.provider_table import RESULT
 
 REVIEW_EVERY = timedelta(days=365)
@@ -53,8 +53,19 @@ def main() -> int:
 
 
 def alone_of(templates: Mapping[str, Template], found: Mapping[str, Finding]) -> list[str]:
-    """Return the confirmed entries that packages know, all of them with other endpoints."""
-    return [key for key, one in found.items() if one.is_alone and templates[key].verification == "confirmed"]
+    """Return the confirmed entries that packages know, all of them with other endpoints than ours or those that end."""
+    return [
+        key
+        for key, one in found.items()
+        if one.is_alone
+        and templates[key].verification == "confirmed"
+        and not all(_ends(each, templates[key]) for each in one.endpoints)
+    ]
+
+
+def _ends(difference: Difference, entry: Template) -> bool:
+    """Tell whether a package only has not followed yet: the entry says itself that this address ends."""
+    return any(each.field == difference.field and same_url(each.value, difference.theirs) for each in entry.retires)
 
 
 def stale_of(templates: Mapping[str, Template], *, today: date) -> list[str]:
@@ -104,11 +115,15 @@ def _read(folder: Path) -> tuple[dict[str, str], list[Claim]]:
     versions: dict[str, str] = {}
     claims: list[Claim] = []
     for source in SOURCES:
-        archive = fetch(source, folder)
-        read = claims_of(source, archive)
-        versions[source.package] = version_of(archive)
-        claims.extend(read)
-        print(f"{source.package} {version_of(archive)}: {len(read)} providers", file=sys.stderr)
+        found: list[Claim] = []
+        for package, provider in source.names.items():
+            archive = fetch(source.registry, package, folder)
+            found += claims_of(source, archive, provider)
+            versions[source.package] = version_of(archive) if not provider else f"({len(source.names)} packages)"
+        claims += found
+        print(f"{source.package} {versions[source.package]}: {len(found)} providers", file=sys.stderr)
+    for name, why in OUT_OF_REACH.items():
+        print(f"not read: {name} ({why})", file=sys.stderr)
     return versions, claims
 
 

@@ -32,6 +32,7 @@ def page(templates: Mapping[str, Template], audit: Mapping[str, Any]) -> str:
     """Return the whole page."""
     oauth = [entry for entry in templates.values() if entry.app_type == "oauth"]
     keys = [entry for entry in templates.values() if entry.app_type == "apikey"]
+    named = sum(bool(entry.issuer) for entry in oauth)
     confirmed = sum(entry.verification == "confirmed" for entry in oauth)
     entries = audit["entries"]
     two = sum(len(entries.get(entry.id, {}).get("agree", ())) >= 2 for entry in oauth)
@@ -40,7 +41,9 @@ def page(templates: Mapping[str, Template], audit: Mapping[str, Any]) -> str:
         "# Providers",
         "",
         f"The [app library](catalogue.md) has {len(templates)} templates: {len(oauth)} for OAuth, {confirmed} of them",
-        f"confirmed, and {len(keys)} for API keys. The page is made from the entries: `make catalog-table`.",
+        f"confirmed, and {len(keys)} for API keys. {named} of them know their provider's issuer, with which `iss` is",
+        "compared (RFC 9207).",
+        "The page is made from the entries: `make catalog-table`.",
         "",
         f"The last column is the audit of {audit['date']} (`make catalog-audit`): which of {len(audit['packages'])}",
         f"public packages have the same authorization and token endpoints. Two or more have for {two} templates. A",

