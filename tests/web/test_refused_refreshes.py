@@ -131,6 +131,15 @@ def test_a_client_that_is_refused_is_the_operators_and_costs_no_consent(people: 
     assert people.works(ann)
 
 
+def test_a_refusal_by_a_server_that_takes_any_other_token_ends_the_consent(people: People) -> None:
+    ann, bob = people.connected(), people.connected()
+    people.server.refused[ann] = 404, {"error": "not_found"}
+    people.server.to_strangers = {"access_token": "at-made-up", "expires_in": 3600}
+    assert people.is_ended(people.fetch(ann))
+    assert people.health() == "ok"
+    assert people.works(bob)
+
+
 def test_what_any_bad_token_is_told_ends_a_consent_while_others_work(people: People) -> None:
     ann, bob = people.connected(), people.connected()
     people.server.refused[ann] = UNCLEAR

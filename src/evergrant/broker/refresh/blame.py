@@ -4,6 +4,7 @@
 |---|---|
 | `invalid_client` and its like; a 401 without a reason, while no refresh of the app works | the app's |
 | what it also says to a refresh token that nobody has issued, while refreshes of the app work | the grant has ended |
+| a refusal of this token by a provider that takes any other one | the grant has ended |
 | another 4xx | the grant's |
 | another 4xx, for several grants in a row, and no refresh of the app works | the app's |
 
@@ -31,8 +32,10 @@ WORKED_LATELY = timedelta(days=1)
 """A refresh this long ago still shows that the client works."""
 ASK_SECONDS = 10.0
 """How long the provider may take to say what it thinks of a token that nobody has issued."""
-_ACCEPTED = "accepted"
+_UNDERSTOOD = "understood"
 """In place of an answer: it was about the token, in words that we understand, so the client is accepted."""
+_TOKENS = "tokens"
+"""In place of an answer: it brought tokens, so that the same request is good with any other token."""
 
 
 class Fault(Enum):
@@ -56,9 +59,9 @@ async def whose_fault(broker: Broker, attempt: RefreshAttempt, error: UpstreamRe
         works = is_coincidence and await _works(broker, attempt, since=clock.utcnow() - WORKED_LATELY)
         if is_coincidence and error.refusal is not Refusal.REQUEST:
             answer = await _answer_to_any_bad_token(broker, attempt)
-            if answer == _ACCEPTED:
+            if answer == _UNDERSTOOD:
                 return Fault.GRANT
-            if works and answer == error.fingerprint:
+            if answer == _TOKENS or (works and answer == error.fingerprint):
                 return Fault.ENDED
         if error.refusal is Refusal.UNSAID:
             return Fault.GRANT if works else Fault.APP
@@ -112,9 +115,9 @@ async def _answer_to_any_bad_token(broker: Broker, attempt: RefreshAttempt) -> s
         return known
     try:
         await send_refresh_token(broker, attempt, made_up_token(), seconds=ASK_SECONDS)
-        answer = _ACCEPTED
+        answer = _TOKENS
     except ReauthorizationRequired:
-        answer = _ACCEPTED
+        answer = _UNDERSTOOD
     except UpstreamRejected as error:
         answer = error.fingerprint
     except EvergrantError:
