@@ -14,7 +14,8 @@ from evergrant import clock as wall_clock
 from evergrant import refresher
 from evergrant.broker.access.authentication import authenticate
 from evergrant.broker.grants import last_used
-from evergrant.broker.grants.grants import ResourceOwner, lifetime
+from evergrant.broker.grants.grants import ResourceOwner
+from evergrant.broker.grants.lifetimes import lifetime
 from evergrant.broker.refresh.sweep import ClaimQuota, claim_due_grants, due_apps
 from evergrant.broker.runtime import endpoints
 from evergrant.broker.runtime.broker import Broker, open_broker
@@ -307,15 +308,19 @@ async def test_refresh_tokens_that_die_of_disuse_are_kept_alive_whatever_the_pol
     assert refreshes(here) == 4
 
 
-async def test_a_token_without_an_end_is_still_kept_alive(here: Installation, clock: Clock) -> None:
-    here.backend.change_app(refreshTokenIdleSeconds=60 * 86_400)
+@pytest.mark.parametrize(("policy", "days"), [("on_demand", (30, 40)), ("proactive", (0.9, 1.0))])
+async def test_a_token_whose_end_nobody_knows_is_kept_alive_and_by_policy_looked_at_daily(
+    here: Installation, clock: Clock, policy: str, days: tuple[float, float]
+) -> None:
+    here.backend.change_app(refreshTokenIdleSeconds=60 * 86_400, refreshPolicy=policy)
     here.provider.state.next_token_answers.append(edited(expires_in=None))
     here.connected("dora")
     async with open_broker(here.settings) as broker:
         dora = (await grants(broker))["dora"]
     assert dora.expires_at is None
     assert dora.next_refresh_at is not None
-    assert timedelta(days=30) <= dora.next_refresh_at - clock.now <= timedelta(days=40)
+    earliest, latest = (timedelta(days=number) for number in days)
+    assert earliest <= dora.next_refresh_at - clock.now <= latest
 
 
 async def test_who_is_not_fetched_for_long_is_only_kept_alive_until_the_next_fetch(

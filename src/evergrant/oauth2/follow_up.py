@@ -5,7 +5,6 @@ Both are best effort and short: the tokens are there already, and nothing here m
 
 import asyncio
 import functools
-import json
 import logging
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -14,11 +13,13 @@ from pydantic import SecretStr
 
 from evergrant import clock
 from evergrant.errors import EvergrantError
+from evergrant.oauth2.lenient_json import read_json, read_text
 from evergrant.oauth2.pointers import find
 from evergrant.oauth2.quirks import NO_QUIRKS, Quirks
 from evergrant.oauth2.registration import ClientRegistration
+from evergrant.oauth2.stated_ends import MAX_LIFETIME_SECONDS
 from evergrant.oauth2.token_request import request_values, send_to_token_endpoint
-from evergrant.oauth2.token_response import MAX_LIFETIME_SECONDS, TokenResponse, parse_body
+from evergrant.oauth2.token_response import TokenResponse, parse_body
 from evergrant.oauth2.transport import Http
 
 log = logging.getLogger(__name__)
@@ -28,14 +29,15 @@ SECONDS = 5.0
 
 
 def with_usual_lifetime(answer: TokenResponse, quirks: Quirks) -> TokenResponse:
-    """Return the answer with the provider's usual lifetime where it states none."""
-    return answer if answer.expires_in is not None else replace(answer, expires_in=quirks.default_expires_in)
+    """Return the answer with the provider's usual lifetime where it states none, or 0."""
+    return answer if answer.expires_in else replace(answer, expires_in=quirks.default_expires_in or answer.expires_in)
 
 
 async def with_lifetime(http: Http, client: ClientRegistration, answer: TokenResponse, quirks: Quirks) -> TokenResponse:
     """Return the answer with a lifetime where it states none: as introspection tells, or the usual one."""
-    if answer.expires_in is None:
-        answer = replace(answer, expires_in=await introspected(http, client, answer.access_token, quirks))
+    if not answer.expires_in:
+        told = await introspected(http, client, answer.access_token, quirks)
+        answer = replace(answer, expires_in=told or answer.expires_in)
     return with_usual_lifetime(answer, quirks)
 
 
@@ -82,7 +84,8 @@ async def context(http: Http, client: ClientRegistration, access_token: SecretSt
         if not 200 <= answer.status < 300:
             log.warning("a context request was refused", extra={"client": client.name, "status": answer.status})
             return {}
-        return quirks.captured("context", functools.partial(find, json.loads(answer.body)))
-    except (EvergrantError, TimeoutError, ValueError, RecursionError) as error:
+        said = read_json(read_text(answer.body, answer.headers.get("content-type", "")).strip())
+        return quirks.captured("context", functools.partial(find, said))
+    except (EvergrantError, TimeoutError, ValueError) as error:
         log.warning("a context request failed", extra={"client": client.name, "error": type(error).__name__})
         return {}

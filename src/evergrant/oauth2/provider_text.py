@@ -19,7 +19,9 @@ def provider_text(text: object, *, secrets: Iterable[str] = ()) -> str:
         return ""
     # category C: control, format (which includes the bidirectional overrides), surrogate and unassigned
     # characters
-    visible = "".join(" " if c.isspace() else c for c in text if c.isspace() or unicodedata.category(c)[0] != "C")
+    hidden = {c for c in set(text) if not c.isspace() and unicodedata.category(c)[0] == "C"}
+    hidden.add("\ufffd")  # stands where an answer had a NUL or half a surrogate
+    visible = "".join(" " if c.isspace() else c for c in text if c not in hidden)
     clean = " ".join(visible.split())
     for secret in sorted({s for s in secrets if s}, key=len, reverse=True):
         for form in {secret, quote(secret, safe=""), quote_plus(secret)}:

@@ -161,7 +161,9 @@ async def _trade(
 
 def _renewable(tokens: TokenResponse, quirks: Quirks) -> TokenResponse:
     """Put the access token in the refresh token's place where the provider trades access tokens for the next ones."""
-    return replace(tokens, refresh_token=tokens.access_token) if quirks.exchanges("refresh") else tokens
+    if not quirks.exchanges("refresh"):
+        return tokens
+    return replace(tokens, refresh_token=tokens.access_token, refresh_token_expires_in=tokens.expires_in)
 
 
 def _tokens(

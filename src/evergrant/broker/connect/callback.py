@@ -44,6 +44,7 @@ from evergrant.errors import ConnectFailed, EvergrantError, NotFound, UpstreamEr
 from evergrant.oauth2 import follow_up, token_endpoint
 from evergrant.oauth2.authorization import AuthorizationResponse, CodeVerifier, check_issuer
 from evergrant.oauth2.id_token import fetch_userinfo_subject, validate_id_token
+from evergrant.oauth2.quirks import Quirks
 from evergrant.oauth2.scopes import Proofs
 from evergrant.oauth2.token_response import TokenResponse
 
@@ -121,7 +122,7 @@ async def _redeem_and_store(
     details |= allowed_captures(template, learnt)
     require_variables(template, details, "context")
     subject = await _subject(broker, authorization, provider, answer)
-    return await _store_grant(broker, authorization, answer, subject, details, provider.quirks.refresh_margin)
+    return await _store_grant(broker, authorization, answer, subject, details, provider.quirks)
 
 
 async def _redeem(
@@ -183,7 +184,7 @@ async def _store_grant(
     answer: TokenResponse,
     subject: str,
     details: Values,
-    margin: int | None,
+    quirks: Quirks,
 ) -> str:
     request, app = authorization.request, authorization.app
     words, now = scope_words(broker, app), clock.utcnow()
@@ -200,15 +201,17 @@ async def _store_grant(
             details=details,
         )
 
-    async def sealed(grant_id: str) -> SealedTokens:
-        return await seal_answer(broker, request.project_id, grant_id, answer, margin_seconds=margin, now=now)
+    async def sealed(grant_id: str, *, earlier: Grant | None = None) -> SealedTokens:
+        return await seal_answer(
+            broker, request.project_id, grant_id, answer, quirks=quirks, refreshed=earlier, now=now
+        )
 
     give_up_at = time.monotonic() + RENEWAL_SECONDS
     while answer.refresh_token is None and not app.require_confirmation and time.monotonic() < give_up_at:
         earlier = await find_renewable(broker, app, consent(renewed=True), words)
         if earlier is None:
             break
-        tokens = await sealed(earlier.id)
+        tokens = await sealed(earlier.id, earlier=earlier)
         async with broker.database.write() as session:
             current = await _lock_offered_app(session, authorization)
             grant = await renew_grant(

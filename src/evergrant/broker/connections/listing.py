@@ -25,12 +25,14 @@ class GrantMetadata(NamedTuple):
     scopes: list[str]
     requested_scopes: list[str]
     token_sub: str
+    token_sub_problem: str
     granted_by: str
     access_token_type: str
     consented_at: datetime
     expires_at: datetime | None
     last_refresh_time: datetime | None
     last_refresh_error: str
+    refresh_token_expires_at: datetime | None
     details: dict[str, str]
     has_refresh_token: bool
 

@@ -17,16 +17,15 @@ from evergrant.broker.audit.record import record
 from evergrant.broker.grants.granted_scopes import GrantedScopes
 from evergrant.broker.grants.grants import (
     Consent,
-    Lifetime,
     ResourceOwner,
     SealedTokens,
-    lifetime,
     lock_app,
     new_grant_id,
     owner_problems,
     save_tokens,
     token_slot,
 )
+from evergrant.broker.grants.lifetimes import NO_END, Lifetime, lifetime, unknown_end
 from evergrant.broker.runtime.broker import Broker
 from evergrant.db import Grant, OutboundApp
 from evergrant.errors import (
@@ -36,7 +35,9 @@ from evergrant.errors import (
     UpstreamError,
 )
 from evergrant.oauth2.id_token import validate_id_token
+from evergrant.oauth2.quirks import Quirks
 from evergrant.oauth2.scopes import Proofs
+from evergrant.oauth2.stated_ends import jwt_end
 
 log = logging.getLogger(__name__)
 
@@ -150,7 +151,7 @@ async def prepare_upload(
         refresh_token=refresh,
         id_token=identity,
         scopes=None,
-        lifetime=_lifetime(upload, now=now, margin_seconds=quirks.refresh_margin),
+        lifetime=_lifetime(upload, quirks, now=now),
     )
     consent = consent_of(broker, app, upload, tokens, token_sub=token_sub, details=details_of(broker, app, upload))
     return PreparedUpload(upload, grant_id, consent, tokens)
@@ -188,14 +189,19 @@ def scopes_of(app: OutboundApp, upload: TokenUpload) -> tuple[str, ...]:
     return tuple(dict.fromkeys(app.default_scopes if upload.scopes is None else upload.scopes))
 
 
-def _lifetime(upload: TokenUpload, *, now: datetime, margin_seconds: int | None) -> Lifetime:
-    if upload.access_token is None or not upload.access_token_expiry:
-        return Lifetime(None, None, None)
-    left = upload.access_token_expiry - int(now.timestamp())
+def _lifetime(upload: TokenUpload, quirks: Quirks, *, now: datetime) -> Lifetime:
+    """Work out the access token's times: from the end that is given, else from what a JWT says of itself."""
+    if upload.access_token is None:
+        return NO_END
+    ends_at = datetime.fromtimestamp(upload.access_token_expiry, UTC) if upload.access_token_expiry else None
+    if ends_at is None and upload.access_token_type != API_KEY:
+        ends_at = jwt_end(upload.access_token.get_secret_value())
+    if ends_at is None:
+        return NO_END if upload.refresh_token is None or quirks.never_ends else unknown_end(now=now)
+    left = int(ends_at.timestamp()) - int(now.timestamp())
     if left > 0:
-        return lifetime(left, now=now, margin_seconds=margin_seconds)
-    ended = datetime.fromtimestamp(upload.access_token_expiry, UTC)
-    return Lifetime(ended, ended, now + timedelta(seconds=1))
+        return lifetime(left, now=now, margin_seconds=quirks.refresh_margin)
+    return Lifetime(ends_at, ends_at, now + timedelta(seconds=1))
 
 
 async def store_upload(

@@ -138,11 +138,11 @@ async def _verify_and_store(
         raise RefreshTokenRefused(message, provider_error=error.provider_error) from error
     details |= allowed_captures(template_of(broker, app), answer.captured)
     answer = await follow_up.with_lifetime(broker.http, provider.client, answer, provider.quirks)
-    now, margin = clock.utcnow(), provider.quirks.refresh_margin
+    now, quirks = clock.utcnow(), provider.quirks
     if answer.refresh_token is None:  # none returned keeps the old one (RFC 6749 section 6)
         answer = replace(answer, refresh_token=upload.refresh_token)
     tokens = await until_stored(
-        broker, lambda: seal_answer(broker, app.project_id, grant_id, answer, margin_seconds=margin, now=now)
+        broker, lambda: seal_answer(broker, app.project_id, grant_id, answer, quirks=quirks, now=now)
     )
     consent = consent_of(broker, app, upload, tokens, token_sub=token_sub, details=details)
     prepared = PreparedUpload(upload, grant_id, consent, tokens)

@@ -3,24 +3,22 @@
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, and_, delete, false, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from evergrant.broker.grants.granted_scopes import GrantedScopes
+from evergrant.broker.grants.lifetimes import Lifetime, lifetime_of, refresh_token_end
 from evergrant.broker.grants.schedule import next_refresh
-from evergrant.broker.runtime.backoff import jittered
 from evergrant.broker.runtime.broker import Broker
 from evergrant.broker.webhooks import outbox
 from evergrant.crypto.sealed import Sealed, Slot
 from evergrant.db import Grant, GrantStatus, OutboundApp
 from evergrant.errors import AppNotFound, ReauthorizationRequired, TokenNotFound
+from evergrant.oauth2.quirks import Quirks
 from evergrant.oauth2.token_response import TokenResponse
-
-MAX_MARGIN = timedelta(minutes=5)
-MARGIN_SHARE = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,15 +27,6 @@ class ResourceOwner:
 
     user_id: str = ""
     tenant_id: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Lifetime:
-    """When an access token ends, from when on a fetch refreshes it first, and when the background does."""
-
-    expires_at: datetime | None
-    fresh_until: datetime | None
-    due: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +39,7 @@ class SealedTokens:
     id_token: Sealed | None
     scopes: tuple[str, ...] | None
     lifetime: Lifetime
+    refresh_token_expires_at: datetime | None = None
 
 
 def new_grant_id() -> str:
@@ -62,34 +52,14 @@ def token_slot(project_id: str, grant_id: str, column: str) -> Slot:
     return Slot(project_id, "grants", column, grant_id)
 
 
-def lifetime(expires_in: int | None, *, now: datetime, margin_seconds: int | None = None) -> Lifetime:
-    """Work out an access token's times from its lifetime in seconds.
-
-    The margin is 20% of the lifetime, at most 5 minutes. The background refresher comes up to half a margin before a
-    fetch would have to refresh, at a random moment, so that grants made together do not stay together. A provider's
-    own margin, `margin_seconds`, is when it begins to allow a refresh: then the background comes no earlier either.
-    """
-    if expires_in is None:
-        return Lifetime(None, None, None)
-    whole = timedelta(seconds=expires_in)
-    if margin_seconds is not None and timedelta(seconds=margin_seconds) < whole:
-        end = now + whole
-        fresh_until = end - timedelta(seconds=margin_seconds)
-        return Lifetime(end, fresh_until, fresh_until)
-    margin = min(MAX_MARGIN, whole * MARGIN_SHARE)
-    fresh_until = now + whole - margin
-    due = fresh_until - jittered(margin, (0.0, 0.5))
-    return Lifetime(now + whole, fresh_until, due)
-
-
 async def seal_answer(
     broker: Broker,
     project_id: str,
     grant_id: str,
     answer: TokenResponse,
     *,
-    fallback_expires_in: int | None = None,
-    margin_seconds: int | None = None,
+    quirks: Quirks,
+    refreshed: Grant | None = None,
     now: datetime,
 ) -> SealedTokens:
     """Seal a token response for a grant. Not inside a transaction: sealing may write.
@@ -99,12 +69,12 @@ async def seal_answer(
         project_id: the grant's project.
         grant_id: the grant, which need not exist yet.
         answer: what the token endpoint answered.
-        fallback_expires_in: the lifetime in seconds to assume where the answer does not say.
-        margin_seconds: the provider's own margin, if it has one.
+        quirks: the provider's habits.
+        refreshed: the grant as it was, if this is the answer to its refresh, or a consent that goes on with its refresh
+            token.
         now: the moment of the answer.
     """
     vault = broker.vault
-    expires_in = answer.expires_in if answer.expires_in is not None else fallback_expires_in
     access = await vault.seal(token_slot(project_id, grant_id, "access_token"), answer.access_token)
     refresh = identity = None
     if answer.refresh_token is not None:
@@ -117,7 +87,8 @@ async def seal_answer(
         refresh_token=refresh,
         id_token=identity,
         scopes=answer.scopes,
-        lifetime=lifetime(expires_in, now=now, margin_seconds=margin_seconds),
+        lifetime=lifetime_of(answer, quirks, refreshed=refreshed, now=now),
+        refresh_token_expires_at=refresh_token_end(answer, quirks, refreshed=refreshed, now=now),
     )
 
 
@@ -186,7 +157,15 @@ async def save_tokens(
     """
     due = None
     if tokens.refresh_token is not None:
-        due = next_refresh(app, tokens.lifetime.due, used_at=now, refreshed_at=now, idle_after=None, now=now)
+        due = next_refresh(
+            app,
+            tokens.lifetime.due,
+            used_at=now,
+            refreshed_at=now,
+            ends_at=tokens.refresh_token_expires_at,
+            idle_after=None,
+            now=now,
+        )
     grant = Grant(
         project_id=app.project_id,
         id=grant_id,
@@ -212,6 +191,7 @@ def access_columns(tokens: SealedTokens) -> dict[str, Any]:
         "id_token": tokens.id_token,
         "expires_at": tokens.lifetime.expires_at,
         "fresh_until": tokens.lifetime.fresh_until,
+        "refresh_token_expires_at": tokens.refresh_token_expires_at,
     }
 
 

@@ -56,7 +56,13 @@ async def renew_grant(
     lost.
     """
     due = next_refresh(
-        app, tokens.lifetime.due, used_at=now, refreshed_at=refreshed_at(earlier), idle_after=None, now=now
+        app,
+        tokens.lifetime.due,
+        used_at=now,
+        refreshed_at=refreshed_at(earlier),
+        ends_at=tokens.refresh_token_expires_at,
+        idle_after=None,
+        now=now,
     )
     statement = (
         update(Grant)

@@ -2,7 +2,8 @@
 
 An app's `refresh_policy` says which: `proactive`, so that a fetch never waits, or `on_demand`. Grants that nobody has
 fetched for long drop to keeping alive by themselves. Where a provider lets refresh tokens die of disuse (the app's
-`refresh_token_idle_seconds`), every grant is refreshed well before that, whatever its policy.
+`refresh_token_idle_seconds`), every grant is refreshed well before that, whatever its policy. Where the answer says
+that the refresh token itself ends, those of `proactive` apps are refreshed well before that too.
 """
 
 from datetime import datetime, timedelta
@@ -16,6 +17,9 @@ POLICIES = (PROACTIVE, ON_DEMAND)
 
 KEEP_ALIVE_SHARE = (0.5, 0.65)
 """The part of its allowed idle time after which a refresh token is used: a random one between these two."""
+SHORTEST_KEPT_ALIVE = timedelta(minutes=20)
+"""A refresh token whose end is nearer than this is not used just to move the end: where its provider's end stays where
+it is, each time would come sooner than the one before."""
 KEEP_ALIVE = timedelta(days=7)
 """How often a grant that nobody fetches is refreshed, where its provider's rule is not known."""
 KEEP_ALIVE_JITTER = (0.9, 1.1)
@@ -33,6 +37,7 @@ def next_refresh(
     *,
     used_at: datetime,
     refreshed_at: datetime,
+    ends_at: datetime | None,
     idle_after: timedelta | None,
     now: datetime,
 ) -> datetime | None:
@@ -43,17 +48,25 @@ def next_refresh(
         due: when its access token is to be replaced before a fetch would have to; None where it does not end.
         used_at: when it was last fetched, or connected.
         refreshed_at: when its refresh token was last used, or issued.
+        ends_at: when its refresh token itself ends; None where it does not, or nobody knows.
         idle_after: how long without a fetch makes it idle.
         now: the moment.
     """
-    alive = None
-    if app.refresh_token_idle_seconds:
-        alive = refreshed_at + jittered(timedelta(seconds=app.refresh_token_idle_seconds), KEEP_ALIVE_SHARE)
+    life = _life_of_refresh_token(app, refreshed_at=refreshed_at, ends_at=ends_at)
+    alive = None if life is None else refreshed_at + jittered(life, KEEP_ALIVE_SHARE)
     if is_kept_fresh(app, used_at=used_at, idle_after=idle_after, now=now):
         return min((at for at in (due, alive) if at is not None), default=None)
     if alive is not None or due is None or app.refresh_policy == ON_DEMAND:
         return alive
     return max(due, refreshed_at + jittered(KEEP_ALIVE, KEEP_ALIVE_JITTER))
+
+
+def _life_of_refresh_token(app: OutboundApp, *, refreshed_at: datetime, ends_at: datetime | None) -> timedelta | None:
+    """Return how long a refresh token lives without use, as far as that is known and a refresh can prolong it."""
+    lives = [timedelta(seconds=app.refresh_token_idle_seconds)] if app.refresh_token_idle_seconds else []
+    if ends_at is not None and app.refresh_policy == PROACTIVE and ends_at - refreshed_at > SHORTEST_KEPT_ALIVE:
+        lives.append(ends_at - refreshed_at)
+    return min(lives, default=None)
 
 
 def is_wanted(app: OutboundApp, grant: Grant, *, idle_after: timedelta | None, now: datetime) -> bool:
@@ -63,8 +76,9 @@ def is_wanted(app: OutboundApp, grant: Grant, *, idle_after: timedelta | None, n
     """
     if is_kept_fresh(app, used_at=used_at(grant), idle_after=idle_after, now=now):
         return True
-    if app.refresh_token_idle_seconds:
-        earliest = timedelta(seconds=app.refresh_token_idle_seconds * KEEP_ALIVE_SHARE[0])
+    life = _life_of_refresh_token(app, refreshed_at=refreshed_at(grant), ends_at=grant.refresh_token_expires_at)
+    if life is not None:
+        earliest = life * KEEP_ALIVE_SHARE[0]
     elif app.refresh_policy == PROACTIVE:
         earliest = KEEP_ALIVE * KEEP_ALIVE_JITTER[0]
     else:

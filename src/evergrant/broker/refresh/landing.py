@@ -17,7 +17,8 @@ from evergrant import clock
 from evergrant.broker.apps.quirks import scope_words
 from evergrant.broker.apps.variables import allowed_captures, template_of
 from evergrant.broker.grants.granted_scopes import granted_anew
-from evergrant.broker.grants.grants import alive, lifetime, load_grant, seal_answer
+from evergrant.broker.grants.grants import alive, load_grant, seal_answer
+from evergrant.broker.grants.lifetimes import lifetime
 from evergrant.broker.grants.schedule import next_refresh, used_at
 from evergrant.broker.refresh.attempt import RefreshAttempt
 from evergrant.broker.runtime.broker import Broker
@@ -68,22 +69,14 @@ async def land(broker: Broker, attempt: RefreshAttempt, answer: TokenResponse, *
 async def _columns_to_store(
     broker: Broker, attempt: RefreshAttempt, answer: TokenResponse, *, fetched: bool
 ) -> dict[str, object]:
-    grant, app, now = attempt.leased.grant, attempt.app, clock.utcnow()
+    grant, now = attempt.leased.grant, clock.utcnow()
     tokens = await seal_answer(
         broker,
         grant.project_id,
         grant.id,
         answer,
-        fallback_expires_in=_previous_lifetime(grant),
-        margin_seconds=attempt.provider.quirks.refresh_margin,
-        now=now,
-    )
-    due = next_refresh(
-        app,
-        tokens.lifetime.due,
-        used_at=now if fetched else used_at(grant),
-        refreshed_at=now,
-        idle_after=broker.settings.idle_after,
+        quirks=attempt.provider.quirks,
+        refreshed=grant,
         now=now,
     )
     values: dict[str, object] = {
@@ -91,7 +84,8 @@ async def _columns_to_store(
         "access_token_type": tokens.access_token_type,
         "expires_at": tokens.lifetime.expires_at,
         "fresh_until": tokens.lifetime.fresh_until,
-        "next_refresh_at": due,
+        "refresh_token_expires_at": tokens.refresh_token_expires_at,
+        "next_refresh_at": tokens.lifetime.due,
         "last_refresh_time": now,
         "last_refresh_error": "",
         "refresh_failures": 0,
@@ -105,12 +99,35 @@ async def _columns_to_store(
         values["refresh_token"] = tokens.refresh_token
     if tokens.id_token is not None:
         values["id_token"] = tokens.id_token
-    details = {**grant.details, **allowed_captures(template_of(broker, app), answer.captured)}
-    if details != grant.details:
-        values["details"] = details
-    if tokens.scopes is not None:
-        words, with_id_token = scope_words(broker, app), tokens.id_token is not None
-        values |= granted_anew(words, grant, tokens.scopes, with_id_token=with_id_token).answered_columns()
+
+    def due() -> dict[str, object]:
+        at = next_refresh(
+            attempt.app,
+            tokens.lifetime.due,
+            used_at=now if fetched else used_at(grant),
+            refreshed_at=now,
+            ends_at=tokens.refresh_token_expires_at,
+            idle_after=broker.settings.idle_after,
+            now=now,
+        )
+        return {"next_refresh_at": at}
+
+    def details() -> dict[str, object]:
+        known = {**grant.details, **allowed_captures(template_of(broker, attempt.app), answer.captured)}
+        return {} if known == grant.details else {"details": known}
+
+    def scopes() -> dict[str, object]:
+        if tokens.scopes is None:
+            return {}
+        words, with_id_token = scope_words(broker, attempt.app), tokens.id_token is not None
+        return granted_anew(words, grant, tokens.scopes, with_id_token=with_id_token).answered_columns()
+
+    for part in (due, details, scopes):
+        try:
+            values |= part()
+        except Exception:  # the tokens exist nowhere else: what is only worked out beside them must not lose them
+            extra = {"grant": grant.id, "app": grant.app_id, "part": part.__name__}
+            log.exception("a part of a provider's answer was left out", extra=extra)
     return values
 
 
@@ -123,6 +140,7 @@ async def correct_lifetime(broker: Broker, attempt: RefreshAttempt, landed: Gran
         times.due,
         used_at=used_at(landed),
         refreshed_at=now,
+        ends_at=landed.refresh_token_expires_at,
         idle_after=broker.settings.idle_after,
         now=now,
     )
@@ -142,14 +160,6 @@ async def correct_lifetime(broker: Broker, attempt: RefreshAttempt, landed: Gran
             return (await session.execute(statement)).scalar_one_or_none() or landed
     except Unavailable:
         return landed
-
-
-def _previous_lifetime(grant: Grant) -> int | None:
-    """Return how many seconds the last access token lived: providers that omit it once mean the same again."""
-    if grant.expires_at is None:
-        return None
-    lived = round((grant.expires_at - (grant.last_refresh_time or grant.consented_at)).total_seconds())
-    return lived if lived > 0 else None  # an uploaded one may have ended before it came here
 
 
 async def until_stored(broker: Broker, attempt: Callable[[], Awaitable[T]]) -> T:

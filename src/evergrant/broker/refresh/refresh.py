@@ -147,7 +147,7 @@ async def _require_late_enough(broker: Broker, attempt: RefreshAttempt) -> None:
         UpstreamUnavailable: with the seconds until then. The provider is not asked: it would call that an error.
     """
     grant, margin = attempt.leased.grant, attempt.provider.quirks.refresh_margin
-    if margin is None or grant.access_token is None or grant.fresh_until is None:
+    if margin is None or grant.access_token is None or grant.fresh_until is None or grant.expires_at is None:
         return
     early = (grant.fresh_until - clock.utcnow()).total_seconds()
     if early > 0:
@@ -218,7 +218,7 @@ async def _call_and_land(broker: Broker, attempt: RefreshAttempt, *, fetched: bo
         broker.metrics.breaker_is(attempt.endpoint.url, is_open=attempt.endpoint.is_open)
     client, quirks = attempt.provider.client, attempt.provider.quirks
     landed = await land(broker, attempt, follow_up.with_usual_lifetime(answer, quirks), fetched=fetched)
-    if answer.expires_in is None:
+    if not answer.expires_in:
         seconds = await follow_up.introspected(broker.http, client, answer.access_token, quirks)
         landed = landed if seconds is None else await correct_lifetime(broker, attempt, landed, seconds)
     if app.unhealthy_since is not None:

@@ -169,6 +169,7 @@ async def _put_off(broker: Broker, claim: ClaimedGrant, *, now: datetime) -> Non
         grant.fresh_until,
         used_at=used_at(grant),
         refreshed_at=refreshed_at(grant),
+        ends_at=grant.refresh_token_expires_at,
         idle_after=broker.settings.idle_after,
         now=now,
     )

@@ -169,10 +169,10 @@ def _is_good_enough(view: GrantView, wanted: FetchRequest, *, now: datetime) -> 
     if wanted.force_refresh and view.refresh_token is not None:
         since = (now - view.last_refresh_time).total_seconds() if view.last_refresh_time else None
         return since is not None and 0 <= since < FORCE_COALESCES_SECONDS
-    if view.fresh_until is None or view.expires_at is None:
+    if view.fresh_until is None:
         return True
     if view.refresh_token is None:
-        return now < view.expires_at
+        return view.expires_at is None or now < view.expires_at
     just_refreshed = view.last_refresh_time is not None and view.last_refresh_time >= now - timedelta(seconds=1)
     return now < view.fresh_until and (just_refreshed or _lives(view, wanted.minimum_seconds, now=now))
 

@@ -32,10 +32,12 @@ _METADATA = {
     "scopes": ["https://www.googleapis.com/auth/contacts.readonly"],
     "requestedScopes": ["https://www.googleapis.com/auth/contacts.readonly"],
     "tokenSub": "113456789012345678901",
+    "tokenSubProblem": "",
     "grantedBy": "",
     "accessTokenType": "Bearer",
     "accessTokenExpiry": "1741107113",
     "hasRefreshToken": True,
+    "refreshTokenExpiry": "",
     "connectedTime": "1741103514",
     "lastRefreshTime": "",
     "lastRefreshError": "",
@@ -56,11 +58,17 @@ class TokenMetadata(WireModel):
     )
     scopes: list[str] = Field(description="What was granted: as it was asked for, then what the provider added.")
     requested_scopes: list[str] = Field(description="What the consent was asked for; empty where that is not known.")
-    token_sub: str
+    token_sub: str = Field(description="The user's id at the provider; empty when it is not known.")
+    token_sub_problem: str = Field(
+        description="Why `tokenSub` is empty although the provider said who connected; empty otherwise."
+    )
     granted_by: str
     access_token_type: str = Field(description="`apikey` for an API key.")
     access_token_expiry: str = Field(description="Epoch seconds as text; empty when unknown.")
     has_refresh_token: bool
+    refresh_token_expiry: str = Field(
+        description="Epoch seconds as text: when the refresh token itself ends; empty where no end is known."
+    )
     connected_time: str = Field(description="Epoch seconds as text: the consent, or the upload.")
     last_refresh_time: str = Field(description="Epoch seconds as text; empty before the first refresh.")
     last_refresh_error: str
@@ -124,10 +132,12 @@ def metadata(grant: GrantMetadata) -> TokenMetadata:
             "scopes": grant.scopes,
             "requested_scopes": grant.requested_scopes,
             "token_sub": grant.token_sub,
+            "token_sub_problem": grant.token_sub_problem,
             "granted_by": grant.granted_by,
             "access_token_type": grant.access_token_type,
             "access_token_expiry": epoch(grant.expires_at),
             "has_refresh_token": grant.has_refresh_token,
+            "refresh_token_expiry": epoch(grant.refresh_token_expires_at),
             "connected_time": epoch(grant.consented_at),
             "last_refresh_time": epoch(grant.last_refresh_time),
             "last_refresh_error": grant.last_refresh_error,
