@@ -5,6 +5,7 @@ import gzip
 import ipaddress
 import logging
 import ssl
+import zlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -186,7 +187,54 @@ async def test_a_small_body_that_unfolds_to_a_large_one_is_not_unfolded(http: Ht
         await http.get_json(f"{provider.url}/")
 
 
-@pytest.mark.parametrize("encoding", ["br", "gzip, gzip", "zstd"])
+JSON = b'{"access_token":"at-1"}'
+
+
+def deflated(body: bytes, wbits: int) -> bytes:
+    stream = zlib.compressobj(wbits=wbits)
+    return stream.compress(body) + stream.flush()
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body"),
+    [
+        *(
+            (name, JSON)
+            for name in ("", "identity", "UTF-8", "utf8", "none", "binary", "8bit", "application/json", ",")
+        ),
+        *((name, gzip.compress(JSON)) for name in ("gzip", "x-gzip", "GZIP", "utf-8, gzip", "none", "", "deflate")),
+        ("gzip", JSON),
+        ("gzip, gzip", gzip.compress(gzip.compress(JSON))),
+        ("gzip, gzip", gzip.compress(JSON)),
+        ("gzip", gzip.compress(JSON[:9]) + gzip.compress(JSON[9:])),
+        ("gzip", gzip.compress(JSON) + b"\x00\x00\r\n"),
+        ("gzip", gzip.compress(JSON)[:-8]),
+        ("deflate", deflated(JSON, 15)),
+        ("deflate", deflated(JSON, -15)),
+        ("deflate", deflated(JSON, 15)[:-4]),
+        ("deflate", JSON),
+    ],
+)
+async def test_a_body_is_read_by_what_it_is_whatever_its_encoding_is_called(
+    http: Http, provider: ScriptedProvider, encoding: str, body: bytes
+) -> None:
+    provider.answers(answer(200, body, Content_Encoding=encoding))
+    assert (await http.get_json(f"{provider.url}/")).body == JSON
+
+
+@pytest.mark.parametrize("wbits", [15, -15, 31])
+async def test_no_way_to_compress_unfolds_to_more_than_a_mebibyte(
+    http: Http, provider: ScriptedProvider, wbits: int
+) -> None:
+    halves = deflated(b"\0" * 1024 * 1024, wbits), deflated(b"\0", wbits)
+    bodies = [deflated(b"\0" * (1024 * 1024 + 1), wbits), *([b"".join(halves)] if wbits == 31 else [])]
+    for body in bodies:
+        provider.answers(answer(200, body, Content_Encoding="gzip" if wbits == 31 else "deflate"))
+        with pytest.raises(UpstreamUnavailable, match="more than 1 MiB"):
+            await http.get_json(f"{provider.url}/")
+
+
+@pytest.mark.parametrize("encoding", ["br", "BR", "gzip, br", "zstd", "compress"])
 async def test_an_encoding_that_was_not_asked_for_is_refused(
     http: Http, provider: ScriptedProvider, encoding: str
 ) -> None:
@@ -203,8 +251,9 @@ async def test_an_encoding_that_was_not_asked_for_is_refused(
         b"HTTP/1.1 200 X\r\nconte",
         b"220 mail.example ESMTP\r\n\r\n",
         b"",
-        answer(200, b"not gzip at all", Content_Encoding="gzip"),
-        answer(200, gzip.compress(b"{}" * 500)[:-12], Content_Encoding="gzip"),
+        answer(200, b"\x1f\x8bnot gzip at all", Content_Encoding="gzip"),
+        answer(200, gzip.compress(b'{"half":' * 500)[:-12], Content_Encoding="gzip"),
+        answer(200, gzip.compress(b"access_token=at-1&refresh_token=rt-1")[:-9], Content_Encoding="gzip"),
     ],
 )
 async def test_half_an_answer_or_garbage_is_no_answer(http: Http, provider: ScriptedProvider, broken: bytes) -> None:

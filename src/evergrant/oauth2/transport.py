@@ -10,7 +10,6 @@ import ipaddress
 import json
 import socket
 import ssl
-import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ import httpx2
 from evergrant import __version__
 from evergrant.errors import EgressRefused, UpstreamUnavailable
 from evergrant.networks import Address, Network
+from evergrant.oauth2.content_encoding import UndecodableBody, decoded
 from evergrant.oauth2.egress import (
     Target,
     check_url,
@@ -249,25 +249,16 @@ class _UnusableAnswer(Exception):
 
 
 async def _read(chunks: AsyncIterator[bytes], encoding: str) -> bytes:
-    """Collect at most 1 MiB, counted after decompression, so that a small bomb cannot unfold in memory."""
-    encoding = encoding.strip().lower()
-    if encoding not in ("", "identity", "gzip", "x-gzip"):
-        raise _UnusableAnswer("answered in an encoding that was not asked for")
-    gzip = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS) if "gzip" in encoding else None
+    """Collect at most 1 MiB, before and after decompression."""
     body = bytearray()
-    received = False
     async for chunk in chunks:
-        received = received or bool(chunk)
-        room = MAX_BODY_BYTES + 1 - len(body)
-        try:
-            body += chunk if gzip is None else gzip.decompress(chunk, room)
-        except zlib.error:
-            raise _UnusableAnswer("garbled its answer") from None
+        body += chunk
         if len(body) > MAX_BODY_BYTES:
             raise _UnusableAnswer("sent an answer of more than 1 MiB")
-    if gzip is not None and received and not gzip.eof:
-        raise _UnusableAnswer("broke off its answer")
-    return bytes(body)
+    try:
+        return decoded(bytes(body), encoding, most=MAX_BODY_BYTES)
+    except UndecodableBody as error:
+        raise _UnusableAnswer(str(error)) from None
 
 
 def _is_tls(error: BaseException) -> bool:
