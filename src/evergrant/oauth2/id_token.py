@@ -1,185 +1,158 @@
-"""Finds out who connected: by a validated id_token, or by the userinfo call (OpenID Connect Core 1.0)."""
+"""Finds out by an id_token who connected (OpenID Connect Core 1.0 section 3.1.3.7), and whether the trip is sound.
 
-import json
-import warnings
+The tokens beside it are good without it. So only an id_token that says something else than it must ends the trip; one
+of which nothing can be known leaves the tokens, names nobody, and says why.
+
+| the id_token | what comes of it |
+|---|---|
+| is verified, and all fits | its subject is who connected |
+| has another nonce, or none where there was no PKCE either | ends the trip: the code may be somebody else's |
+| is from another issuer, or for another client (`aud`, `azp`) | ends the trip |
+| has a wrong signature, by the key that it names or by all that there are | ends the trip |
+| expired more than an hour ago | ends the trip |
+| has no nonce, but the trip had PKCE, which binds the code to it | nobody |
+| is not a signed JWT, is encrypted, or lacks `iss`, `aud`, `exp`, `iat` or `sub` | nobody |
+| is signed by HS256, HS384 or HS512, and not with the client secret | nobody |
+| is signed by no algorithm, or one that is not known | nobody |
+| names a key that the provider does not have, or its keys cannot be read | nobody |
+| is more than 10 minutes too old or too early; up to there, clocks differ | nobody |
+| came to an app that has no issuer or no key set to check it against | nobody; nothing is checked |
+
+What authenticates users to evergrant is another matter, and strict: `signed_token`.
+"""
+
+import base64
+import binascii
+import hashlib
+import hmac
+import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from joserfc import jws, jwt
-from joserfc.errors import ExpiredTokenError, InvalidClaimError, JoseError, MissingClaimError, SecurityWarning
+from joserfc import jws
+from joserfc.errors import JoseError
 from pydantic import SecretStr
 
-from evergrant.errors import ConnectFailed, UpstreamUnavailable
+from evergrant.errors import ConnectFailed, EvergrantError
 from evergrant.oauth2.jwks import PublicKey
-from evergrant.oauth2.provider_text import provider_text
 from evergrant.oauth2.registration import ClientRegistration, ServerMetadata
-from evergrant.oauth2.token_response import parse_body
+from evergrant.oauth2.signed_token import (
+    ALGORITHMS,
+    KEY_TYPES,
+    InvalidToken,
+    claims_signed_by,
+    read_jwks,
+    unverified_claims,
+)
 from evergrant.oauth2.transport import Http
+from evergrant.oauth2.userinfo import MAX_SUBJECT_LENGTH
 
-# Asymmetric only. A symmetric one would be signed with the client secret, which is no proof towards anybody
-# who holds it, and invites mistaking a public key for a secret; "none" proves nothing.
-ALGORITHMS = (
-    "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519",
-)  # fmt: skip
-_KEY_TYPES = {"RS": "RSA", "PS": "RSA", "ES": "EC", "Ed": "OKP"}
-LEEWAY = timedelta(minutes=2)
-_MAX_SUBJECT_LENGTH = 255
+CLOCKS_DIFFER = timedelta(minutes=10)
+LONG_AGO = timedelta(hours=1)
+_HMACS = {"HS256": hashlib.sha256, "HS384": hashlib.sha384, "HS512": hashlib.sha512}
+_MOST_KEYS_TRIED = 32
 
 
-class InvalidToken(ValueError):
-    """A signed token that must not be believed; the message says why and holds nothing of the token."""
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """Who connected: an id at the provider, or why it is not known. Both are empty where nothing was said."""
+
+    sub: str = ""
+    problem: str = ""
 
 
-async def verified_claims(http: Http, jwks_uri: str, token: str, *, now: datetime) -> Mapping[str, Any]:
-    """Return the claims of a JWT signed by a key at `jwks_uri` and valid at `now`, give or take 2 minutes.
-
-    Issuer, audience and what else the claims should say are the caller's to check.
-
-    Raises:
-        InvalidToken: wrong form, algorithm, key, signature or time.
-        UpstreamUnavailable: the keys cannot be fetched.
-        EgressRefused: the address of the keys may not be called.
-    """
-    try:
-        unverified_header = jws.extract_compact(token.encode("ascii")).headers()
-    except (JoseError, ValueError):
-        raise InvalidToken("it is not a signed token") from None
-    algorithm, kid = unverified_header.get("alg"), unverified_header.get("kid")
-    if algorithm not in ALGORITHMS:
-        raise InvalidToken("its signature algorithm is not accepted")
-    if kid is not None and not isinstance(kid, str):
-        raise InvalidToken("its key id is not text")
-
-    async def load() -> Mapping[str, Any]:
-        return await read_jwks(http, jwks_uri)
-
-    key = _choose(await http.jwks.keys(jwks_uri, kid=kid, now=now, load=load), algorithm, kid)
-    try:
-        registry = jws.JWSRegistry(algorithms=ALGORITHMS, strict_check_header=False)
-        with warnings.catch_warnings():
-            # RFC 9864 renames EdDSA to Ed25519, and joserfc warns of the old name, which providers still use
-            warnings.simplefilter("ignore", SecurityWarning)
-            claims = jwt.decode(token, key, registry=registry).claims
-    except (JoseError, ValueError, TypeError):
-        raise InvalidToken("its signature is wrong") from None
-    _check_times(claims, now)
-    return claims
+class _Contradiction(ValueError):
+    """The id_token says something else than it must."""
 
 
-async def read_jwks(http: Http, jwks_uri: str) -> Mapping[str, Any]:
-    """Fetch a key set (RFC 7517 section 5).
-
-    Raises:
-        UpstreamUnavailable: there is none right now.
-        EgressRefused: the address may not be called.
-    """
-    answer = await http.get_json(jwks_uri)
-    document = parse_body(answer.body, "application/json") if answer.status == 200 else None
-    if document is None or not isinstance(document.get("keys"), list):
-        raise UpstreamUnavailable("The provider's signing keys cannot be read right now.")
-    return document
+class _Unverifiable(ValueError):
+    """Nothing can be known of the id_token."""
 
 
-def unverified_claims(token: str) -> Mapping[str, Any]:
-    """Return the claims of a JWT without any check, to find the issuer whose keys will check them.
-
-    Raises:
-        InvalidToken: it is not a signed JWT.
-    """
-    try:
-        claims = json.loads(jws.extract_compact(token.encode("ascii")).payload)
-    except (JoseError, ValueError, RecursionError):
-        claims = None
-    if not isinstance(claims, dict):
-        raise InvalidToken("it is not a signed token")
-    return claims
-
-
-def _choose(keys: list[PublicKey], algorithm: str, kid: str | None) -> PublicKey:
-    key_type = _KEY_TYPES[algorithm[:2]]
-    fitting = [key for key in keys if key.key_type == key_type and key.get("alg", algorithm) == algorithm]
-    if kid is not None:
-        fitting = [key for key in fitting if key.kid == kid]
-    # OpenID Connect Core 10.1: without a kid, there must be no choice
-    if len(fitting) != 1:
-        raise InvalidToken("the provider has no key that it names")
-    return fitting[0]
-
-
-def _check_times(claims: Mapping[str, Any], now: datetime) -> None:
-    times = {name: claims[name] for name in ("exp", "iat", "nbf") if claims.get(name) is not None}
-    registry = jwt.JWTClaimsRegistry(int(now.timestamp()), int(LEEWAY.total_seconds()), exp={"essential": True})
-    try:
-        registry.validate(times)
-    except (MissingClaimError, ExpiredTokenError):
-        raise InvalidToken("it has expired, or does not say when it does") from None
-    except InvalidClaimError as error:
-        if error.claim != "exp" and type(times[error.claim]) in (int, float):
-            raise InvalidToken("it is from the future; is the clock right?") from None
-        raise InvalidToken(f"its {error.claim} is not a time") from None
-
-
-def check_parties(claims: Mapping[str, Any], *, issuer: str, audience: str, recipient: str) -> None:
-    """Check who issued a token, and that it is for us (RFC 7519 sections 4.1.1 and 4.1.3).
-
-    `recipient` is what the message calls the audience.
-
-    Raises:
-        InvalidToken: it is from another issuer, or for another audience.
-    """
-    registry = jwt.JWTClaimsRegistry(
-        iss={"essential": True, "value": issuer}, aud={"essential": True, "value": audience}
-    )
-    try:
-        registry.validate({name: claims[name] for name in ("iss", "aud") if name in claims})
-    except (MissingClaimError, InvalidClaimError) as error:
-        wrong = "from another issuer" if "iss" in error.claim else f"for another {recipient}"
-        raise InvalidToken(f"it is {wrong}") from None
-
-
-async def validate_id_token(
+async def identify(
     http: Http,
     server: ServerMetadata,
     client: ClientRegistration,
     id_token: SecretStr,
     *,
     nonce: str | None,
+    pkce: bool,
     now: datetime,
-) -> str:
-    """Validate an id_token (OpenID Connect Core 3.1.3.7) and return its `sub`. `nonce` is the request's.
+) -> Subject:
+    """Return who connected by an id_token, or why that is not known, by the table above.
+
+    `nonce` is the request's, None where there was none; `pkce` tells whether the code was bound to the trip by PKCE.
 
     Raises:
-        ConnectFailed: `invalid_id_token`, and why.
-        UpstreamUnavailable: the provider's keys cannot be fetched right now.
+        ConnectFailed: `invalid_id_token`: it contradicts the trip.
     """
+    who = client.name or "The provider"
     try:
-        claims = await verified_claims(http, _jwks_uri(server), id_token.get_secret_value(), now=now)
-        _check_claims(claims, server, client, nonce)
-        return _subject(claims.get("sub"))
-    except InvalidToken as error:
-        who = client.name or "The provider"
+        return Subject(await _verified_subject(http, server, client, id_token.get_secret_value(), nonce, pkce, now))
+    except _Contradiction as error:
         raise ConnectFailed("invalid_id_token", f"{who} sent an id_token that is refused: {error}.") from None
+    except _Unverifiable as error:
+        return Subject(problem=f"{who} sent an id_token that cannot be verified: {error}.")
 
 
-def _jwks_uri(server: ServerMetadata) -> str:
-    if not server.issuer or not server.jwks_uri:
-        raise InvalidToken("the app has no issuer or no jwks_uri to check it against")
-    return server.jwks_uri
+async def _verified_subject(
+    http: Http,
+    server: ServerMetadata,
+    client: ClientRegistration,
+    token: str,
+    nonce: str | None,
+    pkce: bool,  # nonce and PKCE go together
+    now: datetime,
+) -> str:
+    header, claims = _read(token)
+    algorithm = str(header.get("alg"))
+    if not server.issuer or not (server.jwks_uri or algorithm in _HMACS):
+        raise _Unverifiable("the app has no issuer or no jwksUrl to check it against")
+    # First what it says, verified or not: nobody but the provider can have written it, so it may well be believed
+    # where it speaks against the trip. Nothing that it says for anybody is believed before the signature is.
+    doubts = [
+        *_doubts_about_parties(claims, server, client),
+        *_doubts_about_trip(claims, nonce, pkce=pkce),
+        *_doubts_about_time(claims, now),
+    ]
+    if algorithm in _HMACS:
+        _check_hmac(token, algorithm, header, client)
+    else:
+        await _check_signature(http, server.jwks_uri, token, header, now)
+    if doubts:
+        raise _Unverifiable(doubts[0])
+    subject = claims.get("sub")
+    if not isinstance(subject, str) or not 0 < len(subject) <= MAX_SUBJECT_LENGTH or not subject.isprintable():
+        raise _Unverifiable("it names no subject")
+    return subject
 
 
-def _check_claims(
-    claims: Mapping[str, Any], server: ServerMetadata, client: ClientRegistration, nonce: str | None
-) -> None:
-    issuer = _expected_issuer(server.issuer, claims)
-    check_parties(claims, issuer=issuer, audience=client.client_id, recipient="client")
-    several = isinstance(claims["aud"], list) and len(claims["aud"]) > 1
-    if several and claims.get("azp") != client.client_id:
-        raise InvalidToken("it is for several clients and was not issued to this one")
-    if "iat" not in claims:
-        raise InvalidToken("it does not say when it was issued")
-    if nonce is not None and claims.get("nonce") != nonce:
-        raise InvalidToken("it belongs to another trip (nonce)")
+def _read(token: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    if token.count(".") == 4:
+        raise _Unverifiable("it is encrypted")
+    try:
+        return jws.extract_compact(token.encode("ascii")).headers(), unverified_claims(token)
+    except (JoseError, ValueError, RecursionError):
+        raise _Unverifiable("it is not a signed token") from None
+
+
+def _doubts_about_parties(claims: Mapping[str, Any], server: ServerMetadata, client: ClientRegistration) -> list[str]:
+    issuer, audience, party = claims.get("iss"), claims.get("aud"), claims.get("azp")
+    if not issuer or not audience:
+        return ["it does not say who issued it, or for whom"]
+    if issuer != _expected_issuer(server.issuer, claims):
+        raise _Contradiction("it is from another issuer")
+    audiences = audience if isinstance(audience, list) else [audience]
+    if client.client_id not in audiences:
+        raise _Contradiction("it is for another client")
+    if len(audiences) > 1 and party != client.client_id:
+        why = "it is for several clients and was not issued to this one"
+        if party:
+            raise _Contradiction(why)
+        return [why]
+    return []
 
 
 def _expected_issuer(issuer: str, claims: Mapping[str, Any]) -> str:
@@ -190,35 +163,91 @@ def _expected_issuer(issuer: str, claims: Mapping[str, Any]) -> str:
     return issuer
 
 
-def _subject(value: object) -> str:
-    if not isinstance(value, str) or not value or len(value) > _MAX_SUBJECT_LENGTH or not value.isprintable():
-        raise InvalidToken("it names no subject")
-    return value
+def _doubts_about_trip(claims: Mapping[str, Any], nonce: str | None, *, pkce: bool) -> list[str]:
+    if nonce is None or claims.get("nonce") == nonce:
+        return []
+    if claims.get("nonce") or not pkce:
+        raise _Contradiction("it belongs to another trip (nonce)")
+    return ["it does not say to which trip it belongs (nonce)"]
 
 
-async def fetch_userinfo_subject(http: Http, server: ServerMetadata, access_token: SecretStr) -> str:
-    """Ask the userinfo endpoint who connected (OpenID Connect Core 5.3); `id` and `user_id` do for `sub`.
+def _doubts_about_time(claims: Mapping[str, Any], now: datetime) -> list[str]:
+    doubts: list[str] = []
+    at, leeway = now.timestamp(), CLOCKS_DIFFER.total_seconds()
+    for name in ("exp", "iat", "nbf"):
+        value = claims.get(name)
+        moment = _moment(value)
+        if moment is None:
+            missing = {"exp": "it does not say when it expires", "iat": "it does not say when it was issued"}
+            doubts += [f"its {name} is not a time"] if value is not None else [missing[name]] if name in missing else []
+        elif name == "exp" and moment + leeway < at:
+            if moment + LONG_AGO.total_seconds() < at:
+                raise _Contradiction("it has expired")
+            doubts.append("it has expired; is a clock wrong?")
+        elif name != "exp" and moment - leeway > at:
+            doubts.append("it is from the future; is a clock wrong?")
+    return doubts
 
-    Raises:
-        ConnectFailed: `invalid_userinfo`: the provider refuses the call or names nobody.
-        UpstreamUnavailable: it is away.
-    """
-    token = access_token.get_secret_value()
-    answer = await http.get_json(server.userinfo_endpoint, {"authorization": f"Bearer {token}"})
-    if answer.status == 429 or not (200 <= answer.status < 300 or 400 <= answer.status < 500):
-        raise UpstreamUnavailable(f"The provider's userinfo call answered {answer.status}.")
-    members = parse_body(answer.body, answer.headers.get("content-type", ""))
-    if answer.status >= 400:
-        said = provider_text((members or {}).get("error_description"), secrets=(token,))
-        raise ConnectFailed(
-            "invalid_userinfo",
-            f"The provider's userinfo call answered {answer.status}{f': {said}' if said else ''}.",
-        )
-    if members is None:
-        raise UpstreamUnavailable("The provider's userinfo call answered something that is not JSON.")
-    for name in ("sub", "id", "user_id"):
-        value = members.get(name)
-        text = str(value) if isinstance(value, (str, int)) and not isinstance(value, bool) else ""
-        if text and len(text) <= _MAX_SUBJECT_LENGTH and text.isprintable():
-            return text
-    raise ConnectFailed("invalid_userinfo", "The provider's userinfo call does not say who the user is.")
+
+def _moment(value: object) -> float | None:
+    """Read seconds since the epoch; some write them as text."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _check_hmac(token: str, algorithm: str, header: Mapping[str, Any], client: ClientRegistration) -> None:
+    """Check a signature by the client secret, which only the provider and we know (Core section 10.1)."""
+    secret = client.client_secret.get_secret_value() if client.client_secret is not None else ""
+    signed, _, signature = token.rpartition(".")
+    try:
+        given = base64.urlsafe_b64decode(signature + "=" * (-len(signature) % 4))
+    except (binascii.Error, ValueError):
+        given = b""
+    expected = hmac.new(secret.encode(), signed.encode("ascii"), _HMACS[algorithm]).digest()
+    if not secret or "crit" in header or not hmac.compare_digest(given, expected):
+        raise _Unverifiable(f"it is signed with {algorithm}, and not with the client secret")
+
+
+async def _check_signature(http: Http, jwks_uri: str, token: str, header: Mapping[str, Any], now: datetime) -> None:
+    algorithm, kid = header.get("alg"), header.get("kid")
+    if algorithm not in ALGORITHMS:
+        raise _Unverifiable("its signature algorithm is not accepted")
+    kid = kid if isinstance(kid, str) else None
+
+    async def load() -> Mapping[str, Any]:
+        return await read_jwks(http, jwks_uri)
+
+    candidates: list[PublicKey] = []
+    for wanted in (kid, ""):  # no key has the id "": where none fits, this asks for a set that is a minute old at most
+        try:
+            keys = await http.jwks.keys(jwks_uri, kid=wanted, now=now, load=load)
+        except EvergrantError as error:
+            raise _Unverifiable(error.message.rstrip(".")) from None
+        candidates = _candidates(keys, algorithm, kid)
+        if any(_verifies(key, token) for key in candidates[:_MOST_KEYS_TRIED]):
+            return
+    if not candidates or (kid is not None and all(key.kid != kid for key in candidates)):
+        raise _Unverifiable("the provider has no key that it names")
+    raise _Contradiction("its signature is wrong")
+
+
+def _candidates(keys: list[PublicKey], algorithm: str, kid: str | None) -> list[PublicKey]:
+    """Return the keys that may have signed: those of its id, else those without one; without an id, all that fit."""
+    key_type = KEY_TYPES[algorithm[:2]]
+    fitting = [key for key in keys if key.key_type == key_type and key.get("alg", algorithm) == algorithm]
+    if kid is None:
+        return fitting
+    return [key for key in fitting if key.kid == kid] or [key for key in fitting if key.kid is None]
+
+
+def _verifies(key: PublicKey, token: str) -> bool:
+    try:
+        claims_signed_by(key, token)
+    except InvalidToken:
+        return False
+    return True

@@ -10,7 +10,7 @@ from evergrant.broker.runtime.broker import Broker
 from evergrant.broker.runtime.principal import FETCH_SCOPE, Permission, Principal
 from evergrant.db import TrustedIssuer
 from evergrant.errors import AuthenticationFailed
-from evergrant.oauth2.id_token import InvalidToken, check_parties, unverified_claims, verified_claims
+from evergrant.oauth2.signed_token import InvalidToken, check_parties, unverified_claims, verified_claims
 
 _MAX_TOKEN_LENGTH = 16_384
 """Longer ones are not even looked at."""

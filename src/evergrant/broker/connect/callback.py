@@ -43,10 +43,11 @@ from evergrant.db import AuthorizationRequest, Grant, GrantStatus, OutboundApp
 from evergrant.errors import ConnectFailed, EvergrantError, NotFound, UpstreamError, UpstreamRejected
 from evergrant.oauth2 import follow_up, token_endpoint
 from evergrant.oauth2.authorization import AuthorizationResponse, CodeVerifier, check_issuer
-from evergrant.oauth2.id_token import fetch_userinfo_subject, validate_id_token
+from evergrant.oauth2.id_token import Subject, identify
 from evergrant.oauth2.quirks import Quirks
 from evergrant.oauth2.scopes import Proofs
 from evergrant.oauth2.token_response import TokenResponse
+from evergrant.oauth2.userinfo import fetch_userinfo_subject
 
 log = logging.getLogger(__name__)
 
@@ -158,31 +159,38 @@ async def _redeem(
 
 async def _subject(
     broker: Broker, authorization: Authorization, provider: ProviderClient, answer: TokenResponse
-) -> str:
-    """Return the user's id at the provider, from a validated id_token or the configured userinfo call."""
-    if answer.id_token is not None and authorization.app.jwks_url and authorization.app.issuer:
-        return await validate_id_token(
+) -> Subject:
+    """Return the user's id at the provider, from a verified id_token or else the userinfo call, or why it is not known.
+
+    Raises:
+        ConnectFailed: the id_token contradicts the trip.
+    """
+    app, found = authorization.app, Subject()
+    if answer.id_token is not None:
+        found = await identify(
             broker.http,
             provider.server,
             provider.client,
             answer.id_token,
             nonce=authorization.request.nonce or None,
+            pkce=authorization.request.code_verifier is not None,
             now=clock.utcnow(),
         )
-    if authorization.app.userinfo_url:
+    if not found.sub and app.userinfo_url:
         try:
-            return await fetch_userinfo_subject(broker.http, provider.server, answer.access_token)
+            found = Subject(await fetch_userinfo_subject(broker.http, provider.server, answer.access_token))
         except EvergrantError as error:
-            # Who the user is there is good to know, but the consent is real without it.
-            log.warning("userinfo did not answer", extra={"app": authorization.app.id, "error": error.message})
-    return ""
+            found = Subject(problem=f"{found.problem} {error.message}".strip())
+    if found.problem:  # who the user is there is good to know, but the consent is real without it
+        log.warning("it is not known who connected", extra={"app": app.id, "why": found.problem})
+    return found
 
 
 async def _store_grant(
     broker: Broker,
     authorization: Authorization,
     answer: TokenResponse,
-    subject: str,
+    subject: Subject,
     details: Values,
     quirks: Quirks,
 ) -> str:
@@ -196,7 +204,7 @@ async def _store_grant(
             external_identifier=request.external_identifier,
             granted_by=request.granted_by,
             scopes=GrantedScopes.of(words, request.scopes, answer.scopes, proofs),
-            token_sub=subject,
+            subject=subject,
             resources=request.resources,
             details=details,
         )
@@ -262,6 +270,8 @@ async def _record_stored(
     data = {"grantId": grant.id, "scopes": grant.scopes, "pending": bool(confirmation)}
     if renewed:  # the provider gave none, so that the earlier one goes on
         data["keptRefreshToken"] = True
+    if grant.token_sub_problem:
+        data["tokenSubProblem"] = grant.token_sub_problem
     await record_connect(session, request, "grant.connected", data=data)
     extra = {"confirmation": confirmation} if confirmation else {}
     return with_params(request.redirect_url, {"outboundAppId": app.id, "outboundStatus": "connected", **extra})

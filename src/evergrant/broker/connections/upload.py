@@ -32,9 +32,8 @@ from evergrant.errors import (
     ConnectFailed,
     InvalidValue,
     MissingArgument,
-    UpstreamError,
 )
-from evergrant.oauth2.id_token import validate_id_token
+from evergrant.oauth2.id_token import Subject, identify
 from evergrant.oauth2.quirks import Quirks
 from evergrant.oauth2.scopes import Proofs
 from evergrant.oauth2.stated_ends import jwt_end
@@ -116,22 +115,24 @@ def upload_problems(app: OutboundApp, owner: ResourceOwner, *, app_type: str) ->
     return problems
 
 
-async def subject_of(broker: Broker, app: OutboundApp, upload: TokenUpload, *, now: datetime) -> str:
-    """Return the subject of the upload's id_token, or an empty string where the token cannot be verified."""
-    if upload.id_token is None or not app.jwks_url or not app.issuer:
-        return ""
+async def subject_of(broker: Broker, app: OutboundApp, upload: TokenUpload, *, now: datetime) -> Subject:
+    """Return whom the upload's id_token names, or why it is not believed: it cannot be verified, or is another's."""
+    if upload.id_token is None:
+        return Subject()
     provider = await provider_client(broker, app)
     try:
-        return await validate_id_token(
-            broker.http, provider.server, provider.client, upload.id_token, nonce=None, now=now
+        found = await identify(
+            broker.http, provider.server, provider.client, upload.id_token, nonce=None, pkce=False, now=now
         )
-    except (ConnectFailed, UpstreamError) as error:
-        log.info("an uploaded id_token is ignored", extra={"app": app.id, "error": error.message})
-        return ""
+    except ConnectFailed as error:
+        found = Subject(problem=error.message)
+    if found.problem:
+        log.info("an uploaded id_token is ignored", extra={"app": app.id, "why": found.problem})
+    return found
 
 
 async def prepare_upload(
-    broker: Broker, app: OutboundApp, upload: TokenUpload, *, token_sub: str, now: datetime
+    broker: Broker, app: OutboundApp, upload: TokenUpload, *, subject: Subject, now: datetime
 ) -> PreparedUpload:
     """Seal a checked upload for a new grant. Not inside a transaction: sealing may write."""
     grant_id, vault, quirks = new_grant_id(), broker.vault, quirks_of(broker, app)
@@ -143,7 +144,7 @@ async def prepare_upload(
         access = await vault.seal(token_slot(app.project_id, grant_id, "access_token"), upload.access_token)
     if refresh_token is not None:
         refresh = await vault.seal(token_slot(app.project_id, grant_id, "refresh_token"), refresh_token)
-    if upload.id_token is not None and token_sub:
+    if upload.id_token is not None and subject.sub:
         identity = await vault.seal(token_slot(app.project_id, grant_id, "id_token"), upload.id_token)
     tokens = SealedTokens(
         access_token=access,
@@ -153,7 +154,7 @@ async def prepare_upload(
         scopes=None,
         lifetime=_lifetime(upload, quirks, now=now),
     )
-    consent = consent_of(broker, app, upload, tokens, token_sub=token_sub, details=details_of(broker, app, upload))
+    consent = consent_of(broker, app, upload, tokens, subject=subject, details=details_of(broker, app, upload))
     return PreparedUpload(upload, grant_id, consent, tokens)
 
 
@@ -163,7 +164,7 @@ def consent_of(
     upload: TokenUpload,
     tokens: SealedTokens,
     *,
-    token_sub: str,
+    subject: Subject,
     details: Mapping[str, str],
 ) -> Consent:
     """Return the consent that an upload stands for."""
@@ -173,7 +174,7 @@ def consent_of(
         external_identifier=upload.external_identifier,
         granted_by=upload.granted_by,
         scopes=GrantedScopes.of(scope_words(broker, app), scopes_of(app, upload), tokens.scopes, proofs),
-        token_sub=token_sub,
+        subject=subject,
         details=details,
     )
 

@@ -60,8 +60,8 @@ async def upload_batch(
     prepared: list[PreparedUpload] = []
     for item in items:
         app = apps[item.upload.app_id]
-        token_sub = await subject_of(broker, app, item.upload, now=now)
-        prepared.append(await prepare_upload(broker, app, item.upload, token_sub=token_sub, now=now))
+        subject = await subject_of(broker, app, item.upload, now=now)
+        prepared.append(await prepare_upload(broker, app, item.upload, subject=subject, now=now))
     storing = prepared[0]
     try:
         async with broker.database.write() as session:

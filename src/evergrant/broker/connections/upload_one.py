@@ -38,6 +38,7 @@ from evergrant.errors import (
     UpstreamUnavailable,
 )
 from evergrant.oauth2 import follow_up, token_endpoint
+from evergrant.oauth2.id_token import Subject
 
 VERIFY_SECONDS = 30.0
 
@@ -73,7 +74,7 @@ async def upload_api_key(
     upload = TokenUpload(
         app_id=app_id, owner=owner, access_token=api_key, access_token_type=API_KEY, scopes=(), details=details
     )
-    prepared = await prepare_upload(broker, app, upload, token_sub="", now=now)
+    prepared = await prepare_upload(broker, app, upload, subject=Subject(), now=now)
     async with broker.database.write() as session:
         await store_upload(session, principal.project_id, prepared, app_type=API_KEY, now=now)
         await record_upload(session, principal.project_id, prepared)
@@ -96,9 +97,9 @@ async def upload_tokens(
     principal.require_app(upload.app_id)
     app = await load_app(broker, principal.project_id, upload.app_id)
     check_upload(broker, app, upload, now=now)
-    token_sub = await subject_of(broker, app, upload, now=now)
+    subject = await subject_of(broker, app, upload, now=now)
     if not verify_refresh:
-        prepared = await prepare_upload(broker, app, upload, token_sub=token_sub, now=now)
+        prepared = await prepare_upload(broker, app, upload, subject=subject, now=now)
         async with broker.database.write() as session:
             await store_upload(session, principal.project_id, prepared, app_type="oauth", now=now)
             await record_upload(session, principal.project_id, prepared)
@@ -109,13 +110,13 @@ async def upload_tokens(
     # Like a refresh: what the provider answers exists nowhere else, so a caller that hangs up must not stop it.
     flight = broker.refreshes.start(
         (principal.project_id, grant_id),
-        lambda: _verify_and_store(broker, app, upload, grant_id=grant_id, token_sub=token_sub),
+        lambda: _verify_and_store(broker, app, upload, grant_id=grant_id, subject=subject),
     )
     await asyncio.shield(flight)
 
 
 async def _verify_and_store(
-    broker: Broker, app: OutboundApp, upload: TokenUpload, *, grant_id: str, token_sub: str
+    broker: Broker, app: OutboundApp, upload: TokenUpload, *, grant_id: str, subject: Subject
 ) -> Grant:
     assert upload.refresh_token is not None  # noqa: S101 - the caller has looked; this tells the type checker
     details = details_of(broker, app, upload)
@@ -144,7 +145,7 @@ async def _verify_and_store(
     tokens = await until_stored(
         broker, lambda: seal_answer(broker, app.project_id, grant_id, answer, quirks=quirks, now=now)
     )
-    consent = consent_of(broker, app, upload, tokens, token_sub=token_sub, details=details)
+    consent = consent_of(broker, app, upload, tokens, subject=subject, details=details)
     prepared = PreparedUpload(upload, grant_id, consent, tokens)
 
     async def write() -> Grant:

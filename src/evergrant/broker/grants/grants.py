@@ -17,6 +17,7 @@ from evergrant.broker.webhooks import outbox
 from evergrant.crypto.sealed import Sealed, Slot
 from evergrant.db import Grant, GrantStatus, OutboundApp
 from evergrant.errors import AppNotFound, ReauthorizationRequired, TokenNotFound
+from evergrant.oauth2.id_token import Subject
 from evergrant.oauth2.quirks import Quirks
 from evergrant.oauth2.token_response import TokenResponse
 
@@ -120,7 +121,7 @@ class Consent:
     external_identifier: str
     granted_by: str
     scopes: GrantedScopes
-    token_sub: str
+    subject: Subject
     resources: Sequence[str] = ()
     details: Mapping[str, str] = field(default_factory=dict)
 
@@ -132,7 +133,8 @@ class Consent:
             "tenant_id": self.owner.tenant_id,
             "external_identifier": self.external_identifier,
             "granted_by": self.granted_by,
-            "token_sub": self.token_sub,
+            "token_sub": self.subject.sub,
+            "token_sub_problem": self.subject.problem,
             "resources": list(self.resources),
             "details": dict(self.details),
             **self.scopes.columns(),

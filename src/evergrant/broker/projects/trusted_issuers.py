@@ -11,7 +11,7 @@ from evergrant.crypto.opaque import new_id
 from evergrant.db import TrustedIssuer
 from evergrant.errors import AlreadyExists, InvalidValue, MissingArgument, NotFound, UpstreamError
 from evergrant.oauth2.discovery import discover
-from evergrant.oauth2.id_token import read_jwks
+from evergrant.oauth2.signed_token import read_jwks
 from evergrant.oauth2.transport import check_url
 
 

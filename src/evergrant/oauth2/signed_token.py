@@ -1,0 +1,143 @@
+"""Signed tokens that prove something to us by themselves (RFC 7519): each is believed wholly or refused."""
+
+import json
+import warnings
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from joserfc import jws, jwt
+from joserfc.errors import ExpiredTokenError, InvalidClaimError, JoseError, MissingClaimError, SecurityWarning
+
+from evergrant.errors import UpstreamUnavailable
+from evergrant.oauth2.jwks import PublicKey
+from evergrant.oauth2.token_response import parse_body
+from evergrant.oauth2.transport import Http
+
+# Asymmetric only. A symmetric one would be signed with the client secret, which is no proof towards anybody
+# who holds it, and invites mistaking a public key for a secret; "none" proves nothing.
+ALGORITHMS = (
+    "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519",
+)  # fmt: skip
+KEY_TYPES = {"RS": "RSA", "PS": "RSA", "ES": "EC", "Ed": "OKP"}
+LEEWAY = timedelta(minutes=2)
+
+
+class InvalidToken(ValueError):
+    """A signed token that must not be believed; the message says why and holds nothing of the token."""
+
+
+async def verified_claims(http: Http, jwks_uri: str, token: str, *, now: datetime) -> Mapping[str, Any]:
+    """Return the claims of a JWT signed by a key at `jwks_uri` and valid at `now`, give or take 2 minutes.
+
+    Issuer, audience and what else the claims should say are the caller's to check.
+
+    Raises:
+        InvalidToken: wrong form, algorithm, key, signature or time.
+        UpstreamUnavailable: the keys cannot be fetched.
+        EgressRefused: the address of the keys may not be called.
+    """
+    try:
+        unverified_header = jws.extract_compact(token.encode("ascii")).headers()
+    except (JoseError, ValueError):
+        raise InvalidToken("it is not a signed token") from None
+    algorithm, kid = unverified_header.get("alg"), unverified_header.get("kid")
+    if algorithm not in ALGORITHMS:
+        raise InvalidToken("its signature algorithm is not accepted")
+    if kid is not None and not isinstance(kid, str):
+        raise InvalidToken("its key id is not text")
+
+    async def load() -> Mapping[str, Any]:
+        return await read_jwks(http, jwks_uri)
+
+    key = _choose(await http.jwks.keys(jwks_uri, kid=kid, now=now, load=load), algorithm, kid)
+    claims = claims_signed_by(key, token)
+    _check_times(claims, now)
+    return claims
+
+
+def claims_signed_by(key: PublicKey, token: str) -> Mapping[str, Any]:
+    """Return the claims of a JWT that `key` signed.
+
+    Raises:
+        InvalidToken: it did not, or the header asks for what is not understood.
+    """
+    try:
+        registry = jws.JWSRegistry(algorithms=ALGORITHMS, strict_check_header=False)
+        with warnings.catch_warnings():
+            # RFC 9864 renames EdDSA to Ed25519, and joserfc warns of the old name, which providers still use
+            warnings.simplefilter("ignore", SecurityWarning)
+            return jwt.decode(token, key, registry=registry).claims
+    except (JoseError, ValueError, TypeError):
+        raise InvalidToken("its signature is wrong") from None
+
+
+async def read_jwks(http: Http, jwks_uri: str) -> Mapping[str, Any]:
+    """Fetch a key set (RFC 7517 section 5).
+
+    Raises:
+        UpstreamUnavailable: there is none right now.
+        EgressRefused: the address may not be called.
+    """
+    answer = await http.get_json(jwks_uri)
+    document = parse_body(answer.body, "application/json") if answer.status == 200 else None
+    if document is None or not isinstance(document.get("keys"), list):
+        raise UpstreamUnavailable("The provider's signing keys cannot be read right now.")
+    return document
+
+
+def unverified_claims(token: str) -> Mapping[str, Any]:
+    """Return the claims of a JWT without any check, to find the issuer whose keys will check them.
+
+    Raises:
+        InvalidToken: it is not a signed JWT.
+    """
+    try:
+        claims = json.loads(jws.extract_compact(token.encode("ascii")).payload)
+    except (JoseError, ValueError, RecursionError):
+        claims = None
+    if not isinstance(claims, dict):
+        raise InvalidToken("it is not a signed token")
+    return claims
+
+
+def _choose(keys: list[PublicKey], algorithm: str, kid: str | None) -> PublicKey:
+    key_type = KEY_TYPES[algorithm[:2]]
+    fitting = [key for key in keys if key.key_type == key_type and key.get("alg", algorithm) == algorithm]
+    if kid is not None:
+        fitting = [key for key in fitting if key.kid == kid]
+    # OpenID Connect Core 10.1: without a kid, there must be no choice
+    if len(fitting) != 1:
+        raise InvalidToken("the provider has no key that it names")
+    return fitting[0]
+
+
+def _check_times(claims: Mapping[str, Any], now: datetime) -> None:
+    times = {name: claims[name] for name in ("exp", "iat", "nbf") if claims.get(name) is not None}
+    registry = jwt.JWTClaimsRegistry(int(now.timestamp()), int(LEEWAY.total_seconds()), exp={"essential": True})
+    try:
+        registry.validate(times)
+    except (MissingClaimError, ExpiredTokenError):
+        raise InvalidToken("it has expired, or does not say when it does") from None
+    except InvalidClaimError as error:
+        if error.claim != "exp" and type(times[error.claim]) in (int, float):
+            raise InvalidToken("it is from the future; is the clock right?") from None
+        raise InvalidToken(f"its {error.claim} is not a time") from None
+
+
+def check_parties(claims: Mapping[str, Any], *, issuer: str, audience: str, recipient: str) -> None:
+    """Check who issued a token, and that it is for us (RFC 7519 sections 4.1.1 and 4.1.3).
+
+    `recipient` is what the message calls the audience.
+
+    Raises:
+        InvalidToken: it is from another issuer, or for another audience.
+    """
+    registry = jwt.JWTClaimsRegistry(
+        iss={"essential": True, "value": issuer}, aud={"essential": True, "value": audience}
+    )
+    try:
+        registry.validate({name: claims[name] for name in ("iss", "aud") if name in claims})
+    except (MissingClaimError, InvalidClaimError) as error:
+        wrong = "from another issuer" if "iss" in error.claim else f"for another {recipient}"
+        raise InvalidToken(f"it is {wrong}") from None
