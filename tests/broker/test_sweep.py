@@ -323,6 +323,52 @@ async def test_a_token_whose_end_nobody_knows_is_kept_alive_and_by_policy_looked
     assert earliest <= dora.next_refresh_at - clock.now <= latest
 
 
+DAY = 86_400
+
+
+@pytest.mark.parametrize(
+    ("policy", "ends_in", "earliest", "latest"),
+    [
+        ("proactive", 10 * DAY, 5 * DAY, 6.5 * DAY),
+        ("proactive", 1800, 900, 1170),
+        ("proactive", 90 * DAY, 29 * DAY, 30 * DAY),
+        ("proactive", 600, 29 * DAY, 30 * DAY),  # nearer than anything could move it
+        ("on_demand", 10 * DAY, None, None),
+    ],
+)
+async def test_a_refresh_token_that_says_when_it_ends_is_used_well_before(
+    here: Installation, clock: Clock, policy: str, ends_in: int, earliest: float | None, latest: float | None
+) -> None:
+    here.backend.change_app(refreshPolicy=policy)
+    ends = edited(expires_in=30 * DAY, refresh_token_expires_in=ends_in)
+    here.provider.state.next_token_answers.append(ends)
+    here.connected("dora")
+    async with open_broker(here.settings) as broker:
+        dora = (await grants(broker))["dora"]
+    if earliest is None or latest is None:
+        assert dora.next_refresh_at is None
+    else:
+        assert dora.next_refresh_at is not None
+        assert timedelta(seconds=earliest) <= dora.next_refresh_at - clock.now <= timedelta(seconds=latest)
+
+
+async def test_an_idle_grant_is_refreshed_in_time_for_the_end_of_its_refresh_token(
+    here: Installation, clock: Clock
+) -> None:
+    ends = edited(expires_in=600, refresh_token_expires_in=2 * DAY)
+    here.provider.state.next_token_answers += [ends] * 20
+    here.connected("dora")
+    async with open_broker(here.settings) as broker, running_refresher(broker):
+        clock.advance(31 * DAY)
+        first = (await until(broker, {"dora"}, version=2))["dora"]
+        assert first.next_refresh_at is not None
+        assert timedelta(days=1) <= first.next_refresh_at - clock.now <= timedelta(days=1.3)
+        clock.advance(1.4 * DAY)
+        second = (await until(broker, {"dora"}, version=3))["dora"]
+    assert second.refresh_token_expires_at is not None
+    assert second.refresh_token_expires_at > clock.now
+
+
 async def test_who_is_not_fetched_for_long_is_only_kept_alive_until_the_next_fetch(
     here: Installation, clock: Clock
 ) -> None:

@@ -121,6 +121,15 @@ def test_a_lifetime_of_0_beside_a_refresh_token_costs_one_refresh_and_not_one_fo
     assert trip.refreshes == ["rt-1", "rt-2"]
 
 
+def test_a_refresh_that_says_0_after_a_connect_that_said_nothing_is_used_for_an_hour(trip: Trip, clock: Clock) -> None:
+    trip.connected({"access_token": "old", "refresh_token": "rt-1"})
+    trip.provider.routes["/token"] = {"access_token": "new", "refresh_token": "rt-2", "expires_in": 0}
+    clock.advance(86_400)
+    assert [trip.token()["accessToken"] for _ in range(3)] == ["new"] * 3
+    assert trip.token()["accessTokenExpiry"] == str(int(clock.now.timestamp()) + 3600)
+    assert trip.refreshes == ["rt-1"]
+
+
 def test_a_lifetime_of_0_without_a_refresh_token_still_means_never(trip: Trip, clock: Clock) -> None:
     trip.connected({"access_token": "old", "expires_in": 0})
     clock.advance(400 * 86_400)

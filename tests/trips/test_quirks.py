@@ -12,6 +12,7 @@ import httpx2
 import pytest
 from playwright.sync_api import expect
 
+from tests.conftest import Clock
 from tests.infra.chromium import Person, chromium
 from tests.infra.databases import settings_for
 from tests.infra.installation import BACK, Installation, came_back, installation
@@ -84,6 +85,7 @@ introspection_endpoint = "{url}/introspect"
 default_expires_in = 900
 """,
     "late": "refresh_margin = 30\n",
+    "bounded": "refresh_token_max_seconds = 31536000\n",
     "poster": 'authorization_params = {{ response_mode = "form_post" }}\n',
 }
 
@@ -386,6 +388,51 @@ def test_a_provider_that_refreshes_only_at_the_end_is_not_asked_earlier(here: He
     expire(here.installation.settings, user)
     here.token(app_id, user)
     assert len(here.provider.requests_to("/late/token")) == 2
+
+
+def test_where_no_end_is_known_a_provider_that_refreshes_only_at_the_end_may_be_asked(here: Here, user: str) -> None:
+    app_id = here.create("late")
+    here.provider.routes = {"/late/token": {"access_token": "at", "refresh_token": "rt"}}
+    here.connect(app_id, user)
+    fetch = {"appId": app_id, "userId": user, "options": {"forceRefresh": True}}
+    assert here.installation.backend.post("app/user/token/latest", fetch).status_code == 200
+
+
+def test_what_an_answer_tells_is_kept_without_what_no_database_takes(here: Here, user: str) -> None:
+    app_id = here.create("shop")
+    here.provider.routes = {
+        "/shop/acme/token": {"data": {"token": "at"}, "instance": "eu\x00\ud800"},
+        "/sites": [[{"id": "\ud800\x00de"}]],
+    }
+    here.connect(app_id, user, {"auth_code": "code-1", "companyId": "7"}, answers={"shop": "acme"})
+    details = here.token(app_id, user)["details"]
+    assert (details["instance"], details["site"]) == ("eu\ufffd\ufffd", "\ufffd\ufffdde")
+
+
+def test_the_end_that_a_provider_sets_for_every_consent_is_not_moved_by_a_rotation(
+    here: Here, user: str, clock: Clock
+) -> None:
+    app_id = here.create("bounded")
+    answers: list[dict[str, Any]] = [
+        {"refresh_token": "rt"},
+        {"refresh_token": "rt-2"},
+        {"refresh_token": "rt-3", "refresh_expires_in": 60},
+    ]
+    here.provider.routes = {"/bounded/token": [{"access_token": "at", "expires_in": 600, **more} for more in answers]}
+    here.connect(app_id, user)
+
+    def listed() -> tuple[int, int]:
+        [token] = here.installation.backend.get(f"tokens?userId={user}").json()["tokens"]
+        return int(token["connectedTime"]), int(token["refreshTokenExpiry"])
+
+    connected, end = listed()
+    assert end == connected + 365 * 86_400
+    clock.advance(700)
+    here.token(app_id, user)
+    assert listed() == (connected, end)
+    clock.advance(700)
+    here.token(app_id, user)
+    assert listed()[1] < connected + 86_400
 
 
 @pytest.mark.parametrize("running", ["sqlite"], indirect=True)

@@ -124,6 +124,8 @@ def test_an_id_token_that_does_not_hold_is_ignored(here: Installation) -> None:
     assert tokens.id_token is not None
     upload(here, user, accessToken=tokens.access_token, idToken=tokens.id_token[:-4] + "AAAA")
     assert here.backend.token(user)["tokenSub"] == ""
+    [listed] = here.backend.get(f"tokens?userId={user}").json()["tokens"]
+    assert "signature is wrong" in listed["tokenSubProblem"]
 
 
 def test_a_verified_refresh_token_is_rotated_and_what_came_back_is_stored(here: Installation) -> None:
