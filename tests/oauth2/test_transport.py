@@ -222,6 +222,12 @@ async def test_a_body_is_read_by_what_it_is_whatever_its_encoding_is_called(
     assert (await http.get_json(f"{provider.url}/")).body == JSON
 
 
+async def test_of_a_flood_of_members_only_the_first_are_unfolded(http: Http, provider: ScriptedProvider) -> None:
+    flood = gzip.compress(b"x") + gzip.compress(b"") * 40_000 + gzip.compress(b"y")
+    provider.answers(answer(200, flood, Content_Encoding="gzip"))
+    assert (await http.get_json(f"{provider.url}/")).body == b"x"
+
+
 @pytest.mark.parametrize("wbits", [15, -15, 31])
 async def test_no_way_to_compress_unfolds_to_more_than_a_mebibyte(
     http: Http, provider: ScriptedProvider, wbits: int
