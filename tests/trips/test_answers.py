@@ -44,9 +44,9 @@ class Trip:
 
     def connect(self, first: Any = None) -> dict[str, str]:
         """Make a whole trip; `first` answers the code, and may be a function of the nonce."""
-        self.here.backend.create_app(
-            self.provider.registration(self.app_id, clientSecret=SECRET, refreshPolicy="on_demand", **self.fields)
-        )
+        if not self.provider.requests:
+            fields = {"clientSecret": SECRET, "refreshPolicy": "on_demand", **self.fields}
+            self.here.backend.create_app(self.provider.registration(self.app_id, **fields))
         browser = self.here.browser()
         query = parse_qs(urlsplit(browser.agree(self.here.backend.connect_url(self.user, appId=self.app_id))).query)
         if first is not None:
@@ -169,6 +169,15 @@ def test_the_end_of_the_refresh_token_is_shown_and_follows_it(trip: Trip, clock:
         assert trip.token()["accessToken"] == reply["access_token"]
         expected = str(int(clock.now.timestamp()) + end) if isinstance(end, int) else end
         assert trip.listed()["refreshTokenExpiry"] == expected
+
+
+def test_a_consent_that_goes_on_with_a_refresh_token_goes_on_with_its_end(trip: Trip, clock: Clock) -> None:
+    trip.connected({"access_token": "at-1", "refresh_token": "rt-1", "expires_in": 600, "refresh_expires_in": 86_400})
+    end = trip.listed()["refreshTokenExpiry"]
+    clock.advance(60)
+    trip.connected({"access_token": "at-2"})
+    assert (trip.listed()["hasRefreshToken"], trip.listed()["refreshTokenExpiry"]) == (True, end)
+    assert trip.token()["accessTokenExpiry"] == str(int(clock.now.timestamp()) + 600)
 
 
 def test_an_upload_that_is_verified_knows_both_ends_and_one_that_is_not_reads_a_jwts(trip: Trip, clock: Clock) -> None:
