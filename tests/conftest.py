@@ -129,4 +129,4 @@ def database_url(request: pytest.FixtureRequest) -> str:
 def settings(database_url: str, data_dir: Path) -> Settings:
     """Settings of a loopback trial on `database_url`; `model_copy(update=...)` changes some."""
     # No limit, because every browser and every wrong key of a test comes from one address.
-    return settings_on(database_url, data_dir, rate_limit_per_address=0)
+    return settings_on(database_url, data_dir)

@@ -151,7 +151,6 @@ def world(entries: dict[str, Entry], database_url: str, data_dir: Path) -> Itera
         data_dir,
         public_url=own,
         catalog_dir=folder,
-        rate_limit_per_address=0,
         refresher=False,
         log_level="warning",
     )

@@ -16,5 +16,6 @@ def settings_on(database_url: str | None, data_dir: Path, **changes: Any) -> Set
         "master_keys": new_master_key(),
         "public_url": f"http://127.0.0.1:{free_port()}",
         "egress_allow": "127.0.0.0/8",
+        "rate_limit_per_address": 0,  # all of a test's callers and browsers have one address
     }
     return Settings(**(usual | changes))
