@@ -37,10 +37,20 @@ from evergrant.oauth2.transport import HttpAnswer
         ("twitter-v2", 400, {"error": "invalid_request", "error_description": "Missing required parameter."}),
         ("microsoft", 401, {"error": "invalid_client", "error_description": "AADSTS7000222: The secret has expired."}),
         ("google", 401, {"error": "invalid_client", "error_description": "The OAuth client was not found."}),
+        ("basecamp", 401, "Unknown Basecamp ID."),
+        ("orcid", 400, {"error": "invalid_request", "error_description": "This token does not belong to the client"}),
+        ("orcid", 401, {"error": "invalid_client", "error_description": "Client not found: APP-1"}),
+        ("servicenow", 401, {"error": "server_error", "error_description": "access_denied"}),
+        (
+            "pinterest",
+            401,
+            {"code": 283, "data": "Invalid Application ID", "message": "The authorization grant is invalid"},
+        ),
+        ("highlevel", 400, {"error": "Bad Request", "message": "Location is not active", "statusCode": 400}),
     ],
 )
 def test_what_a_provider_says_of_the_app_or_of_a_bad_minute_ends_no_connection(
-    entry_id: str, status: int, body: dict[str, Any]
+    entry_id: str, status: int, body: dict[str, Any] | str
 ) -> None:
     entry = load_catalogue()[entry_id]
     answer = HttpAnswer(status, {"content-type": "application/json"}, json.dumps(body).encode())
