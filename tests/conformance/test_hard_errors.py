@@ -117,6 +117,7 @@ def test_an_error_may_come_with_status_200(everybody: World, entry_id: str, answ
         ("basecamp", "refresh", says({"error": "authorization_expired"}, 400)),
         ("basecamp", "refresh", says("This Basecamp ID rekeyed its deadbolt.", 401)),
         ("orcid", "refresh", says({"error": "invalid_request", "error_description": "Parent token is disabled"}, 400)),
+        ("klaviyo-oauth", "refresh", says({"error": "invalid_grant_type"}, 400)),
         ("weibo", "refresh", says({"error": "expired_token", "error_code": 21327, "error_description": "token"}, 400)),
     ],
 )
