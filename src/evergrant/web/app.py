@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from fastapi.staticfiles import StaticFiles
 
 from evergrant import __version__
@@ -39,6 +39,7 @@ from evergrant.web.api import (
     webhooks,
 )
 from evergrant.web.api import connect as api_connect
+from evergrant.web.deps import refuse_unset
 from evergrant.web.middleware import RequestMiddleware
 from evergrant.web.templating import STATIC
 
@@ -82,6 +83,9 @@ def create_app(settings: Settings, *, workers_folder: Path | None = None) -> Fas
         webhook_deliveries.router,  # first: its paths are no ids of webhooks
         webhooks.router,
         license_tier.router,
+    ):
+        app.include_router(router, dependencies=[Depends(refuse_unset)])
+    for router in (
         connect.router,
         client_metadata.router,
         health.router,

@@ -10,6 +10,10 @@ from evergrant.broker.access.authentication import authenticate
 from evergrant.broker.audit.record import Actor, actor
 from evergrant.broker.runtime.broker import Broker
 from evergrant.broker.runtime.principal import Permission, Principal
+from evergrant.errors import InvalidValue
+
+UNSET = frozenset({"undefined", "null", "NaN", "[object Object]"})
+"""What JavaScript writes into an address for an argument that is not there."""
 
 
 def get_broker(request: Request) -> Broker:
@@ -42,6 +46,23 @@ def limit_address(request: Request) -> None:
         RateLimited: there were too many.
     """
     get_broker(request).limits.addresses.take(request.client.host if request.client else "")
+
+
+async def refuse_unset(request: Request) -> None:
+    """Refuse an address with a parameter that the caller's program had no value for.
+
+    Taken at its word, `userId=undefined` finds nothing, and says so as if nothing were there.
+
+    Raises:
+        InvalidValue: naming each such parameter.
+    """
+    given = [*request.path_params.items(), *request.query_params.multi_items()]
+    if problems := [
+        (name, f"'{value}' is what JavaScript writes for a value that is missing: give one, or leave {name} out")
+        for name, value in given
+        if value in UNSET
+    ]:
+        raise InvalidValue.of(*problems)
 
 
 def require(permission: Permission) -> Callable[[Request], Awaitable[Principal]]:
