@@ -12,7 +12,7 @@ from evergrant.crypto.keyring import new_master_key
 from evergrant.settings import Settings
 from evergrant.web.app import create_app
 from tests.cli.conftest import Done, Evergrant
-from tests.infra.installation import Backend, practice_provider
+from tests.infra.installation import BACK, Backend, practice_provider
 from tests.infra.postgres import PostgresServer
 from tests.infra.serving import LiveApp, free_port
 from tests.infra.settings import settings_on
@@ -157,6 +157,23 @@ def test_apps_are_made_listed_and_deleted(
     assert "s3cret" not in done.out + listed.out
     assert evergrant(settings, "apps", "delete", "--yes", "contacts").code == 0
     assert evergrant(settings, "apps", "list", "--json").json == []
+
+
+def test_an_app_and_an_origin_may_be_pasted_with_what_stood_around_them(
+    evergrant: Evergrant, settings: Settings, project: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    origin = evergrant(settings, "projects", "allow-redirect", project, " https://app.example.com\n")
+    assert "https://app.example.com" in origin.out.splitlines()
+    monkeypatch.setenv("CLIENT_SECRET", "s3cret\n")
+    with practice_provider() as provider:
+        done = evergrant(
+            settings,
+            *("apps", "create", "contacts ", "--name", " Contacts", "--client-id", "\u00a0c1\n", "--json"),
+            *("--discovery-url", f" {provider.url}\n", "--scope", "contacts ", "--redirect-url", f"{BACK} "),
+        )
+    assert (done.code, done.json["id"], done.json["clientId"]) == (0, "contacts", "c1"), done.out
+    shop = ("apps", "create", "shop", "--template", "okta", "--client-id", "c1", "--json")
+    assert evergrant(settings, *shop, "--variable", "hostname=https://acme.okta.com/ ").code == 0
 
 
 def test_a_new_master_key_can_be_used_as_it_is_printed(evergrant: Evergrant, settings: Settings) -> None:

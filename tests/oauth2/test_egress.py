@@ -94,7 +94,7 @@ def test_a_public_https_url_may_be_configured(url: str) -> None:
         ("http://provider.example/token", "must start with https://"),
         ("http://localhost/token", "must start with https://"),
         ("https:///token", "must name a host"),
-        ("https://pro vider.example/", "must name a host"),
+        ("https://pro vider.example/", "must not contain blanks"),
         ("https://[::1%25lo]/", "must name a host"),
         ("https://ex%61mple.com/", "must name a host"),
         ("https://[::1/", "is not a URL"),

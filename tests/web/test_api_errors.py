@@ -150,7 +150,7 @@ def redirects(field: str) -> Iterator[Bad]:
         f"//{MARK}.org/",
         f"/{MARK}",
         f"javascript:alert('{MARK}')",
-        f"https://app.example.com/{MARK}\n",
+        f"https://app.example.com/\n{MARK}",
     ):
         yield Bad(field, bad, INVALID)
 

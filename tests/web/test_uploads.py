@@ -11,7 +11,7 @@ from evergrant.practice.faults import instead
 from evergrant.practice.state import Tokens
 from evergrant.practice.world import PERSONS
 from tests.conftest import Clock
-from tests.infra.installation import APP_ID, CLIENT_ID, SCOPES, Installation
+from tests.infra.installation import APP_ID, CLIENT_ID, SCOPES, Backend, Installation
 from tests.infra.people import someone
 from tests.infra.rows import dump
 from tests.web.conftest import MakeBackend
@@ -180,7 +180,7 @@ def test_what_cannot_be_verified_is_not_stored(here: Installation, fault: Any, s
         ({"refreshToken": "line\nbreak"}, "E011003", "refreshToken"),
         ({"accessToken": "at", "idToken": "é"}, "E011003", "idToken"),
         ({"accessToken": "at", "scopes": ["two words"]}, "E011003", "scopes"),
-        ({"accessToken": "at", "accessTokenType": "Bearer "}, "E011003", "accessTokenType"),
+        ({"accessToken": "at", "accessTokenType": "Bear er"}, "E011003", "accessTokenType"),
         ({"accessToken": 7}, "E011001", "accessToken"),
     ],
 )
@@ -189,6 +189,50 @@ def test_a_wrong_field_is_named_and_nothing_is_stored(
 ) -> None:
     error = refused(here, someone(), code, **fields)
     assert [entry["field"] for entry in error["details"]["fields"]] == [field]
+
+
+@pytest.mark.parametrize(("text", "end"), [("2000000000", "2000000000"), ("", ""), ("0", ""), (0, "")])
+def test_an_end_may_be_written_as_a_fetch_writes_it(here: Installation, text: Any, end: str) -> None:
+    user = someone()
+    upload(here, user, accessToken="at-1", accessTokenExpiry=text, scopes=["contacts"])
+    assert here.backend.token(user, scopes=["contacts"])["accessTokenExpiry"] == end
+
+
+@pytest.mark.parametrize("text", ["2033-05-18T03:33:20Z", "2000000000.5", "-1", "1e9", " 0x10", "٢٠٠٠", True, 1.5])
+def test_an_end_in_another_form_is_refused(here: Installation, text: Any) -> None:
+    error = refused(here, someone(), "E011001", accessToken="at-1", accessTokenExpiry=text)
+    assert [entry["field"] for entry in error["details"]["fields"]] == ["accessTokenExpiry"]
+    refused(here, someone(), "E011003", accessToken="at-1", accessTokenExpiry="9" * 30)
+
+
+def test_tokens_may_be_as_long_as_those_that_a_provider_issues(here: Installation) -> None:
+    user, longest = someone(), 64 * 1024
+    tokens: dict[str, Any] = {"accessToken": "a" * longest, "refreshToken": "r" * longest, "idToken": "i" * longest}
+    upload(here, user, accessTokenExpiry=2_000_000_000, **tokens)
+    token = here.backend.token(user, options={"withRefreshToken": True})
+    assert (token["accessToken"], token["refreshToken"]) == (tokens["accessToken"], tokens["refreshToken"])
+    error = refused(here, someone(), "E011003", accessToken="a" * (longest + 1))
+    assert [entry["field"] for entry in error["details"]["fields"]] == ["accessToken"]
+
+
+@pytest.mark.parametrize("whose", ["user", "tenant"])
+def test_what_a_fetch_answers_moves_to_another_evergrant(here: Installation, other: Backend, whose: str) -> None:
+    owner, long = someone(), "rt-" + "x" * 20_000
+    tokens = {"accessToken": "at-moved", "refreshToken": long, "accessTokenExpiry": 2_000_000_000}
+    fields = {"scopes": ["contacts"], "externalIdentifier": "work", "grantedBy": "boss"}
+    path, name = (USER, "userId") if whose == "user" else (TENANT, "tenantId")
+    stored = here.backend.post(path, {"appId": APP_ID, name: owner, **tokens, **fields})
+    assert stored.status_code == 200, stored.text
+    fetch = {"appId": APP_ID, name: owner, "externalIdentifier": "work", "options": {"withRefreshToken": True}}
+    fetched = here.backend.post(f"app/{whose}/token/latest", fetch).json()["token"]
+    other.create_app(here.provider.registration)
+    moved = other.post(path, fetched)
+    assert moved.status_code == 200, moved.text
+    there = other.post(f"app/{whose}/token/latest", fetch).json()["token"]
+    assert there | {"id": ""} == fetched | {"id": ""}
+    # and the list's entry is the same but for what it never shows
+    listed = here.backend.get(f"tokens?{name}={owner}").json()["tokens"][0]
+    assert other.post(path, {**listed, "accessToken": "at-moved"}).status_code == 200
 
 
 def test_an_app_that_cannot_refresh_takes_no_refresh_token(here: Installation) -> None:

@@ -12,14 +12,23 @@ from evergrant.broker.apps import apps as use_cases
 from evergrant.broker.apps.definition import AppDefinition
 from evergrant.broker.apps.provider_client import CALLBACK_PATH, callback_url
 from evergrant.broker.apps.templates import definition_of, find_template
-from evergrant.broker.apps.variables import app_variable_problems
+from evergrant.broker.apps.variables import app_variable_problems, tidied
 from evergrant.broker.connections.deletion import delete_app
 from evergrant.broker.runtime.broker import Broker
 from evergrant.catalog.loader import load_catalogue
 from evergrant.catalog.template import Template
-from evergrant.cli.running import json_option, print_rows, project_option, run, settings_for_commands, the_project
+from evergrant.cli.running import (
+    PASTED,
+    json_option,
+    print_rows,
+    project_option,
+    run,
+    settings_for_commands,
+    the_project,
+)
 from evergrant.db import OutboundApp
 from evergrant.errors import InvalidValue
+from evergrant.pasted import trimmed
 
 
 @click.group()
@@ -52,21 +61,33 @@ def list_(project_id: str | None, as_json: bool) -> None:
 
 @apps.command()
 @project_option
-@click.argument("app_id", default="")
-@click.option("--template", "template_id", default="", help="Make it from this template ('evergrant templates list').")
-@click.option("--variable", "variables", multiple=True, help="NAME=VALUE, which the template asks for. Repeatable.")
-@click.option("--name", default="", help="Shown to users. May be left out with --template.")
-@click.option("--client-id", default="", help="From the provider.")
+@click.argument("app_id", default="", type=PASTED)
+@click.option(
+    "--template",
+    "template_id",
+    default="",
+    type=PASTED,
+    help="Make it from this template ('evergrant templates list').",
+)
+@click.option(
+    "--variable", "variables", multiple=True, type=PASTED, help="NAME=VALUE, which the template asks for. Repeatable."
+)
+@click.option("--name", default="", type=PASTED, help="Shown to users. May be left out with --template.")
+@click.option("--client-id", default="", type=PASTED, help="From the provider.")
 @click.option(
     "--client-secret",
     envvar="CLIENT_SECRET",
     help="From the provider. Better asked for, or given as CLIENT_SECRET, than typed into the shell's history.",
 )
-@click.option("--discovery-url", default="", help="The provider's issuer or metadata URL; fills the endpoints.")
-@click.option("--authorization-url", default="", help="The provider's authorization endpoint.")
-@click.option("--token-url", default="", help="The provider's token endpoint.")
-@click.option("--scope", "default_scopes", multiple=True, help="A default scope. May be repeated.")
-@click.option("--redirect-url", "default_redirect_url", default="", help="Where the browser goes after connecting.")
+@click.option(
+    "--discovery-url", default="", type=PASTED, help="The provider's issuer or metadata URL; fills the endpoints."
+)
+@click.option("--authorization-url", default="", type=PASTED, help="The provider's authorization endpoint.")
+@click.option("--token-url", default="", type=PASTED, help="The provider's token endpoint.")
+@click.option("--scope", "default_scopes", multiple=True, type=PASTED, help="A default scope. May be repeated.")
+@click.option(
+    "--redirect-url", "default_redirect_url", default="", type=PASTED, help="Where the browser goes after connecting."
+)
 @json_option
 def create(
     project_id: str | None,
@@ -91,11 +112,12 @@ def create(
         definition = definition_of(template)
     if definition.app_type != "apikey" and not fields["client_id"]:
         raise click.UsageError(_how_to_get_a_client_id(template))
+    values = tidied(template, values)
     if problems := app_variable_problems(template, values):  # before anybody has typed a secret
         raise InvalidValue.of(*problems)
     if definition.app_type != "apikey" and client_secret is None:
         client_secret = click.prompt("Client secret", hide_input=True)
-    secret = SecretStr(client_secret or "")
+    secret = SecretStr(trimmed(client_secret or ""))
     given = {**fields, "id": app_id or template_id, "client_secret": secret, "variables": values}
     definition = replace(definition, **{name: value for name, value in given.items() if value})
 
@@ -127,7 +149,7 @@ def _variable(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not name or not equals:
         raise click.BadParameter("write NAME=VALUE", param_hint="--variable")
-    return name, value
+    return trimmed(name), trimmed(value)
 
 
 @apps.command()

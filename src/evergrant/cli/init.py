@@ -7,7 +7,7 @@ import click
 
 from evergrant.broker.audit.record import Actor, actor
 from evergrant.broker.operations.setup import InitResult, initialise
-from evergrant.cli.running import settings_for_commands
+from evergrant.cli.running import PASTED, settings_for_commands
 
 
 @click.command()
@@ -18,6 +18,7 @@ from evergrant.cli.running import settings_for_commands
     "--redirect-origin",
     "origins",
     multiple=True,
+    type=PASTED,
     help="Where connect trips may return to, e.g. https://app.example.com. May be repeated.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")

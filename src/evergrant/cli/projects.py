@@ -4,7 +4,7 @@ import click
 
 from evergrant.broker.projects.projects import list_projects, load_project, set_redirect_origins
 from evergrant.broker.runtime.broker import Broker
-from evergrant.cli.running import json_option, print_rows, run
+from evergrant.cli.running import PASTED, json_option, print_rows, run
 
 
 @click.group()
@@ -34,7 +34,7 @@ async def _origins(broker: Broker, project_id: str, origin: str, *, allowed: boo
 
 @projects.command("allow-redirect")
 @click.argument("project_id")
-@click.argument("origin")
+@click.argument("origin", type=PASTED)
 def allow_redirect(project_id: str, origin: str) -> None:
     """Let connect trips return to ORIGIN, e.g. https://app.example.com."""
     click.echo("\n".join(run(lambda broker: _origins(broker, project_id, origin, allowed=True))))
@@ -42,7 +42,7 @@ def allow_redirect(project_id: str, origin: str) -> None:
 
 @projects.command("forbid-redirect")
 @click.argument("project_id")
-@click.argument("origin")
+@click.argument("origin", type=PASTED)
 def forbid_redirect(project_id: str, origin: str) -> None:
     """No longer let connect trips return to ORIGIN."""
     left = run(lambda broker: _origins(broker, project_id, origin, allowed=False))

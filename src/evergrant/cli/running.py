@@ -12,9 +12,14 @@ from evergrant.broker.projects.projects import list_projects, load_project
 from evergrant.broker.runtime.broker import Broker, open_broker
 from evergrant.errors import InvalidRequest
 from evergrant.logs import configure_logging
+from evergrant.pasted import trimmed
 from evergrant.settings import Settings, load_settings
 
 T = TypeVar("T")
+
+PASTED = click.types.FuncParamType(trimmed)
+"""A text that neither begins nor ends with white space, whatever was pasted: a name, a URL, a client id."""
+PASTED.name = "text"
 
 project_option = click.option(
     "--project", "project_id", help="The project's id; may be left out when there is only one."

@@ -5,7 +5,7 @@ import click
 from evergrant import clock
 from evergrant.broker.projects.trusted_issuers import create_issuer, delete_issuer, list_issuers
 from evergrant.broker.runtime.broker import Broker
-from evergrant.cli.running import json_option, print_rows, project_option, run, the_project
+from evergrant.cli.running import PASTED, json_option, print_rows, project_option, run, the_project
 
 
 @click.group()
@@ -15,11 +15,13 @@ def issuers() -> None:
 
 @issuers.command()
 @project_option
-@click.argument("issuer")
-@click.option("--audience", required=True, help="Must be in the claim 'aud'.")
-@click.option("--jwks-url", default="", help="Where its keys are; left out where its metadata says so.")
-@click.option("--user-claim", default="sub", show_default=True, help="The claim with your own id of the user.")
-@click.option("--tenant-claim", default="", help="The claim with the tenant's id, if tokens have one.")
+@click.argument("issuer", type=PASTED)
+@click.option("--audience", required=True, type=PASTED, help="Must be in the claim 'aud'.")
+@click.option("--jwks-url", default="", type=PASTED, help="Where its keys are; left out where its metadata says so.")
+@click.option(
+    "--user-claim", default="sub", type=PASTED, show_default=True, help="The claim with your own id of the user."
+)
+@click.option("--tenant-claim", default="", type=PASTED, help="The claim with the tenant's id, if tokens have one.")
 def add(project_id: str | None, issuer: str, audience: str, jwks_url: str, user_claim: str, tenant_claim: str) -> None:
     """Trust ISSUER, exactly as the claim 'iss' has it."""
 

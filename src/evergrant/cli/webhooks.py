@@ -11,7 +11,7 @@ from evergrant.broker.webhooks import registry as webhook_registry
 from evergrant.broker.webhooks.log import DeliveryFilter
 from evergrant.broker.webhooks.outbox import SUBSCRIBABLE
 from evergrant.broker.webhooks.registry import MAX_OVERLAP_SECONDS, WebhookDefinition, WebhookWithSecret
-from evergrant.cli.running import json_option, print_rows, project_option, run, the_project
+from evergrant.cli.running import PASTED, json_option, print_rows, project_option, run, the_project
 from evergrant.db import WebhookDelivery
 
 
@@ -22,7 +22,7 @@ def webhooks() -> None:
 
 @webhooks.command()
 @project_option
-@click.argument("url")
+@click.argument("url", type=PASTED)
 @click.option("--description", default="", help="What it is for.")
 @click.option("--event", "event_types", multiple=True, type=click.Choice(SUBSCRIBABLE), help="Only these events.")
 def add(project_id: str | None, url: str, description: str, event_types: tuple[str, ...]) -> None:

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 import httpx2
 
 from evergrant.networks import Address, Network
+from evergrant.pasted import is_one_word
 
 _HOST = re.compile(r"[a-z0-9_]([a-z0-9._-]*[a-z0-9_])?\.?")
 _NUMERIC_HOST = re.compile(r"(0x[0-9a-f]*|[0-9]+)(\.(0x[0-9a-f]*|[0-9]+)){0,3}")
@@ -119,6 +120,8 @@ def check_url(url: str, *, what: str, egress_allow: tuple[Network, ...]) -> None
     Raises:
         ValueError: it could never be called; the message says what to write instead.
     """
+    if not is_one_word(url):
+        raise ValueError(f"{what} must not contain blanks, line breaks and invisible characters")
     try:
         target = parse_target(url)
     except ValueError as error:

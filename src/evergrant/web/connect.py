@@ -17,6 +17,7 @@ from evergrant.broker.connect.start import cancel_connect, find_by_ticket, leave
 from evergrant.broker.runtime.broker import Broker
 from evergrant.catalog.variable import Variable
 from evergrant.errors import AppNotFound, ConnectFailed, EvergrantError
+from evergrant.pasted import trimmed
 from evergrant.web.deps import BrokerDep, limit_address
 from evergrant.web.templating import PAGE_HEADERS, message_page, page
 
@@ -65,7 +66,8 @@ async def decide(ticket: str, request: Request, broker: BrokerDep, decision: str
     if decision == "connect":
         asked = variables.questions(broker, authorization.app, authorization.request.variables)
         form = await request.form()
-        answers = {name: str(form.get(f"variables.{name}", "")).strip() for name in asked}
+        entered = {name: trimmed(str(form.get(f"variables.{name}", ""))) for name in asked}
+        answers = variables.tidied(variables.template_of(broker, authorization.app), entered)
         if wrong := variables.wrong_answers(asked, answers):
             return _consent_page(authorization, asked, answers, wrong)
         return await _leave(broker, authorization, browser, answers)

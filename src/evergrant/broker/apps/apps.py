@@ -21,6 +21,7 @@ from evergrant.broker.apps.health import clear_unhealthy
 from evergrant.broker.apps.merge import NOTHING_DISCOVERED, merge
 from evergrant.broker.apps.provider_client import client_document_url, secret_slot, server_of
 from evergrant.broker.apps.retirements import why_ended
+from evergrant.broker.apps.variables import tidied
 from evergrant.broker.audit.record import record
 from evergrant.broker.grants.schedule import PROACTIVE
 from evergrant.broker.projects.projects import load_project
@@ -148,6 +149,9 @@ async def _define(
     """Check `new`, look up what it leaves out, and set all of `app` by it. Nothing is written to the database."""
     async with broker.database.read() as session:
         project = await load_project(session, app.project_id)
+    template = broker.catalogue.get(stored.template_id if new.template_id is None else new.template_id)
+    if new.variables is not None:
+        new = replace(new, variables=tidied(template, new.variables))
     undiscovered = merge(stored, new)
     _check_new_definition(broker, project, stored, new, undiscovered, today=now.date())
     merged = merge(stored, new, await _discover(broker, app, new, use_dcr=undiscovered.use_dcr))

@@ -19,6 +19,7 @@ from evergrant.db import Project
 from evergrant.errors import InvalidValue, MissingArgument
 from evergrant.oauth2 import client_assertion
 from evergrant.oauth2.transport import check_url
+from evergrant.pasted import is_one_word
 
 AUTH_METHODS = ("client_secret_post", "client_secret_basic", "none", *client_assertion.METHODS)
 PROMPTS = ("none", "login", "consent", "select_account")
@@ -154,7 +155,12 @@ def check_definition(broker: Broker, project: Project, new: AppDefinition, templ
     problems += prompt_problems("prompt", new.prompt)
     if new.token_endpoint_auth_method and new.token_endpoint_auth_method not in AUTH_METHODS:
         problems.append(("tokenEndpointAuthMethod", f"use one of {', '.join(AUTH_METHODS)}"))
-    problems += _private_key_problems(new)
+    problems += [
+        (name, "must not contain blanks, line breaks and invisible characters")
+        for name, text in (("clientId", new.client_id), ("issuer", new.issuer))
+        if text and not is_one_word(text)
+    ]
+    problems += _private_key_problems(new) or _secret_problems(new)
     if new.refresh_policy and new.refresh_policy not in POLICIES:
         problems.append(("refreshPolicy", f"use one of {', '.join(POLICIES)}"))
     if new.refresh_token_idle_seconds and not MIN_IDLE_SECONDS <= new.refresh_token_idle_seconds <= MAX_IDLE_SECONDS:
@@ -201,11 +207,13 @@ def _url_problems(
     if unknown:
         return [(name, f"{{{unknown[0]}}} is not a variable of the app's template")]
     problems = [(name, problem) for problem in url_problems(name, url, known)]
+    # A value that its variable does not allow has an error of its own.
+    good = {key: value for key, value in values.items() if key in known and not known[key].problem_with(value)}
     samples = {key: variable.default or variable.example or "x" for key, variable in known.items()}
     if name == "authorizationUrl":  # only a browser goes there, and some providers have a page with a route (#/...)
         url = url.partition("#")[0]
     try:
-        check_url(placeholders.fill(url, values, samples), what="it", egress_allow=broker.settings.egress_allow)
+        check_url(placeholders.fill(url, good, samples), what="it", egress_allow=broker.settings.egress_allow)
     except ValueError as error:
         problems.append((name, str(error)))
     return problems
@@ -220,6 +228,14 @@ def _private_key_problems(new: AppDefinition) -> list[tuple[str, str]]:
     except ValueError:
         return [("clientSecret", "with private_key_jwt it is the private key, in PEM or as a JWK")]
     return []
+
+
+def _secret_problems(new: AppDefinition) -> list[tuple[str, str]]:
+    secret = new.client_secret.get_secret_value() if new.client_secret is not None else ""
+    # Blanks inside are legal (RFC 6749 appendix A.2), and a private key has lines.
+    if secret.isprintable() or secret.startswith(("-----BEGIN ", "{")):
+        return []
+    return [("clientSecret", "must not contain line breaks and invisible characters: paste it again")]
 
 
 def _param_problems(name: str, params: Params) -> list[tuple[str, str]]:
@@ -251,11 +267,11 @@ def scope_problems(name: str, scopes: Sequence[str]) -> list[tuple[str, str]]:
 def resource_problems(name: str, resources: Sequence[str]) -> list[tuple[str, str]]:
     """Return what is wrong with resource indicators (RFC 8707 section 2: absolute URIs without a fragment)."""
     bad = any(not _is_absolute_uri(resource) or "#" in resource for resource in resources)
-    return [(name, "use absolute URIs without a fragment")] if bad else []
+    return [(name, "use absolute URIs without a fragment and blanks")] if bad else []
 
 
 def _is_absolute_uri(text: str) -> bool:
     try:
-        return bool(urlsplit(text).scheme)
+        return bool(urlsplit(text).scheme) and is_one_word(text)
     except ValueError:
         return False

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Iterable, Mapping
 
 from evergrant.broker.runtime.broker import Broker
+from evergrant.catalog.host_values import value_from_address
 from evergrant.catalog.template import Template
 from evergrant.catalog.variable import Source, Variable
 from evergrant.db import OutboundApp
@@ -29,6 +30,13 @@ def declared_variables(template: Template | None, *sources: Source) -> dict[str,
     """Return an entry's variables of these sources, or all, by name."""
     found = template.variables.items() if template is not None else ()
     return {name: variable for name, variable in found if not sources or variable.source in sources}
+
+
+def tidied(template: Template | None, values: Values) -> dict[str, str]:
+    """Return values as people give them, each taken out of the whole address where one was pasted in its place."""
+    if template is None:
+        return dict(values)
+    return {name: value_from_address(template, name, value) for name, value in values.items()}
 
 
 def app_variable_problems(template: Template | None, values: Values) -> Problems:
@@ -59,6 +67,7 @@ def details_problems(template: Template | None, app: OutboundApp, values: Values
 
     It may have all that a connect trip would ask the user or learn, and must have what no call works without.
     """
+    values = tidied(template, values)
     problems = _value_problems("details", declared_variables(template, "user", "callback", "token", "context"), values)
     known = {**app.variables, **values}
     problems += [

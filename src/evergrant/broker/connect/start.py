@@ -7,7 +7,7 @@ browser, with a state that is used up, for the same app, from the issuer that wa
 
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from pydantic import SecretStr
@@ -18,7 +18,7 @@ from evergrant.broker.apps.apps import load_app, missing_for_connect
 from evergrant.broker.apps.definition import prompt_problems, resource_problems, scope_problems
 from evergrant.broker.apps.dynamic_registration import ensure_registered
 from evergrant.broker.apps.provider_client import callback_url, provider_client, public_origin
-from evergrant.broker.apps.variables import missing_variables, template_of, user_variable_problems
+from evergrant.broker.apps.variables import missing_variables, template_of, tidied, user_variable_problems
 from evergrant.broker.connect.authorization_requests import (
     Authorization,
     failure_url,
@@ -80,6 +80,7 @@ async def begin_connect(broker: Broker, principal: Principal, wanted: ConnectReq
     )
     async with broker.database.read() as session:
         project = await load_project(session, project_id)
+    wanted = replace(wanted, variables=tidied(template_of(broker, app), wanted.variables))
     _check_connect_request(broker, project, app, wanted)
     app = await ensure_registered(broker, app, now=now)
     ticket = new_opaque()

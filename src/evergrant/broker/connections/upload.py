@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from evergrant.broker.apps.definition import scope_problems
 from evergrant.broker.apps.provider_client import provider_client
 from evergrant.broker.apps.quirks import quirks_of, scope_words
-from evergrant.broker.apps.variables import details_of_user, details_problems, template_of
+from evergrant.broker.apps.variables import details_of_user, details_problems, template_of, tidied
 from evergrant.broker.audit.record import record
 from evergrant.broker.grants.granted_scopes import GrantedScopes
 from evergrant.broker.grants.grants import (
@@ -181,8 +181,9 @@ def consent_of(
 
 def details_of(broker: Broker, app: OutboundApp, upload: TokenUpload) -> dict[str, str]:
     """Return the variables that the connection keeps: the upload's own, and the app's for its users."""
-    given = {name: value for name, value in upload.details.items() if value}
-    return {**details_of_user(template_of(broker, app), app, given), **given}
+    template = template_of(broker, app)
+    given = {name: value for name, value in tidied(template, upload.details).items() if value}
+    return {**details_of_user(template, app, given), **given}
 
 
 def scopes_of(app: OutboundApp, upload: TokenUpload) -> tuple[str, ...]:

@@ -13,7 +13,18 @@ from evergrant.broker.apps.warnings import warnings_about
 from evergrant.broker.runtime.broker import Broker
 from evergrant.db import OutboundApp
 from evergrant.web.api.app_examples import DEFINED, SECRET, STORED
-from evergrant.web.api.wire import AppId, Flag, SecretText, ShortText, StrictWireModel, Text, WireModel, epoch, example
+from evergrant.web.api.wire import (
+    AppId,
+    Flag,
+    PastedText,
+    SecretText,
+    ShortText,
+    StrictWireModel,
+    Text,
+    WireModel,
+    epoch,
+    example,
+)
 
 
 class UrlParam(StrictWireModel):
@@ -41,9 +52,9 @@ class ScopeDescription(StrictWireModel):
 class AppFields(StrictWireModel):
     """What an operator says about an app. Every field but the name may be left out."""
 
-    name: Text = Field(min_length=1, description="Shown to users; unique in the project.")
+    name: PastedText = Field(min_length=1, description="Shown to users; unique in the project.")
     description: ShortText = ""
-    logo: Text = Field(default="", description="https URL or data:image URL.")
+    logo: PastedText = Field(default="", description="https URL or data:image URL.")
     client_id: ShortText = Field(default="", description="From the provider.")
     client_secret: SecretText | None = Field(
         default=None,
@@ -63,7 +74,9 @@ class AppFields(StrictWireModel):
     default_redirect_url: ShortText = Field(default="", description="Where the browser goes after the trip.")
     callback_domain: ShortText = Field(default="", description="Host for the callback instead of the public URL's.")
     pkce: Flag = Field(default=True, description="Off only where the provider refuses PKCE.")
-    access_type: Text = Field(default="", description="offline or online, where the provider knows `access_type`.")
+    access_type: PastedText = Field(
+        default="", description="offline or online, where the provider knows `access_type`."
+    )
     prompt: list[ShortText] = Field(
         default_factory=list, max_length=10, description="none, login, consent, select_account"
     )
@@ -75,7 +88,9 @@ class AppFields(StrictWireModel):
         default=None, description="Get a client id by ourselves, at the first connect, where `clientId` is empty."
     )
     dcr_url: ShortText | None = Field(default=None, description="Where to register (RFC 7591); discovered, else given.")
-    tenant_id: ShortText | None = Field(default=None, description="The only tenant that may use the app.")
+    tenant_id: Annotated[Text, Field(max_length=2_000)] | None = Field(
+        default=None, description="The only tenant that may use the app."
+    )
     template_id: ShortText | None = Field(default=None, description="The template that the app was made from.")
 
     variables: dict[ShortText, ShortText] | None = Field(
@@ -118,7 +133,7 @@ class CreateApp(AppFields):
 
     model_config = example({**DEFINED, **SECRET})
 
-    id: Text = Field(default="", description="Yours, or left out for a generated one. Cannot be changed later.")
+    id: PastedText = Field(default="", description="Yours, or left out for a generated one. Cannot be changed later.")
 
 
 class UpdatedApp(AppFields):

@@ -17,7 +17,7 @@ from evergrant.web.api.app_wire import (
     app_body,
     definition,
 )
-from evergrant.web.api.wire import Nothing, Text, errors
+from evergrant.web.api.wire import Nothing, PastedText, errors
 from evergrant.web.deps import AppsReader, AppsWriter, BrokerDep
 
 router = APIRouter(prefix="/v1/mgmt/outbound", tags=["apps"])
@@ -53,7 +53,7 @@ async def delete_app(body: DeleteApp, broker: BrokerDep, principal: AppsWriter) 
 
 @router.get("/app/{id}", summary="Load an outbound app", responses=errors(400, 404))
 async def load_app(
-    app_id: Annotated[Text, Path(alias="id", max_length=64, examples=["google-contacts"])],
+    app_id: Annotated[PastedText, Path(alias="id", max_length=64, examples=["google-contacts"])],
     broker: BrokerDep,
     principal: AppsReader,
 ) -> AppAnswer:

@@ -9,7 +9,7 @@ from evergrant import clock
 from evergrant.broker.connections import deletion, listing
 from evergrant.broker.connections.listing import GrantFilter, GrantMetadata
 from evergrant.errors import MissingArgument
-from evergrant.web.api.wire import Nothing, OptionalId, Text, WireModel, epoch, errors, example
+from evergrant.web.api.wire import Nothing, OptionalId, PastedText, Text, WireModel, epoch, errors, example
 from evergrant.web.cors import BrowserRoute
 from evergrant.web.deps import BrokerDep, FetcherOrUser, TokensWriter
 
@@ -17,7 +17,9 @@ router = APIRouter(prefix="/v1/mgmt/outbound", tags=["connections"])
 
 _ID = "9b2f6f0c5d8e4a7190c3b7d1e2f4a586"
 TokenId = Annotated[Text, Field(min_length=1, max_length=32)]
-AnApp = Annotated[Text, Query(alias="appId", max_length=64, description="Of this app.", examples=["google-contacts"])]
+AnApp = Annotated[
+    PastedText, Query(alias="appId", max_length=64, description="Of this app.", examples=["google-contacts"])
+]
 AUser = Annotated[OptionalId, Query(alias="userId", description="Of this user.", examples=["alice"])]
 ATenant = Annotated[
     OptionalId, Query(alias="tenantId", description="Within this tenant, or the tenant's own.", examples=["acme"])

@@ -8,7 +8,7 @@ from pydantic import Field
 from evergrant import clock
 from evergrant.broker.access import policies
 from evergrant.db import AccessPolicy
-from evergrant.web.api.wire import AppId, Nothing, ShortText, StrictWireModel, WireModel, errors, example
+from evergrant.web.api.wire import AppId, Nothing, ShortText, StrictWireModel, Text, WireModel, errors, example
 from evergrant.web.deps import BrokerDep, KeysKeeper
 
 router = APIRouter(prefix="/v1/mgmt/outbound", tags=["policies"])
@@ -22,6 +22,8 @@ _POLICY = {
 }
 _STORED = {"id": "7Yq2nWx5Tb9Lc4Vd8Rf1Hm", **_POLICY, "createdTime": "1741103514"}
 Few = Annotated[list[ShortText], Field(max_length=100)]
+Values = Annotated[list[Annotated[Text, Field(max_length=2_000)]], Field(max_length=100)]
+"""Exactly as the claim has them."""
 
 
 class CreatePolicy(StrictWireModel):
@@ -31,7 +33,7 @@ class CreatePolicy(StrictWireModel):
 
     app_id: AppId
     action: Literal["fetch", "connect"]
-    claims: dict[ShortText, Few] = Field(
+    claims: dict[ShortText, Values] = Field(
         default_factory=dict,
         max_length=20,
         description="About users: each of these claims has one of the values listed for it.",

@@ -23,7 +23,17 @@ from evergrant.web.api.app_wire import (
     app_body,
     definition,
 )
-from evergrant.web.api.wire import OptionalId, SecretText, ShortText, StrictWireModel, Text, WireModel, errors, example
+from evergrant.web.api.wire import (
+    OptionalId,
+    PastedText,
+    SecretText,
+    ShortText,
+    StrictWireModel,
+    Text,
+    WireModel,
+    errors,
+    example,
+)
 from evergrant.web.deps import AppsWriter, BrokerDep, require
 from evergrant.web.errors import invalid_request
 
@@ -145,7 +155,7 @@ class CreateFromTemplate(StrictWireModel):
     )
 
     template_id: ShortText = Field(min_length=1)
-    id: Text = Field(default="", description="Yours, or left out for a generated one.")
+    id: PastedText = Field(default="", description="Yours, or left out for a generated one.")
     client_id: ShortText = ""
     client_secret: SecretText | None = None
     tenant_id: OptionalId = ""

@@ -12,13 +12,15 @@ from evergrant.broker.connections.upload_one import upload_api_key, upload_token
 from evergrant.broker.grants.grants import ResourceOwner
 from evergrant.web.api.wire import (
     AppId,
+    EpochSeconds,
     Flag,
     Nothing,
     OptionalId,
     OwnerId,
+    PastedText,
     SecretText,
     ShortText,
-    Text,
+    TokenText,
     WireModel,
     errors,
     example,
@@ -69,21 +71,23 @@ class UploadedTokens(WireModel):
     """OAuth tokens, whoever's they are."""
 
     app_id: AppId
-    refresh_token: SecretText | None = Field(default=None, description="This or `accessToken`, or both.")
-    access_token: SecretText | None = Field(
+    refresh_token: TokenText | None = Field(default=None, description="This or `accessToken`, or both.")
+    access_token: TokenText | None = Field(
         default=None, description="Without one, the first fetch gets one with the refresh token."
     )
-    access_token_expiry: int = Field(
-        default=0, ge=0, le=253_402_300_799, strict=True, description="Epoch seconds; 0 when unknown."
+    access_token_expiry: EpochSeconds = Field(
+        default=0, description="Epoch seconds, as a number or in text; 0 or empty when unknown."
     )
-    access_token_type: Annotated[Text, Field(max_length=100)] = Field(default="", description="`Bearer` when left out.")
+    access_token_type: Annotated[PastedText, Field(max_length=100)] = Field(
+        default="", description="`Bearer` when left out."
+    )
     scopes: list[ShortText] | None = Field(
         default=None, max_length=500, description="What they were granted for; left out, the app's default scopes."
     )
     external_identifier: OptionalId = Field(
         default="", description="Tells several accounts of one owner at one provider apart."
     )
-    id_token: SecretText | None = Field(
+    id_token: TokenText | None = Field(
         default=None, description="Names `tokenSub` if it is valid for the app; otherwise it is ignored."
     )
     granted_by: OptionalId = Field(default="", description="Who consented, where that is not the owner.")

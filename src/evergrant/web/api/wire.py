@@ -1,12 +1,24 @@
-"""What all wire models share: camelCase, null as absent, and text that every database can hold."""
+"""What all wire models share: camelCase, null as absent, storable text, and pastes without the blanks around them."""
 
 from datetime import datetime
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Request
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, Strict, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    Strict,
+    ValidationError,
+    model_validator,
+)
 from pydantic.alias_generators import to_camel
 
+from evergrant.oauth2.token_response import MAX_TOKEN_LENGTH
+from evergrant.pasted import trimmed
 from evergrant.web.errors import invalid_request
 
 
@@ -19,15 +31,34 @@ def _storable(value: str) -> str:
 
 
 def _storable_secret(value: SecretStr) -> SecretStr:
-    _storable(value.get_secret_value())
+    text = _storable(value.get_secret_value())
+    if text and not trimmed(text):
+        raise ValueError("is blank: paste it again, or leave it out")
+    return SecretStr(trimmed(text))
+
+
+def _seconds(value: Any) -> Any:
+    """Take epoch seconds as a fetch writes them, too: in text, which is empty where there are none."""
+    if isinstance(value, str) and value.isascii() and (value.isdigit() or not value):
+        return int(value[:20] or "0")
     return value
 
 
 Text = Annotated[str, Strict(), AfterValidator(_storable)]
-ShortText = Annotated[Text, Field(max_length=2_000)]
-SecretText = Annotated[SecretStr, Strict(), AfterValidator(_storable_secret), Field(max_length=10_000)]
+"""Text that is taken exactly as it is sent, such as an id that somebody else has chosen."""
+PastedText = Annotated[Text, AfterValidator(trimmed)]
+"""Text that neither begins nor ends with white space, whatever was pasted: a name, a URL, a client id."""
+ShortText = Annotated[PastedText, Field(max_length=2_000)]
+_Secret = Annotated[SecretStr, Strict(), AfterValidator(_storable_secret)]
+SecretText = Annotated[_Secret, Field(max_length=10_000)]
+TokenText = Annotated[_Secret, Field(max_length=MAX_TOKEN_LENGTH)]
+"""A token: as long as one that a provider may issue."""
 Flag = Annotated[bool, Strict()]
-AppId = Annotated[Text, Field(min_length=1, max_length=64)]
+EpochSeconds = Annotated[
+    int, Strict(), Field(ge=0, le=253_402_300_799), BeforeValidator(_seconds, json_schema_input_type=int | str)
+]
+"""A moment as a number or in text; 0 and empty are none."""
+AppId = Annotated[PastedText, Field(min_length=1, max_length=64)]
 OwnerId = Annotated[Text, Field(min_length=1, max_length=255)]
 """A user's or tenant's id: yours, opaque to evergrant."""
 OptionalId = Annotated[Text, Field(max_length=255)]
