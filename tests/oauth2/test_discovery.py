@@ -88,14 +88,6 @@ async def test_a_document_of_another_issuer_is_not_believed(
         ({"token_endpoint": None}, "has no token_endpoint"),
         ({"authorization_endpoint": 5}, "has no authorization_endpoint"),
         ({"token_endpoint": "http://provider.example/token"}, "its token_endpoint must start with https://"),
-        (
-            {"jwks_uri": "https://169.254.169.254/keys"},
-            "its jwks_uri points to an address that is not public",
-        ),
-        (
-            {"revocation_endpoint": "https://u:p@provider.example/"},
-            "its revocation_endpoint must not contain",
-        ),
     ],
 )
 async def test_an_endpoint_that_could_not_be_called_is_named(
@@ -104,6 +96,77 @@ async def test_an_endpoint_that_could_not_be_called_is_named(
     provider.routes[OIDC] = document(provider, provider.url, **members)
     with pytest.raises(InvalidValue, match=problem):
         await discover(http, provider.url)
+
+
+@pytest.mark.parametrize("name", ["revocation_endpoint", "userinfo_endpoint", "jwks_uri", "registration_endpoint"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        "",
+        None,
+        False,
+        5,
+        [],
+        {},
+        "none",
+        "http://provider.example/x",
+        "https://169.254.169.254/",
+        "https://u:p@a.example/",
+    ],
+)
+async def test_an_optional_endpoint_that_is_none_is_as_if_left_out(
+    http: Http, provider: ScriptedProvider, name: str, value: object
+) -> None:
+    provider.routes[OIDC] = document(provider, provider.url, **{name: value})
+    found = await discover(http, provider.url)
+    assert (getattr(found, name), found.token_endpoint) == ("", f"{provider.url}/token")
+
+
+async def test_the_next_document_is_read_where_one_cannot_be_used(http: Http, provider: ScriptedProvider) -> None:
+    provider.routes[OIDC] = document(provider, "https://accounts.other.example")
+    provider.routes[RFC8414] = document(provider, provider.url)
+    assert (await discover(http, provider.url)).issuer == provider.url
+
+
+async def test_an_issuer_may_be_written_with_capitals_and_its_port(http: Http, provider: ScriptedProvider) -> None:
+    provider.routes[OIDC] = document(provider, provider.url.replace("http://", "HTTP://"))
+    assert (await discover(http, provider.url)).token_endpoint == f"{provider.url}/token"
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize("where", ["{}/meta", "/meta", "meta", "/meta#x"])
+async def test_a_redirect_on_the_same_origin_is_followed_once(
+    http: Http, provider: ScriptedProvider, status: int, where: str
+) -> None:
+    provider.routes[OIDC] = answer(status, Location=where.format(provider.url))
+    provider.routes["/meta"] = provider.routes["/.well-known/meta"] = document(provider, provider.url)
+    assert (await discover(http, provider.url)).issuer == provider.url
+    provider.routes["/meta"] = provider.routes["/.well-known/meta"] = answer(status, Location="/meta-2")
+    provider.routes["/meta-2"] = document(provider, provider.url)
+    with pytest.raises(InvalidValue, match=f"which leads to {provider.url}/meta-2: enter that"):
+        await discover(http, provider.url)
+
+
+@pytest.mark.parametrize(
+    "where",
+    ["https://elsewhere.example/meta", "http://127.0.0.2:1/meta", "https://169.254.169.254/meta", "https://[::1"],
+)
+async def test_a_redirect_to_another_origin_is_told_and_not_followed(
+    http: Http, provider: ScriptedProvider, where: str
+) -> None:
+    provider.routes[OIDC] = answer(301, Location=f"{where}?session=1")
+    told = f"which leads to {where}: enter that" if "[" not in where else "there is no metadata at"
+    with pytest.raises(InvalidValue) as raised:
+        await discover(http, provider.url)
+    assert told in raised.value.message
+    assert "session" not in raised.value.message
+
+
+async def test_every_address_that_was_tried_is_named(http: Http, provider: ScriptedProvider) -> None:
+    with pytest.raises(InvalidValue) as raised:
+        await discover(http, f"{provider.url}/tenant")
+    for path in (f"/tenant{OIDC}", f"{RFC8414}/tenant", f"{OIDC}/tenant", f"/tenant{RFC8414}"):
+        assert f"{provider.url}{path} (status 404)" in raised.value.message
 
 
 @pytest.mark.parametrize(

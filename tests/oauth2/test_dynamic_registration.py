@@ -135,6 +135,13 @@ async def test_trouble_there_is_for_later(http: Http, provider: ScriptedProvider
     assert len(provider.requests) == 1, "never sent twice, and no redirect is followed"
 
 
+async def test_a_registration_endpoint_that_has_moved_says_where(http: Http, provider: ScriptedProvider) -> None:
+    provider.routes["/register"] = json_answer(308, {}, Location="/v2/register")
+    with pytest.raises(UpstreamRejected, match="has moved to /v2/register"):
+        await register(http, f"{provider.url}/register", redirect_uri=BACK, client_name="N", auth_method="none")
+    assert len(provider.requests) == 1
+
+
 @pytest.mark.parametrize("url", ["http://192.0.2.1/register", "https://10.0.0.1/register", "https://169.254.169.254/"])
 async def test_an_address_that_may_not_be_called_is_not(http: Http, url: str) -> None:
     with pytest.raises(EgressRefused):

@@ -1,14 +1,17 @@
 """From a protected resource to its authorization server (RFC 9728), and who is believed on the way."""
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from evergrant.errors import InvalidValue
+from evergrant.oauth2 import challenge, protected_resource
 from evergrant.oauth2.protected_resource import discover_either
 from evergrant.oauth2.transport import Http
-from tests.infra.scripted import ScriptedProvider, answer, json_answer
+from tests.infra.scripted import Request, ScriptedProvider, answer, json_answer
+from tests.infra.waiting import PATIENCE
 
 PRM = "/.well-known/oauth-protected-resource"
 AS = "/.well-known/oauth-authorization-server"
@@ -93,7 +96,10 @@ async def test_an_issuer_is_found_where_a_resource_was_looked_for(http: Http, pr
     assert (found.server.issuer, found.resource) == (provider.url, "")
 
 
-@pytest.mark.parametrize("named", ["{}/other", "{}", "{}/mcp/", "https://evil.example/mcp", "{}.evil.example/mcp", 5])
+@pytest.mark.parametrize(
+    "named",
+    ["{}/other", "{}/mc", "{}/mcp/x", "{}/mcp?a=b", "{}/mcp#a", "https://evil.example/mcp", "{}.evil.example/mcp", 5],
+)
 async def test_metadata_of_another_resource_is_not_believed(http: Http, provider: ScriptedProvider, named: Any) -> None:
     a_server(provider)
     resource = named.format(provider.url) if isinstance(named, str) else named
@@ -136,7 +142,7 @@ async def test_metadata_cannot_send_us_to_an_address_that_may_not_be_called(
     await refusal(http, f"{provider.url}/mcp")
 
 
-@pytest.mark.parametrize("name", ["registration_endpoint", "token_endpoint", "authorization_endpoint"])
+@pytest.mark.parametrize("name", ["token_endpoint", "authorization_endpoint"])
 async def test_nor_can_the_servers_metadata(http: Http, provider: ScriptedProvider, name: str) -> None:
     a_server(provider, **{name: "http://192.0.2.1/register"})
     a_resource(provider, "/mcp")
@@ -152,3 +158,170 @@ async def test_what_is_no_metadata_is_as_good_as_none(http: Http, provider: Scri
 async def test_a_server_that_publishes_nothing_is_told(http: Http, provider: ScriptedProvider) -> None:
     a_resource(provider, "/mcp", servers=[f"{provider.url}/gone"])
     assert "its authorization server cannot be used" in await refusal(http, f"{provider.url}/mcp")
+
+
+# what servers do in their own ways
+
+
+@pytest.mark.parametrize("named", ["{}", "{}/", "{}/mcp/", "{}/a", "HTTP://{host}/a/mcp"])
+async def test_a_resource_may_be_named_by_its_origin_or_a_part_of_its_path(
+    http: Http, provider: ScriptedProvider, named: str
+) -> None:
+    a_server(provider)
+    path = "/a/mcp" if "/a" in named else "/mcp"
+    resource = named.format(provider.url, host=provider.url.removeprefix("http://"))
+    a_resource(provider, path, resource=resource)
+    assert (await discover_either(http, provider.url + path)).resource == resource
+
+
+@pytest.mark.parametrize("place", [PRM, f"/mcp{PRM}", f"{PRM}/mcp"])
+@pytest.mark.parametrize("asked", ["/mcp", "/mcp/"])
+@pytest.mark.parametrize("challenge", ["", "Bearer"])
+async def test_the_metadata_is_found_without_a_challenge_that_names_it(
+    http: Http, provider: ScriptedProvider, place: str, asked: str, challenge: str
+) -> None:
+    a_server(provider)
+    a_resource(provider, "/mcp", at=place)
+    if challenge:
+        provider.routes[asked] = answer(401, www_authenticate=challenge)
+    found = await discover_either(http, provider.url + asked, resource_first=True)
+    assert found.resource == f"{provider.url}/mcp"
+
+
+@pytest.mark.parametrize("to_get", [405, 404, 406, 200, 400, 500])
+@pytest.mark.parametrize("to_post", [401, 403])
+async def test_a_challenge_to_a_post_will_do(http: Http, provider: ScriptedProvider, to_get: int, to_post: int) -> None:
+    a_server(provider)
+    a_resource(provider, "/mcp", at="/meta")
+
+    def mcp(request: Request) -> bytes:
+        if request.method == "GET":
+            return answer(to_get)
+        return answer(to_post, www_authenticate=f'Bearer resource_metadata="{provider.url}/meta"')
+
+    provider.routes["/mcp"] = mcp
+    assert (await discover_either(http, f"{provider.url}/mcp")).resource == f"{provider.url}/mcp"
+    (posted,) = [request for request in provider.requests_to("/mcp") if request.method == "POST"]
+    assert posted.json["method"] == "initialize"
+    assert posted.headers["accept"] == "application/json, text/event-stream"
+    assert "authorization" not in posted.headers
+
+
+async def test_a_stream_that_never_ends_holds_nothing_up(
+    http: Http, provider: ScriptedProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(challenge, "ASK_SECONDS", 0.2)
+    a_server(provider)
+    a_resource(provider, "/mcp", at="/meta")
+
+    async def mcp(request: Request) -> bytes | None:
+        if request.method == "GET":
+            request.writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n: hello\n\n")
+            return None
+        return answer(401, www_authenticate=f"Bearer resource_metadata={provider.url}/meta")
+
+    provider.routes["/mcp"] = mcp
+    assert (await discover_either(http, f"{provider.url}/mcp", resource_first=True)).resource == f"{provider.url}/mcp"
+
+
+async def test_of_several_challenge_headers_each_is_read(http: Http, provider: ScriptedProvider) -> None:
+    a_server(provider)
+    a_resource(provider, "/mcp", at="/meta")
+    headers = f'WWW-Authenticate: Bearer resource_metadata="{provider.url}/meta"\r\nWWW-Authenticate: Basic realm="x"'
+    provider.routes["/mcp"] = f"HTTP/1.1 401 X\r\n{headers}\r\ncontent-length: 0\r\n\r\n".encode()
+    assert (await discover_either(http, f"{provider.url}/mcp")).resource == f"{provider.url}/mcp"
+
+
+async def test_what_the_challenge_names_comes_before_what_the_path_says(http: Http, provider: ScriptedProvider) -> None:
+    a_server(provider, "/one")
+    a_server(provider, "/two")
+    a_resource(provider, "/mcp", servers=[f"{provider.url}/one"])
+    a_resource(provider, "/mcp", at="/meta", servers=[f"{provider.url}/two"])
+    provider.routes["/mcp"] = answer(401, www_authenticate=f'Bearer resource_metadata="{provider.url}/meta"')
+    found = await discover_either(http, f"{provider.url}/mcp", resource_first=True)
+    assert found.server.issuer == f"{provider.url}/two"
+    del provider.routes["/meta"]
+    found = await discover_either(http, f"{provider.url}/mcp", resource_first=True)
+    assert found.server.issuer == f"{provider.url}/one"
+
+
+async def test_the_challenges_scopes_stand_in_where_the_metadata_has_none(
+    http: Http, provider: ScriptedProvider
+) -> None:
+    a_server(provider)
+    a_resource(provider, "/mcp")
+    provider.routes["/mcp"] = answer(401, www_authenticate='Bearer scope="notes:read notes:write"')
+    assert (await discover_either(http, f"{provider.url}/mcp")).scopes == ("notes:read", "notes:write")
+    a_resource(provider, "/mcp", scopes_supported=["notes"])
+    assert (await discover_either(http, f"{provider.url}/mcp")).scopes == ("notes",)
+
+
+async def test_a_resource_that_moved_by_a_slash_is_followed(http: Http, provider: ScriptedProvider) -> None:
+    a_server(provider)
+    a_resource(provider, "/mcp/", at="/meta")
+    provider.routes["/mcp"] = answer(307, Location="/mcp/")
+    provider.routes["/mcp/"] = answer(401, www_authenticate='Bearer resource_metadata="/meta"')
+    assert (await discover_either(http, f"{provider.url}/mcp")).resource == f"{provider.url}/mcp/"
+
+
+async def test_the_first_server_that_can_be_used_counts(http: Http, provider: ScriptedProvider) -> None:
+    a_server(provider, "/good")
+    servers = ["http://192.0.2.1", f"{provider.url}/gone", f"{provider.url}/good/", provider.url]
+    a_resource(provider, "/mcp", servers=servers)
+    assert (await discover_either(http, f"{provider.url}/mcp")).server.issuer == f"{provider.url}/good"
+
+
+async def test_the_hosts_document_of_another_resource_is_no_obstacle(http: Http, provider: ScriptedProvider) -> None:
+    a_resource(provider, "/other", at=PRM)
+    assert f"{provider.url}/other" in await refusal(http, f"{provider.url}/mcp")
+    a_server(provider)
+    found = await discover_either(http, f"{provider.url}/mcp", resource_first=True)
+    assert (found.server.issuer, found.resource) == (provider.url, "")
+
+
+# servers of before there was such metadata
+
+
+async def test_an_older_mcp_server_is_its_own_authorization_server(http: Http, provider: ScriptedProvider) -> None:
+    a_server(provider)
+    provider.routes["/v1/mcp"] = answer(401, www_authenticate='Bearer scope="notes"')
+    found = await discover_either(http, f"{provider.url}/v1/mcp")
+    assert (found.server.issuer, found.resource, found.scopes) == (provider.url, "", ("notes",))
+
+
+async def test_an_address_that_demands_no_token_does_not_stand_for_its_host(
+    http: Http, provider: ScriptedProvider
+) -> None:
+    a_server(provider)
+    with pytest.raises(InvalidValue, match="there is no metadata at"):
+        await discover_either(http, f"{provider.url}/realms/mistyped")
+
+
+async def test_default_addresses_are_taken_where_a_token_endpoint_answers_as_one(
+    http: Http, provider: ScriptedProvider
+) -> None:
+    provider.routes["/mcp"] = answer(401)
+    provider.routes["/token"] = answer(400, b"<html>", "text/html")
+    assert f"{provider.url}/token (no token endpoint)" in await refusal(http, f"{provider.url}/mcp")
+    provider.routes["/token"] = json_answer(400, {"error": "invalid_request"})
+    server = (await discover_either(http, f"{provider.url}/mcp")).server
+    assert (server.authorization_endpoint, server.registration_endpoint) == (
+        f"{provider.url}/authorize",
+        f"{provider.url}/register",
+    )
+    assert provider.requests_to("/register") == [], "nobody is registered by asking"
+
+
+async def test_every_address_that_was_tried_is_in_the_message(http: Http, provider: ScriptedProvider) -> None:
+    provider.routes["/a/mcp"] = answer(405)
+    told = await refusal(http, f"{provider.url}/a/mcp")
+    places = [f"{PRM}/a/mcp", f"/a/mcp{PRM}", PRM, f"{AS}/a/mcp", AS, "/.well-known/openid-configuration", "/token"]
+    for path in places:
+        assert f"{provider.url}{path} (" in told, path
+    assert f"{provider.url}/a/mcp (status 405 to GET, status 405 to POST)" in told
+
+
+async def test_a_search_ends(http: Http, provider: ScriptedProvider, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protected_resource, "SECONDS", 0.2)
+    provider.answers(lambda request: asyncio.sleep(PATIENCE))
+    assert "took longer than" in await refusal(http, f"{provider.url}/mcp")

@@ -281,7 +281,6 @@ async def test_a_refusal_without_a_clear_reason_blames_nobody(
         answer(403, b"Too many requests; wait=5", "text/plain"),
         answer(200),
         answer(204),
-        answer(302, Location="https://elsewhere.example/"),
         json_answer(302, {"access_token": "at-1"}),
         json_answer(307, {"error": "invalid_grant"}),
         answer(502, b"<html>bad gateway</html>", "text/html"),
@@ -294,6 +293,33 @@ async def test_what_time_may_mend_is_tried_again_later(
     with pytest.raises(UpstreamUnavailable):
         await refreshing()
     assert len(provider.requests) == 1
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize(
+    ("where", "told"),
+    [
+        ("https://elsewhere.example/token", "https://elsewhere.example/token"),
+        ("/v2/token?refresh_token=rt", "/v2/token"),
+        ("https://elsewhere.example/rt-secret/", "https://elsewhere.example/[redacted]/"),
+    ],
+)
+async def test_a_token_endpoint_that_has_moved_is_the_apps_to_follow(
+    http: Http,
+    server: ServerMetadata,
+    client: ClientRegistration,
+    provider: ScriptedProvider,
+    *,
+    status: int,
+    where: str,
+    told: str,
+) -> None:
+    provider.answers(json_answer(status, {"error": "moved"}, Location=where))
+    with pytest.raises(UpstreamRejected) as raised:
+        await refresh(http, server, client, refresh_token=SecretStr("rt-secret"))
+    assert f"has moved to {told}. Redirects are not followed; update the app's URLs." in raised.value.message
+    assert raised.value.provider_error == f"http_{status}"
+    assert len(provider.requests) == 1, "the secret goes nowhere else"
 
 
 async def test_a_provider_that_hangs_is_tried_again_later(

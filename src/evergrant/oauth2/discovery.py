@@ -1,30 +1,54 @@
 """Finds an authorization server's metadata from a URL (RFC 8414, OpenID Connect Discovery 1.0)."""
 
+import logging
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from authlib.oauth2.rfc8414 import get_well_known_url as before_the_path
 from authlib.oidc.discovery import get_well_known_url as behind_the_path
 
-from evergrant.errors import InvalidValue, UpstreamError
+from evergrant.errors import InvalidValue
+from evergrant.oauth2.documents import normalized, nothing_at, read_document
 from evergrant.oauth2.registration import ServerMetadata
-from evergrant.oauth2.token_response import parse_body
 from evergrant.oauth2.transport import Http, check_url
 
 _OIDC = "/.well-known/openid-configuration"
 _RFC8414 = "/.well-known/oauth-authorization-server"
 
-_ENDPOINTS = {
-    "authorization_endpoint": True,
-    "token_endpoint": True,
-    "revocation_endpoint": False,
-    "userinfo_endpoint": False,
-    "jwks_uri": False,
-    "registration_endpoint": False,
-}
-"""Each endpoint, and whether a server that a user can be sent to must have it."""
+_REQUIRED = ("authorization_endpoint", "token_endpoint")
+"""What a server that a user can be sent to must have."""
+_OPTIONAL = ("revocation_endpoint", "userinfo_endpoint", "jwks_uri", "registration_endpoint")
+_CHECK = "check the address, or leave discoveryUrl out and enter the endpoints"
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class NoMetadata:
+    """There is no metadata in any place that could have it, or none that can be used.
+
+    `tried` are the places without one; `unusable` says what is wrong with one that there is, and `remedy` what to do.
+    """
+
+    tried: Sequence[str] = ()
+    unusable: str = ""
+    remedy: str = _CHECK
+
+    @property
+    def problem(self) -> str:
+        """Say what was found instead."""
+        return self.unusable or nothing_at(self.tried)
+
+    def after(self, tried: Sequence[str]) -> "NoMetadata":
+        """Return the same after these places were tried in vain."""
+        return replace(self, tried=[*tried, *self.tried])
+
+    def error(self) -> InvalidValue:
+        """Make the error for the operator."""
+        return invalid(f"{self.problem}; {self.remedy}")
 
 
 async def discover(http: Http, url: str) -> ServerMetadata:
@@ -34,43 +58,26 @@ async def discover(http: Http, url: str) -> ServerMetadata:
         InvalidValue: for the field `discoveryUrl`; everything here is the operator's to mend, an unreachable server
             included. The message says what to do.
     """
-    found = await look_up(http, url)
+    found = await look_up(http, allowed(http, url, what="it"))
     if isinstance(found, NoMetadata):
         raise found.error()
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class NoMetadata:
-    """No place that could have the metadata has it; `problem` says what was found instead."""
-
-    problem: str
-
-    def error(self) -> InvalidValue:
-        """Make the error for the operator."""
-        return invalid(f"{self.problem}; check the address, or leave discoveryUrl out and enter the endpoints")
-
-
 async def look_up(http: Http, url: str) -> ServerMetadata | NoMetadata:
-    """Fetch and check the metadata at `url`, or return why there is none.
-
-    Raises:
-        InvalidValue: there is metadata, and it cannot be used.
-    """
-    issuer, candidates = _locate(allowed(http, url, what="it"))
-    problem = ""
+    """Fetch and check the metadata at `url`, which may be called; the first document that can be used counts."""
+    issuer, candidates = _locate(url)
+    tried: list[str] = []
+    unusable: NoMetadata | None = None
     for candidate in candidates:
-        try:
-            answer = await http.get_json(candidate)
-        except UpstreamError as error:
-            problem = problem or error.message.rstrip(".")
+        document = await read_document(http, candidate, "issuer", tried)
+        if document is None:
             continue
-        document = parse_body(answer.body, "application/json") if answer.status == 200 else None
-        if document is None or "issuer" not in document:
-            problem = problem or f"there is no metadata at {candidate} (status {answer.status})"
-            continue
-        return _metadata(http, document, issuer)
-    return NoMetadata(problem)
+        found = _metadata(http, document, issuer)
+        if isinstance(found, ServerMetadata):
+            return found
+        unusable = unusable or found
+    return unusable or NoMetadata(tried)
 
 
 def _locate(url: str) -> tuple[str, list[str]]:
@@ -92,26 +99,36 @@ def _locate(url: str) -> tuple[str, list[str]]:
         behind_the_path(issuer, external=True),
         before_the_path(issuer, external=True),
         before_the_path(issuer, external=True, suffix="openid-configuration"),
+        issuer + _RFC8414,  # as some servers of MCP append it
     ]
     return issuer, list(dict.fromkeys(candidates))
 
 
-def _metadata(http: Http, document: dict[str, Any], expected: str) -> ServerMetadata:
+def _metadata(http: Http, document: dict[str, Any], expected: str) -> ServerMetadata | NoMetadata:
     issuer = document["issuer"]
     if not isinstance(issuer, str) or not _stands_for(issuer, expected):
         # RFC 8414 section 3.3: otherwise one server could pass for another.
-        raise invalid(
-            "the document there is for another issuer than its address says; "
-            "use the discovery URL that the provider documents for this issuer"
+        return NoMetadata(
+            unusable="the document there is for another issuer than its address says",
+            remedy="use the discovery URL that the provider documents for this issuer",
         )
     endpoints: dict[str, str] = {}
-    for name, required in _ENDPOINTS.items():
+    for name in _REQUIRED:
         value = document.get(name)
-        if value is None and not required:
-            continue
         if not isinstance(value, str) or not value:
-            raise invalid(f"the document has no {name}; leave discoveryUrl out and enter the endpoints")
-        endpoints[name] = allowed(http, value, what=f"its {name}")
+            remedy = "leave discoveryUrl out and enter the endpoints"
+            return NoMetadata(unusable=f"the document has no {name}", remedy=remedy)
+        if problem := _problem(http, value):
+            return NoMetadata(unusable=f"its {name} {problem}")
+        endpoints[name] = value
+    for name in _OPTIONAL:
+        value = document.get(name)
+        if not isinstance(value, str) or not value:
+            continue  # several publish "" or false for what they do not have
+        if problem := _problem(http, value):
+            log.info("an optional endpoint is left out", extra={"issuer": issuer, "endpoint": name, "problem": problem})
+            continue
+        endpoints[name] = value
     return ServerMetadata(
         issuer=issuer,
         token_endpoint_auth_methods_supported=strings(document, "token_endpoint_auth_methods_supported"),
@@ -123,14 +140,23 @@ def _metadata(http: Http, document: dict[str, Any], expected: str) -> ServerMeta
     )
 
 
+def _problem(http: Http, url: str) -> str:
+    """Say why a URL may not be called, empty where it may."""
+    try:
+        check_url(url, what="it", egress_allow=http.egress_allow)
+    except ValueError as error:
+        return str(error).removeprefix("it ")
+    return ""
+
+
 def _stands_for(issuer: str, expected: str) -> bool:
     """Tell whether a document's issuer is the expected one, but for a final slash (OpenID Connect Discovery 4.1).
 
     The well-known address cannot show that slash. Microsoft's shared endpoints publish the template
     `.../{tenantid}/v2.0`, which any tenant in the URL fills.
     """
-    pattern = re.escape(issuer.rstrip("/")).replace(re.escape("{tenantid}"), "[^/]+")
-    return re.fullmatch(pattern, expected.rstrip("/")) is not None
+    pattern = re.escape(normalized(issuer).rstrip("/")).replace(re.escape("{tenantid}"), "[^/]+")
+    return re.fullmatch(pattern, normalized(expected).rstrip("/")) is not None
 
 
 def allowed(http: Http, url: str, *, what: str) -> str:
@@ -139,10 +165,8 @@ def allowed(http: Http, url: str, *, what: str) -> str:
     Raises:
         InvalidValue: for the field `discoveryUrl`; `what` is the subject of the sentence.
     """
-    try:
-        check_url(url, what=what, egress_allow=http.egress_allow)
-    except ValueError as error:
-        raise invalid(str(error)) from None
+    if problem := _problem(http, url):
+        raise invalid(f"{what} {problem}")
     return url
 
 

@@ -11,7 +11,7 @@ from pydantic import SecretStr
 from evergrant import clock
 from evergrant.errors import UpstreamRejected, UpstreamUnavailable
 from evergrant.oauth2.error_words import NOTHING
-from evergrant.oauth2.failures import failure_of
+from evergrant.oauth2.failures import failure_of, moved
 from evergrant.oauth2.token_response import MAX_TOKEN_LENGTH, parse_body
 from evergrant.oauth2.transport import Http, HttpAnswer
 
@@ -56,7 +56,7 @@ async def register(
     if scopes:
         wish["scope"] = " ".join(scopes)
     answer = await http.post_json(url, wish)
-    failure = failure_of(
+    failure = moved(answer, client_name=f"The registration of {client_name}") or failure_of(
         answer,
         client_name=f"The registration of {client_name}",
         secrets=(),

@@ -13,6 +13,7 @@ from email.utils import parsedate_to_datetime
 
 from evergrant import clock
 from evergrant.errors import EvergrantError, GrantRefused, Refusal, UpstreamRejected, UpstreamUnavailable
+from evergrant.oauth2.documents import redirect_of, shown_address
 from evergrant.oauth2.error_answer import ErrorAnswer, read_error
 from evergrant.oauth2.error_words import Meaning, Presented, meaning_of
 from evergrant.oauth2.provider_text import provider_text
@@ -87,6 +88,21 @@ def app_refused(who: str, said: str) -> str:
 def grant_refused(who: str, said: str) -> str:
     """Return the message about a refusal that is one connection's, as far as anybody knows."""
     return f"{who} refuses what was asked: {said}."
+
+
+def moved(answer: HttpAnswer, *, client_name: str, secrets: Iterable[str] = ()) -> UpstreamRejected | None:
+    """Return the error that a redirect means; None where it is none.
+
+    It is never followed: what was sent is secret, and whoever answers elsewhere would get it.
+    """
+    onward = redirect_of("", answer)
+    if not onward:
+        return None
+    return UpstreamRejected(
+        f"{client_name or 'The provider'} answered {answer.status}: the address that was asked has moved to "
+        f"{shown_address(onward, secrets=secrets)}. Redirects are not followed; update the app's URLs.",
+        provider_error=f"http_{answer.status}",
+    )
 
 
 def not_a_token_response(client_name: str, why: str) -> UpstreamUnavailable:

@@ -8,7 +8,7 @@ from pydantic import SecretStr
 from evergrant.errors import ConnectFailed, EvergrantError, ReauthorizationRequired
 from evergrant.oauth2.authorization import CodeVerifier
 from evergrant.oauth2.error_words import ACCESS_TOKEN, CODE, REFRESH_TOKEN, Presented
-from evergrant.oauth2.failures import failure_of, not_a_token_response
+from evergrant.oauth2.failures import failure_of, moved, not_a_token_response
 from evergrant.oauth2.quirks import NO_QUIRKS, Quirks, TokenExchange
 from evergrant.oauth2.registration import ClientRegistration, ServerMetadata
 from evergrant.oauth2.token_request import Pairs, hooked, request_values, send, send_to_token_endpoint
@@ -174,7 +174,8 @@ def _tokens(
     presented: Presented,
     when_dead: Callable[[str, str], EvergrantError],
 ) -> TokenResponse:
-    failure = failure_of(
+    secrets = tuple(secrets)
+    failure = moved(answer, client_name=client.name, secrets=secrets) or failure_of(
         answer, client_name=client.name, secrets=secrets, presented=presented, when_dead=when_dead, quirks=quirks
     )
     if failure is not None:

@@ -239,7 +239,12 @@ class Http:
             content=content,
             extensions={"timeout": timeouts},
         ) as response:
-            received = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers}
+            received: dict[str, str] = {}
+            for raw_name, raw_value in response.headers:
+                name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
+                # Of several headers the last counts, but for challenges: those are one list (RFC 9110 section 5.3).
+                joined = name == "www-authenticate" and name in received
+                received[name] = f"{received[name]}, {value}" if joined else value
             body = await _read(response.aiter_stream(), received.get("content-encoding", ""))
             return HttpAnswer(response.status, received, body)
 
