@@ -109,7 +109,6 @@ TRANSIENT = {
     "text that is not JSON": instead(200, "access_token", media_type="application/json"),
     "half a body": half_a_body(lands=False),
     "a reset": dropped(lands=False),
-    "a redirect": instead(302, "", headers={"Location": "http://169.254.169.254/"}),
 }
 
 
@@ -138,6 +137,21 @@ def test_while_the_provider_fails_an_expired_token_is_never_handed_out(
     assert int(answer.headers["retry-after"]) >= 1
     # and nothing is wrong with the grant: it recovers by itself
     assert _eventually_works(here)
+    assert nothing_was_lost(here)
+
+
+def test_a_token_endpoint_that_has_moved_is_the_apps_to_correct(here: Installation, clock: Clock) -> None:
+    clock.advance(EXPIRED)
+    here.provider.state.next_token_answers.append(
+        instead(308, "", headers={"Location": "http://169.254.169.254/v2?x=1"})
+    )
+    answer = here.backend.fetch()
+    assert (answer.status_code, answer.json()["errorCode"]) == (502, "E111506")
+    told = "has moved to http://169.254.169.254/v2. Redirects are not followed; update the app's URLs."
+    assert told in answer.json()["message"]
+    assert told in here.backend.app()["health"]["reason"]
+    here.backend.change_app()  # by which whatever was failing is tried again at once
+    assert works(here, here.backend.token())
     assert nothing_was_lost(here)
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from pydantic import SecretStr
 
-from evergrant.errors import ConnectFailed, EvergrantError, ReauthorizationRequired
+from evergrant.errors import ConnectFailed, EvergrantError, ReauthorizationRequired, Refusal, UpstreamRejected
 from evergrant.oauth2.authorization import CodeVerifier
 from evergrant.oauth2.error_words import ACCESS_TOKEN, CODE, REFRESH_TOKEN, Presented
 from evergrant.oauth2.failures import failure_of, moved, not_a_token_response
@@ -179,11 +179,28 @@ def _tokens(
         answer, client_name=client.name, secrets=secrets, presented=presented, when_dead=when_dead, quirks=quirks
     )
     if failure is not None:
-        raise failure
+        raise _with_hint(failure, client)
     try:
         return TokenResponse.parse(answer.body, answer.headers.get("content-type", ""), quirks)
     except InvalidTokenResponse as error:
         raise not_a_token_response(client.name, str(error)) from None
+
+
+def _with_hint(failure: EvergrantError, client: ClientRegistration) -> EvergrantError:
+    """Say of a client that was refused how its secret was sent: servers differ, whatever their metadata says."""
+    if not isinstance(failure, UpstreamRejected) or failure.refusal not in (Refusal.CLIENT_UNKNOWN, Refusal.UNSAID):
+        return failure
+    hint = _OTHER_METHOD.get(client.auth_method)
+    if hint is None or client.client_secret is None:
+        return failure
+    return failure.reworded(f"{failure.message} {hint}", type(failure))
+
+
+_OTHER_METHOD = {
+    "client_secret_basic": "If the secret is right, set tokenEndpointAuthMethod to client_secret_post: not every "
+    "server takes or decodes Basic (+ / = : %).",
+    "client_secret_post": "If the secret is right, set tokenEndpointAuthMethod to client_secret_basic.",
+}
 
 
 def _extra(
