@@ -13,7 +13,7 @@ from evergrant.settings import Settings
 from evergrant.web.app import create_app
 from tests.infra.installation import Backend, Browser, new_project
 from tests.infra.registrar import Registrar
-from tests.infra.scripted import serving
+from tests.infra.scripted import TOKENS, serving
 from tests.infra.serving import LiveApp, free_port
 
 CALLBACK = "/v1/outbound/oauth/callback"
@@ -192,3 +192,95 @@ def test_a_registration_is_in_the_audit_log(settings: Settings, server: Registra
         (record,) = registrations(backend)
     assert (record["appId"], record["data"]["clientId"], record["data"]["again"]) == ("practice", "client-0", False)
     assert "secret-0" not in str(record)
+
+
+# a server that forgets us and sends nobody back
+
+
+def trip(backend: Backend, *, comes_back: bool) -> str:
+    """Leave for the server, come back or not, and return the client id that it was shown."""
+    browser = Browser()
+    asked = parse_qs(urlsplit(browser.agree(backend.connect_url())).query)
+    if comes_back:
+        browser.open(f"{backend.app('practice')['callbackUrl']}?code=c&state={asked['state'][0]}")
+    browser.http.close()
+    return asked["client_id"][0]
+
+
+def test_a_trip_that_never_came_back_is_a_reason_to_ask_whether_the_server_still_knows_us(
+    settings: Settings, server: Registrar
+) -> None:
+    with replicas(settings, 1) as (backend,):
+        backend.create_app(app_at(server))
+        server.token_answer = (200, TOKENS)
+        assert trip(backend, comes_back=True) == "client-0"
+        asked = len(server.requests_to("/token"))
+        server.forgotten = 1
+        assert trip(backend, comes_back=False) == "client-0", "nothing has told us yet"
+        assert len(server.requests_to("/token")) == asked, "and nobody asks without a reason"
+        assert trip(backend, comes_back=True) == "client-1"
+        assert (len(server.registered), registrations(backend)[0]["data"]["again"]) == (2, True)
+        assert backend.app("practice")["health"]["status"] == "ok"
+        assert trip(backend, comes_back=True) == "client-1"
+        assert len(server.registered) == 2
+
+
+def test_a_server_that_knows_us_is_asked_about_once_a_minute(settings: Settings, server: Registrar) -> None:
+    with replicas(settings, 1) as (backend,):
+        backend.create_app(app_at(server))
+        assert [trip(backend, comes_back=False) for _ in range(4)] == ["client-0"] * 4
+        (asked,) = server.forms_at("/token")
+        assert asked["refresh_token"].startswith("evergrant-test-")
+        assert len(server.registered) == 1
+
+
+@pytest.mark.parametrize("answer", [(500, {}), (400, {"error": "invalid_request"}), (401, {"error": "access_denied"})])
+def test_an_answer_that_does_not_say_that_we_are_forgotten_changes_nothing(
+    settings: Settings, server: Registrar, answer: tuple[int, dict[str, Any]]
+) -> None:
+    with replicas(settings, 1) as (backend,):
+        backend.create_app(app_at(server))
+        server.token_answer = answer
+        assert [trip(backend, comes_back=False) for _ in range(2)] == ["client-0"] * 2
+        assert len(server.forms_at("/token")) == 1
+        assert len(server.registered) == 1
+
+
+def test_a_client_of_the_operators_own_is_not_asked_about(settings: Settings, server: Registrar) -> None:
+    with replicas(settings, 1) as (backend,):
+        backend.create_app(app_at(server, clientId="by-hand", clientSecret="s"))
+        assert [trip(backend, comes_back=False) for _ in range(2)] == ["by-hand"] * 2
+        assert server.requests_to("/token") == []
+
+
+def test_a_server_that_no_longer_reads_our_metadata_gets_a_registration(settings: Settings, server: Registrar) -> None:
+    server.metadata = {"client_id_metadata_document_supported": True}
+    public = settings.model_copy(update={"public_url": "https://evergrant.example.com"})
+    with replicas(public, 1) as (backend,):
+        backend.create_app(app_at(server))
+        backend.connect_url()
+        assert backend.app("practice")["clientId"].startswith("https://evergrant.example.com/")
+        path = urlsplit(backend.connect_url()).path
+        browser = Browser()
+        browser.http.headers["cookie"] = "__Host-evergrant-connect=a-browser"
+        left = browser.http.post(backend.url + path, data={"decision": "connect"})
+        browser.http.close()
+        assert left.status_code == 303, left.text
+        backend.connect_url()
+        assert backend.app("practice")["clientId"] == "client-0"
+
+
+def test_a_test_of_the_app_tells_it_and_the_next_connect_registers(settings: Settings, server: Registrar) -> None:
+    with replicas(settings, 1) as (backend,):
+        backend.create_app(app_at(server))
+        backend.connect_url()
+        server.forgotten = 1
+        checks = {check["name"]: check for check in backend.post("app/test", {"id": "practice"}).json()["checks"]}
+        assert checks["token endpoint"]["good"]
+        assert not checks["registration"]["good"]
+        assert "The next connect registers anew" in checks["registration"]["text"]
+        assert backend.app("practice")["health"]["status"] == "unhealthy"
+        again = {check["name"]: check for check in backend.post("app/test", {"id": "practice"}).json()["checks"]}
+        assert "The next connect registers" in again["registration"]["text"]
+        assert trip(backend, comes_back=False) == "client-1"
+        assert backend.app("practice")["health"]["status"] == "ok"

@@ -21,6 +21,8 @@ class Registrar(ScriptedProvider):
     """What the registration endpoint answers, where it refuses."""
     token_answer: tuple[int, Mapping[str, Any]] = (400, {"error": "invalid_grant"})
     """What the token endpoint answers to a client that it knows."""
+    forgotten: int = 0
+    """It does not know so many of the first clients any more."""
     together: int = 1
     """So many registrations have to come before the first is answered."""
     registered: list[dict[str, Any]] = field(default_factory=list)
@@ -57,7 +59,7 @@ class Registrar(ScriptedProvider):
 
     def _knows(self, form: Mapping[str, str]) -> bool:
         pair = form.get("client_id"), form.get("client_secret")
-        return pair in [(f"client-{n}", f"secret-{n}") for n in range(len(self.registered))]
+        return pair in [(f"client-{n}", f"secret-{n}") for n in range(self.forgotten, len(self.registered))]
 
 
 INVALID_CLIENT = (401, {"error": "invalid_client"})

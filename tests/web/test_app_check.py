@@ -54,6 +54,7 @@ def test_a_client_that_is_refused_is_told(here: Installation, server: Registrar,
     assert checks["token endpoint"]["good"]
     assert not checks["client"]["good"]
     assert "invalid_client" in checks["client"]["text"]
+    assert "set tokenEndpointAuthMethod to client_secret_basic" in checks["client"]["text"]
 
 
 def test_a_server_that_complains_of_something_else_has_not_refused_the_client(
@@ -117,3 +118,11 @@ def test_it_takes_the_permission_to_read_apps_and_only_the_keys_own_apps(
     limited = backend_with(permissions=["apps:read"], app_ids=["another"])
     assert limited.post("app/test", {"id": APP_ID}).status_code in (403, 404)
     assert here.backend.post("app/test", {"id": "nothing"}).status_code == 404
+
+
+def test_a_client_that_is_refused_by_basic_is_told_of_the_other_way(here: Installation, server: Registrar) -> None:
+    checks = checks_of(here, server, tokenEndpointAuthMethod="client_secret_basic", clientSecret="a+b/c=d:e%")
+    assert "set tokenEndpointAuthMethod to client_secret_post" in checks["client"]["text"]
+    assert "a+b/c" not in checks["client"]["text"]
+    public = checks_of(here, server, tokenEndpointAuthMethod="none", clientSecret="")
+    assert "If the secret is right" not in public["client"]["text"], "nothing was sent"

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from evergrant import placeholders
 from evergrant.broker.apps import dynamic_registration
 from evergrant.broker.apps.apps import load_app, missing_for_connect
+from evergrant.broker.apps.health import note_unhealthy
 from evergrant.broker.apps.provider_client import callback_url, client_document_url
 from evergrant.broker.apps.quirks import quirks_of
 from evergrant.broker.apps.variables import missing_variables, template_of
@@ -27,7 +28,9 @@ class CheckResult:
 
 
 async def check_app(broker: Broker, project_id: str, app_id: str) -> list[CheckResult]:
-    """Check everything that a connect trip needs. Nothing is changed, here or at the provider.
+    """Check everything that a connect trip needs. Nothing is changed at the provider, nor here.
+
+    But for one thing: that the provider has forgotten our registration is noted, so that the next connect registers.
 
     Raises:
         AppNotFound: there is no such app.
@@ -123,7 +126,12 @@ async def _check_client(broker: Broker, app: OutboundApp) -> AsyncIterator[Check
     except UpstreamUnavailable as error:
         yield CheckResult("token endpoint", False, error.message)
     except UpstreamRejected as error:
-        if error.provider_error == "invalid_client_key":
+        noted = await dynamic_registration.note_refusal(broker, app, error)
+        if noted is not error:
+            await note_unhealthy(broker, app, noted.message)
+            yield CheckResult("token endpoint", True, "It answers.")
+            yield CheckResult("registration", False, noted.message)
+        elif error.provider_error == "invalid_client_key":
             yield CheckResult(name, False, error.message)
         elif error.refusal in ABOUT_THE_CLIENT:
             yield CheckResult("token endpoint", True, "It answers.")

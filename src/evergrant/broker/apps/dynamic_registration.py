@@ -1,4 +1,4 @@
-"""Apps that register by themselves: at the first connect, and again when their registration has ended.
+"""Apps that register by themselves: at the first connect, and again when their registration ended or was forgotten.
 
 A registration cannot be taken back, and tokens are bound to the client that got them. So one is made only when somebody
 connects and there is none that counts, and what a browser brings never decides that one has ended.
@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from pydantic import SecretStr
-from sqlalchemy import update
+from sqlalchemy import select, update
 
 from evergrant import clock
 from evergrant.broker.apps.apps import load_app
@@ -19,7 +19,7 @@ from evergrant.broker.apps.health import clear_unhealthy
 from evergrant.broker.apps.provider_client import callback_url, client_document_url, provider_client, secret_slot
 from evergrant.broker.audit.record import record
 from evergrant.broker.runtime.broker import Broker
-from evergrant.db import OutboundApp
+from evergrant.db import AuthorizationRequest, OutboundApp
 from evergrant.errors import (
     AppNotFound,
     NotFound,
@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 
 GONE_AT_AUTHORIZATION = frozenset({"invalid_client", "unauthorized_client"})
 """What a browser brings back from a server that may not, or no longer, know the client."""
+ASK_SECONDS = 5.0
+"""How long a connect waits for what the token endpoint says about our registration."""
 
 
 def needs_registration(broker: Broker, app: OutboundApp, *, now: datetime) -> bool:
@@ -56,12 +58,43 @@ async def ensure_registered(broker: Broker, app: OutboundApp, *, now: datetime) 
         UpstreamRejected: the server refuses to register us.
         UpstreamUnavailable: later.
     """
-    if not needs_registration(broker, app, now=now):
-        return app
     key = (app.project_id, app.id)
+    if not needs_registration(broker, app, now=now):
+        if not await _may_be_forgotten(broker, app):
+            return app
+        await _ask_whether_known(broker, app)
+        app, now = await load_app(broker, *key), clock.utcnow()
+        if not needs_registration(broker, app, now=now):
+            return app
     # Shielded: the server has made a client by the time that a caller hangs up.
     await asyncio.shield(broker.registrations.start(key, lambda: _register(broker, key, now=now)))
     return await load_app(broker, *key)
+
+
+async def _may_be_forgotten(broker: Broker, app: OutboundApp) -> bool:
+    """Tell whether there is reason to ask: a browser left for the provider, and has not come back.
+
+    A server that has forgotten us shows the person an error and sends nobody back, so nothing else would ever tell.
+    Most browsers that are away only take their time, which is why each process asks about once a minute at most.
+    """
+    key = (app.project_id, app.id)
+    if not app.registered_redirect_uri or broker.registration_checks.get(key):
+        return False
+    away = (
+        select(AuthorizationRequest.id)
+        .where(
+            AuthorizationRequest.project_id == app.project_id,
+            AuthorizationRequest.app_id == app.id,
+            AuthorizationRequest.state_digest.is_not(None),
+            AuthorizationRequest.finished_at.is_(None),
+        )
+        .limit(1)
+    )
+    async with broker.database.read() as session:
+        if (await session.execute(away)).one_or_none() is None:
+            return False
+    broker.registration_checks.put(key, True)
+    return True
 
 
 async def _register(broker: Broker, key: tuple[str, str], *, now: datetime) -> None:
@@ -154,11 +187,17 @@ async def verify_registration(broker: Broker, app: OutboundApp, authorization_er
     """Ask the server whether it knows us, when a browser says that it does not: browsers can be made to say that."""
     if authorization_error not in GONE_AT_AUTHORIZATION or not app.registered_redirect_uri:
         return
+    await _ask_whether_known(broker, app)
+
+
+async def _ask_whether_known(broker: Broker, app: OutboundApp) -> None:
+    """Ask the token endpoint whether it knows our registration, and note it where it does not."""
     try:
-        await try_client(broker, app)
+        async with asyncio.timeout(ASK_SECONDS):
+            await try_client(broker, app)
     except UpstreamRejected as error:
         await note_refusal(broker, app, error)
-    except UpstreamUnavailable:
+    except (UpstreamUnavailable, TimeoutError):
         log.info("could not ask whether a registration still counts", extra={"app": app.id})
 
 

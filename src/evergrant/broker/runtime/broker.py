@@ -34,6 +34,8 @@ DRAIN_SECONDS = 40
 """How long a stop waits for refreshes in flight: longer than the longest provider call and its write."""
 REMEMBER_SECONDS = 4.0
 """How long keys, policies and redirect origins are remembered: a change is effective everywhere within 5 seconds."""
+REGISTRATION_CHECK_SECONDS = 60.0
+"""How long a server is not asked again whether it knows our registration."""
 MAX_REMEMBERED = 10_000
 """How many of each are remembered at most."""
 MASTER_KEY_FILE = "master-key"
@@ -63,6 +65,10 @@ class Broker:
     """Refreshes in flight in this process, by (project, grant)."""
     registrations: SingleFlight[tuple[str, str], None] = field(default_factory=SingleFlight)
     """Dynamic registrations in flight in this process, by (project, app)."""
+    registration_checks: Expiring[tuple[str, str], bool] = field(
+        default_factory=lambda: Expiring(seconds=REGISTRATION_CHECK_SECONDS, most=MAX_REMEMBERED)
+    )
+    """The apps, by (project, app), whose server was asked lately whether it still knows us."""
     principals: Expiring[tuple[str, bytes], Principal] = field(default_factory=_memory)
     """Authenticated keys and users, by (project, digest of the credential)."""
     policies: Expiring[str, Mapping[tuple[str, str], Sequence[AccessPolicy]]] = field(default_factory=_memory)

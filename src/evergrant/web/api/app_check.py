@@ -42,7 +42,10 @@ class CheckAppAnswer(WireModel):
 
 @router.post("/app/test", summary="Test an outbound app's registration", responses=errors(400, 404, 413))
 async def test_app(body: CheckApp, broker: BrokerDep, principal: AppsReader) -> CheckAppAnswer:
-    """Ask the provider whether it is there, publishes what is stored, and accepts the client. Changes nothing."""
+    """Ask the provider whether it is there, publishes what is stored, and accepts the client.
+
+    Changes nothing, except that a registration which the provider has forgotten is made again at the next connect.
+    """
     principal.require_app(body.id)
     checks = await check_app(broker, principal.project_id, body.id)
     return CheckAppAnswer(checks=[CheckBody(name=c.name, good=c.good, text=c.text) for c in checks])
