@@ -9,9 +9,10 @@ import pytest
 from evergrant.errors import InvalidValue
 from evergrant.oauth2 import challenge, protected_resource
 from evergrant.oauth2.protected_resource import discover_either
-from evergrant.oauth2.transport import Http
+from evergrant.oauth2.transport import Http, open_http
 from tests.infra.scripted import Request, ScriptedProvider, answer, json_answer
 from tests.infra.waiting import PATIENCE
+from tests.oauth2.network import LOOPBACK
 
 PRM = "/.well-known/oauth-protected-resource"
 AS = "/.well-known/oauth-authorization-server"
@@ -208,7 +209,7 @@ async def test_a_challenge_to_a_post_will_do(http: Http, provider: ScriptedProvi
 
 
 async def test_a_stream_that_never_ends_holds_nothing_up(
-    http: Http, provider: ScriptedProvider, monkeypatch: pytest.MonkeyPatch
+    provider: ScriptedProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(challenge, "ASK_SECONDS", 0.2)
     a_server(provider)
@@ -221,7 +222,9 @@ async def test_a_stream_that_never_ends_holds_nothing_up(
         return answer(401, www_authenticate=f"Bearer resource_metadata={provider.url}/meta")
 
     provider.routes["/mcp"] = mcp
-    assert (await discover_either(http, f"{provider.url}/mcp", resource_first=True)).resource == f"{provider.url}/mcp"
+    async with open_http(LOOPBACK, read_seconds=PATIENCE * 10, total_seconds=PATIENCE * 10) as http:
+        found = await discover_either(http, f"{provider.url}/mcp", resource_first=True)
+    assert found.resource == f"{provider.url}/mcp"
 
 
 async def test_of_several_challenge_headers_each_is_read(http: Http, provider: ScriptedProvider) -> None:
