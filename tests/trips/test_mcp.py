@@ -197,6 +197,21 @@ def test_a_browser_that_says_so_rightly_is(here: Installation, mcp: McpServer, a
     assert len(mcp.provider.clients) == 1
 
 
+def test_a_server_that_forgot_us_and_sends_nobody_back_gets_a_new_registration(
+    here: Installation, mcp: McpServer, app_id: str, user: str
+) -> None:
+    connect(here.browser(), here.backend.connect_url(user, appId=app_id))
+    first = here.backend.app(app_id)["clientId"]
+    mcp.provider.clients.clear()
+    browser = here.browser()
+    stranded = browser.open(browser.agree(here.backend.connect_url(user, appId=app_id)))
+    assert (stranded.status_code, "location" in stranded.headers) == (400, False), "the person sees the server's error"
+    assert connect(here.browser(), here.backend.connect_url(user, appId=app_id))["outboundStatus"] == "connected"
+    assert here.backend.app(app_id)["clientId"] != first
+    token = here.backend.token(user, appId=app_id, scopes=[SCOPE])
+    assert call_tool(mcp.url, token["accessToken"]) == "HELLO"
+
+
 def test_a_new_callback_address_is_registered_anew(here: Installation, mcp: McpServer, app_id: str, user: str) -> None:
     here.backend.connect_url(user, appId=app_id)
     app = here.backend.app(app_id)
