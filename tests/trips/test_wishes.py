@@ -21,7 +21,6 @@ EVIL = {
     "a tab in the scheme": "java\tscript:alert(1)",
     "a tab in the host": "https://app.exam\tple.com/done",
     "a line break": "https://app.example.com/done\r\nSet-Cookie: a=b",
-    "a space in front": " https://app.example.com/done",
     "a control character in front": "\x01https://app.example.com/done",
     "a zero byte": "https://app.example.com/\x00done",
     "script": "javascript:alert(document.domain)",

@@ -69,6 +69,15 @@ def _life_of_refresh_token(app: OutboundApp, *, refreshed_at: datetime, ends_at:
     return min(lives, default=None)
 
 
+WANTED_BY = (
+    Grant.consented_at,
+    Grant.last_fetched_at,
+    Grant.last_refresh_time,
+    Grant.refresh_token_expires_at,
+)
+"""The columns of a grant that `is_wanted` looks at."""
+
+
 def is_wanted(app: OutboundApp, grant: Grant, *, idle_after: timedelta | None, now: datetime) -> bool:
     """Tell whether a grant that is due is to be refreshed now.
 

@@ -14,7 +14,7 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, or_, select
 from sqlalchemy.orm import load_only
 
-from evergrant.broker.grants.schedule import is_wanted
+from evergrant.broker.grants.schedule import WANTED_BY, is_wanted
 from evergrant.broker.projects.projects import load_project
 from evergrant.broker.refresh import lease
 from evergrant.broker.refresh.refresh import ClaimedGrant, refresh_grant
@@ -84,7 +84,7 @@ async def plan(broker: Broker, app: OutboundApp, *, everything: bool, now: datet
     calls = put_off = held = 0
     query = (
         select(Grant, lease.is_free().label("is_free"))
-        .options(load_only(Grant.consented_at, Grant.last_fetched_at, Grant.last_refresh_time, raiseload=True))
+        .options(load_only(*WANTED_BY, raiseload=True))
         .where(*_candidates(app, everything=everything, began=now))
         .execution_options(yield_per=PAGE)
     )
