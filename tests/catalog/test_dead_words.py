@@ -41,6 +41,7 @@ from evergrant.oauth2.transport import HttpAnswer
         ("orcid", 400, {"error": "invalid_request", "error_description": "This token does not belong to the client"}),
         ("orcid", 401, {"error": "invalid_client", "error_description": "Client not found: APP-1"}),
         ("klaviyo-oauth", 400, {"error": "invalid_client"}),
+        ("apple", 400, {"error": "invalid_request"}),
         ("servicenow", 401, {"error": "server_error", "error_description": "access_denied"}),
         (
             "pinterest",
