@@ -83,7 +83,7 @@ def evidence(
     try:
         with contextlib.ExitStack() as stack:
             server = ServerProcess(environment_of(settings), port=free_port(), log=data_dir / "log")
-            provider = stack.enter_context(practice_provider(f"{server.url}/v1/outbound/oauth/callback"))
+            provider = stack.enter_context(practice_provider(server.url))
             provider.state.clients["evergrant"] = CLIENT_SECRET
             stack.enter_context(server)
             backend = Backend(server.url, made.project_id, made.management_key)

@@ -65,6 +65,7 @@ KEPT = {
     "require_confirmation": True,
     "refresh_policy": "on_demand",
     "refresh_token_idle_seconds": 4_000,
+    "own_callback": False,
 }
 """Fields that stay as they are stored when an update leaves them out."""
 
@@ -83,7 +84,7 @@ def test_the_tables_here_have_every_field_that_an_operator_may_leave_out() -> No
 
 
 def test_each_column_of_an_app_is_defined_or_kept_by_evergrant_itself() -> None:
-    own = {"project_id", "created_at", "updated_at", "unhealthy_since", "unhealthy_reason"}
+    own = {"project_id", "callback_id", "created_at", "updated_at", "unhealthy_since", "unhealthy_reason"}
     assert {column.key for column in OutboundApp.__table__.columns} - own == {*PLAIN_FIELDS, "client_secret"}
 
 

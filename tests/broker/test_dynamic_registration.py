@@ -16,8 +16,6 @@ from tests.infra.registrar import Registrar
 from tests.infra.scripted import TOKENS, serving
 from tests.infra.serving import LiveApp, free_port
 
-CALLBACK = "/v1/outbound/oauth/callback"
-
 
 @pytest.fixture
 def server() -> Iterator[Registrar]:
@@ -79,12 +77,12 @@ def test_of_replicas_that_register_together_one_counts_and_its_secret_with_it(
 
 def test_what_is_asked_for_is_what_the_trips_need(settings: Settings, server: Registrar) -> None:
     with replicas(settings, 1) as (backend,):
-        backend.create_app(app_at(server, defaultScopes=["notes", "files"]))
+        app = backend.create_app(app_at(server, defaultScopes=["notes", "files"]))
         backend.connect_url()
     assert server.registered == [
         {
             "client_name": "Notes",
-            "redirect_uris": [settings.public_url + CALLBACK],
+            "redirect_uris": [app["callbackUrl"]],
             "grant_types": ["authorization_code", "refresh_token"],
             "response_types": ["code"],
             "token_endpoint_auth_method": "client_secret_post",
@@ -165,7 +163,7 @@ def test_a_server_that_reads_client_metadata_gets_its_url_as_client_id_and_no_re
         assert shown.json() == {
             "client_id": url,
             "client_name": "Notes",
-            "redirect_uris": ["https://evergrant.example.com" + CALLBACK],
+            "redirect_uris": [app["callbackUrl"]],
             "grant_types": ["authorization_code", "refresh_token"],
             "response_types": ["code"],
             "token_endpoint_auth_method": "none",

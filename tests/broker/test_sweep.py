@@ -53,7 +53,7 @@ def crowd(settings: Settings, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> 
     changes = {"refresher": False, "refresh_concurrency": 6, "refresh_concurrency_per_endpoint": 4}
     with (
         installation(settings.model_copy(update=changes)) as here,
-        practice_provider(f"{settings.public_url}/v1/outbound/oauth/callback", access_token_seconds=3600) as other,
+        practice_provider(settings.public_url, access_token_seconds=3600) as other,
     ):
         here.backend.create_app({**other.registration, "id": "other", "name": "Other"})
         users = [f"user-{n}" for n in range(9)]

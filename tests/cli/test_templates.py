@@ -81,14 +81,11 @@ def test_an_app_is_made_from_a_template(evergrant: Evergrant, with_entry: Settin
     assert made.json["name"] == "Example"
     assert evergrant(with_entry, *create[:2], "other", *create[2:], "--name", "Other", "--variable", "shop=b").code == 0
     assert evergrant(with_entry, "apps", "create", "--client-id", "c", "--client-secret", "s").code == 2
-    assert evergrant(with_entry, "apps", "create", "--template", "example").code == 2
     assert evergrant(with_entry, "apps", "create", "--template", "openai", "--json").json["id"] == "openai"
 
 
 def test_what_is_missing_is_said_before_a_secret_is_asked_for(evergrant: Evergrant, with_entry: Settings) -> None:
     assert evergrant(with_entry, "init").code == 0
-    unregistered = evergrant(with_entry, "apps", "create", "--template", "example")
-    assert "/v1/outbound/oauth/callback (see https://example.com/docs)" in " ".join(unregistered.err.split())
     create = ("apps", "create", "--template", "example", "--client-id", "c")
     for variables, said in (
         ((), "variables.shop: is required: Shop, like acme"),
@@ -99,6 +96,41 @@ def test_what_is_missing_is_said_before_a_secret_is_asked_for(evergrant: Evergra
         assert done.code == 1
         assert said in done.err
         assert "Client secret" not in done.out
+
+
+def test_the_client_follows_when_the_provider_knows_the_redirect_uri(
+    evergrant: Evergrant, with_entry: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert evergrant(with_entry, "init").code == 0
+    made = evergrant(with_entry, "apps", "create", "--template", "example", "--variable", "shop=acme")
+    assert "(see https://example.com/docs): evergrant apps update example --client-id" in made.out
+    (app,) = evergrant(with_entry, "apps", "list", "--json").json
+    assert (app["clientId"], app["callbackUrl"] in made.out) == ("", True)
+    monkeypatch.setenv("CLIENT_SECRET", "s")
+    done = evergrant(with_entry, "apps", "update", "example", "--client-id", "c", "--json")
+    assert done.json == app | {"clientId": "c"}
+    assert evergrant(with_entry, "apps", "update", "example").code == 2
+    assert evergrant(with_entry, "apps", "update", "nothing", "--own-callback").code == 1
+
+
+def test_an_app_from_before_is_moved_to_an_address_of_its_own(
+    evergrant: Evergrant, with_entry: Settings, settings: Settings
+) -> None:
+    def advice() -> list[str]:
+        found = evergrant(with_entry, "doctor", "--json")
+        assert found.code == 0
+        return [row["text"] for row in found.json if row["advice"] and row["check"] == "app example"]
+
+    assert evergrant(with_entry, "init").code == 0
+    create = ("apps", "create", "--template", "example", "--client-id", "c", "--client-secret", "s")
+    own = evergrant(with_entry, *create, "--variable", "shop=acme", "--json").json["callbackUrl"]
+    assert advice() == []
+    execute(settings, "UPDATE outbound_apps SET own_callback = false")
+    (said,) = advice()
+    assert f"register {own} at the provider" in said
+    assert "todo " in evergrant(with_entry, "doctor").out
+    assert evergrant(with_entry, "apps", "update", "example", "--own-callback", "--json").json["callbackUrl"] == own
+    assert advice() == []
 
 
 def test_an_app_of_api_keys_has_nothing_to_register(evergrant: Evergrant, with_entry: Settings) -> None:

@@ -43,7 +43,10 @@ class Connection:
             "variables": self.provider.of_source("app"),
             "overrides": {"name": self.app_id},
         }
-        return self.here.backend.post("app/create/bytemplate", {**wanted, **fields})
+        answer = self.here.backend.post("app/create/bytemplate", {**wanted, **fields})
+        if answer.status_code == 200:  # who registers evergrant at the provider tells it the app's address
+            self.provider.callback = answer.json()["app"]["callbackUrl"]
+        return answer
 
     def connect(self, **fields: Any) -> dict[str, str]:
         """Go through the consent page, to the provider and back; return what comes back to the application."""
@@ -145,7 +148,7 @@ def world(entries: dict[str, Entry], database_url: str, data_dir: Path) -> Itera
         base = f"http://127.0.0.1:{site}/{entry_id}"
         there = moved(entry, base)
         (folder / f"{entry_id}.toml").write_text(as_toml(there), encoding="utf-8")
-        providers[entry_id] = ConformingProvider(there, base, f"{own}/v1/outbound/oauth/callback")
+        providers[entry_id] = ConformingProvider(there, base)
     settings = settings_on(
         database_url,
         data_dir,

@@ -35,7 +35,8 @@ class Demands:
 
     entry: Entry
     base: str
-    callback: str
+    callback: str = ""
+    """Our app's, once there is one."""
     client_id: str = ""
     client_secret: str = "s3cret +/&%"
     complaints: list[str] = field(default_factory=list)

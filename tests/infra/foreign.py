@@ -40,10 +40,10 @@ class User:
 class Client(ClientMixin):  # type: ignore[misc]  # Authlib ships no types
     """evergrant, as it is registered here."""
 
-    def __init__(self, redirect_uri: str, auth_method: str) -> None:
+    def __init__(self) -> None:
         self.client_id = CLIENT_ID
-        self.redirect_uri = redirect_uri
-        self.auth_method = auth_method
+        self.redirect_uri = ""
+        self.auth_method = ""
 
     def get_client_id(self) -> str:
         return self.client_id
@@ -113,6 +113,7 @@ class ForeignServer:
     """What the server knows, for tests to look at."""
 
     url: str
+    client: Client = field(default_factory=Client)
     issued: list[Issued] = field(default_factory=list)
     codes: dict[str, Code] = field(default_factory=dict)
     reused: int = 0
@@ -121,12 +122,13 @@ class ForeignServer:
 
 
 @contextmanager
-def foreign_server(redirect_uri: str, *, auth_method: str = "client_secret_basic") -> Iterator[ForeignServer]:
-    """Run one that knows evergrant by `redirect_uri`."""
+def foreign_server(*, auth_method: str = "client_secret_basic") -> Iterator[ForeignServer]:
+    """Run one; the test registers evergrant's `redirect_uri` there."""
     app = Flask("foreign")
     http = make_server("127.0.0.1", 0, app, threaded=True, request_handler=_Quiet)
     state = ForeignServer(f"http://127.0.0.1:{http.server_port}")
-    _oauth2(app, state, Client(redirect_uri, auth_method))
+    state.client.auth_method = auth_method
+    _oauth2(app, state, state.client)
     thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.05})
     before = os.environ.get("AUTHLIB_INSECURE_TRANSPORT")
     os.environ["AUTHLIB_INSECURE_TRANSPORT"] = "1"  # Authlib's word for "plain http on loopback"

@@ -12,6 +12,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import httpx2
 
+from evergrant.broker.apps.provider_client import CALLBACK_PATH
 from evergrant.broker.operations.setup import InitResult, initialise
 from evergrant.practice.provider import create_provider
 from evergrant.practice.state import ProviderState
@@ -58,14 +59,14 @@ class Provider:
 
 
 @contextmanager
-def practice_provider(*redirect_uris: str, access_token_seconds: int = 3600) -> Iterator[Provider]:
-    """Run a practice provider that knows evergrant by `redirect_uris`."""
+def practice_provider(*public_urls: str, access_token_seconds: int = 3600) -> Iterator[Provider]:
+    """Run a practice provider that knows the callback addresses of all apps at the evergrants of `public_urls`."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     app = create_provider(
         issuer=url,
         clients={CLIENT_ID: CLIENT_SECRET},
-        redirect_uris=list(redirect_uris),
+        redirect_uris=[url for ours in public_urls for url in (f"{ours}{CALLBACK_PATH}", f"{ours}{CALLBACK_PATH}/*")],
         access_token_seconds=access_token_seconds,
     )
     provider = Provider(url, app.state.provider)
@@ -243,11 +244,12 @@ def new_project(settings: Settings) -> InitResult:
 @contextmanager
 def installation(settings: Settings, *, access_token_seconds: int = 3600) -> Iterator[Installation]:
     """Run everything. The background refresher is off: tests that want it say so in `settings`."""
-    callback = f"{settings.public_url}/v1/outbound/oauth/callback"
     made = new_project(settings)
     port = urlsplit(settings.public_url).port or 0
     with contextlib.ExitStack() as stack:
-        provider = stack.enter_context(practice_provider(callback, access_token_seconds=access_token_seconds))
+        provider = stack.enter_context(
+            practice_provider(settings.public_url, access_token_seconds=access_token_seconds)
+        )
         stack.enter_context(LiveApp(create_app(settings), port=port))
         backend = Backend(settings.public_url, made.project_id, made.management_key)
         here = Installation(settings, backend, provider)

@@ -12,6 +12,7 @@ from evergrant.oauth2.authorization import (
     authorization_url,
     check_issuer,
 )
+from evergrant.oauth2.quirks import Quirks
 from evergrant.oauth2.registration import ClientRegistration, ServerMetadata
 
 SERVER = ServerMetadata(issuer="https://provider.example", authorization_endpoint="https://provider.example/authorize")
@@ -199,22 +200,37 @@ def test_neither_code_nor_error_is_an_invalid_response() -> None:
         ("https://provider.example", "https://provider.example", True, True),
         ("https://provider.example", "https://provider.example", False, True),
         ("", "https://provider.example", False, True),
-        ("https://other.example", "", False, True),
         ("", "", True, True),
+        # Its issuer is not known: then what has the origin of an endpoint will do.
+        ("https://login.provider.example", "", False, True),
+        ("https://TOKEN.provider.example/realms/one", "", False, True),
+        ("https://other.example", "", False, False),
+        ("https://provider.example", "", False, False),
+        ("http://login.provider.example", "", False, False),
+        ("https://[", "", False, False),
         ("", "https://provider.example", True, False),
         ("https://other.example", "https://provider.example", False, False),
-        ("https://provider.example/", "https://provider.example", False, False),
-        ("HTTPS://provider.example", "https://provider.example", False, False),
+        ("https://provider.example/", "https://provider.example", False, True),
+        ("https://provider.example", "https://provider.example/", True, True),
+        ("https://login.example/9188/v2.0", "https://login.example/{tenantid}/v2.0", False, True),
+        ("https://login.example/9188/evil/v2.0", "https://login.example/{tenantid}/v2.0", False, False),
+        ("HTTPS://Provider.example:443", "https://provider.example", False, True),
     ],
 )
 def test_an_answer_is_taken_only_from_the_server_that_was_asked(
     iss: str, issuer: str, promised: bool, accepted: bool
 ) -> None:
     response = AuthorizationResponse.parse({"code": "c", "state": "s", "iss": iss})
-    server = ServerMetadata(issuer=issuer, authorization_response_iss_parameter_supported=promised)
+    server = ServerMetadata(
+        issuer=issuer,
+        authorization_endpoint="https://login.{domain}/authorize",
+        token_endpoint="https://token.{domain}/token",
+        authorization_response_iss_parameter_supported=promised,
+    )
+    quirks = Quirks(values={"domain": "provider.example"})
     if accepted:
-        check_issuer(response, server)
+        check_issuer(response, server, quirks)
     else:
         with pytest.raises(ConnectFailed) as failed:
-            check_issuer(response, server)
+            check_issuer(response, server, quirks)
         assert failed.value.error == "issuer_mismatch"

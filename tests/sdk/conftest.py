@@ -56,7 +56,7 @@ def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         settings = stack.enter_context(settings_for(request, tmp_path_factory))
         made = new_project(settings)
         server = ServerProcess(environment_of(settings), log=settings.data_dir / "log")
-        provider = stack.enter_context(practice_provider(f"{server.url}/v1/outbound/oauth/callback"))
+        provider = stack.enter_context(practice_provider(server.url))
         identity = stack.enter_context(serving(Issuer()))
         stack.enter_context(server)
         backend = Backend(server.url, made.project_id, made.management_key)

@@ -52,7 +52,7 @@ class Trip:
         if first is not None:
             self.provider.routes["/token"] = first(query["nonce"][0]) if callable(first) else first
         params = {"state": query["state"][0], "code": "code-1"}
-        back = browser.open(str(httpx2.URL(f"{self.here.url}/v1/outbound/oauth/callback", params=params)))
+        back = browser.open(str(httpx2.URL(query["redirect_uri"][0], params=params)))
         return came_back(back)
 
     def connected(self, first: Any = None) -> None:

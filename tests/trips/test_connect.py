@@ -29,9 +29,8 @@ def query_of(url: str) -> dict[str, list[str]]:
 
 def callback(here: Installation, authorize_url: str, **answer: str) -> httpx2.URL:
     """The address that a scripted provider sends the browser to."""
-    return httpx2.URL(
-        f"{here.url}/v1/outbound/oauth/callback", params={"state": query_of(authorize_url)["state"][0], **answer}
-    )
+    asked = query_of(authorize_url)
+    return httpx2.URL(asked["redirect_uri"][0], params={"state": asked["state"][0], **answer})
 
 
 def scripted_app(here: Installation, scripted: ScriptedProvider, user: str, **fields: Any) -> str:
@@ -285,7 +284,8 @@ def test_an_app_may_have_a_callback_domain_of_its_own(here: Installation, create
     link = here.backend.connect_url(user, appId=app_id)
     assert link.startswith("https://connect.shop.example/connect/")
     url = here.browser().agree(here.url + urlsplit(link).path)
-    assert query_of(url)["redirect_uri"] == ["https://connect.shop.example/v1/outbound/oauth/callback"]
+    assert query_of(url)["redirect_uri"] == [here.backend.app(app_id)["callbackUrl"]]
+    assert urlsplit(query_of(url)["redirect_uri"][0]).netloc == "connect.shop.example"
 
 
 def test_an_answer_by_form_post_ends_in_the_ordinary_trip(here: Installation, user: str) -> None:

@@ -14,9 +14,9 @@ SCOPES = ["openid", "mail"]
 
 
 @pytest.fixture(params=["client_secret_basic", "client_secret_post"])
-def foreign(request: pytest.FixtureRequest, here: Installation) -> Iterator[ForeignServer]:
+def foreign(request: pytest.FixtureRequest) -> Iterator[ForeignServer]:
     """A foreign server that authenticates evergrant in this way and in no other."""
-    with foreign_server(f"{here.url}/v1/outbound/oauth/callback", auth_method=request.param) as server:
+    with foreign_server(auth_method=request.param) as server:
         yield server
 
 
@@ -31,7 +31,7 @@ def app_id(request: pytest.FixtureRequest, here: Installation, foreign: ForeignS
         "jwksUrl": found["jwks_uri"],
         "tokenEndpointAuthMethod": found["token_endpoint_auth_methods_supported"][0],
     }
-    here.backend.create_app(
+    app = here.backend.create_app(
         {
             "id": f"foreign-{user}",
             "name": f"Foreign {user}",
@@ -41,6 +41,7 @@ def app_id(request: pytest.FixtureRequest, here: Installation, foreign: ForeignS
             **({"discoveryUrl": foreign.url} if request.param == "by its metadata" else explicit),
         }
     )
+    foreign.client.redirect_uri = app["callbackUrl"]
     return f"foreign-{user}"
 
 

@@ -218,10 +218,10 @@ def test_a_new_callback_address_is_registered_anew(here: Installation, mcp: McpS
     here.backend.post("app/update", {"app": {**app, "callbackDomain": "connect.example.com"}})
     here.backend.connect_url(user, appId=app_id)
     newest = list(mcp.provider.clients.values())[-1]
-    assert [str(uri) for uri in newest.redirect_uris or []] == [
-        "https://connect.example.com/v1/outbound/oauth/callback"
-    ]
-    assert here.backend.app(app_id)["clientId"] == newest.client_id != app["clientId"]
+    moved = here.backend.app(app_id)
+    assert moved["callbackUrl"].startswith("https://connect.example.com/")
+    assert [str(uri) for uri in newest.redirect_uris or []] == [moved["callbackUrl"]]
+    assert moved["clientId"] == newest.client_id != app["clientId"]
 
 
 def test_a_token_names_the_resource_that_the_trip_asked_for(

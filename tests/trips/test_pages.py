@@ -209,8 +209,8 @@ class TestCookie:
             assert attributes_of(cookie) == {"secure", "httponly", "samesite=lax", "path=/", "max-age=1800"}
             left = await client.post(link, data={"decision": "connect"}, headers={"Sec-Fetch-Site": "same-origin"})
             assert left.headers["location"].startswith(provider.url)
-            state = httpx2.URL(left.headers["location"]).params["state"]
-            callback = f"/v1/outbound/oauth/callback?state={state}&error=access_denied&iss={provider.url}"
+            asked = httpx2.URL(left.headers["location"]).params
+            callback = f"{asked['redirect_uri']}?state={asked['state']}&error=access_denied&iss={provider.url}"
             assert "err=access_denied" in (await client.get(callback)).headers["location"]
 
     async def test_on_https_a_cookie_without_the_prefix_counts_for_nothing(self, settings: Settings) -> None:
@@ -233,7 +233,7 @@ async def over_https(settings: Settings) -> AsyncIterator[tuple[httpx2.AsyncClie
     settings = settings.model_copy(update={"public_url": public_url, "refresher": False})
     made = await asyncio.to_thread(new_project, settings)
     service = create_service(settings)
-    with practice_provider(f"{public_url}/v1/outbound/oauth/callback") as provider:
+    with practice_provider(public_url) as provider:
         async with (
             service.router.lifespan_context(service),
             httpx2.AsyncClient(transport=httpx2.ASGITransport(app=service), base_url=public_url) as client,

@@ -119,7 +119,7 @@ class Here:
         assert answer.status_code == 303, answer.text
         state = parse_qs(urlsplit(answer.headers["location"]).query)["state"][0]
         params = {"code": "code-1", "state": state, **(callback or {})}
-        back = browser.open(str(httpx2.URL(f"{self.installation.url}/v1/outbound/oauth/callback", params=params)))
+        back = browser.open(str(httpx2.URL(self.installation.backend.app(app_id)["callbackUrl"], params=params)))
         assert back.status_code == 303, back.text
         return came_back(back)
 

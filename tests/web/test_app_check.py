@@ -45,7 +45,7 @@ def test_a_registration_that_is_right_is_good_throughout(here: Installation) -> 
     assert {"definition", "redirect URI", "metadata", "authorization endpoint", "token endpoint", "client"} == set(
         checks
     )
-    assert f"{here.url}/v1/outbound/oauth/callback" in checks["redirect URI"]["text"]
+    assert f"Register {here.backend.app()['callbackUrl']} at the provider" in checks["redirect URI"]["text"]
 
 
 @pytest.mark.parametrize("fields", [{"clientId": "client-9"}, {"clientSecret": "another"}])

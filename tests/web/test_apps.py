@@ -80,7 +80,7 @@ def test_everything_that_is_sent_is_kept_but_the_secret_stays_inside(here: Insta
     expected = {name: value for name, value in EVERYTHING.items() if name != "clientSecret"}
     assert {name: created[name] for name in expected} == expected
     assert created["hasClientSecret"] is True
-    assert created["callbackUrl"] == "https://connect.example.com/v1/outbound/oauth/callback"
+    assert created["callbackUrl"].startswith("https://connect.example.com/v1/outbound/oauth/callback/")
     assert here.backend.app(created["id"]) == created
 
 
@@ -94,7 +94,8 @@ def test_an_app_without_an_id_is_given_one(here: Installation) -> None:
     first, second = new(here), new(here)
     assert first["id"] != second["id"]
     assert here.backend.app(first["id"]) == first
-    assert first["callbackUrl"] == f"{here.url}/v1/outbound/oauth/callback"
+    assert first["callbackUrl"].startswith(f"{here.url}/v1/outbound/oauth/callback/")
+    assert first["callbackUrl"] != second["callbackUrl"]
 
 
 @pytest.mark.parametrize("fields", [EVERYTHING, {}], ids=["everything", "only a name"])
@@ -120,7 +121,7 @@ def test_an_update_empties_what_it_leaves_out_but_keeps_the_secret_and_fields_of
     bare = new(here)
     assert {name: updated[name] for name in OURS} == {name: EVERYTHING[name] for name in OURS}
     differing = {name for name in bare if updated[name] != bare[name]} - {*OURS, "id", "name"}
-    assert differing <= {"hasClientSecret", "createdTime", "updatedTime"}
+    assert differing <= {"hasClientSecret", "callbackUrl", "createdTime", "updatedTime"}
     assert updated["hasClientSecret"] is True
     assert sealed_secret(here, created["id"]) == secret
 

@@ -75,11 +75,11 @@ def test_the_documented_request_is_answered_as_documented(here: Installation) ->
     with serving(ScriptedProvider()) as provider:
         tokens = {"access_token": "ya29.first", "token_type": "Bearer", "expires_in": 3599, "scope": DOCUMENTED_SCOPE}
         provider.routes["/token"] = {**tokens, "refresh_token": "1//first"}
-        here.backend.create_app(provider.registration("google-contacts", defaultScopes=[DOCUMENTED_SCOPE]))
+        app = here.backend.create_app(provider.registration("google-contacts", defaultScopes=[DOCUMENTED_SCOPE]))
         leaving = here.browser()
         url = leaving.agree(here.backend.connect_url("xxxxx", appId="google-contacts"))
         state = parse_qs(urlsplit(url).query)["state"][0]
-        answer = leaving.open(f"{here.url}/v1/outbound/oauth/callback?code=4/0Adeu5B&state={state}")
+        answer = leaving.open(f"{app['callbackUrl']}?code=4/0Adeu5B&state={state}")
         assert came_back(answer)["outboundStatus"] == "connected"
 
         provider.routes["/token"] = {**tokens, "access_token": "ya29.second"}  # Google keeps the refresh token

@@ -9,8 +9,8 @@ from pydantic import SecretStr
 
 from evergrant import clock
 from evergrant.broker.apps import apps as use_cases
-from evergrant.broker.apps.definition import AppDefinition
-from evergrant.broker.apps.provider_client import CALLBACK_PATH, callback_url
+from evergrant.broker.apps.definition import AppDefinition, definition_as_stored
+from evergrant.broker.apps.provider_client import callback_url
 from evergrant.broker.apps.templates import definition_of, find_template
 from evergrant.broker.apps.variables import app_variable_problems, tidied
 from evergrant.broker.connections.deletion import delete_app
@@ -46,6 +46,13 @@ def _summary(broker: Broker, app: OutboundApp) -> dict[str, Any]:
     }
 
 
+secret_option = click.option(
+    "--client-secret",
+    envvar="CLIENT_SECRET",
+    help="From the provider. Better asked for, or given as CLIENT_SECRET, than typed into the shell's history.",
+)
+
+
 @apps.command("list")
 @project_option
 @json_option
@@ -73,12 +80,8 @@ def list_(project_id: str | None, as_json: bool) -> None:
     "--variable", "variables", multiple=True, type=PASTED, help="NAME=VALUE, which the template asks for. Repeatable."
 )
 @click.option("--name", default="", type=PASTED, help="Shown to users. May be left out with --template.")
-@click.option("--client-id", default="", type=PASTED, help="From the provider.")
-@click.option(
-    "--client-secret",
-    envvar="CLIENT_SECRET",
-    help="From the provider. Better asked for, or given as CLIENT_SECRET, than typed into the shell's history.",
-)
+@click.option("--client-id", default="", type=PASTED, help="From the provider. May follow: 'evergrant apps update'.")
+@secret_option
 @click.option(
     "--discovery-url", default="", type=PASTED, help="The provider's issuer or metadata URL; fills the endpoints."
 )
@@ -100,7 +103,8 @@ def create(
 ) -> None:
     """Create an app, from a template or by its URLs. Everything else about it is set through the API.
 
-    With --template, APP_ID is the template's unless it is given.
+    With --template, APP_ID is the template's unless it is given. The provider wants to know the app's redirect URI
+    before it gives a client id: leave that out at first, and add it with 'evergrant apps update'.
     """
     # `fields` are the options that an app's definition has under the same names.
     if not template_id and not (app_id and fields["name"]):
@@ -110,14 +114,10 @@ def create(
     if template_id:
         template = find_template(load_catalogue(settings_for_commands().catalog_dir), template_id)
         definition = definition_of(template)
-    if definition.app_type != "apikey" and not fields["client_id"]:
-        raise click.UsageError(_how_to_get_a_client_id(template))
     values = tidied(template, values)
     if problems := app_variable_problems(template, values):  # before anybody has typed a secret
         raise InvalidValue.of(*problems)
-    if definition.app_type != "apikey" and client_secret is None:
-        client_secret = click.prompt("Client secret", hide_input=True)
-    secret = SecretStr(trimmed(client_secret or ""))
+    secret = SecretStr(_secret(client_secret) if fields["client_id"] else "")
     given = {**fields, "id": app_id or template_id, "client_secret": secret, "variables": values}
     definition = replace(definition, **{name: value for name, value in given.items() if value})
 
@@ -132,17 +132,54 @@ def create(
         click.echo(f"Created {summary['id']}. It holds API keys: upload each owner's (app/user/apikey/upload).")
     else:
         click.echo(f"Created {summary['id']}. Register this redirect URI with the provider:\n{summary['callbackUrl']}")
+        if not fields["client_id"]:
+            click.echo(_what_is_next(summary["id"], template))
 
 
-def _how_to_get_a_client_id(template: Template | None) -> str:
-    if template is None:
-        return "give --client-id: it is what the provider calls you"
-    redirect_uri = settings_for_commands().public_url + CALLBACK_PATH
-    hint = f" {template.setup_hint}" if template.setup_hint else ""
-    return (
-        f"give --client-id, which {template.name} shows when you register a client there, with the redirect URI "
-        f"{redirect_uri} (see {template.documentation_url}).{hint}"
-    )
+def _what_is_next(app_id: str, template: Template | None) -> str:
+    """Tell how an app without a client id gets one."""
+    where = f" (see {template.documentation_url})" if template is not None else ""
+    hint = f" {template.setup_hint}" if template is not None and template.setup_hint else ""
+    return f"Then give it the client id that you get there{where}: evergrant apps update {app_id} --client-id ...{hint}"
+
+
+def _secret(given: str | None) -> str:
+    return trimmed(given if given is not None else str(click.prompt("Client secret", hide_input=True)))
+
+
+@apps.command()
+@project_option
+@click.argument("app_id", type=PASTED)
+@click.option("--client-id", default="", type=PASTED, help="From the provider; its secret is asked for.")
+@secret_option
+@click.option(
+    "--own-callback", is_flag=True, help="Leave the callback address that apps from before share; there is no way back."
+)
+@json_option
+def update(
+    project_id: str | None, app_id: str, client_id: str, client_secret: str | None, own_callback: bool, as_json: bool
+) -> None:
+    """Give an app the client of yours at its provider, or a callback address of its own.
+
+    Before --own-callback, register the address that 'evergrant doctor' shows at the provider, beside the present one.
+    """
+    if not (client_id or own_callback):
+        raise click.UsageError("give --client-id or --own-callback")
+    changes: dict[str, Any] = {"own_callback": True} if own_callback else {}
+    if client_id:
+        changes |= {"client_id": client_id, "client_secret": SecretStr(_secret(client_secret))}
+
+    async def _update(broker: Broker) -> dict[str, Any]:
+        project = await the_project(broker, project_id)
+        stored = definition_as_stored(await use_cases.load_app(broker, project, app_id))
+        definition = replace(stored, **changes)
+        return _summary(broker, await use_cases.update_app(broker, project, definition, now=clock.utcnow()))
+
+    summary = run(_update)
+    if as_json:
+        click.echo(json.dumps(summary))
+    else:
+        click.echo(f"{summary['id']}  updated. Its redirect URI at the provider is\n{summary['callbackUrl']}")
 
 
 def _variable(text: str) -> tuple[str, str]:

@@ -23,6 +23,7 @@ class AuthorizationRequest(Base):
         ),
         Index("ix_authorization_requests_ticket_digest", "ticket_digest", unique=True),
         Index("ix_authorization_requests_state_digest", "state_digest", unique=True),
+        Index("ix_authorization_requests_browser_digest", "browser_digest"),
         Index("ix_authorization_requests_expires_at", "expires_at"),
     )
 
@@ -39,7 +40,9 @@ class AuthorizationRequest(Base):
     login_hint: Mapped[str] = mapped_column(default="")
     resources: Mapped[list[str]] = mapped_column(JSON, default=list)
     variables: Mapped[dict[str, str]] = mapped_column(JSON, default=dict)
-    """Values of the app's variables that the caller gave, or the user on the consent page."""
+    """Values of the app's variables that the caller gave."""
+    answers: Mapped[dict[str, str]] = mapped_column(JSON, default=dict)
+    """Those that the user gave on the consent page, and may give again while nothing has come back."""
 
     ticket_digest: Mapped[bytes] = mapped_column(LargeBinary(32))
     state_digest: Mapped[bytes | None] = mapped_column(LargeBinary(32))

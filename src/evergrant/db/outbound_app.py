@@ -72,7 +72,9 @@ class OutboundApp(Base):
     default_redirect_url: Mapped[str] = mapped_column(default="")
     callback_domain: Mapped[str] = mapped_column(default="")
     callback_id: Mapped[str] = mapped_column(String(32), default="")
-    """The end of the app's own callback address, unique over all projects; empty: the address that apps share."""
+    """The end of the app's own callback address, unique over all projects."""
+    own_callback: Mapped[bool] = mapped_column(default=True)
+    """Whether the provider sends answers there, and no longer to the address that apps shared in the past."""
     pkce: Mapped[bool] = mapped_column(default=True)
     access_type: Mapped[str] = mapped_column(String(16), default="")
     prompt: Mapped[list[str]] = mapped_column(JSON, default=list)

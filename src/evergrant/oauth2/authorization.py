@@ -10,6 +10,7 @@ from authlib.oauth2.rfc7636 import create_s256_code_challenge
 from pydantic import SecretStr
 
 from evergrant.errors import ConnectFailed
+from evergrant.oauth2.documents import same_origin, stands_for
 from evergrant.oauth2.provider_text import provider_text
 from evergrant.oauth2.quirks import NO_QUIRKS, Quirks, renamed
 from evergrant.oauth2.registration import ClientRegistration, ServerMetadata
@@ -185,8 +186,10 @@ class AuthorizationResponse:
         )
 
 
-def check_issuer(response: AuthorizationResponse, server: ServerMetadata) -> None:
+def check_issuer(response: AuthorizationResponse, server: ServerMetadata, quirks: Quirks = NO_QUIRKS) -> None:
     """Refuse an answer from another server than the one that was asked (mix-up attack, RFC 9207 section 2.4).
+
+    Where the provider's issuer is not known, an answer may name what has the origin of one of its endpoints.
 
     Raises:
         ConnectFailed: `issuer_mismatch`; the code must not be redeemed.
@@ -198,8 +201,17 @@ def check_issuer(response: AuthorizationResponse, server: ServerMetadata) -> Non
                 "The answer does not say which provider it is from, and it should. Connect again.",
             )
         return
-    if server.issuer and response.iss != server.issuer:
+    if server.issuer:
+        if not stands_for(server.issuer, response.iss):
+            raise ConnectFailed(
+                "issuer_mismatch",
+                "The answer came from another provider than the one that was asked. Connect again.",
+            )
+        return
+    endpoints = (server.authorization_endpoint, server.token_endpoint)
+    if not any(same_origin(response.iss, quirks.fill(endpoint).partition("#")[0]) for endpoint in endpoints):
         raise ConnectFailed(
             "issuer_mismatch",
-            "The answer came from another provider than the one that was asked. Connect again.",
+            f"The answer says that it is from {provider_text(response.iss)}, which is not where this app's endpoints "
+            "are. If it is the app's provider, set the app's issuer to that.",
         )

@@ -1,7 +1,6 @@
 """Finds an authorization server's metadata from a URL (RFC 8414, OpenID Connect Discovery 1.0)."""
 
 import logging
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,7 +10,7 @@ from authlib.oauth2.rfc8414 import get_well_known_url as before_the_path
 from authlib.oidc.discovery import get_well_known_url as behind_the_path
 
 from evergrant.errors import InvalidValue
-from evergrant.oauth2.documents import normalized, nothing_at, read_document
+from evergrant.oauth2.documents import nothing_at, read_document, stands_for
 from evergrant.oauth2.registration import ServerMetadata
 from evergrant.oauth2.transport import Http, check_url
 
@@ -106,7 +105,7 @@ def _locate(url: str) -> tuple[str, list[str]]:
 
 def _metadata(http: Http, document: dict[str, Any], expected: str) -> ServerMetadata | NoMetadata:
     issuer = document["issuer"]
-    if not isinstance(issuer, str) or not _stands_for(issuer, expected):
+    if not isinstance(issuer, str) or not stands_for(issuer, expected):
         # RFC 8414 section 3.3: otherwise one server could pass for another.
         return NoMetadata(
             unusable="the document there is for another issuer than its address says",
@@ -147,16 +146,6 @@ def _problem(http: Http, url: str) -> str:
     except ValueError as error:
         return str(error).removeprefix("it ")
     return ""
-
-
-def _stands_for(issuer: str, expected: str) -> bool:
-    """Tell whether a document's issuer is the expected one, but for a final slash (OpenID Connect Discovery 4.1).
-
-    The well-known address cannot show that slash. Microsoft's shared endpoints publish the template
-    `.../{tenantid}/v2.0`, which any tenant in the URL fills.
-    """
-    pattern = re.escape(normalized(issuer).rstrip("/")).replace(re.escape("{tenantid}"), "[^/]+")
-    return re.fullmatch(pattern, normalized(expected).rstrip("/")) is not None
 
 
 def allowed(http: Http, url: str, *, what: str) -> str:

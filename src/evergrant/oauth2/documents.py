@@ -1,5 +1,6 @@
 """Reads published JSON documents, wherever one may be, and keeps what was found in each place for the operator."""
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 from urllib.parse import urldefrag, urljoin, urlsplit, urlunsplit
@@ -69,6 +70,16 @@ def normalized(url: str) -> str:
         return url
     host = parts.netloc.lower().removesuffix(_DEFAULT_PORTS.get(parts.scheme, ":"))
     return urlunsplit(parts._replace(netloc=host))
+
+
+def stands_for(issuer: str, named: str) -> bool:
+    """Tell whether a provider's issuer is the one that is named, but for a final slash (OpenID Connect Discovery 4.1).
+
+    A well-known address cannot show that slash. Microsoft's shared endpoints publish the template
+    `.../{tenantid}/v2.0`, which any tenant fills.
+    """
+    pattern = re.escape(normalized(issuer).rstrip("/")).replace(re.escape("{tenantid}"), "[^/]+")
+    return re.fullmatch(pattern, normalized(named).rstrip("/")) is not None
 
 
 def shown_address(url: str, *, secrets: Iterable[str] = ()) -> str:

@@ -39,7 +39,7 @@ def authorize_routes(state: ProviderState) -> APIRouter:
         # Where these two are wrong, a redirect would lead to whoever wrote the link (RFC 6749 4.1.2.1).
         if client_id not in state.clients:
             return _problem(base, "This application is not registered here", "client_id is missing or unknown.")
-        if redirect_uri not in state.redirect_uris:
+        if not state.may_return_to(redirect_uri):
             return _problem(
                 base,
                 "This application may not send you there",

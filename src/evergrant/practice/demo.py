@@ -16,6 +16,7 @@ import httpx2
 import uvicorn
 from pydantic import SecretStr
 
+from evergrant.broker.apps.provider_client import CALLBACK_PATH
 from evergrant.broker.operations.setup import InitResult, initialise
 from evergrant.errors import ConfigurationError
 from evergrant.networks import is_loopback_host
@@ -80,7 +81,7 @@ def _practice_site(*, origin: str, made: InitResult, http: httpx2.AsyncClient) -
     provider = create_provider(
         issuer=f"{origin}/provider",
         clients={CLIENT_ID: secrets.token_urlsafe(24)},
-        redirect_uris=[f"{made.public_url}/v1/outbound/oauth/callback"],
+        redirect_uris=[f"{made.public_url}{CALLBACK_PATH}/*"],
     )
     guide = create_guide(
         evergrant_url=made.public_url,

@@ -30,7 +30,8 @@ def create_provider(
             that RFC 8414 section 3.1 makes of it, as `create_practice_site` does.
         access_token_seconds: how long an access token lives; short, so that refreshing can be watched.
         clients: client secrets by client id.
-        redirect_uris: compared exactly, as strings.
+        redirect_uris: compared exactly, as strings; `https://host/path/*` stands for every address right below it,
+            since each app of evergrant has an address that nobody knows before it is made.
     """
     state = ProviderState.new(
         issuer=issuer,

@@ -154,6 +154,10 @@ class ProviderState:
         key = ECKey.generate_key("P-256", {"use": "sig", "alg": "ES256", "kid": secrets.token_hex(8)})
         return cls(issuer.rstrip("/"), dict(clients), set(redirect_uris), access_token_seconds, key)
 
+    def may_return_to(self, redirect_uri: str) -> bool:
+        """Tell whether a client may be answered there: at an address exactly, or one below a `.../*`."""
+        return redirect_uri in self.redirect_uris or f"{redirect_uri.rpartition('/')[0]}/*" in self.redirect_uris
+
     @property
     def revoked_families(self) -> list[Family]:
         """The consents that are over; for a broker under test this list stays empty."""

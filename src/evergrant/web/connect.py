@@ -25,10 +25,12 @@ router = APIRouter(include_in_schema=False, dependencies=[Depends(limit_address)
 
 COOKIE_SECONDS = 1800
 RESULT_PATH = "/connect-result"
+OWN_CALLBACK_PATH = f"{CALLBACK_PATH}/{{callback_id}}"
 
 # What our own result page says. Only these codes are shown, so that nobody can make it say something with a link.
 FAILURES = {
     "access_denied": "The connection was not allowed. Nothing was stored.",
+    "callback_mismatch": "The answer came to another address than the one that was asked for. Nothing was stored.",
     "expired": "The connection took too long. Go back to the application and start again.",
     "issuer_mismatch": "The answer did not come from the provider that was asked. Nothing was stored.",
     "temporarily_unavailable": "The provider does not answer right now. Try again later.",
@@ -77,6 +79,7 @@ async def decide(ticket: str, request: Request, broker: BrokerDep, decision: str
 
 
 @router.get(CALLBACK_PATH)
+@router.get(OWN_CALLBACK_PATH)
 async def callback(request: Request, broker: BrokerDep) -> Response:
     """Complete the connect trip with the provider's answer."""
     params = dict(request.query_params)
@@ -84,7 +87,9 @@ async def callback(request: Request, broker: BrokerDep) -> Response:
     authorization = await find_by_state(broker, params.get("state", ""), browser=_browser_id(request, broker), now=now)
     _set_actor(authorization, request)
     try:
-        return _redirect(await complete_connect(broker, authorization, params, now=now) or RESULT_PATH)
+        return _redirect(
+            await complete_connect(broker, authorization, params, path=request.url.path, now=now) or RESULT_PATH
+        )
     except ConnectFailed as error:
         return _redirect(failure_url(authorization, error) or f"{RESULT_PATH}?err={error.error}")
     except EvergrantError:
@@ -97,11 +102,12 @@ async def callback(request: Request, broker: BrokerDep) -> Response:
 
 
 @router.post(CALLBACK_PATH)
+@router.post(OWN_CALLBACK_PATH)
 async def form_post_callback(request: Request) -> Response:
     """Turn a form_post answer into the ordinary one: browsers send our cookie on that GET, not on a foreign POST."""
     form = await request.form(max_files=0, max_fields=20)
     answer = [(key, value) for key, value in form.items() if isinstance(value, str)]
-    return _redirect(f"{CALLBACK_PATH}?{urlencode(answer)}")
+    return _redirect(f"{request.url.path}?{urlencode(answer)}")
 
 
 @router.get(RESULT_PATH)

@@ -157,6 +157,7 @@ async def _define(
     merged = merge(stored, new, await _discover(broker, app, new, use_dcr=undiscovered.use_dcr))
     for name in PLAIN_FIELDS:
         setattr(app, name, getattr(merged, name))
+    app.callback_id = app.callback_id or new_id()  # an older version that still runs beside this one gives none
     if app.use_dcr and not (app.client_id or app.dcr_url or client_document_url(broker, app)):
         raise InvalidValue.of(("useDcr", "the server offers no registration: register there and enter clientId"))
     if merged.client_secret is not None:
@@ -179,6 +180,8 @@ def _check_new_definition(
             raise InvalidValue.of(("templateId", "there is no such template: GET templates lists them"))
         if ended := why_ended(broker.catalogue[new.template_id], today=today):
             raise InvalidValue.of(("templateId", ended))
+    if new.own_callback is False and stored.own_callback:
+        raise InvalidValue.of(("ownCallback", "an app that has a callback address of its own keeps it: leave it out"))
     template = broker.catalogue.get(undiscovered.template_id)
     # Of a template that is gone, what is stored may stay: it counts for nothing until the template is back.
     idle = template is None and undiscovered.variables == stored.variables

@@ -15,7 +15,7 @@ from evergrant.broker.projects.redirects import check_redirect_url
 from evergrant.broker.runtime.broker import Broker
 from evergrant.catalog.template import Template
 from evergrant.catalog.validation import url_problems
-from evergrant.db import Project
+from evergrant.db import OutboundApp, Project
 from evergrant.errors import InvalidValue, MissingArgument
 from evergrant.oauth2 import client_assertion
 from evergrant.oauth2.transport import check_url
@@ -77,6 +77,7 @@ class AppDefinition:
     require_confirmation: bool | None = None
     refresh_policy: str | None = None
     refresh_token_idle_seconds: int | None = None
+    own_callback: bool | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +104,7 @@ class CompleteDefinition(AppDefinition):
     require_confirmation: bool = False
     refresh_policy: str = PROACTIVE
     refresh_token_idle_seconds: int = 0
+    own_callback: bool = True
     # what evergrant learns by itself
     client_id_metadata: bool = False
     iss_required: bool = False
@@ -112,6 +114,13 @@ class CompleteDefinition(AppDefinition):
 
 PLAIN_FIELDS = tuple(one.name for one in fields(CompleteDefinition) if one.name != "client_secret")
 """The fields that an app's row has as they are."""
+
+
+def definition_as_stored(app: OutboundApp) -> AppDefinition:
+    """Return what an update has to say about an app to change nothing."""
+    return AppDefinition(
+        **{one.name: getattr(app, one.name) for one in fields(AppDefinition) if one.name != "client_secret"}
+    )
 
 
 def check_definition(broker: Broker, project: Project, new: AppDefinition, template: Template | None) -> None:

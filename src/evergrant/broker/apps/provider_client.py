@@ -11,6 +11,7 @@ from evergrant.oauth2.quirks import Quirks
 from evergrant.oauth2.registration import ClientRegistration, ServerMetadata
 
 CALLBACK_PATH = "/v1/outbound/oauth/callback"
+"""Where providers send answers for the apps that share it; an app's own address is below it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,14 +23,25 @@ class ProviderClient:
     quirks: Quirks
 
 
-def public_origin(broker: Broker, app: OutboundApp) -> str:
-    """Return the origin under which browsers connect this app."""
-    return f"https://{app.callback_domain}" if app.callback_domain else broker.settings.public_url
+def public_origin(public_url: str, app: OutboundApp) -> str:
+    """Return the origin under which browsers connect this app, where evergrant's own is `public_url`."""
+    return f"https://{app.callback_domain}" if app.callback_domain else public_url
 
 
 def callback_url(broker: Broker, app: OutboundApp) -> str:
-    """Return the redirect URI to register with the provider."""
-    return public_origin(broker, app) + CALLBACK_PATH
+    """Return the redirect URI to register with the provider.
+
+    Each app has its own, so that an answer to one app's question cannot be passed off as another's (RFC 9700 section
+    4.4.2.2). Apps from before share one until their operator moves them.
+    """
+    return public_origin(broker.settings.public_url, app) + (
+        own_callback_path(app) if app.own_callback else CALLBACK_PATH
+    )
+
+
+def own_callback_path(app: OutboundApp) -> str:
+    """Return the path of the app's own callback address, whether it is in use yet or not."""
+    return f"{CALLBACK_PATH}/{app.callback_id}"
 
 
 def client_document_url(broker: Broker, app: OutboundApp) -> str:
@@ -37,7 +49,7 @@ def client_document_url(broker: Broker, app: OutboundApp) -> str:
 
     draft-ietf-oauth-client-id-metadata-document section 3: an https URL with a path. A loopback trial has none.
     """
-    origin = public_origin(broker, app)
+    origin = public_origin(broker.settings.public_url, app)
     usable = app.client_id_metadata and origin.startswith("https://")
     return f"{origin}/oauth-client/{app.project_id}/{app.id}.json" if usable else ""
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from datetime import date
 
+from evergrant.broker.apps.provider_client import own_callback_path, public_origin
 from evergrant.broker.apps.retirements import endings
 from evergrant.catalog.template import Template
 from evergrant.db import OutboundApp
@@ -18,6 +19,25 @@ class AdviceOnApp:
     """What it warned of has come."""
 
 
-def warnings_about(app: OutboundApp, template: Template | None, *, today: date) -> list[AdviceOnApp]:
-    """Return what to change about an app, whose catalogue entry is `template`; nothing for most."""
-    return [AdviceOnApp(end.code, end.text, end.on <= today) for end in endings(app, template, today=today)]
+def warnings_about(app: OutboundApp, template: Template | None, *, public_url: str, today: date) -> list[AdviceOnApp]:
+    """Return what to change about an app, whose catalogue entry is `template`; nothing for most.
+
+    `public_url` is the installation's.
+    """
+    ends = [AdviceOnApp(end.code, end.text, end.on <= today) for end in endings(app, template, today=today)]
+    return [*ends, *_shared_callback(app, public_url=public_url)]
+
+
+def _shared_callback(app: OutboundApp, *, public_url: str) -> list[AdviceOnApp]:
+    """Mix-up: at a shared address, one app's answer can be passed off as another's (RFC 9700 section 4.4.2)."""
+    if app.own_callback or app.app_type != "oauth":
+        return []
+    address = public_origin(public_url, app) + own_callback_path(app)
+    if app.use_dcr and (app.registered_redirect_uri or not app.client_id):
+        first = (
+            "the next connect registers it anew, and the server may refuse to refresh the connections that there are"
+        )
+    else:
+        first = f"register {address} at the provider, beside the present one"
+    text = f"It shares its callback address with other apps, where answers can be mixed up. Give it its own: {first}; "
+    return [AdviceOnApp("shared_callback", f"{text}then update the app with ownCallback true.")]

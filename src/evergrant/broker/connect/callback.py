@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Mapping
 from datetime import datetime, timedelta
+from urllib.parse import urlsplit
 
 from sqlalchemy import delete, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -82,15 +83,17 @@ async def find_by_state(broker: Broker, state: str, *, browser: str, now: dateti
 
 
 async def complete_connect(
-    broker: Broker, authorization: Authorization, params: Mapping[str, str], *, now: datetime
+    broker: Broker, authorization: Authorization, params: Mapping[str, str], *, path: str, now: datetime
 ) -> str:
     """Redeem the provider's answer, store the grant and return where the browser goes; empty for our own page.
+
+    `path` is that of the callback address to which the answer came.
 
     Raises:
         ConnectFailed: the provider or the user said no, or the answer is not what was asked for; no grant is stored.
     """
     try:
-        return await _redeem_and_store(broker, authorization, params, now=now)
+        return await _redeem_and_store(broker, authorization, params, path=path, now=now)
     except EvergrantError as error:
         await record_connect_failure(
             broker, authorization.request, error.error if isinstance(error, ConnectFailed) else "server_error"
@@ -99,14 +102,21 @@ async def complete_connect(
 
 
 async def _redeem_and_store(
-    broker: Broker, authorization: Authorization, params: Mapping[str, str], *, now: datetime
+    broker: Broker, authorization: Authorization, params: Mapping[str, str], *, path: str, now: datetime
 ) -> str:
     request, app = authorization.request, authorization.app
     if request.expires_at <= now:
         raise ConnectFailed("expired", "The connection took too long. Start again.")
+    if path != urlsplit(request.redirect_uri).path:
+        # Mix-up: the answer is to another app's question (RFC 9700 section 4.4.2.2), or its provider ignores ours.
+        raise ConnectFailed(
+            "callback_mismatch",
+            f"The answer came to another callback address than the one that was asked for. Register "
+            f"{request.redirect_uri} at {app.name}, exactly so.",
+        )
     provider = await provider_client(broker, app, request.variables)
     response = AuthorizationResponse.parse(params, provider.quirks)
-    check_issuer(response, provider.server)
+    check_issuer(response, provider.server, provider.quirks)
     if response.error:
         await dynamic_registration.verify_registration(broker, app, response.error)
         raise ConnectFailed(response.error, response.error_description or f"{app.name} refused the connection.")

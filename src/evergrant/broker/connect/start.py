@@ -105,7 +105,7 @@ async def begin_connect(broker: Broker, principal: Principal, wanted: ConnectReq
     async with broker.database.write() as session:
         session.add(request)
         await record_connect(session, request, "connect.started", data={"scopes": request.scopes})
-    return f"{public_origin(broker, app)}/connect/{ticket}"
+    return f"{public_origin(broker.settings.public_url, app)}/connect/{ticket}"
 
 
 def _check_connect_request(broker: Broker, project: Project, app: OutboundApp, wanted: ConnectRequest) -> None:

@@ -56,7 +56,7 @@ async def examine_installation(settings: Settings) -> AsyncIterator[Finding]:
         yield Finding("database", False, error.message)
     else:
         try:
-            async for finding in _database(database, keyring, catalogue):
+            async for finding in _database(database, keyring, catalogue, settings):
                 yield finding
         finally:
             await database.engine.dispose()
@@ -67,7 +67,7 @@ async def examine_installation(settings: Settings) -> AsyncIterator[Finding]:
 
 
 async def _database(
-    database: Database, keyring: Keyring | None, catalogue: Mapping[str, Template] | None
+    database: Database, keyring: Keyring | None, catalogue: Mapping[str, Template] | None, settings: Settings
 ) -> AsyncIterator[Finding]:
     try:
         async with database.read() as session:
@@ -92,7 +92,7 @@ async def _database(
         apps = list(await session.scalars(select(OutboundApp).order_by(OutboundApp.project_id, OutboundApp.id)))
     for app in apps:
         template = catalogue.get(app.template_id) if catalogue is not None else None
-        for warning in warnings_about(app, template, today=clock.utcnow().date()):
+        for warning in warnings_about(app, template, public_url=settings.public_url, today=clock.utcnow().date()):
             text = f"{warning.text} (project {app.project_id})"
             yield Finding(f"app {app.id}", not warning.is_late, text, advice=True)
 

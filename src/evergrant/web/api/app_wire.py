@@ -126,6 +126,11 @@ class AppFields(StrictWireModel):
         description="After so many seconds without use the provider's refresh tokens die, so evergrant uses them well "
         "before, whatever the policy. 0 for never.",
     )
+    own_callback: Flag | None = Field(
+        default=None,
+        description="Moves an app from before to a callback address of its own; every app that is made now has one, "
+        "and keeps it.",
+    )
 
 
 class CreateApp(AppFields):
@@ -179,7 +184,7 @@ class AppWarning(WireModel):
 
     code: str = Field(
         description="`address_ends`: the provider ends an address that the app has. `provider_ends`: it ends all that "
-        "the app's template is about."
+        "the app's template is about. `shared_callback`: the app shares its callback address."
     )
     text: str = Field(description="What it is, and the remedy.")
 
@@ -225,6 +230,7 @@ class AppBody(WireModel):
     require_confirmation: bool
     refresh_policy: str
     refresh_token_idle_seconds: int
+    own_callback: bool
     health: AppHealth
     warnings: list[AppWarning]
     created_time: str
@@ -263,7 +269,9 @@ def app_body(broker: Broker, app: OutboundApp) -> AppBody:
         ),
         "warnings": [
             AppWarning(code=one.code, text=one.text)
-            for one in warnings_about(app, template_of(broker, app), today=clock.utcnow().date())
+            for one in warnings_about(
+                app, template_of(broker, app), public_url=broker.settings.public_url, today=clock.utcnow().date()
+            )
         ],
         "created_time": epoch(app.created_at),
         "updated_time": epoch(app.updated_at),
