@@ -8,7 +8,6 @@ import sys
 import tomllib
 import zipfile
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +18,11 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import Connection, MetaData, Table, insert, select, text
+from sqlalchemy import Connection, select, text
 
 from evergrant.broker.runtime.principal import ALL_PERMISSIONS
 from evergrant.cli import cli
-from evergrant.db import Base, ManagementKey, OutboundApp
+from evergrant.db import Base, ManagementKey
 from evergrant.db.engine import database_url as with_driver
 from evergrant.db.engine import make_engine
 from evergrant.settings import PREFIX, SECRETS, Settings
@@ -197,34 +196,6 @@ async def test_an_upgrade_lets_a_key_that_may_do_everything_do_so_still(tmp_path
             await connection.run_sync(upgrade, "head")
             rows = await connection.execute(select(ManagementKey.id, ManagementKey.permissions))
             assert {row.id: row.permissions for row in rows} == {"all": sorted(ALL_PERMISSIONS), "less": less}
-        await engine.dispose()
-
-
-async def test_an_upgrade_leaves_apps_their_shared_callback_and_knows_one_for_each(
-    tmp_path: Path, postgres_server: Any
-) -> None:
-    for url in (f"sqlite:///{tmp_path / 'apps.db'}", postgres_server.create_database("old_apps")):
-        engine = make_engine(with_driver(url, Path()))
-        async with engine.begin() as connection:
-            await connection.run_sync(upgrade, "0005")
-            await connection.exec_driver_sql(
-                "INSERT INTO projects (id, name, redirect_origins, created_at)"
-                " VALUES ('P1', 'One', '[]', '2026-01-31 00:00:00')"
-            )
-            old = await connection.run_sync(lambda there: Table("outbound_apps", MetaData(), autoload_with=there))
-            values = {
-                column.name: {"JSON": [], "VARCHAR": "", "TEXT": "", "BOOLEAN": False, "INTEGER": 0}.get(
-                    str(column.type).partition("(")[0], datetime(2026, 1, 31, tzinfo=UTC)
-                )
-                for column in old.columns
-                if not column.nullable
-            }
-            for name in ("one", "two"):
-                await connection.execute(insert(old).values(**values | {"project_id": "P1", "id": name, "name": name}))
-            await connection.run_sync(upgrade, "head")
-            rows = (await connection.execute(select(OutboundApp.callback_id, OutboundApp.own_callback))).all()
-            assert [row.own_callback for row in rows] == [False, False]
-            assert len({row.callback_id for row in rows} - {""}) == 2
         await engine.dispose()
 
 

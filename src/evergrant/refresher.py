@@ -10,7 +10,7 @@ import signal
 from collections.abc import Sequence
 
 from evergrant import clock
-from evergrant.broker.connect.callback import clear_finished_requests
+from evergrant.broker.connect.confirmation import clear_finished_requests
 from evergrant.broker.connections.revocation import revoke_due
 from evergrant.broker.refresh.landing import GIVE_UP_SECONDS, replay_journal
 from evergrant.broker.refresh.scheduler import Queue, Scheduler

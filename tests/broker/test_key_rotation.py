@@ -59,8 +59,8 @@ async def test_after_a_rotation_the_old_master_key_is_not_needed(here: Installat
     both = here.settings.model_copy(update={"master_keys": SecretStr(f"{new},{old}")})
     progress = await rotate(both, clock)
     assert progress.done == progress.total
-    # two connections with access, refresh and id token each, and the app's client secret
-    assert progress.resealed == 7
+    # two connections with access, refresh and id token each, the outcomes of their trips, and the app's client secret
+    assert progress.resealed == 9
 
     only_new = here.settings.model_copy(update={"master_keys": SecretStr(new)})
     async with open_broker(only_new) as broker:
@@ -97,7 +97,7 @@ async def test_an_interrupted_rotation_goes_on_where_it_stopped(here: Installati
         first = progress.resealed
         rest = [progress async for progress in reseal(broker)][-1]
         assert 0 < first < 7
-        assert first + rest.resealed == 7
+        assert first + rest.resealed == 9
         assert [progress async for progress in reseal(broker)][-1].resealed == 0
 
 

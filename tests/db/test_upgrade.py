@@ -56,4 +56,6 @@ async def test_connections_and_apps_of_the_version_before_are_all_there(tmp_path
             apps = list(await session.scalars(select(OutboundApp).order_by(OutboundApp.id)))
         await engine.dispose()
         assert (grant.scopes, grant.requested_scopes, grant.refresh_token_expires_at) == (["a"], [], None)
-        assert [(app.id, app.callback_id) for app in apps] == [("first", ""), ("second", "")]
+        # They share their callback address until they are moved, and each knows already where to.
+        assert [(app.id, app.own_callback) for app in apps] == [("first", False), ("second", False)]
+        assert len({app.callback_id for app in apps} - {""}) == 2

@@ -194,6 +194,14 @@ def test_neither_code_nor_error_is_an_invalid_response() -> None:
     assert AuthorizationResponse.parse({"code": ""}).error == "invalid_response"
 
 
+@pytest.mark.parametrize("own", ["error_code", "errorCode", "error_type", "oauth_error", "oauth_problem", "err"])
+def test_a_providers_own_name_for_an_error_counts_where_there_is_no_code(own: str) -> None:
+    response = AuthorizationResponse.parse({own: "no\x00t today", "error_message": "We are\r\nclosed"})
+    assert (response.error, response.error_description) == ("not today", "We are closed")
+    response = AuthorizationResponse.parse({own: "0", "error": "", "code": "c"})
+    assert (response.error, response.code) == ("", "c")
+
+
 @pytest.mark.parametrize(
     ("iss", "issuer", "promised", "accepted"),
     [
@@ -234,3 +242,10 @@ def test_an_answer_is_taken_only_from_the_server_that_was_asked(
         with pytest.raises(ConnectFailed) as failed:
             check_issuer(response, server, quirks)
         assert failed.value.error == "issuer_mismatch"
+
+
+def test_an_error_need_not_say_where_it_is_from_but_must_not_be_from_elsewhere() -> None:
+    server = ServerMetadata(issuer="https://provider.example", authorization_response_iss_parameter_supported=True)
+    check_issuer(AuthorizationResponse.parse({"error": "access_denied"}), server)
+    with pytest.raises(ConnectFailed):
+        check_issuer(AuthorizationResponse.parse({"error": "access_denied", "iss": "https://other.example"}), server)

@@ -1,5 +1,6 @@
 """The connect trip as a person makes it, in a real Chromium."""
 
+import asyncio
 import re
 from collections.abc import Iterator
 from urllib.parse import parse_qs, urlsplit
@@ -13,6 +14,8 @@ from starlette.routing import Route
 
 from tests.infra.chromium import Person, chromium
 from tests.infra.installation import Installation
+from tests.infra.scripted import TOKENS, ScriptedProvider, answer, serving
+from tests.infra.scripted import Request as ProviderRequest
 from tests.infra.serving import LiveApp
 from tests.trips.conftest import CreateApp, allow_origins
 
@@ -124,25 +127,125 @@ def test_it_can_be_done_with_the_keyboard_alone(
     expect_back(page, application)
 
 
-def test_the_back_button_after_the_end_harms_nothing(
-    here: Installation, application: str, browser: Browser, user: str
+def test_the_back_button_after_the_end_leads_to_the_application(
+    here: Installation, application: str, person: Person, user: str
 ) -> None:
+    page = person.tab()
+    link = link_of(here, application, user)
+    page.goto(link)
+    connect(page)
+    allow(page)
+    expect_back(page, application)
+    token = here.backend.token(user)
+    page.go_back()
+    page.go_back()
+    expect_back(page, application)
+    page.goto(link)
+    expect_back(page, application)
+    assert here.backend.token(user) == token
+    assert here.provider.state.code_replays == 0
+
+
+def test_an_answer_that_comes_twice_leads_to_the_application_both_times(
+    here: Installation, application: str, person: Person, user: str
+) -> None:
+    with serving(ScriptedProvider({"/token": [held_tokens, TOKENS]})) as provider:
+        app_id = f"twice-{user}"
+        callback = here.backend.create_app(provider.registration(app_id))["callbackUrl"]
+        # Its page sends the browser back with two codes, the second while the first is being redeemed.
+        provider.routes["/authorize"] = lambda request: page_with_script(
+            f"const back = code => `{callback}?code=${{code}}&state={request.query['state']}`;"
+            "location.href = back('one'); setTimeout(() => { location.href = back('two') }, 300)"
+        )
+        page = person.tab()
+        page.goto(link_of(here, application, user, appId=app_id))
+        connect(page)
+        expect_back(page, application)
+        assert [form["code"] for form in provider.forms_at("/token")] == ["one"]
+        assert here.backend.token(user, appId=app_id, scopes=["files"])
+
+
+async def held_tokens(_: ProviderRequest) -> dict[str, object]:
+    """Take longer than the browser waits before it comes again."""
+    await asyncio.sleep(1)
+    return TOKENS
+
+
+def page_with_script(script: str) -> bytes:
+    html = f'<!doctype html><title>Scripted</title><link rel="icon" href="data:,"><script>{script}</script>'
+    return answer(200, html.encode(), "text/html")
+
+
+def test_going_back_from_the_provider_and_on_again_connects(
+    here: Installation, application: str, person: Person, user: str
+) -> None:
+    page = person.tab()
+    page.goto(link_of(here, application, user))
+    connect(page)
+    expect(page.get_by_role("button", name="Allow")).to_be_visible()
+    page.go_back()
+    page.reload()  # not from the browser's memory of the page
+    connect(page)
+    page.get_by_label("Grace Sample").check()
+    allow(page)
+    expect_back(page, application)
+    assert here.backend.token(user)["tokenSub"] == "practice-grace"
+
+
+def test_going_back_from_the_provider_and_cancelling_leads_to_the_application(
+    here: Installation, application: str, person: Person, user: str
+) -> None:
+    page = person.tab()
+    page.goto(link_of(here, application, user))
+    connect(page)
+    expect(page.get_by_role("button", name="Allow")).to_be_visible()
+    page.go_back()
+    page.get_by_role("button", name="Cancel").click()
+    expect_back(page, application, "failed")
+    page.go_back()
+    expect_back(page, application, "failed")
+
+
+def test_a_link_that_the_browser_fetched_beforehand_still_works(
+    here: Installation, application: str, browser: Browser, create_app: CreateApp, user: str
+) -> None:
+    link = link_of(here, application, user, appId=create_app(skipConsentPage=True))
     with Person(browser) as somebody:
         page = somebody.tab()
-        link = link_of(here, application, user)
+        page.goto(link_of(here, application, f"{user}-before"))  # so that the browser has the cookie
+        # A page of the same host that knows the link: with what it fetches ahead, the cookie is sent.
+        page.route("**/links", lambda route: route.fulfill(content_type="text/html", body="<p>Links</p>"))
+        page.goto(f"{here.url}/links")
+        with page.context.expect_event("response", lambda told: told.url == link) as looked:
+            page.evaluate(
+                "href => document.head.append(Object.assign(document.createElement('link'), {rel: 'prefetch', href}))",
+                link,
+            )
+        assert looked.value.status == 503
         page.goto(link)
-        connect(page)
         allow(page)
         expect_back(page, application)
-        token = here.backend.token(user)
-        page.go_back()
-        page.go_back()
-        expect(page.get_by_text("This link was used already")).to_be_visible()
-        page.goto(link)
-        expect(page.get_by_text("This link was used already")).to_be_visible()
-        assert here.backend.token(user) == token
-        assert here.provider.state.code_replays == 0
-        assert all("400" in complaint for complaint in somebody.complaints)  # Chromium notes error pages
+
+
+def test_a_refusal_without_a_state_leads_to_the_application(
+    here: Installation, application: str, browser: Browser, person: Person, user: str
+) -> None:
+    with serving(ScriptedProvider()) as provider:
+        app_id = f"stateless-{user}"
+        callback = here.backend.create_app(provider.registration(app_id))["callbackUrl"]
+        refusal = f"{callback}?error=access_denied"
+        provider.routes["/authorize"] = answer(200, f'<a href="{refusal}">No</a>'.encode(), "text/html")
+        provider.routes["/favicon.ico"] = answer(200, b"", "image/png")
+        page = person.tab()
+        page.goto(link_of(here, application, user, appId=app_id))
+        connect(page)
+        with Person(browser) as stranger:
+            theirs = stranger.tab()
+            theirs.goto(refusal)
+            expect(theirs.get_by_text("belongs to no connection")).to_be_visible()
+        page.get_by_role("link", name="No").click()
+        expect_back(page, application, "failed")
+        assert parse_qs(urlsplit(page.url).query)["err"] == ["access_denied"]
 
 
 def test_two_tabs_of_one_browser_make_two_trips(

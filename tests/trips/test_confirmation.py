@@ -5,7 +5,7 @@ import asyncio
 import httpx2
 import pytest
 
-from evergrant.broker.connect.callback import clear_finished_requests
+from evergrant.broker.connect.confirmation import clear_finished_requests
 from evergrant.broker.runtime.broker import open_broker
 from tests.conftest import Clock
 from tests.infra.installation import Installation

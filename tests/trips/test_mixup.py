@@ -28,6 +28,7 @@ class Attack:
 
     def __init__(self, here: Installation, user: str, honest: ScriptedProvider, evil: ScriptedProvider) -> None:
         self.here, self.user, self.honest, self.evil = here, user, honest, evil
+        self.browser = here.browser()
         self.iss = ""
         self.honest_app, self.evil_app = f"honest-{user}", f"evil-{user}"
         here.backend.create_app(honest.registration(self.honest_app))
@@ -47,7 +48,7 @@ class Attack:
 
     def run(self) -> httpx2.Response:
         """Connect the evil app, and go wherever the browser is sent; return what evergrant says in the end."""
-        browser = self.here.browser()
+        browser = self.browser
         bounced = browser.open(browser.agree(self.here.backend.connect_url(self.user, appId=self.evil_app)))
         callback = browser.open(bounced.headers["location"]).headers["location"]
         return browser.open(callback)
@@ -87,6 +88,14 @@ def test_at_a_shared_address_an_iss_that_the_app_does_not_know_is_refused(attack
     assert back["err"] == "issuer_mismatch"
     assert f"is from {attack.honest.url}" in back["errDescription"]
     assert "set the app's issuer" in back["errDescription"]
+    assert attack.evil.requests_to("/token") == []
+
+
+def test_a_trip_whose_answer_came_to_another_address_is_over(attack: Attack) -> None:
+    end = attack.run()
+    state = attack.evil.requests_to("/authorize")[0].query["state"]
+    later = attack.browser.open(f"{own(attack.here, attack.evil_app)}?code=another&state={state}")
+    assert later.headers["location"] == end.headers["location"]
     assert attack.evil.requests_to("/token") == []
 
 

@@ -172,7 +172,7 @@ def test_whoever_connects_is_asked_for_their_shop(here: Here, user: str) -> None
     assert back["outboundStatus"] == "connected"
     redeemed = here.provider.requests_to("/shop/acme/token")[0].json
     assert (redeemed["client_key"], redeemed["code"]) == ("client-1", "code-9")
-    assert len(redeemed["again"]) > 20  # the state, which is stored as a digest only
+    assert len(redeemed["again"]) > 20  # the state, as the callback brought it
     assert here.provider.requests_to("/sites")[0].headers["authorization"] == "Bearer at-1"
     token = here.token(app_id, user)
     known = {"shop": "acme", "tier": "basic", "company": "42", "instance": "i-1", "site": "site-1"}
@@ -198,6 +198,27 @@ def test_a_wrong_answer_is_explained_and_uses_nothing_up(here: Here, user: str) 
     location = urlsplit(good.headers["location"])
     assert location.path == "/shop/acme/authorize"
     assert parse_qs(location.query)["tier"] == ["basic"]
+
+
+def test_who_comes_back_to_the_page_finds_the_answers_and_may_change_them(here: Here, user: str) -> None:
+    app_id = here.create("shop")
+    here.provider.routes = {"/shop/acme/token": tokens("at-1", instance="i-1"), "/sites": [[{"id": "site-1"}]]}
+    browser = here.installation.browser()
+    link = here.installation.backend.connect_url(user, appId=app_id)
+    browser.open(link)
+    first = browser.http.post(link, data={"decision": "connect", "variables.shop": "acne", "variables.tier": "pro"})
+    page = browser.open(link).text
+    assert 'value="acne"' in page
+    assert "<option selected>pro</option>" in page
+    again = browser.http.post(link, data={"decision": "connect", "variables.shop": "acme", "variables.tier": "pro"})
+    before, after = urlsplit(first.headers["location"]), urlsplit(again.headers["location"])
+    assert (before.path, after.path) == ("/shop/acne/authorize", "/shop/acme/authorize")
+    assert parse_qs(before.query) == parse_qs(after.query)
+    params = {"auth_code": "code-9", "companyId": "42", "state": parse_qs(after.query)["state"][0]}
+    back = browser.open(str(httpx2.URL(here.installation.backend.app(app_id)["callbackUrl"], params=params)))
+    assert came_back(back)["outboundStatus"] == "connected"
+    assert here.token(app_id, user)["details"]["shop"] == "acme"
+    assert here.provider.requests_to("/shop/acne/token") == []
 
 
 def test_the_caller_can_answer_and_then_nobody_is_asked(here: Here, user: str) -> None:

@@ -13,7 +13,8 @@ from evergrant.db.types import SealedBytes, UtcDateTime
 class AuthorizationRequest(Base):
     """What a backend asked for, and what must match when the browser comes back.
 
-    The ticket (in the connect link), the state (at the provider) and the browser's cookie are stored as digests only.
+    The ticket (in the connect link) and the browser's cookie are stored as digests only. The state (at the provider) is
+    found by its digest, and sealed beside it while the trip is under way.
     """
 
     __tablename__ = "authorization_requests"
@@ -46,7 +47,7 @@ class AuthorizationRequest(Base):
 
     ticket_digest: Mapped[bytes] = mapped_column(LargeBinary(32))
     state_digest: Mapped[bytes | None] = mapped_column(LargeBinary(32))
-    """Set when the browser leaves for the provider, which uses the ticket up."""
+    """Set when the browser leaves for the provider: from then on the ticket is that browser's."""
     state: Mapped[Sealed | None] = mapped_column(SealedBytes)
     """The state itself, for the browser that left with it and comes back to the link."""
     browser_digest: Mapped[bytes | None] = mapped_column(LargeBinary(32))

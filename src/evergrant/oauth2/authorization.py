@@ -3,7 +3,7 @@
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import cast
+from typing import ClassVar, cast
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 from authlib.oauth2.rfc7636 import create_s256_code_challenge
@@ -147,6 +147,18 @@ def _kept(query: str, taken: frozenset[str]) -> list[tuple[str, str]]:
     return [(name, value) for name, value in own if name not in taken or (name == "request" and "." not in value)]
 
 
+_ERROR_NAMES = (
+    *("error", "error_code", "errorCode", "error_type", "errorType", "oauth_error", "oauth_problem", "err"),
+    *("error_subtype", "error_reason"),
+)
+_DESCRIPTION_NAMES = (
+    *("error_description", "errorDescription", "error_message", "errorMessage", "error_msg", "error_detail"),
+    *("error_details", "err_msg", "error_reason", "error_subtype"),
+)
+"""What providers call `error` and `error_description`, the plainest first: `error_code` and `error_message` are
+Facebook's. `denied` (of OAuth 1) says by being there that the person refused."""
+
+
 @dataclass(frozen=True, slots=True)
 class AuthorizationResponse:
     """What the browser brought back (RFC 6749 sections 4.1.2 and 4.1.2.1). Nothing in it is verified yet.
@@ -160,6 +172,9 @@ class AuthorizationResponse:
     iss: str
     error: str
     error_description: str
+    NAMES: ClassVar = frozenset({"code", "state", "iss", "denied", *_ERROR_NAMES, *_DESCRIPTION_NAMES})
+    """The parameters that are read, but for those that a provider's quirks name."""
+
     captured: Mapping[str, str] = field(default_factory=dict)
     """What the provider's quirks take from the callback, by variable, not yet checked."""
 
@@ -169,13 +184,22 @@ class AuthorizationResponse:
 
     @classmethod
     def parse(cls, params: Mapping[str, str], quirks: Quirks = NO_QUIRKS) -> "AuthorizationResponse":
-        """Read the callback's query or form; one with neither a code nor an error becomes `invalid_response`."""
+        """Read the callback's query or form; one with neither a code nor an error becomes `invalid_response`.
+
+        Some providers have names of their own for what RFC 6749 calls `error`. They count where there is no code.
+        """
         names = quirks.callback_names
-        error = provider_text(params.get(names.get("error", "error"), ""))
-        description = provider_text(params.get(names.get("error_description", "error_description"), ""))
+
+        def first(*candidates: str) -> str:
+            return next((text for name in candidates if (text := provider_text(params.get(name, "")))), "")
+
+        error = first(names.get("error", "error"))
+        description = first(names.get("error_description", "error_description"), *_DESCRIPTION_NAMES)
         code = "" if error else params.get(names.get("code", "code"), "")
         if not error and not code:
-            error, description = "invalid_response", "The provider sent back neither a code nor an error."
+            error = first(*_ERROR_NAMES) or ("access_denied" if params.get("denied") else "invalid_response")
+            if error == "invalid_response":
+                description = description or "The provider sent back neither a code nor an error."
         return cls(
             code=code,
             state=params.get("state", ""),
@@ -195,7 +219,8 @@ def check_issuer(response: AuthorizationResponse, server: ServerMetadata, quirks
         ConnectFailed: `issuer_mismatch`; the code must not be redeemed.
     """
     if not response.iss:
-        if server.issuer and server.authorization_response_iss_parameter_supported:
+        # An error redeems nothing, and who leaves the state out of it leaves out more.
+        if response.code and server.issuer and server.authorization_response_iss_parameter_supported:
             raise ConnectFailed(
                 "issuer_mismatch",
                 "The answer does not say which provider it is from, and it should. Connect again.",

@@ -1,22 +1,24 @@
 """The browser's part of the connect trip: consent page, departure, callback, result."""
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Depends, Form, Request
 from fastapi.responses import RedirectResponse, Response
+from starlette.exceptions import HTTPException
 
 from evergrant import clock
 from evergrant.broker.apps import variables
 from evergrant.broker.apps.provider_client import CALLBACK_PATH
 from evergrant.broker.audit.record import Actor, actor
-from evergrant.broker.connect.authorization_requests import Authorization, described_scopes, failure_url
-from evergrant.broker.connect.callback import complete_connect, find_by_state
+from evergrant.broker.connect.authorization_requests import RESULT_PATH, Authorization, described_scopes
+from evergrant.broker.connect.outcomes import end_with_answer, end_with_failure, find_by_answer
 from evergrant.broker.connect.start import cancel_connect, find_by_ticket, leave_for_provider
 from evergrant.broker.runtime.broker import Broker
 from evergrant.catalog.variable import Variable
-from evergrant.errors import AppNotFound, ConnectFailed, EvergrantError
+from evergrant.errors import AppNotFound, ConnectFailed
+from evergrant.oauth2.authorization import AuthorizationResponse
 from evergrant.pasted import trimmed
 from evergrant.web.deps import BrokerDep, limit_address
 from evergrant.web.templating import PAGE_HEADERS, message_page, page
@@ -24,29 +26,46 @@ from evergrant.web.templating import PAGE_HEADERS, message_page, page
 router = APIRouter(include_in_schema=False, dependencies=[Depends(limit_address)])
 
 COOKIE_SECONDS = 1800
-RESULT_PATH = "/connect-result"
+MAX_FORM_FIELDS = 1000
+ROOM_FOR_QUERY = 6_000
+"""How long a query may become by fields that evergrant may not need; many proxies take 8 KiB for all of a request's
+first line."""
 OWN_CALLBACK_PATH = f"{CALLBACK_PATH}/{{callback_id}}"
 
 # What our own result page says. Only these codes are shown, so that nobody can make it say something with a link.
 FAILURES = {
     "access_denied": "The connection was not allowed. Nothing was stored.",
-    "callback_mismatch": "The answer came to another address than the one that was asked for. Nothing was stored.",
+    "callback_mismatch": "The answer came to another address than the one that was asked for. Nothing was stored. Go "
+    "back to the application and start again.",
     "expired": "The connection took too long. Go back to the application and start again.",
     "issuer_mismatch": "The answer did not come from the provider that was asked. Nothing was stored.",
     "temporarily_unavailable": "The provider does not answer right now. Try again later.",
 }
 FAILED = "The connection could not be made. Go back to the application and start again."
+START_AGAIN = "Go back to the application and start again."
+EXPIRED = f"This link has expired. {START_AGAIN}"
+TOOK_TOO_LONG = "The connection took too long. Start again."
 NO_COOKIE = "Your browser did not send evergrant's cookie. Allow cookies and start again."
 
 
 @router.get("/connect/{ticket}")
 async def show(ticket: str, request: Request, broker: BrokerDep) -> Response:
-    """Show the consent page. Looking uses nothing up, so a link preview cannot spoil the link."""
-    authorization = await _find_authorization(broker, ticket, request)
+    """Show the consent page. Looking uses nothing up, so a link preview cannot spoil the link.
+
+    The browser that agreed may come back: while its trip is under way it sees the page again, and after that it is sent
+    to the application.
+    """
     known = _browser_id(request, broker)
     browser = known or secrets.token_urlsafe(32)
+    authorization = await _find_authorization(broker, ticket, request, browser)
+    if _is_over(authorization):
+        if authorization.request.browser_digest is None:
+            raise ConnectFailed("ticket_expired", EXPIRED)
+        return _not_yet() if _only_looks_ahead(request) else _redirect(await _end(broker, authorization, browser))
     asked = variables.questions(broker, authorization.app, authorization.request.variables)
     if authorization.app.skip_consent_page and not variables.wrong_answers(asked, {}):
+        if _only_looks_ahead(request):
+            return _not_yet()
         if known:
             return _with_cookie(await _leave(broker, authorization, browser), broker, browser)
         if "again" in request.query_params:
@@ -58,13 +77,15 @@ async def show(ticket: str, request: Request, broker: BrokerDep) -> Response:
 
 @router.post("/connect/{ticket}")
 async def decide(ticket: str, request: Request, broker: BrokerDep, decision: str = Form("")) -> Response:
-    """Go on to the provider, or cancel. This uses the link up."""
+    """Go on to the provider, or cancel. From then on the link is this browser's."""
     if request.headers.get("sec-fetch-site", "same-origin") != "same-origin":
         raise ConnectFailed("cross_site", "This form can only be sent from evergrant's own page.")
     browser = _browser_id(request, broker)
     if not browser:
         raise ConnectFailed("no_cookie", NO_COOKIE)
-    authorization = await _find_authorization(broker, ticket, request)
+    authorization = await _find_authorization(broker, ticket, request, browser)
+    if _is_over(authorization):
+        return _redirect(await _end(broker, authorization, browser))
     if decision == "connect":
         asked = variables.questions(broker, authorization.app, authorization.request.variables)
         form = await request.form()
@@ -73,41 +94,45 @@ async def decide(ticket: str, request: Request, broker: BrokerDep, decision: str
         if wrong := variables.wrong_answers(asked, answers):
             return _consent_page(authorization, asked, answers, wrong)
         return await _leave(broker, authorization, browser, answers)
-    return _redirect(
-        await cancel_connect(broker, authorization, now=clock.utcnow()) or f"{RESULT_PATH}?err=access_denied"
-    )
+    return _redirect(await cancel_connect(broker, authorization, browser=browser))
 
 
 @router.get(CALLBACK_PATH)
 @router.get(OWN_CALLBACK_PATH)
 async def callback(request: Request, broker: BrokerDep) -> Response:
-    """Complete the connect trip with the provider's answer."""
-    params = dict(request.query_params)
-    now = clock.utcnow()
-    authorization = await find_by_state(broker, params.get("state", ""), browser=_browser_id(request, broker), now=now)
+    """End the connect trip with the provider's answer, and send the browser on; again, if it comes again."""
+    if _only_looks_ahead(request):
+        return _not_yet()
+    params, path, browser = dict(request.query_params), request.url.path, _browser_id(request, broker)
+    authorization = await find_by_answer(broker, params, browser=browser, path=path, now=clock.utcnow())
     _set_actor(authorization, request)
-    try:
-        return _redirect(
-            await complete_connect(broker, authorization, params, path=request.url.path, now=now) or RESULT_PATH
-        )
-    except ConnectFailed as error:
-        return _redirect(failure_url(authorization, error) or f"{RESULT_PATH}?err={error.error}")
-    except EvergrantError:
-        # Ours to mend, and in the log; the application still gets its user back.
-        own = ConnectFailed("server_error", "evergrant could not finish the connection.")
-        location = failure_url(authorization, own)
-        if not location:
-            raise
-        return _redirect(location)
+    return _redirect(await end_with_answer(broker, authorization, params, browser=browser, path=path))
 
 
 @router.post(CALLBACK_PATH)
 @router.post(OWN_CALLBACK_PATH)
 async def form_post_callback(request: Request) -> Response:
     """Turn a form_post answer into the ordinary one: browsers send our cookie on that GET, not on a foreign POST."""
-    form = await request.form(max_files=0, max_fields=20)
-    answer = [(key, value) for key, value in form.items() if isinstance(value, str)]
-    return _redirect(f"{request.url.path}?{urlencode(answer)}")
+    try:
+        form = await request.form(max_files=MAX_FORM_FIELDS, max_fields=MAX_FORM_FIELDS)
+    except HTTPException:
+        raise ConnectFailed("invalid_response", "The provider's answer cannot be read. " + START_AGAIN) from None
+    answer = [(key, value) for key, value in form.multi_items() if isinstance(value, str)]
+    await form.close()
+    return _redirect(f"{request.url.path}?{_query_of(answer)}")
+
+
+def _query_of(answer: Sequence[tuple[str, str]]) -> str:
+    """Write what a form said as a query: all that evergrant reads, and of the rest what an address has room for."""
+    read = [pair for pair in answer if pair[0] in AuthorizationResponse.NAMES]
+    query = urlencode(read)
+    for pair in answer:
+        if (
+            pair[0] not in AuthorizationResponse.NAMES
+            and len(longer := f"{query}&{urlencode([pair])}") <= ROOM_FOR_QUERY
+        ):
+            query = longer
+    return query.removeprefix("&")
 
 
 @router.get(RESULT_PATH)
@@ -118,9 +143,29 @@ async def result(err: str = "") -> Response:
     return message_page("Not connected", FAILURES.get(err, FAILED), good=False)
 
 
-async def _find_authorization(broker: Broker, ticket: str, request: Request) -> Authorization:
+def _is_over(authorization: Authorization) -> bool:
+    return authorization.request.finished_at is not None or authorization.request.expires_at <= clock.utcnow()
+
+
+async def _end(broker: Broker, authorization: Authorization, browser: str) -> str:
+    """Return where the browser goes by a trip that is over, or whose time is."""
+    return await end_with_failure(broker, authorization, ConnectFailed("expired", TOOK_TOO_LONG), browser=browser)
+
+
+def _only_looks_ahead(request: Request) -> bool:
+    """Tell whether a browser fetches a page before anybody wants to see it: that must use nothing up."""
+    said = [request.headers.get(name, "") for name in ("sec-purpose", "purpose", "x-purpose", "x-moz")]
+    return any(word in value.lower() for value in said for word in ("prefetch", "prerender", "preview"))
+
+
+def _not_yet() -> Response:
+    """Answer a browser that looks ahead: it throws an error away, and asks again when somebody goes there."""
+    return Response(status_code=503, headers=PAGE_HEADERS)
+
+
+async def _find_authorization(broker: Broker, ticket: str, request: Request, browser: str) -> Authorization:
     try:
-        authorization = await find_by_ticket(broker, ticket, now=clock.utcnow())
+        authorization = await find_by_ticket(broker, ticket, browser=browser)
     except AppNotFound:
         raise ConnectFailed("invalid_ticket", "The application no longer offers this connection.") from None
     _set_actor(authorization, request)
@@ -139,6 +184,7 @@ def _consent_page(
     answers: Mapping[str, str] | None = None,
     wrong: Mapping[str, str] | None = None,
 ) -> Response:
+    given = authorization.request.answers
     return page(
         "consent.html",
         status=400 if wrong else 200,
@@ -149,7 +195,7 @@ def _consent_page(
         for_tenant=not authorization.request.user_id,
         scopes=described_scopes(authorization),
         questions=asked,
-        answers=answers or {name: variable.default for name, variable in asked.items()},
+        answers=answers or {name: given.get(name) or variable.default for name, variable in asked.items()},
         wrong=wrong or {},
     )
 

@@ -9,6 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
+from evergrant.broker.apps.provider_client import CALLBACK_PATH
 from evergrant.errors import (
     ConnectFailed,
     EvergrantError,
@@ -97,7 +98,8 @@ def render(request: Request, error: EvergrantError) -> Response:
         }
     if error.status == 401:
         headers["WWW-Authenticate"] = 'Bearer realm="evergrant"'
-    if request.url.path.startswith("/v1/") and not isinstance(error, ConnectFailed):
+    path = request.url.path
+    if path.startswith("/v1/") and not path.startswith(CALLBACK_PATH) and not isinstance(error, ConnectFailed):
         headers["Cache-Control"] = "no-store"
         return JSONResponse(error_body(error), error.status, headers)
     return message_page("That did not work", error.message, good=False, status=error.status, headers=headers)

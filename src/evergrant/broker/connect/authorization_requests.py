@@ -1,4 +1,4 @@
-"""The rows of connect trips: `start` makes them and sends browsers out, `callback` ends them."""
+"""The rows of connect trips: `start` makes them and sends browsers out, `outcomes` ends them."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -7,18 +7,25 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
-from sqlalchemy import update
+from pydantic import SecretStr
+from sqlalchemy import func, or_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from evergrant import clock
 from evergrant.broker.apps.apps import load_app
 from evergrant.broker.audit.record import record
 from evergrant.broker.projects.projects import load_project
 from evergrant.broker.runtime.broker import Broker
+from evergrant.crypto.opaque import digest, equal
 from evergrant.crypto.sealed import Slot
 from evergrant.db import AuthorizationRequest, OutboundApp, Project
 from evergrant.errors import ConnectFailed, Unavailable
+from evergrant.oauth2.authorization import CodeVerifier
 
 log = logging.getLogger(__name__)
+
+RESULT_PATH = "/connect-result"
+"""Our own page, where trips end whose application gave no address to return to."""
 
 
 @dataclass(frozen=True)
@@ -41,20 +48,30 @@ async def load_authorization(broker: Broker, request: AuthorizationRequest) -> A
         return Authorization(request, app, await load_project(session, request.project_id))
 
 
-async def finish_request(broker: Broker, request: AuthorizationRequest, *, now: datetime) -> str | None:
-    """Mark a request as over; None if it was already. One UPDATE decides between two answers that race."""
+def is_browser_of(request: AuthorizationRequest, browser: str) -> bool:
+    """Tell whether this is the browser in which the person agreed to a trip, or cancelled it."""
+    return request.browser_digest is not None and equal(request.browser_digest, digest(browser))
+
+
+async def finish_request(broker: Broker, request: AuthorizationRequest, *, browser: str, now: datetime) -> bool:
+    """Mark a request as over; false if it was already, or is another browser's.
+
+    One UPDATE decides between two that race. A link that nobody has used becomes that of this browser, which may ask
+    for the outcome again.
+    """
     statement = (
         update(AuthorizationRequest)
         .where(
             AuthorizationRequest.project_id == request.project_id,
             AuthorizationRequest.id == request.id,
             AuthorizationRequest.finished_at.is_(None),
+            or_(AuthorizationRequest.browser_digest.is_(None), AuthorizationRequest.browser_digest == digest(browser)),
         )
-        .values(finished_at=now)
+        .values(finished_at=now, browser_digest=digest(browser), state=None)
         .returning(AuthorizationRequest.id)
     )
     async with broker.database.write() as session:
-        return (await session.execute(statement)).scalar_one_or_none()
+        return (await session.execute(statement)).scalar_one_or_none() is not None
 
 
 async def record_connect(
@@ -81,9 +98,36 @@ async def record_connect_failure(broker: Broker, request: AuthorizationRequest, 
         log.exception("could not record that connecting failed")
 
 
-def failure_url(authorization: Authorization, error: ConnectFailed) -> str:
-    """Return where the browser goes when connecting failed; empty for evergrant's own page."""
-    return with_params(
+async def fail_trip(broker: Broker, authorization: Authorization, error: ConnectFailed) -> str:
+    """Keep and record that a trip ended without a connection, and return where the browser goes.
+
+    If the database is away, the browser is sent there all the same.
+    """
+    request, location = authorization.request, failure_location(authorization, error)
+    try:
+        sealed = await broker.vault.seal(outcome_slot(request), SecretStr(location))
+        statement = (
+            update(AuthorizationRequest)
+            .where(AuthorizationRequest.project_id == request.project_id, AuthorizationRequest.id == request.id)
+            .values(
+                finished_at=func.coalesce(AuthorizationRequest.finished_at, clock.utcnow()),
+                state=None,
+                code_verifier=None,
+                outcome=sealed,
+            )
+            .execution_options(synchronize_session=False)
+        )
+        async with broker.database.write() as session:
+            await session.execute(statement)
+            await record_connect(session, request, "grant.connect_failed", data={"err": error.error})
+    except Unavailable:
+        log.exception("could not record that connecting failed")
+    return location
+
+
+def failure_location(authorization: Authorization, error: ConnectFailed) -> str:
+    """Return where the browser goes when connecting failed: back to the application, or to evergrant's own page."""
+    back = with_params(
         authorization.request.redirect_url,
         {
             "outboundAppId": authorization.app.id,
@@ -92,6 +136,7 @@ def failure_url(authorization: Authorization, error: ConnectFailed) -> str:
             "errDescription": error.message,
         },
     )
+    return back or f"{RESULT_PATH}?{urlencode({'err': error.error})}"
 
 
 def described_scopes(authorization: Authorization) -> Sequence[tuple[str, str]]:
@@ -108,6 +153,29 @@ def with_params(url: str, params: Mapping[str, str]) -> str:
     return urlunsplit(parts._replace(query=urlencode([*query, *params.items()])))
 
 
+def values_of(request: AuthorizationRequest) -> dict[str, str]:
+    """Return the values of the app's variables that the caller and the user gave."""
+    return {**request.variables, **request.answers}
+
+
 def verifier_slot(request: AuthorizationRequest) -> Slot:
     """Return the place that a request's PKCE verifier is sealed for."""
     return Slot(request.project_id, "authorization_requests", "code_verifier", request.id)
+
+
+async def open_verifier(broker: Broker, request: AuthorizationRequest) -> CodeVerifier | None:
+    """Return a request's PKCE verifier; None where the app goes without."""
+    if request.code_verifier is None:
+        return None
+    opened = await broker.vault.open(verifier_slot(request), request.code_verifier)
+    return CodeVerifier.from_secret(opened.get_secret_value())
+
+
+def state_slot(request: AuthorizationRequest) -> Slot:
+    """Return the place that a request's state is sealed for."""
+    return Slot(request.project_id, "authorization_requests", "state", request.id)
+
+
+def outcome_slot(request: AuthorizationRequest) -> Slot:
+    """Return the place that a request's outcome is sealed for."""
+    return Slot(request.project_id, "authorization_requests", "outcome", request.id)

@@ -1,13 +1,15 @@
-"""The second half of a connect trip: the provider's answer becomes a grant, which the application may confirm."""
+"""The second half of a connect trip: the provider's answer becomes a grant."""
 
 import asyncio
 import logging
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from urllib.parse import urlsplit
 
-from sqlalchemy import delete, select, update
+from pydantic import SecretStr
+from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from evergrant import clock
@@ -16,12 +18,12 @@ from evergrant.broker.apps.provider_client import ProviderClient, provider_clien
 from evergrant.broker.apps.quirks import scope_words
 from evergrant.broker.apps.variables import Values, allowed_captures, details_of_user, require_variables, template_of
 from evergrant.broker.connect.authorization_requests import (
+    RESULT_PATH,
     Authorization,
-    finish_request,
-    load_authorization,
+    open_verifier,
+    outcome_slot,
     record_connect,
-    record_connect_failure,
-    verifier_slot,
+    values_of,
     with_params,
 )
 from evergrant.broker.grants.granted_scopes import GrantedScopes
@@ -32,18 +34,17 @@ from evergrant.broker.grants.grants import (
     lock_app,
     new_grant_id,
     owner_problems,
-    replace_earlier,
     save_tokens,
     seal_answer,
 )
 from evergrant.broker.grants.renewal import find_renewable, renew_grant
 from evergrant.broker.runtime.broker import Broker
-from evergrant.broker.runtime.principal import Principal
-from evergrant.crypto.opaque import digest, equal, new_opaque
-from evergrant.db import AuthorizationRequest, Grant, GrantStatus, OutboundApp
-from evergrant.errors import ConnectFailed, EvergrantError, NotFound, UpstreamError, UpstreamRejected
+from evergrant.crypto.opaque import digest, new_opaque
+from evergrant.crypto.sealed import Sealed
+from evergrant.db import AuthorizationRequest, Grant, OutboundApp
+from evergrant.errors import ConnectFailed, EvergrantError, UpstreamError, UpstreamRejected
 from evergrant.oauth2 import follow_up, token_endpoint
-from evergrant.oauth2.authorization import AuthorizationResponse, CodeVerifier, check_issuer
+from evergrant.oauth2.authorization import AuthorizationResponse, check_issuer
 from evergrant.oauth2.id_token import Subject, identify
 from evergrant.oauth2.quirks import Quirks
 from evergrant.oauth2.scopes import Proofs
@@ -59,51 +60,16 @@ CONFIRMATION_LIFETIME = timedelta(minutes=15)
 """How long the application's backend may take to confirm who came back."""
 
 
-async def find_by_state(broker: Broker, state: str, *, browser: str, now: datetime) -> Authorization:
-    """Return the authorization that a callback belongs to, and use its state up.
-
-    Raises:
-        ConnectFailed: the state is unknown, used or expired, or this is not the browser that left. Nothing is used up
-            by somebody else's browser.
-    """
-    query = select(AuthorizationRequest).where(AuthorizationRequest.state_digest == digest(state))
-    async with broker.database.read() as session:
-        request = (await session.execute(query)).scalar_one_or_none() if state else None
-    if request is None:
-        raise ConnectFailed("invalid_state", "This answer belongs to no connection that was started here.")
-    if request.browser_digest is None or not equal(request.browser_digest, digest(browser)):
-        await record_connect_failure(broker, request, "browser_mismatch")
-        raise ConnectFailed(
-            "browser_mismatch",
-            "The connection was started in another browser. Start again in this one, with cookies on.",
-        )
-    if await finish_request(broker, request, now=now) is None:
-        raise ConnectFailed("state_used", "This answer was used already.")
-    return await load_authorization(broker, request)
-
-
 async def complete_connect(
     broker: Broker, authorization: Authorization, params: Mapping[str, str], *, path: str, now: datetime
 ) -> str:
-    """Redeem the provider's answer, store the grant and return where the browser goes; empty for our own page.
+    """Redeem the provider's answer, store the grant and the outcome, and return where the browser goes.
 
     `path` is that of the callback address to which the answer came.
 
     Raises:
         ConnectFailed: the provider or the user said no, or the answer is not what was asked for; no grant is stored.
     """
-    try:
-        return await _redeem_and_store(broker, authorization, params, path=path, now=now)
-    except EvergrantError as error:
-        await record_connect_failure(
-            broker, authorization.request, error.error if isinstance(error, ConnectFailed) else "server_error"
-        )
-        raise
-
-
-async def _redeem_and_store(
-    broker: Broker, authorization: Authorization, params: Mapping[str, str], *, path: str, now: datetime
-) -> str:
     request, app = authorization.request, authorization.app
     if request.expires_at <= now:
         raise ConnectFailed("expired", "The connection took too long. Start again.")
@@ -114,14 +80,14 @@ async def _redeem_and_store(
             f"The answer came to another callback address than the one that was asked for. Register "
             f"{request.redirect_uri} at {app.name}, exactly so.",
         )
-    provider = await provider_client(broker, app, request.variables)
+    provider = await provider_client(broker, app, values_of(request))
     response = AuthorizationResponse.parse(params, provider.quirks)
     check_issuer(response, provider.server, provider.quirks)
     if response.error:
         await dynamic_registration.verify_registration(broker, app, response.error)
         raise ConnectFailed(response.error, response.error_description or f"{app.name} refused the connection.")
     template = template_of(broker, app)
-    details = {**details_of_user(template, app, request.variables), **allowed_captures(template, response.captured)}
+    details = {**details_of_user(template, app, values_of(request)), **allowed_captures(template, response.captured)}
     require_variables(template, details, "callback")
     provider = with_details(broker, app, provider, details)
     answer = await _redeem(broker, authorization, response, provider)
@@ -140,10 +106,7 @@ async def _redeem(
     broker: Broker, authorization: Authorization, response: AuthorizationResponse, provider: ProviderClient
 ) -> TokenResponse:
     request = authorization.request
-    verifier = None
-    if request.code_verifier is not None:
-        opened = await broker.vault.open(verifier_slot(request), request.code_verifier)
-        verifier = CodeVerifier.from_secret(opened.get_secret_value())
+    verifier = await open_verifier(broker, request)
     try:
         return await token_endpoint.exchange_code(
             broker.http,
@@ -196,6 +159,24 @@ async def _subject(
     return found
 
 
+@dataclass(frozen=True)
+class _Ending:
+    """Where the browser goes when all is well, also sealed; with the confirmation in it, where the app wants one."""
+
+    location: str
+    sealed: Sealed
+    confirmation: str
+
+
+async def _ending(broker: Broker, authorization: Authorization) -> _Ending:
+    request, app = authorization.request, authorization.app
+    confirmation = new_opaque() if app.require_confirmation else ""
+    extra = {"confirmation": confirmation} if confirmation else {}
+    back = {"outboundAppId": app.id, "outboundStatus": "connected", **extra}
+    location = with_params(request.redirect_url, back) or RESULT_PATH
+    return _Ending(location, await broker.vault.seal(outcome_slot(request), SecretStr(location)), confirmation)
+
+
 async def _store_grant(
     broker: Broker,
     authorization: Authorization,
@@ -206,6 +187,7 @@ async def _store_grant(
 ) -> str:
     request, app = authorization.request, authorization.app
     words, now = scope_words(broker, app), clock.utcnow()
+    ending = await _ending(broker, authorization)
 
     def consent(*, renewed: bool = False) -> Consent:
         proofs = Proofs(renewed or answer.refresh_token is not None, answer.id_token is not None)
@@ -236,9 +218,9 @@ async def _store_grant(
                 session, earlier, app=current, consent=consent(renewed=True), tokens=tokens, now=now
             )
             if grant is not None:
-                return await _record_stored(session, authorization, grant, confirmation="", renewed=True)
+                return await _record_stored(session, authorization, grant, ending, renewed=True)
         await asyncio.sleep(RENEWAL_PAUSE_SECONDS)  # it is being refreshed: that ends soon, one way or the other
-    grant_id, confirmation = new_grant_id(), new_opaque() if app.require_confirmation else ""
+    grant_id = new_grant_id()
     tokens = await sealed(grant_id)
     async with broker.database.write() as session:
         current = await _lock_offered_app(session, authorization)
@@ -251,7 +233,7 @@ async def _store_grant(
             pending=app.require_confirmation,
             now=now,
         )
-        return await _record_stored(session, authorization, grant, confirmation=confirmation)
+        return await _record_stored(session, authorization, grant, ending)
 
 
 async def _lock_offered_app(session: AsyncSession, authorization: Authorization) -> OutboundApp:
@@ -263,80 +245,25 @@ async def _lock_offered_app(session: AsyncSession, authorization: Authorization)
 
 
 async def _record_stored(
-    session: AsyncSession, authorization: Authorization, grant: Grant, *, confirmation: str, renewed: bool = False
+    session: AsyncSession, authorization: Authorization, grant: Grant, ending: _Ending, *, renewed: bool = False
 ) -> str:
     """Note on the request what came of it, and return where the browser goes."""
-    request, app = authorization.request, authorization.app
+    request = authorization.request
     await session.execute(
         update(AuthorizationRequest)
         .where(AuthorizationRequest.project_id == request.project_id, AuthorizationRequest.id == request.id)
         .values(
             grant_id=grant.id,
             code_verifier=None,
-            confirmation_digest=digest(confirmation) if confirmation else None,
+            outcome=ending.sealed,
+            confirmation_digest=digest(ending.confirmation) if ending.confirmation else None,
             expires_at=grant.consented_at + CONFIRMATION_LIFETIME,
         )
     )
-    data = {"grantId": grant.id, "scopes": grant.scopes, "pending": bool(confirmation)}
+    data = {"grantId": grant.id, "scopes": grant.scopes, "pending": bool(ending.confirmation)}
     if renewed:  # the provider gave none, so that the earlier one goes on
         data["keptRefreshToken"] = True
     if grant.token_sub_problem:
         data["tokenSubProblem"] = grant.token_sub_problem
     await record_connect(session, request, "grant.connected", data=data)
-    extra = {"confirmation": confirmation} if confirmation else {}
-    return with_params(request.redirect_url, {"outboundAppId": app.id, "outboundStatus": "connected", **extra})
-
-
-async def confirm_connection(
-    broker: Broker, principal: Principal, *, confirmation: str, user_id: str, now: datetime
-) -> None:
-    """Make a pending grant usable: the application's backend says that the person who came back is `user_id`.
-
-    Raises:
-        NotFound: the confirmation is unknown, used, expired, or was meant for somebody else. It is used up either way.
-    """
-    query = (
-        update(AuthorizationRequest)
-        .where(
-            AuthorizationRequest.project_id == principal.project_id,
-            AuthorizationRequest.confirmation_digest == digest(confirmation),
-        )
-        .values(confirmation_digest=None)
-        .returning(AuthorizationRequest)
-    )
-    if principal.app_ids:  # a key that is limited to some apps
-        query = query.where(AuthorizationRequest.app_id.in_(principal.app_ids))
-    async with broker.database.write() as session:
-        request = (await session.execute(query)).scalar_one_or_none()
-        grant = await session.get(Grant, (request.project_id, request.grant_id)) if request is not None else None
-        meant_for = "" if request is None else request.granted_by or request.user_id
-        expired = request is not None and request.expires_at <= now
-        good = grant is not None and grant.status == GrantStatus.PENDING and meant_for == user_id and not expired
-        if grant is not None and good:
-            await replace_earlier(session, grant)
-            grant.status = GrantStatus.ACTIVE
-        elif grant is not None and grant.status == GrantStatus.PENDING:
-            await session.delete(grant)
-        if request is not None and grant is not None:
-            outcome = "grant.confirmed" if good else "grant.confirmation_refused"
-            await record_connect(session, request, outcome, data={"grantId": grant.id, "confirmedFor": user_id})
-    if not good:
-        raise NotFound("This confirmation is not valid for this user: let the user connect again.")
-
-
-async def clear_finished_requests(broker: Broker, *, now: datetime) -> int:
-    """Delete requests that are over or abandoned, with the grants that nobody confirmed, and return how many."""
-    over = AuthorizationRequest.expires_at <= now - timedelta(hours=1)
-    async with broker.database.write() as session:
-        abandoned = select(AuthorizationRequest.grant_id).where(
-            over, AuthorizationRequest.confirmation_digest.is_not(None)
-        )
-        await session.execute(
-            delete(Grant)
-            .where(Grant.status == GrantStatus.PENDING, Grant.id.in_(abandoned))
-            .execution_options(synchronize_session=False)
-        )
-        gone = await session.execute(
-            delete(AuthorizationRequest).where(over).execution_options(synchronize_session=False)
-        )
-        return int(getattr(gone, "rowcount", 0))
+    return ending.location

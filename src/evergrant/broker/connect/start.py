@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from pydantic import SecretStr
-from sqlalchemy import select, update
+from sqlalchemy import or_, select, update
 
 from evergrant.broker.access import policies
 from evergrant.broker.apps.apps import load_app, missing_for_connect
@@ -21,13 +21,14 @@ from evergrant.broker.apps.provider_client import callback_url, provider_client,
 from evergrant.broker.apps.variables import missing_variables, template_of, tidied, user_variable_problems
 from evergrant.broker.connect.authorization_requests import (
     Authorization,
-    failure_url,
-    finish_request,
+    is_browser_of,
     load_authorization,
+    open_verifier,
     record_connect,
-    record_connect_failure,
+    state_slot,
     verifier_slot,
 )
+from evergrant.broker.connect.outcomes import end_with_failure, outcome_of
 from evergrant.broker.grants.grants import ResourceOwner, owner_problems
 from evergrant.broker.projects.projects import load_project
 from evergrant.broker.projects.redirects import check_redirect_url
@@ -134,22 +135,24 @@ def _check_connect_request(broker: Broker, project: Project, app: OutboundApp, w
         raise InvalidValue.of(*problems)
 
 
-async def find_by_ticket(broker: Broker, ticket: str, *, now: datetime) -> Authorization:
+async def find_by_ticket(broker: Broker, ticket: str, *, browser: str) -> Authorization:
     """Return the authorization that a connect link stands for.
 
     Raises:
-        ConnectFailed: the link is unknown, used up or expired.
+        ConnectFailed: the link is unknown, or another browser has used it.
     """
     query = select(AuthorizationRequest).where(AuthorizationRequest.ticket_digest == digest(ticket))
     async with broker.database.read() as session:
         request = (await session.execute(query)).scalar_one_or_none()
     if request is None:
         raise ConnectFailed("invalid_ticket", "This link is not valid. Go back to the application and start again.")
-    if request.state_digest is not None or request.finished_at is not None:
-        raise ConnectFailed("ticket_used", "This link was used already. Go back to the application and start again.")
-    if request.expires_at <= now:
-        raise ConnectFailed("ticket_expired", "This link has expired. Go back to the application and start again.")
+    if (request.state_digest is not None or request.finished_at is not None) and not is_browser_of(request, browser):
+        raise _used()
     return await load_authorization(broker, request)
+
+
+def _used() -> ConnectFailed:
+    return ConnectFailed("ticket_used", "This link was used already. Go back to the application and start again.")
 
 
 async def leave_for_provider(
@@ -162,18 +165,25 @@ async def leave_for_provider(
 ) -> str:
     """Use the ticket up, bind the request to this browser and return the provider's address.
 
-    `answers` are the user's to what `variables.questions` asks, and good.
+    The browser that left may come back to the link and leave again. It takes the same state along, so that whichever
+    of its tabs comes back first ends the trip. `answers` are the user's to what `variables.questions` asks, and good;
+    None leaves those that there are.
 
     Raises:
         ConnectFailed: another browser was faster.
         UpstreamRejected: the provider's address needs a variable that has no value; nothing is used up.
     """
     request, app = authorization.request, authorization.app
-    variables = {**request.variables, **{name: value for name, value in (answers or {}).items() if value}}
-    provider = await provider_client(broker, app, variables)
+    if answers is None:
+        answers = request.answers
+    answers = {name: value for name, value in answers.items() if value}
+    provider = await provider_client(broker, app, {**request.variables, **answers})
     state = new_opaque()
     verifier = CodeVerifier.new() if app.pkce else None
-    nonce = new_opaque() if "openid" in request.scopes else ""
+    if request.state is not None:
+        state = (await broker.vault.open(state_slot(request), request.state)).get_secret_value()
+        verifier = await open_verifier(broker, request)
+    nonce = request.nonce or (new_opaque() if "openid" in request.scopes else "")
     redirect_uri = callback_url(broker, app)
     url = authorization_url(
         provider.server,
@@ -188,39 +198,57 @@ async def leave_for_provider(
         resources=request.resources,
         quirks=provider.quirks,
     )
-    sealed = None
+    sealed_verifier = None
     if verifier is not None:
-        sealed = await broker.vault.seal(verifier_slot(request), SecretStr(verifier.secret()))
+        sealed_verifier = await broker.vault.seal(verifier_slot(request), SecretStr(verifier.secret()))
+    sealed_state = await broker.vault.seal(state_slot(request), SecretStr(state))
     statement = (
         update(AuthorizationRequest)
         .where(
             AuthorizationRequest.project_id == request.project_id,
             AuthorizationRequest.id == request.id,
-            AuthorizationRequest.state_digest.is_(None),
+            or_(AuthorizationRequest.state_digest.is_(None), AuthorizationRequest.state_digest == digest(state)),
             AuthorizationRequest.finished_at.is_(None),
         )
         .values(
             state_digest=digest(state),
+            state=sealed_state,
             browser_digest=digest(browser),
-            code_verifier=sealed,
+            code_verifier=sealed_verifier,
             nonce=nonce,
             redirect_uri=redirect_uri,
-            variables=variables,
+            answers=answers,
             expires_at=now + TRIP_LIFETIME,
         )
         .returning(AuthorizationRequest.id)
     )
     async with broker.database.write() as session:
-        if (await session.execute(statement)).one_or_none() is None:
-            raise ConnectFailed(
-                "ticket_used", "This link was used already. Go back to the application and start again."
-            )
-    return url
+        left = (await session.execute(statement)).one_or_none() is not None
+    return url if left else await _follow(broker, authorization, browser=browser, answers=answers, now=now)
 
 
-async def cancel_connect(broker: Broker, authorization: Authorization, *, now: datetime) -> str:
-    """Use the ticket up without connecting, and return where the browser goes; empty for evergrant's own page."""
-    if await finish_request(broker, authorization.request, now=now) is None:
-        raise ConnectFailed("ticket_used", "This link was used already. Go back to the application and start again.")
-    await record_connect_failure(broker, authorization.request, "access_denied")
-    return failure_url(authorization, ConnectFailed("access_denied", "The user cancelled."))
+async def _follow(
+    broker: Broker, authorization: Authorization, *, browser: str, answers: Mapping[str, str], now: datetime
+) -> str:
+    """Go where the trip is, after somebody was faster: a second press of the button in the same browser, perhaps."""
+    key = (authorization.request.project_id, authorization.request.id)
+    async with broker.database.read() as session:
+        current = await session.get(AuthorizationRequest, key)
+    if current is None or not is_browser_of(current, browser):
+        raise _used()
+    if current.finished_at is not None:
+        return await outcome_of(broker, authorization, browser=browser)
+    if current.state is None:  # it left under an earlier version
+        raise _used()
+    authorization = replace(authorization, request=current)
+    return await leave_for_provider(broker, authorization, browser=browser, answers=answers, now=now)
+
+
+async def cancel_connect(broker: Broker, authorization: Authorization, *, browser: str) -> str:
+    """Use the ticket up without connecting, and return where the browser goes.
+
+    Raises:
+        ConnectFailed: another browser was faster.
+    """
+    cancelled = ConnectFailed("access_denied", "The user cancelled.")
+    return await end_with_failure(broker, authorization, cancelled, browser=browser)

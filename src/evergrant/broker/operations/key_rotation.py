@@ -44,7 +44,7 @@ class SealedColumns:
 EVERYTHING_SEALED = (
     SealedColumns(OutboundApp, ("client_secret",), "updated_at"),
     SealedColumns(Grant, ("access_token", "refresh_token", "id_token"), "token_version"),
-    SealedColumns(AuthorizationRequest, ("code_verifier", "state", "outcome"), "state_digest"),
+    SealedColumns(AuthorizationRequest, ("code_verifier", "state", "outcome"), "finished_at"),
     SealedColumns(Revocation, ("client_secret", "token"), "attempts"),
     SealedColumns(Webhook, ("secret", "previous_secret"), "secret_version"),
 )

@@ -69,6 +69,8 @@ class Broker:
         default_factory=lambda: Expiring(seconds=REGISTRATION_CHECK_SECONDS, most=MAX_REMEMBERED)
     )
     """The apps, by (project, app), whose server was asked lately whether it still knows us."""
+    trips: SingleFlight[tuple[str, str, bytes], str] = field(default_factory=SingleFlight)
+    """Connect trips that end in this process, by (project, request, digest of the browser)."""
     principals: Expiring[tuple[str, bytes], Principal] = field(default_factory=_memory)
     """Authenticated keys and users, by (project, digest of the credential)."""
     policies: Expiring[str, Mapping[tuple[str, str], Sequence[AccessPolicy]]] = field(default_factory=_memory)
@@ -110,6 +112,7 @@ async def open_broker(settings: Settings) -> AsyncIterator[Broker]:
             finally:
                 await broker.refreshes.drain(DRAIN_SECONDS)
                 await broker.registrations.drain(DRAIN_SECONDS)
+                await broker.trips.drain(DRAIN_SECONDS)
                 await reader.aclose()
     finally:
         await database.engine.dispose()

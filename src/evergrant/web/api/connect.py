@@ -4,7 +4,7 @@ from fastapi import APIRouter
 from pydantic import AliasChoices, Field
 
 from evergrant import clock
-from evergrant.broker.connect.callback import confirm_connection
+from evergrant.broker.connect.confirmation import confirm_connection
 from evergrant.broker.connect.start import ConnectRequest, begin_connect
 from evergrant.broker.grants.grants import ResourceOwner
 from evergrant.errors import InvalidValue, MissingArgument
