@@ -25,7 +25,6 @@ import base64
 import binascii
 import hashlib
 import hmac
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -46,6 +45,7 @@ from evergrant.oauth2.signed_token import (
     read_jwks,
     unverified_claims,
 )
+from evergrant.oauth2.stated_ends import finite_number
 from evergrant.oauth2.transport import Http
 from evergrant.oauth2.userinfo import MAX_SUBJECT_LENGTH
 
@@ -176,7 +176,7 @@ def _doubts_about_time(claims: Mapping[str, Any], now: datetime) -> list[str]:
     at, leeway = now.timestamp(), CLOCKS_DIFFER.total_seconds()
     for name in ("exp", "iat", "nbf"):
         value = claims.get(name)
-        moment = _moment(value)
+        moment = finite_number(value)
         if moment is None:
             missing = {"exp": "it does not say when it expires", "iat": "it does not say when it was issued"}
             doubts += [f"its {name} is not a time"] if value is not None else [missing[name]] if name in missing else []
@@ -187,17 +187,6 @@ def _doubts_about_time(claims: Mapping[str, Any], now: datetime) -> list[str]:
         elif name != "exp" and moment - leeway > at:
             doubts.append("it is from the future; is a clock wrong?")
     return doubts
-
-
-def _moment(value: object) -> float | None:
-    """Read seconds since the epoch; some write them as text."""
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-        return None
-    try:
-        number = float(value)
-    except (ValueError, OverflowError):
-        return None
-    return number if math.isfinite(number) else None
 
 
 def _check_hmac(token: str, algorithm: str, header: Mapping[str, Any], client: ClientRegistration) -> None:

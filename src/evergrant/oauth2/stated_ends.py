@@ -104,7 +104,7 @@ def _plain(name: str) -> str:
 
 def _left(value: object, now: datetime, *, unit: float = 1.0) -> float | None:
     """Return the seconds that are left by a lifetime in units, or by a moment, whichever it is by its size."""
-    number = _number(value)
+    number = finite_number(value)
     if number is None:
         return _until(_date(value), now)
     if number * unit <= MAX_LIFETIME_SECONDS:
@@ -119,7 +119,8 @@ def _until(at: datetime | None, now: datetime) -> float | None:
     return (at - now).total_seconds() if at > now else _PASSED
 
 
-def _number(value: object) -> float | None:
+def finite_number(value: object) -> float | None:
+    """Read a number, which some write as text; None for anything else."""
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return None
     try:
@@ -133,7 +134,7 @@ def _instant(value: object, form: str) -> datetime | None:
     """Read a moment of a form that is known."""
     if form == "iso":
         return _date(value)
-    number = _number(value)
+    number = finite_number(value)
     epoch = number / 1000 if number is not None and form == "epoch_ms" else number
     # 0 and the like are ways to say "never"
     return datetime.fromtimestamp(epoch, UTC) if epoch is not None and 86_400 < epoch < _LAST_MOMENT else None
