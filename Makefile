@@ -4,8 +4,10 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+# With extras: where a lock pins `coverage` and a package wants `coverage[toml]`, pip takes the newest one for that, and
+# refuses it for want of a hash as soon as there is a newer one.
 UV_COMPILE := $(BIN)/uv --no-config pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" $(UPGRADE)
+	--no-emit-index-url --no-emit-find-links --no-strip-extras --custom-compile-command "make lock" $(UPGRADE)
 
 .PHONY: help demo test check format docs bench soak catalog-audit catalog-table pictures lock clean
 
