@@ -28,6 +28,8 @@ _TEXTS = (
 """Members with an explanation, the same way; the last stands for those of any other name."""
 _CONTAINERS = frozenset({"error", "errors", "fault", "detail", "details"})
 """What stands inside one of them is about the error, whatever it is called."""
+_NAMES_OF_A_FIELD = frozenset({"field", "param", "parameter", "property", "path", "name", "source", "key", "target"})
+"""Members that say which field of the request a validation error is about."""
 _NO_ERROR = frozenset({"", "0", "ok", "success", "false", "true", "none", "null"})
 """What providers put into a place for errors when there is none, or when it is told elsewhere."""
 _FAILED = frozenset({"error", "fail", "failed", "failure"})
@@ -104,8 +106,9 @@ def _leaves(value: object, name: str, *, inside: bool = False, depth: int = 0) -
     if depth > _DEEPEST:
         return
     if isinstance(value, dict):
+        yield from (("other", f"refresh token {text}") for text in _about_the_refresh_token(value))
         for key, item in value.items():
-            own = str(key).lower().replace("_", "").replace("-", "")
+            own = _plain(key)
             unknown = "other" if inside else ""
             known = own if own in _CODES or own in _TEXTS else unknown
             yield from _leaves(item, known, inside=inside or own in _CONTAINERS, depth=depth + 1)
@@ -116,3 +119,15 @@ def _leaves(value: object, name: str, *, inside: bool = False, depth: int = 0) -
         text = str(value).strip()
         if text.lower() not in _NO_ERROR:
             yield name, text
+
+
+def _about_the_refresh_token(members: dict[str, Any]) -> Iterator[str]:
+    """Yield what a form's validation says of the refresh token: as its member, or beside its name."""
+    names = {_plain(value) for key, value in members.items() if _plain(key) in _NAMES_OF_A_FIELD}
+    for key, item in members.items():
+        about = _plain(key) == "refreshtoken" or ("refreshtoken" in names and _plain(key) in _TEXTS)
+        yield from (str(text) for text in (item if isinstance(item, list) else [item]) if about and text)
+
+
+def _plain(name: object) -> str:
+    return str(name).lower().replace("_", "").replace("-", "")

@@ -70,7 +70,7 @@ _OTHER_TOKENS = "".join(
 )
 _REFRESH_TOKEN = _about(rf"(?:refresh ?tokens?|{_OTHER_TOKENS}tokens?)")
 _GRANT = re.compile(
-    r"\b(?:grant|consent|session) (?:(?:is|was|has|been|already) )*(?:revoked|expired|withdrawn|not found)\b"
+    r"\b(?:grant|consent|session) (?:(?:is|was|has|been|already) )*(?:invalid|revoked|expired|withdrawn|not found)\b"
 )
 _ABSENT = re.compile(
     r"\b(?:missing|absent|empty|blank|not (?:been )?(?:provided|supplied|present|sent|specified|included|set|given)"
@@ -83,6 +83,8 @@ _ABSENT = re.compile(
 _DEAD_GRANT = frozenset(
     {
         "invalid_grant",  # RFC 6749 section 5.2; the others say the same in providers' own words
+        "access_revoked",
+        "authorization_revoked",
         "bad_refresh_token",
         "consent_required",
         "consent_revoked",

@@ -7,6 +7,7 @@ RFC 6749 has one way, `expires_in`: seconds from now. Providers also write momen
 import base64
 import binascii
 import math
+import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -26,7 +27,7 @@ _LAST_MOMENT = 253_402_300_800
 _NAMES = (
     "expiresin", "expiresat", "expireson", "expires", "expiry", "expiration", "expirationtime", "expirydate",
     "expiretime", "accesstokenexpiresin", "accesstokenexpiresat", "accesstokenexpireson", "accesstokenexpiry",
-    "accesstokenexpiration", "tokenexpiresin", "tokenexpiresat",
+    "accesstokenexpiration", "tokenexpiresin", "tokenexpiresat", "exp", "validuntil",
 )  # fmt: skip
 _REFRESH_NAMES = (
     "refreshtokenexpiresin", "refreshexpiresin", "xrefreshtokenexpiresin", "rtexpiresin", "refreshtokenexpiresat",
@@ -36,6 +37,8 @@ _REFRESH_NAMES = (
 _PASSED = -math.inf
 """What is left until a moment that has passed."""
 _UNITS = {"s": 1.0, "ms": 0.001, "min": 60.0}
+_AMOUNTS = re.compile(r"(\d+(?:\.\d+)?) ?(d(?:ays?)?|h(?:ours?)?|m(?:in(?:ute)?s?)?|s(?:ec(?:ond)?s?)?)(?![a-z])")
+_SECONDS_OF = {"d": 86_400.0, "h": 3_600.0, "m": 60.0, "s": 1.0}
 
 
 def access_token_seconds(
@@ -106,11 +109,23 @@ def _left(value: object, now: datetime, *, unit: float = 1.0) -> float | None:
     """Return the seconds that are left by a lifetime in units, or by a moment, whichever it is by its size."""
     number = finite_number(value)
     if number is None:
-        return _until(_date(value), now)
+        duration = _duration(value)
+        return duration if duration is not None else _until(_date(value), now)
     if number * unit <= MAX_LIFETIME_SECONDS:
         return number * unit
     moments = (epoch for epoch in (number, number / 1000) if _FIRST_MOMENT <= epoch < _LAST_MOMENT)
     return _until(next((datetime.fromtimestamp(epoch, UTC) for epoch in moments), None), now)
+
+
+def _duration(value: object) -> float | None:
+    """Return the seconds of a lifetime that says its unit: `3600s`, `1 hour`, or ISO 8601's `PT1H`."""
+    text = value.strip().lower() if isinstance(value, str) else ""
+    if text.startswith("p"):
+        text = text[1:].replace("t", " ")
+    parts = _AMOUNTS.findall(text)
+    if not parts or _AMOUNTS.sub("", text).strip():
+        return None
+    return sum(float(amount) * _SECONDS_OF[unit[0]] for amount, unit in parts)
 
 
 def _until(at: datetime | None, now: datetime) -> float | None:
