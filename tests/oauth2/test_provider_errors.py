@@ -51,7 +51,7 @@ DEAD: dict[str, tuple[int, Any]] = {
     "a form's validation, by member": (422, {"errors": {"refresh_token": ["is invalid"]}}),
     "a form's validation, by name": (422, {"errors": [{"field": "refresh_token", "message": "has expired"}]}),
     "a serializer's": (400, {"refresh_token": ["Invalid token."]}),
-    "a sentence about the grant": (400, {"error_description": "grant is invalid or expired"}),
+    "a sentence about the grant": (400, {"error_description": "grant has expired"}),
     "a code of its own": (400, {"error": "authorization_revoked"}),
     "simplejwt": (401, {"detail": "Token is invalid or expired", "code": "token_not_valid"}),
     "Spring": (401, {"error": "invalid_token", "error_description": "Invalid refresh token (expired): abc"}),

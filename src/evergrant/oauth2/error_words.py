@@ -70,7 +70,7 @@ _OTHER_TOKENS = "".join(
 )
 _REFRESH_TOKEN = _about(rf"(?:refresh ?tokens?|{_OTHER_TOKENS}tokens?)")
 _GRANT = re.compile(
-    r"\b(?:grant|consent|session) (?:(?:is|was|has|been|already) )*(?:invalid|revoked|expired|withdrawn|not found)\b"
+    r"\b(?:grant|consent|session) (?:(?:is|was|has|been|already) )*(?:revoked|expired|withdrawn|not found)\b"
 )
 _ABSENT = re.compile(
     r"\b(?:missing|absent|empty|blank|not (?:been )?(?:provided|supplied|present|sent|specified|included|set|given)"
