@@ -30,11 +30,11 @@ class Backlog:
 
     def empty(self) -> None:
         """Let no grant be due, and tidy up after the turn before."""
-        self._run(self._set(clock.utcnow() + timedelta(days=1), tidy=True))
+        self._run(self._set(clock.now() + timedelta(days=1), tidy=True))
 
     def fill(self) -> None:
         """Make every grant due, in one moment."""
-        self._run(self._set(clock.utcnow() - timedelta(seconds=5), tidy=False))
+        self._run(self._set(clock.now() - timedelta(seconds=5), tidy=False))
 
     async def _set(self, due: datetime, *, tidy: bool) -> None:
         async with self._engine.begin() as connection:
@@ -52,7 +52,7 @@ class Backlog:
 
     def waiting(self) -> int:
         """Return how many grants are due."""
-        return self._count(GRANTS.c.next_refresh_at <= clock.utcnow())
+        return self._count(GRANTS.c.next_refresh_at <= clock.now())
 
     def failed(self) -> int:
         """Return how many grants could not be refreshed."""

@@ -93,7 +93,7 @@ async def _one_after_another(
         answer = await http.request("POST", orders.token_url, headers=headers, content=form.encode("ascii"))
         if answer.status != 200:
             raise RuntimeError(f"the provider answered {answer.status}")
-        now = clock.utcnow()
+        now = clock.now()
         statement = (
             update(GRANTS)
             .where(GRANTS.c.project_id == grant.project_id, GRANTS.c.id == grant.id)

@@ -57,11 +57,11 @@ class Found:
 
 # The two functions of the product that find due grants are called here and nowhere else.
 async def look(broker: Broker) -> None:
-    await due_apps(broker, now=clock.utcnow())
+    await due_apps(broker, now=clock.now())
 
 
 async def claim(broker: Broker) -> list[str]:
-    now = clock.utcnow()
+    now = clock.now()
     first, *_ = await due_apps(broker, now=now)
     is_overdue = first.since <= now - OVERDUE
     wanted = ClaimQuota(first.app, due=0 if is_overdue else BATCH, overdue=BATCH if is_overdue else 0)

@@ -44,7 +44,7 @@ class Many:
         self._stored = size
 
     async def _create_apps(self) -> None:
-        now = clock.utcnow()
+        now = clock.now()
         async with open_broker(self._settings) as broker, broker.database.write() as session:
             for number in range(APPS):
                 name = f"app-{number}"

@@ -55,7 +55,7 @@ async def seed(settings: Settings, grants: int, *, token_url: str = "") -> Seede
     began = time.perf_counter()
     await upgrade(settings)
     made = await initialise(settings)
-    now = clock.utcnow()
+    now = clock.now()
     async with open_broker(settings) as broker:
         secret = await broker.vault.seal(
             Slot(made.project_id, "outbound_apps", "client_secret", APP_ID), SecretStr(CLIENT_SECRET)

@@ -175,7 +175,7 @@ def _add_control(provider: FastAPI, state: ProviderState, weather: Weather) -> N
             person = list(PERSONS.values())[number % len(PERSONS)]
             family = state.start_family(client_id=CLIENT_ID, person=person, scopes=SCOPES)
             tokens = state.issue(family)
-            ends = clock.utcnow() + timedelta(seconds=random.uniform(0.4, 1.0) * LIFETIME_SECONDS)
+            ends = clock.now() + timedelta(seconds=random.uniform(0.4, 1.0) * LIFETIME_SECONDS)
             state.access_tokens[tokens.access_token].expires_at = ends
             made.append([family.id, tokens.access_token, tokens.refresh_token, int(ends.timestamp())])
         return JSONResponse(made)

@@ -43,7 +43,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 class Clock:
-    """The time as `evergrant.clock.utcnow` tells it; it stands still until a test moves it."""
+    """The time as `evergrant.clock.now` tells it; it stands still until a test moves it."""
 
     def __init__(self, now: datetime) -> None:
         self.now = now
@@ -67,7 +67,7 @@ def _no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """The clock, stopped now, at a whole second."""
     stopped = Clock(datetime.now(UTC).replace(microsecond=0))
-    monkeypatch.setattr(wall_clock, "utcnow", stopped.utcnow)
+    monkeypatch.setattr(wall_clock, "now", stopped.utcnow)
     return stopped
 
 

@@ -186,6 +186,19 @@ class UpstreamError(EvergrantError):
         self.provider_description = provider_description
 
 
+class Trouble(Enum):
+    """What keeps a provider from answering as it should, which says whose trouble it is."""
+
+    SILENCE = auto()
+    """No connection, no answer in time, a reset, a 5xx, nonsense: the address's own."""
+    NAME = auto()
+    """Its name could not be looked up: the name's."""
+    LIMIT = auto()
+    """It has answered that too much is asked of it: that one client's, at that address."""
+    OURS = auto()
+    """Nothing was asked: this process held the call back."""
+
+
 class UpstreamUnavailable(UpstreamError):
     """The provider is not answering as it should right now: nothing is wrong with the grant, try again later."""
 
@@ -199,6 +212,7 @@ class UpstreamUnavailable(UpstreamError):
         *,
         retry_after: int | None = None,
         in_doubt: bool = False,
+        trouble: Trouble = Trouble.SILENCE,
         provider_error: str = "",
         provider_description: str = "",
     ) -> None:
@@ -209,6 +223,7 @@ class UpstreamUnavailable(UpstreamError):
         super().__init__(message, provider_error=provider_error, provider_description=provider_description)
         self.provider_retry_after = retry_after
         self.in_doubt = in_doubt
+        self.trouble = trouble
         if retry_after is not None:
             self.retry_after = retry_after
 

@@ -40,7 +40,7 @@ async def _sweep_until(broker: Broker, stop: asyncio.Event) -> None:
     while not stop.is_set():
         pause = jittered(POLL_SECONDS)  # replicas must not march in step
         try:
-            now = clock.utcnow()
+            now = clock.now()
             queues = [Queue.of(one, now=now) for one in await due_apps(broker, now=now)]
             if await _work_off(scheduler, queues, stop):
                 continue
@@ -58,7 +58,7 @@ async def _work_off(scheduler: Scheduler, queues: Sequence[Queue], stop: asyncio
     loop = asyncio.get_running_loop()
     until = loop.time() + POLL_SECONDS
     while queues and not stop.is_set() and loop.time() < until:
-        queues = await scheduler.fill_slots(queues, now=clock.utcnow())
+        queues = await scheduler.fill_slots(queues, now=clock.now())
         if queues:
             await scheduler.pool.wait_for_slot(stop, seconds=max(0.0, until - loop.time()))
     return bool(queues)
@@ -70,9 +70,9 @@ async def _do_chores(broker: Broker, stop: asyncio.Event) -> None:
         try:
             # what a landing in this very process gave up
             await replay_journal(broker, older_than_seconds=GIVE_UP_SECONDS)
-            await clear_finished_requests(broker, now=clock.utcnow())
-            await clear_old_deliveries(broker, now=clock.utcnow())
-            while not stop.is_set() and await revoke_due(broker, now=clock.utcnow()):
+            await clear_finished_requests(broker, now=clock.now())
+            await clear_old_deliveries(broker, now=clock.now())
+            while not stop.is_set() and await revoke_due(broker, now=clock.now()):
                 pass
         except EvergrantError:
             log.exception("the chores failed and will be tried again")

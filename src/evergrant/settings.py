@@ -61,6 +61,11 @@ class Settings(BaseSettings):
     refresh_concurrency_per_endpoint: int = Field(
         default=16, ge=1, le=100, description="The same for one token endpoint, so that no provider takes all of them."
     )
+    takeover_seconds: int = Field(
+        default=300,
+        ge=10,
+        description="How long after the last sign of a process another takes over a refresh that it left unfinished.",
+    )
     idle_after_days: int = Field(
         default=30,
         ge=0,

@@ -55,7 +55,7 @@ async def broker(settings: Settings, folder: Path) -> AsyncIterator[Broker]:
 async def an_app(broker: Broker, **fields: object) -> OutboundApp:
     (project,) = await list_projects(broker)
     definition: AppDefinition = replace(definition_of(broker.catalogue["example"]), id="app", **fields)  # type: ignore[arg-type]
-    await create_app(broker, project.id, definition, now=clock.utcnow())
+    await create_app(broker, project.id, definition, now=clock.now())
     return await load_app(broker, project.id, "app")
 
 

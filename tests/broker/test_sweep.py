@@ -437,7 +437,7 @@ async def test_finding_and_claiming_due_work_reads_the_index_and_never_every_gra
 
 
 def test_the_background_comes_before_a_fetch_would_have_to_wait() -> None:
-    now = wall_clock.utcnow()
+    now = wall_clock.now()
     for seconds in (10, 60, 3600, 86_400):
         for _ in range(50):
             times = lifetime(seconds, now=now)
@@ -449,7 +449,7 @@ def test_the_background_comes_before_a_fetch_would_have_to_wait() -> None:
 
 
 def test_where_the_provider_refuses_to_refresh_earlier_the_background_comes_no_earlier() -> None:
-    now = wall_clock.utcnow()
+    now = wall_clock.now()
     times = lifetime(600, now=now, margin_seconds=30)
     assert times.fresh_until == times.due == now + timedelta(seconds=570)
     short = lifetime(20, now=now, margin_seconds=30)  # such a margin cannot be meant

@@ -64,7 +64,7 @@ class Project:
 
     async def webhook(self, url: str, *event_types: str) -> WebhookWithSecret:
         definition = WebhookDefinition(url=url, event_types=event_types)
-        return await create_webhook(self.broker, self.id, definition, now=wall_clock.utcnow())
+        return await create_webhook(self.broker, self.id, definition, now=wall_clock.now())
 
     async def happens(self, kind: EventType = EventType.APP_RECOVERED, *data: dict[str, Any]) -> None:
         async with self.broker.database.write() as session:
@@ -110,7 +110,7 @@ async def deliver_due(project: Project) -> None:
 
 async def claimable(project: Project) -> int:
     """Count what is due or under way."""
-    now = wall_clock.utcnow()
+    now = wall_clock.now()
     query = select(WebhookDelivery.id).where(WebhookDelivery.next_attempt_at <= now)
     async with project.broker.database.read() as session:
         return len((await session.scalars(query)).all())
@@ -321,7 +321,7 @@ async def test_a_failing_receiver_gets_one_delivery_at_a_time(project: Project, 
     hooks.held.set()
     await project.webhook(f"{hooks.url}/held")
     async with project.broker.database.write() as session:
-        await session.execute(update(Webhook).values(failing_since=wall_clock.utcnow()))
+        await session.execute(update(Webhook).values(failing_since=wall_clock.now()))
     await project.happens(EventType.APP_RECOVERED, *({"appId": f"app-{n}"} for n in range(5)))
     async with delivering(project.broker):
         async with asyncio.timeout(PATIENCE):

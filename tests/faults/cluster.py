@@ -64,7 +64,7 @@ class Cluster:
 
     def consents(self, count: int, *, seconds: int = -60) -> "Consents":
         """Upload this many users' tokens, whose access tokens live for `seconds` more, and return them."""
-        expiry = int(clock.utcnow().timestamp()) + seconds
+        expiry = int(clock.now().timestamp()) + seconds
         families, tokens = {}, []
         for _ in range(count):
             family = self.state.start_family(client_id=CLIENT_ID, person=PERSONS["practice-ada"], scopes=SCOPES)

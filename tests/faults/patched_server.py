@@ -23,7 +23,7 @@ def patch() -> None:
         setattr(module, name, value)
     if "CLOCK_OFFSET" in os.environ:
         offset = Path(os.environ["CLOCK_OFFSET"])
-        clock.utcnow = lambda: datetime.now(UTC) + timedelta(seconds=float(offset.read_text()))
+        clock.now = lambda: datetime.now(UTC) + timedelta(seconds=float(offset.read_text()))
 
 
 if __name__ == "__main__":

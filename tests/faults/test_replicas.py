@@ -107,7 +107,7 @@ def test_clocks_that_are_2_minutes_wrong_in_both_directions_cost_nothing(
     replicas: Cluster, clocks: Clocks, book: Book, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One replica is right, one 2 minutes fast, one 2 minutes slow. Nobody ever gets a token that is over."""
-    monkeypatch.setattr(wall_clock, "utcnow", clocks.utcnow)
+    monkeypatch.setattr(wall_clock, "now", clocks.utcnow)
     wrong_by = [0.0, 120.0, -120.0]
     replicas.state.token_latency = 0.1
     try:

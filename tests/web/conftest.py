@@ -52,7 +52,7 @@ def backend_with(here: Installation) -> Iterator[MakeBackend]:
 
         async def create() -> NewKey:
             async with open_broker(here.settings) as broker, broker.database.write() as session:
-                return await create_key(session, project_id, name="limited", now=clock.utcnow(), **limits)
+                return await create_key(session, project_id, name="limited", now=clock.now(), **limits)
 
         made.append(Backend(here.url, project_id, asyncio.run(create()).text))
         return made[-1]

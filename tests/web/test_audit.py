@@ -175,9 +175,9 @@ def test_the_first_use_of_a_key_from_an_address_is_recorded_once(here: Installat
     async def use(*addresses: str) -> None:
         async with open_broker(here.settings) as broker:  # as a process of its own: it remembers nothing
             for address in addresses:
-                await authenticate(broker, header, client_address=address, now=clock.utcnow())
+                await authenticate(broker, header, client_address=address, now=clock.now())
             await write_key_uses(broker)
-            await authenticate(broker, header, client_address=addresses[0], now=clock.utcnow())
+            await authenticate(broker, header, client_address=addresses[0], now=clock.now())
             await write_key_uses(broker)
 
     asyncio.run(use("198.51.100.1", "198.51.100.2", "198.51.100.1"))
@@ -190,7 +190,7 @@ def test_the_first_use_of_a_key_from_an_address_is_recorded_once(here: Installat
 def test_new_data_keys_are_recorded(here: Installation, backend: Backend) -> None:
     async def rotate() -> None:
         async with open_broker(here.settings) as broker:
-            await start_new_data_keys(broker, now=clock.utcnow())
+            await start_new_data_keys(broker, now=clock.now())
 
     asyncio.run(rotate())
     newest = audits(backend, limit=1)[0]

@@ -55,7 +55,7 @@ def retry_revocations(here: Installation) -> None:
 
     async def run() -> None:
         async with open_broker(here.settings) as broker:
-            await revoke_due(broker, now=wall_clock.utcnow())
+            await revoke_due(broker, now=wall_clock.now())
 
     asyncio.run(run())
 
@@ -252,7 +252,7 @@ def test_what_a_refresh_brings_between_reading_and_deleting_is_what_is_revoked(
 
     async def run() -> None:
         async with open_broker(here.settings) as broker:
-            credential, now = f"Bearer {backend.project_id}:{backend.management_key}", wall_clock.utcnow()
+            credential, now = f"Bearer {backend.project_id}:{backend.management_key}", wall_clock.now()
             principal = await authenticate(broker, credential, client_address="127.0.0.1", now=now)
             engine = broker.database.engine.sync_engine
             event.listen(engine, "after_cursor_execute", refresh_when_it_has_been_read)

@@ -124,7 +124,7 @@ def test_a_wrong_field_is_named_and_makes_no_key(
 
 
 def test_a_key_makes_no_key_that_can_do_more(backend_with: MakeBackend) -> None:
-    soon = clock.utcnow() + timedelta(hours=1)
+    soon = clock.now() + timedelta(hours=1)
     cases: list[tuple[dict[str, Any], dict[str, Any]]] = [
         ({"permissions": ["keys", "apps:read"]}, {"permissions": ["tokens:fetch"]}),
         ({"app_ids": ["practice"]}, {}),
@@ -141,7 +141,7 @@ def test_a_key_makes_no_key_that_can_do_more(backend_with: MakeBackend) -> None:
 
 
 def test_a_limited_key_makes_keys_within_its_limits(backend_with: MakeBackend) -> None:
-    soon = clock.utcnow() + timedelta(hours=1)
+    soon = clock.now() + timedelta(hours=1)
     maker = backend_with(
         permissions=["keys", "tokens:fetch"], app_ids=["practice"], allowed_cidrs=["127.0.0.0/8"], expires_at=soon
     )
@@ -235,7 +235,7 @@ def test_when_a_key_was_used_is_shown(here: Installation, backend: Backend, hold
     async def use() -> None:
         async with open_broker(here.settings) as broker:
             header = f"Bearer {backend.project_id}:{made['cleartext']}"
-            await authenticate(broker, header, client_address="198.51.100.1", now=clock.utcnow())
+            await authenticate(broker, header, client_address="198.51.100.1", now=clock.now())
             await write_key_uses(broker)
 
     asyncio.run(use())

@@ -196,7 +196,7 @@ async def test_counting_the_backlog_reads_its_index_and_no_grant(settings: Setti
         sent.append((statement, parameters))
 
     async with open_broker(settings) as broker:
-        now = clock.utcnow()
+        now = clock.now()
         async with broker.database.write() as session:
             await create_project(broker, session, project_id="P", name="Shop", redirect_origins=[], now=now)
             session.add(OutboundApp(project_id="P", id="a", name="A", created_at=now, updated_at=now))

@@ -123,7 +123,7 @@ def create(
 
     async def _create(broker: Broker) -> dict[str, Any]:
         project = await the_project(broker, project_id)
-        return _summary(broker, await use_cases.create_app(broker, project, definition, now=clock.utcnow()))
+        return _summary(broker, await use_cases.create_app(broker, project, definition, now=clock.now()))
 
     summary = run(_create)
     if as_json:
@@ -173,7 +173,7 @@ def update(
         project = await the_project(broker, project_id)
         stored = definition_as_stored(await use_cases.load_app(broker, project, app_id))
         definition = replace(stored, **changes)
-        return _summary(broker, await use_cases.update_app(broker, project, definition, now=clock.utcnow()))
+        return _summary(broker, await use_cases.update_app(broker, project, definition, now=clock.now()))
 
     summary = run(_update)
     if as_json:
@@ -197,7 +197,7 @@ def delete(project_id: str | None, app_id: str) -> None:
     """Delete an app and everything that was connected through it."""
 
     async def _delete(broker: Broker) -> None:
-        await delete_app(broker, await the_project(broker, project_id), app_id, now=clock.utcnow())
+        await delete_app(broker, await the_project(broker, project_id), app_id, now=clock.now())
 
     run(_delete)
     click.echo(f"{app_id}  deleted")

@@ -42,7 +42,7 @@ async def _rotate(broker: Broker, *, rewrap_only: bool, resume: bool) -> Rotatio
     if rewrap_only:
         return None
     if not resume:
-        await start_new_data_keys(broker, now=clock.utcnow())
+        await start_new_data_keys(broker, now=clock.now())
         click.echo(f"Waiting {RESERVATION_SECONDS:.0f} s, until every server seals with the new data keys.")
         await asyncio.sleep(RESERVATION_SECONDS)
     last = RotationProgress(0, 0, 0)

@@ -41,7 +41,7 @@ def create(
     as_json: bool,
 ) -> None:
     """Make a key and print it, this once."""
-    now = clock.utcnow()
+    now = clock.now()
 
     async def _create(broker: Broker) -> NewKey:
         project = await the_project(broker, project_id)

@@ -39,7 +39,7 @@ def add(
             claims=dict(_claim(text) for text in claims),
             key_ids=key_ids,
             scopes=scopes,
-            now=clock.utcnow(),
+            now=clock.now(),
         )
         return policy.id
 

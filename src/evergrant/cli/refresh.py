@@ -42,7 +42,7 @@ def status(project_id: str | None, exactly: bool, as_json: bool) -> None:
         if project_id is not None:
             async with broker.database.read() as session:
                 await load_project(session, project_id)
-        progress = await read_status(broker, project_id=project_id, exactly=exactly, now=clock.utcnow())
+        progress = await read_status(broker, project_id=project_id, exactly=exactly, now=clock.now())
         return progress, await asyncio.to_thread(broker.journal.census)
 
     progress, journal = run(_read)
@@ -76,7 +76,7 @@ def _row(app: AppStatus) -> dict[str, Any]:
         "app": backlog.app.id,
         "due": backlog.due,
         "overdue": app.overdue,
-        "oldestDueSeconds": round(backlog.age(now=clock.utcnow())),
+        "oldestDueSeconds": round(backlog.age(now=clock.now())),
         "inFlight": app.in_flight,
         "refreshedInTenMinutes": round(app.landed),
         "failing": round(app.failing),
@@ -152,7 +152,7 @@ def run_(
         return await chosen_apps(broker, project_id=project_id, app_id=app_id)
 
     async def _plan(broker: Broker) -> list[dict[str, Any]]:
-        now = clock.utcnow()
+        now = clock.now()
         plans = [await plan(broker, app, everything=everything, now=now) for app in await _apps(broker)]
         return [
             {
@@ -182,7 +182,7 @@ async def _refresh_now(
     broker: Broker, apps: Sequence[OutboundApp], *, everything: bool, at_once: int
 ) -> tuple[RunResult, bool]:
     """Do it, with a bar on standard error where a person looks; returns whether it was stopped."""
-    now = clock.utcnow()
+    now = clock.now()
     plans = [await plan(broker, app, everything=everything, now=now) for app in apps]
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()

@@ -34,7 +34,7 @@ def add(project_id: str | None, issuer: str, audience: str, jwks_url: str, user_
             jwks_url=jwks_url,
             user_claim=user_claim,
             tenant_claim=tenant_claim,
-            now=clock.utcnow(),
+            now=clock.now(),
         )
         return f"{row.id}  {row.issuer}  {row.jwks_url}"
 

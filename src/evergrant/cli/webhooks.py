@@ -31,7 +31,7 @@ def add(project_id: str | None, url: str, description: str, event_types: tuple[s
     async def _add(broker: Broker) -> WebhookWithSecret:
         definition = WebhookDefinition(url=url, description=description, event_types=event_types)
         project = await the_project(broker, project_id)
-        return await webhook_registry.create_webhook(broker, project, definition, now=clock.utcnow())
+        return await webhook_registry.create_webhook(broker, project, definition, now=clock.now())
 
     made = run(_add)
     click.echo(f"{made.webhook.id}  {made.secret.get_secret_value()}")
@@ -88,7 +88,7 @@ def rotate_secret(project_id: str | None, webhook_id: str, overlap_hours: int) -
     async def _rotate(broker: Broker) -> WebhookWithSecret:
         project = await the_project(broker, project_id)
         return await webhook_registry.rotate_secret(
-            broker, project, webhook_id, overlap_seconds=overlap_hours * 3600, now=clock.utcnow()
+            broker, project, webhook_id, overlap_seconds=overlap_hours * 3600, now=clock.now()
         )
 
     click.echo(f"{webhook_id}  {run(_rotate).secret.get_secret_value()}")
@@ -103,7 +103,7 @@ def test(context: click.Context, project_id: str | None, webhook_id: str) -> Non
 
     async def _test(broker: Broker) -> WebhookDelivery:
         project = await the_project(broker, project_id)
-        return await webhook_log.try_webhook(broker, project, webhook_id, now=clock.utcnow())
+        return await webhook_log.try_webhook(broker, project, webhook_id, now=clock.now())
 
     delivery = run(_test)
     click.echo(f"{delivery.id}  {delivery.last_error or f'accepted with {delivery.last_status_code}'}")
@@ -153,7 +153,7 @@ def replay(project_id: str | None, delivery_id: str | None, webhook_id: str | No
         raise click.UsageError("give DELIVERY_ID, or --failed-of with or without --since")
 
     async def _replay(broker: Broker) -> int:
-        project, now = await the_project(broker, project_id), clock.utcnow()
+        project, now = await the_project(broker, project_id), clock.now()
         if delivery_id:
             return await webhook_log.replay_delivery(broker, project, delivery_id, now=now)
         start = since.replace(tzinfo=UTC) if since else datetime.fromtimestamp(0, UTC)

@@ -6,6 +6,8 @@ from evergrant.db.authorization_request import AuthorizationRequest
 from evergrant.db.base import Base
 from evergrant.db.data_key import DataKeyRow
 from evergrant.db.grant import Grant, GrantStatus
+from evergrant.db.grant_use import GrantUse
+from evergrant.db.holder import Holder
 from evergrant.db.management_key import ManagementKey
 from evergrant.db.outbound_app import OutboundApp
 from evergrant.db.project import Project
@@ -21,6 +23,8 @@ __all__ = [
     "DataKeyRow",
     "Grant",
     "GrantStatus",
+    "GrantUse",
+    "Holder",
     "ManagementKey",
     "OutboundApp",
     "Project",

@@ -59,6 +59,13 @@ class Grant(Base):
             postgresql_where=text("next_refresh_at IS NOT NULL"),
             sqlite_where=text("next_refresh_at IS NOT NULL"),
         ),
+        # Those of which somebody is to be told that they will end. Few rows are in it.
+        Index(
+            "ix_grants_warn_at",
+            "warn_at",
+            postgresql_where=text("warn_at IS NOT NULL"),
+            sqlite_where=text("warn_at IS NOT NULL"),
+        ),
     )
 
     project_id: Mapped[str] = mapped_column(String(31), primary_key=True)
@@ -96,6 +103,8 @@ class Grant(Base):
     """`expires_at` less the margin: from here on a fetch refreshes first."""
     refresh_token_expires_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     """When the refresh token itself ends, where the provider says; none where it does not."""
+    warn_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """When webhooks are told that the refresh token will end, unless a refresh moves its end before; none for never."""
 
     last_refresh_time: Mapped[datetime | None] = mapped_column(UtcDateTime)
     last_refresh_error: Mapped[str] = mapped_column(default="")

@@ -132,7 +132,7 @@ def _expiry(value: object) -> datetime | None:
         at = datetime.fromtimestamp(value, UTC)
     except (ValueError, OverflowError, OSError):
         return None
-    return at if at > clock.utcnow() else None
+    return at if at > clock.now() else None
 
 
 def _unusable(client_name: str, why: str) -> UpstreamRejected:

@@ -136,7 +136,7 @@ def retry_after(answer: HttpAnswer, *, most: int = MAX_RETRY_AFTER) -> int | Non
             at = parsedate_to_datetime(text)
         except ValueError:
             return None
-        seconds = int((_aware(at) - clock.utcnow()).total_seconds())
+        seconds = int((_aware(at) - clock.now()).total_seconds())
     return min(max(seconds, 1), most)
 
 

@@ -63,7 +63,7 @@ async def _introspected(http: Http, client: ClientRegistration, token: SecretStr
         return None
     if not isinstance(end, (int, float)) or not 0 < end < 253_402_300_800:
         return None
-    left = (datetime.fromtimestamp(end, UTC) - clock.utcnow()).total_seconds()
+    left = (datetime.fromtimestamp(end, UTC) - clock.now()).total_seconds()
     return int(left) if 1 <= left <= MAX_LIFETIME_SECONDS else None
 
 

@@ -34,7 +34,7 @@ def hooked(client: ClientRegistration, quirks: Quirks) -> ClientRegistration:
     Raises:
         UpstreamRejected: the secret is not what the hook needs.
     """
-    return HOOKS[quirks.hook](client, quirks.values, clock.utcnow()) if quirks.hook else client
+    return HOOKS[quirks.hook](client, quirks.values, clock.now()) if quirks.hook else client
 
 
 def authentication(client: ClientRegistration, quirks: Quirks, url: str, *, method: str = "") -> Authentication:
@@ -61,7 +61,7 @@ def authentication(client: ClientRegistration, quirks: Quirks, url: str, *, meth
             client_id=client.client_id,
             audience=url,
             alg=quirks.signing_alg,
-            now=clock.utcnow(),
+            now=clock.now(),
             who=client.name,
         )
         params = [own_id, ("client_assertion_type", client_assertion.TYPE), ("client_assertion", token)]

@@ -69,7 +69,7 @@ class TokenResponse:
             id_token = None  # it can be done without; the tokens beside it cannot
         refresh_token = _token(first(members, shape.refresh_token), "refresh token")
         renewed_by = "" if refresh_token is None else refresh_token.get_secret_value()
-        now = clock.utcnow()
+        now = clock.now()
         return cls(
             access_token=access_token,
             token_type=_token_type(members.get("token_type")),

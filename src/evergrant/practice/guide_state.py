@@ -51,7 +51,7 @@ class Walk:
         """Note the token of an answer when it is a new one."""
         last_four = access_token(answer)[-4:]
         if last_four and (not self.sightings or self.sightings[0].last_four != last_four):
-            self.sightings.appendleft(Sighting(clock.utcnow(), last_four))
+            self.sightings.appendleft(Sighting(clock.now(), last_four))
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ def look(answer: Answer, walk: Walk, provider: ProviderState) -> Live:
     token = token if isinstance(token, Mapping) else {}
     expires_at = _epoch(token.get("accessTokenExpiry"))
     refreshed = _epoch(token.get("lastRefreshTime"))
-    left = None if expires_at is None else max(0, expires_at - int(clock.utcnow().timestamp()))
+    left = None if expires_at is None else max(0, expires_at - int(clock.now().timestamp()))
     return Live(
         answer=answer,
         last_four=access_token(answer)[-4:],

@@ -46,7 +46,7 @@ class AccessToken:
     @property
     def works(self) -> bool:
         """Whether a protected resource lets it in, now."""
-        return not (self.revoked or self.family.revoked) and clock.utcnow() < self.expires_at
+        return not (self.revoked or self.family.revoked) and clock.now() < self.expires_at
 
 
 @dataclass(slots=True)
@@ -197,7 +197,7 @@ class ProviderState:
         """Issue tokens of `family`, an id_token among them when it has the scope `openid`."""
         scopes = family.scopes if scopes is None else scopes
         access_token = f"practice_at_{secrets.token_urlsafe(24)}"
-        expires_at = clock.utcnow() + timedelta(seconds=self.access_token_seconds)
+        expires_at = clock.now() + timedelta(seconds=self.access_token_seconds)
         self.access_tokens[access_token] = AccessToken(family, scopes, expires_at)
         refresh_token = None
         if with_refresh_token:
@@ -209,11 +209,11 @@ class ProviderState:
     def new_code(self, request: PendingAuthorization, *, person: Person, scopes: frozenset[str]) -> str:
         """Issue the authorization code of a decision."""
         code = secrets.token_urlsafe(24)
-        self.codes[code] = Code(request, person, scopes, clock.utcnow() + timedelta(seconds=CODE_SECONDS))
+        self.codes[code] = Code(request, person, scopes, clock.now() + timedelta(seconds=CODE_SECONDS))
         return code
 
     def _id_token(self, family: Family, nonce: str | None) -> str:
-        now = int(clock.utcnow().timestamp())
+        now = int(clock.now().timestamp())
         claims: dict[str, object] = {
             "iss": self.issuer,
             "sub": family.person.id,

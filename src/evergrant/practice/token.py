@@ -99,7 +99,7 @@ def _redeem_code(state: ProviderState, form: Mapping[str, str], client_id: str) 
             code.family.revoked_because = "code replay"
         raise _Refusal("invalid_grant", "The code was already used.")
     code.redeemed = True
-    if clock.utcnow() >= code.expires_at:
+    if clock.now() >= code.expires_at:
         raise _Refusal("invalid_grant", "The code has expired.")
     if form.get("redirect_uri") != code.request.redirect_uri:
         raise _Refusal("invalid_grant", "redirect_uri is not the one of the authorization request.")

@@ -104,7 +104,7 @@ async def callback(request: Request, broker: BrokerDep) -> Response:
     if _only_looks_ahead(request):
         return _not_yet()
     params, path, browser = dict(request.query_params), request.url.path, _browser_id(request, broker)
-    authorization = await find_by_answer(broker, params, browser=browser, path=path, now=clock.utcnow())
+    authorization = await find_by_answer(broker, params, browser=browser, path=path, now=clock.now())
     _set_actor(authorization, request)
     return _redirect(await end_with_answer(broker, authorization, params, browser=browser, path=path))
 
@@ -144,7 +144,7 @@ async def result(err: str = "") -> Response:
 
 
 def _is_over(authorization: Authorization) -> bool:
-    return authorization.request.finished_at is not None or authorization.request.expires_at <= clock.utcnow()
+    return authorization.request.finished_at is not None or authorization.request.expires_at <= clock.now()
 
 
 async def _end(broker: Broker, authorization: Authorization, browser: str) -> str:
@@ -203,7 +203,7 @@ def _consent_page(
 async def _leave(
     broker: Broker, authorization: Authorization, browser: str, answers: Mapping[str, str] | None = None
 ) -> Response:
-    now = clock.utcnow()
+    now = clock.now()
     return _redirect(await leave_for_provider(broker, authorization, browser=browser, answers=answers, now=now))
 
 

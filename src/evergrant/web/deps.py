@@ -33,7 +33,7 @@ async def principal_of(request: Request) -> Principal:
         get_broker(request),
         request.headers.get("authorization", ""),
         client_address=address,
-        now=clock.utcnow(),
+        now=clock.now(),
     )
     actor.set(Actor(principal.name, address))
     return principal

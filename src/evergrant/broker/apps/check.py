@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-from evergrant import placeholders
+from evergrant import clock, placeholders
 from evergrant.broker.apps import dynamic_registration
 from evergrant.broker.apps.apps import load_app, missing_for_connect
 from evergrant.broker.apps.health import note_unhealthy
@@ -11,7 +11,6 @@ from evergrant.broker.apps.provider_client import callback_url, client_document_
 from evergrant.broker.apps.quirks import quirks_of
 from evergrant.broker.apps.variables import missing_variables, template_of
 from evergrant.broker.runtime.broker import Broker
-from evergrant.clock import utcnow
 from evergrant.db import OutboundApp
 from evergrant.errors import EvergrantError, InvalidValue, Refusal, UpstreamRejected, UpstreamUnavailable
 from evergrant.oauth2.failures import ABOUT_THE_CLIENT
@@ -110,7 +109,7 @@ async def _check_authorization_endpoint(broker: Broker, app: OutboundApp) -> Che
 
 async def _check_client(broker: Broker, app: OutboundApp) -> AsyncIterator[CheckResult]:
     name = "client"
-    if dynamic_registration.needs_registration(broker, app, now=utcnow()):
+    if dynamic_registration.needs_registration(broker, app, now=clock.now()):
         how = f"as {document}" if (document := client_document_url(broker, app)) else f"at {app.dcr_url}"
         yield CheckResult("registration", True, f"The next connect registers {how}.")
         return

@@ -63,7 +63,7 @@ async def ensure_registered(broker: Broker, app: OutboundApp, *, now: datetime) 
         if not await _may_be_forgotten(broker, app):
             return app
         await _ask_whether_known(broker, app)
-        app, now = await load_app(broker, *key), clock.utcnow()
+        app, now = await load_app(broker, *key), clock.now()
         if not needs_registration(broker, app, now=now):
             return app
     # Shielded: the server has made a client by the time that a caller hangs up.
@@ -170,7 +170,7 @@ async def note_refusal(broker: Broker, app: OutboundApp, error: UpstreamRejected
             OutboundApp.client_id == app.client_id,
             OutboundApp.registered_redirect_uri == app.registered_redirect_uri,
         )
-        .values(client_secret_expires_at=clock.utcnow())
+        .values(client_secret_expires_at=clock.now())
         .execution_options(synchronize_session=False)
     )
     async with broker.database.write() as session:

@@ -24,7 +24,7 @@ async def note_unhealthy(broker: Broker, app: OutboundApp, reason: str) -> None:
             turned = (
                 update(OutboundApp)
                 .where(*_this_app(app.project_id, app.id), OutboundApp.unhealthy_since.is_(None))
-                .values(unhealthy_since=clock.utcnow(), unhealthy_reason=reason)
+                .values(unhealthy_since=clock.now(), unhealthy_reason=reason)
                 .returning(OutboundApp.id)
                 .execution_options(synchronize_session=False)
             )

@@ -65,7 +65,7 @@ async def record(
     event = AuditEvent(
         project_id=project_id,
         sequence=last.sequence + 1 if last else 1,
-        occurred_at=clock.utcnow(),
+        occurred_at=clock.now(),
         action=action,
         actor=who.name,
         remote_address=who.remote_address,

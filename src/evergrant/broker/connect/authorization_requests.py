@@ -110,7 +110,7 @@ async def fail_trip(broker: Broker, authorization: Authorization, error: Connect
             update(AuthorizationRequest)
             .where(AuthorizationRequest.project_id == request.project_id, AuthorizationRequest.id == request.id)
             .values(
-                finished_at=func.coalesce(AuthorizationRequest.finished_at, clock.utcnow()),
+                finished_at=func.coalesce(AuthorizationRequest.finished_at, clock.now()),
                 state=None,
                 code_verifier=None,
                 outcome=sealed,

@@ -147,7 +147,7 @@ async def _subject(
             answer.id_token,
             nonce=authorization.request.nonce or None,
             pkce=authorization.request.code_verifier is not None,
-            now=clock.utcnow(),
+            now=clock.now(),
         )
     if not found.sub and app.userinfo_url:
         try:
@@ -186,7 +186,7 @@ async def _store_grant(
     quirks: Quirks,
 ) -> str:
     request, app = authorization.request, authorization.app
-    words, now = scope_words(broker, app), clock.utcnow()
+    words, now = scope_words(broker, app), clock.now()
     ending = await _ending(broker, authorization)
 
     def consent(*, renewed: bool = False) -> Consent:

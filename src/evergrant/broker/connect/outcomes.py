@@ -94,7 +94,7 @@ async def end_with_answer(
     """End a trip with the provider's answer, unless it has ended, and return where the browser goes."""
 
     async def complete() -> str:
-        return await complete_connect(broker, authorization, params, path=path, now=clock.utcnow())
+        return await complete_connect(broker, authorization, params, path=path, now=clock.now())
 
     return await _end_once(broker, authorization, browser=browser, ending=complete)
 
@@ -122,7 +122,7 @@ async def _end_once(
 
 async def _end(broker: Broker, authorization: Authorization, browser: str, ending: Callable[[], Awaitable[str]]) -> str:
     try:
-        if await finish_request(broker, authorization.request, browser=browser, now=clock.utcnow()):
+        if await finish_request(broker, authorization.request, browser=browser, now=clock.now()):
             return await ending()
     except ConnectFailed as error:
         return await fail_trip(broker, authorization, error)
@@ -150,7 +150,7 @@ async def outcome_of(broker: Broker, authorization: Authorization, *, browser: s
             )
         if request.outcome is not None:
             return (await broker.vault.open(outcome_slot(request), request.outcome)).get_secret_value()
-        if request.finished_at is None or request.finished_at + WAIT <= clock.utcnow():
+        if request.finished_at is None or request.finished_at + WAIT <= clock.now():
             break
         await asyncio.sleep(LOOK_AGAIN_SECONDS)
     return failure_location(

@@ -164,7 +164,7 @@ async def _claim_revocation(broker: Broker, row: Revocation) -> Revocation | Non
         .where(_is_revocation(row), Revocation.attempts == row.attempts)
         .values(
             attempts=Revocation.attempts + 1,
-            next_attempt_at=clock.utcnow() + doubling(*PAUSE, failures=row.attempts + 1),
+            next_attempt_at=clock.now() + doubling(*PAUSE, failures=row.attempts + 1),
         )
         .returning(Revocation)
         .execution_options(synchronize_session=False)

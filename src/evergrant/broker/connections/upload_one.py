@@ -139,7 +139,7 @@ async def _verify_and_store(
         raise RefreshTokenRefused(message, provider_error=error.provider_error) from error
     details |= allowed_captures(template_of(broker, app), answer.captured)
     answer = await follow_up.with_lifetime(broker.http, provider.client, answer, provider.quirks)
-    now, quirks = clock.utcnow(), provider.quirks
+    now, quirks = clock.now(), provider.quirks
     if answer.refresh_token is None:  # none returned keeps the old one (RFC 6749 section 6)
         answer = replace(answer, refresh_token=upload.refresh_token)
     tokens = await until_stored(

@@ -76,7 +76,7 @@ async def _database(
     except EvergrantError as error:
         yield Finding("database", False, error.message)
         return
-    skew = abs((clock.utcnow() - theirs).total_seconds())
+    skew = abs((clock.now() - theirs).total_seconds())
     yield Finding("clock", skew <= MAX_CLOCK_SKEW_SECONDS, f"{skew:.1f} s from the database's")
     try:
         await database.require_current_schema()
@@ -92,7 +92,7 @@ async def _database(
         apps = list(await session.scalars(select(OutboundApp).order_by(OutboundApp.project_id, OutboundApp.id)))
     for app in apps:
         template = catalogue.get(app.template_id) if catalogue is not None else None
-        for warning in warnings_about(app, template, public_url=settings.public_url, today=clock.utcnow().date()):
+        for warning in warnings_about(app, template, public_url=settings.public_url, today=clock.now().date()):
             text = f"{warning.text} (project {app.project_id})"
             yield Finding(f"app {app.id}", not warning.is_late, text, advice=True)
 

@@ -103,7 +103,7 @@ class Exposition:
         return self._last if self._last is not None and self._last.age < BELIEVE_SECONDS else None
 
     async def _ask(self) -> None:
-        started, now = time.monotonic(), clock.utcnow()
+        started, now = time.monotonic(), clock.now()
         backlogs = None
         try:
             backlogs = await read_backlogs(self._broker, now=now)

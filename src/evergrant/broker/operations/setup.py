@@ -77,7 +77,7 @@ async def initialise(
         ConfigurationError, MigrationsPending: as `open_broker`.
     """
     await prepare_database(settings)
-    now = clock.utcnow()
+    now = clock.now()
     project_id = new_project_id()
     async with open_broker(settings) as broker, broker.database.write() as session:
         await create_project(
@@ -98,7 +98,7 @@ async def _bootstrap(broker: Broker) -> None:
     project_id, key = settings.bootstrap_project_id, settings.bootstrap_management_key
     if project_id is None or key is None:
         return
-    now = clock.utcnow()
+    now = clock.now()
     async with broker.database.read() as session:
         exists = await session.get(Project, project_id) is not None
     if exists:

@@ -56,7 +56,7 @@ async def whose_fault(broker: Broker, attempt: RefreshAttempt, error: UpstreamRe
     try:
         streak = await _streak(broker, attempt)
         is_coincidence = len(streak.grants) < SEVERAL
-        works = is_coincidence and await _works(broker, attempt, since=clock.utcnow() - WORKED_LATELY)
+        works = is_coincidence and await _works(broker, attempt, since=clock.now() - WORKED_LATELY)
         if is_coincidence and error.refusal is not Refusal.REQUEST:
             answer = await _answer_to_any_bad_token(broker, attempt)
             if answer == _UNDERSTOOD:
@@ -73,7 +73,7 @@ async def whose_fault(broker: Broker, attempt: RefreshAttempt, error: UpstreamRe
 
 async def _streak(broker: Broker, attempt: RefreshAttempt) -> Streak:
     """Return the app's streak with this grant in it. A refresh that works, in whatever process, ends a streak."""
-    app, now = attempt.app, clock.utcnow()
+    app, now = attempt.app, clock.now()
     streak = broker.refusals.streak(app, now=now)
     if streak.grants and await _works(broker, attempt, since=streak.since):
         streak = Streak(now, frozenset())

@@ -84,8 +84,8 @@ async def note_unavailable(broker: Broker, leased: LeasedGrant, error: UpstreamU
         last_refresh_error=error.message,
         refresh_failures=failures,
         refresh_not_before=database_now(on_demand),
-        next_refresh_at=clock.utcnow() + timedelta(seconds=background),
-        interrupted_at=clock.utcnow() if error.in_doubt else leased.grant.interrupted_at,
+        next_refresh_at=clock.now() + timedelta(seconds=background),
+        interrupted_at=clock.now() if error.in_doubt else leased.grant.interrupted_at,
     )
     error.retry_after = max(1, round(on_demand + 0.5))
 
@@ -101,7 +101,7 @@ async def note_broken(broker: Broker, leased: LeasedGrant) -> None:
         leased,
         last_refresh_error=OUR_FAULT,
         refresh_failures=failures,
-        next_refresh_at=clock.utcnow() + timedelta(seconds=doubling(*BACKGROUND_PAUSE, failures=failures)),
+        next_refresh_at=clock.now() + timedelta(seconds=doubling(*BACKGROUND_PAUSE, failures=failures)),
     )
 
 
@@ -122,7 +122,7 @@ async def note_refused(broker: Broker, leased: LeasedGrant, error: UpstreamRejec
 
 
 async def _wait_longer(broker: Broker, leased: LeasedGrant, error: UpstreamRejected) -> None:
-    now = clock.utcnow()
+    now = clock.now()
     slow = jittered(REJECTED_PAUSE)
     await write_note(
         broker,

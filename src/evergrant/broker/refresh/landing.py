@@ -69,7 +69,7 @@ async def land(broker: Broker, attempt: RefreshAttempt, answer: TokenResponse, *
 async def _columns_to_store(
     broker: Broker, attempt: RefreshAttempt, answer: TokenResponse, *, fetched: bool
 ) -> dict[str, object]:
-    grant, now = attempt.leased.grant, clock.utcnow()
+    grant, now = attempt.leased.grant, clock.now()
     tokens = await seal_answer(
         broker,
         grant.project_id,
@@ -133,7 +133,7 @@ async def _columns_to_store(
 
 async def correct_lifetime(broker: Broker, attempt: RefreshAttempt, landed: Grant, seconds: int) -> Grant:
     """Note that a landed token has `seconds` left, where the provider told that afterwards. The note may be lost."""
-    now = clock.utcnow()
+    now = clock.now()
     times = lifetime(seconds, now=now, margin_seconds=attempt.provider.quirks.refresh_margin)
     due = next_refresh(
         attempt.app,

@@ -149,7 +149,7 @@ async def _require_late_enough(broker: Broker, attempt: RefreshAttempt) -> None:
     grant, margin = attempt.leased.grant, attempt.provider.quirks.refresh_margin
     if margin is None or grant.access_token is None or grant.fresh_until is None or grant.expires_at is None:
         return
-    early = (grant.fresh_until - clock.utcnow()).total_seconds()
+    early = (grant.fresh_until - clock.now()).total_seconds()
     if early > 0:
         await failures.write_note(broker, attempt.leased, next_refresh_at=grant.fresh_until)
         raise UpstreamUnavailable(
@@ -170,7 +170,7 @@ async def _require_endpoint(broker: Broker, attempt: RefreshAttempt) -> None:
         if attempt.endpoint is broker.endpoints.of(attempt.app):
             await lease.release(broker, attempt.leased)
         else:  # the background looks at the app's endpoint before it claims, and cannot see this one
-            later = clock.utcnow() + timedelta(seconds=error.retry_after)
+            later = clock.now() + timedelta(seconds=error.retry_after)
             await failures.write_note(broker, attempt.leased, next_refresh_at=later)
         raise
 

@@ -19,7 +19,7 @@ async def find_successor(broker: Broker, session: AsyncSession, dead: Grant) -> 
     app = await session.get(OutboundApp, (dead.project_id, dead.app_id))
     if app is None:
         return None
-    works = or_(Grant.refresh_token.is_not(None), Grant.expires_at.is_(None), Grant.expires_at > clock.utcnow())
+    works = or_(Grant.refresh_token.is_not(None), Grant.expires_at.is_(None), Grant.expires_at > clock.now())
     query = select(Grant).where(
         *is_of_same_owner(dead), Grant.status == GrantStatus.ACTIVE, works, ~is_of_another_person(dead)
     )

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from evergrant import pace
+from evergrant.broker.runtime.database_health import DatabaseHealth
 from evergrant.broker.runtime.endpoints import Endpoints
 from evergrant.broker.runtime.expiring import Expiring
 from evergrant.broker.runtime.journal import Journal
@@ -26,6 +28,7 @@ from evergrant.db.grant_reader import GrantReader, open_grant_reader
 from evergrant.errors import ConfigurationError
 from evergrant.metrics import Metrics
 from evergrant.oauth2.transport import Http, open_http
+from evergrant.pace import Pace
 from evergrant.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -59,7 +62,9 @@ class Broker:
     catalogue: Mapping[str, Template]
     """The templates by id."""
     limits: Limits
+    pace: Pace
     metrics: Metrics = field(default_factory=Metrics)
+    database_health: DatabaseHealth = field(default_factory=DatabaseHealth)
     endpoints: Endpoints = field(default_factory=Endpoints)
     refreshes: SingleFlight[tuple[str, str], Grant] = field(default_factory=SingleFlight)
     """Refreshes in flight in this process, by (project, grant)."""
@@ -105,6 +110,7 @@ async def open_broker(settings: Settings) -> AsyncIterator[Broker]:
                 grant_reader=reader,
                 journal=Journal(settings.data_dir / JOURNAL_FOLDER),
                 catalogue=catalogue,
+                pace=pace.PACE,
                 limits=Limits(per_key=settings.rate_limit_per_key, per_address=settings.rate_limit_per_address),
             )
             try:

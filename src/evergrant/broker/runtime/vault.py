@@ -117,7 +117,7 @@ class Vault:
             return {row.project_id: row.id for row in rows}
 
     async def _reserve(self, project_id: str) -> _SealingKey:
-        now = clock.utcnow()
+        now = clock.now()
         async with self._database.write() as session:
             newest = (
                 select(DataKeyRow)

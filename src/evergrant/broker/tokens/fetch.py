@@ -200,7 +200,7 @@ async def _refreshed(
             "The provider takes too long to answer; the refresh goes on.", retry_after=5
         ) from None
     except (UpstreamUnavailable, UpstreamRejected, Unavailable):
-        if fallback and _lives(view, wanted.minimum_seconds, now=clock.utcnow()):
+        if fallback and _lives(view, wanted.minimum_seconds, now=clock.now()):
             return view
         raise
     return GrantView.of(grant)

@@ -85,7 +85,7 @@ async def deliver_until(broker: Broker, stop: asyncio.Event) -> None:
     while not stop.is_set():
         pause, more = jittered(POLL_SECONDS), False  # replicas must not march in step
         try:
-            now = clock.utcnow()
+            now = clock.now()
             claims, more = await claim_due_deliveries(broker, busy=pool.by_key, now=now)
             for claim in claims:
                 pool.start((claim.webhook.project_id, claim.webhook.id), _deliver(broker, claim, now=now))
@@ -192,7 +192,7 @@ async def attempt_delivery(broker: Broker, claim: ClaimedDelivery, *, now: datet
         Unavailable: our database is away; it is not known whether it was accepted, and it is sent again.
     """
     result = await _send(broker, claim, now=now)
-    ended_at = clock.utcnow()
+    ended_at = clock.now()
     broker.metrics.webhook_deliveries.labels("failed" if result.error else "accepted").inc()
     if result.error:
         await _failed(broker, claim, result, ended_at=ended_at)

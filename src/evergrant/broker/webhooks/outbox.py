@@ -54,7 +54,7 @@ async def emit(session: AsyncSession, project_id: str, event: EventType, *data: 
         .with_for_update(read=True, key_share=True)
     )
     wanting = [row.id for row in await session.execute(query) if not row.event_types or event in row.event_types]
-    now = clock.utcnow()
+    now = clock.now()
     rows = [due_delivery(project_id, webhook_id, event, one, now=now) for one in data for webhook_id in wanting]
     if rows:
         await session.execute(insert(WebhookDelivery), rows)

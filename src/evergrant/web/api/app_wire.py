@@ -270,7 +270,7 @@ def app_body(broker: Broker, app: OutboundApp) -> AppBody:
         "warnings": [
             AppWarning(code=one.code, text=one.text)
             for one in warnings_about(
-                app, template_of(broker, app), public_url=broker.settings.public_url, today=clock.utcnow().date()
+                app, template_of(broker, app), public_url=broker.settings.public_url, today=clock.now().date()
             )
         ],
         "created_time": epoch(app.created_at),

@@ -27,7 +27,7 @@ router = APIRouter(prefix="/v1/mgmt/outbound", tags=["apps"])
 async def create_app(body: CreateApp, broker: BrokerDep, principal: AppsWriter) -> AppAnswer:
     """Configure a provider. `discoveryUrl` fills the endpoints that are left out."""
     principal.require_every_app()
-    app = await apps.create_app(broker, principal.project_id, definition(body, body.id), now=clock.utcnow())
+    app = await apps.create_app(broker, principal.project_id, definition(body, body.id), now=clock.now())
     return AppAnswer(app=app_body(broker, app))
 
 
@@ -37,7 +37,7 @@ async def update_app(body: UpdateApp, broker: BrokerDep, principal: AppsWriter) 
     principal.require_app(body.app.id)
     new = definition(body.app, body.app.id)
     try:
-        app = await apps.update_app(broker, principal.project_id, new, now=clock.utcnow())
+        app = await apps.update_app(broker, principal.project_id, new, now=clock.now())
     except InvalidRequest as error:
         raise error.under("app") from None
     return AppAnswer(app=app_body(broker, app))
@@ -47,7 +47,7 @@ async def update_app(body: UpdateApp, broker: BrokerDep, principal: AppsWriter) 
 async def delete_app(body: DeleteApp, broker: BrokerDep, principal: AppsWriter) -> Nothing:
     """Delete an app and everything that was connected through it, which is revoked at the provider."""
     principal.require_app(body.id)
-    await delete_app_with_connections(broker, principal.project_id, body.id, now=clock.utcnow())
+    await delete_app_with_connections(broker, principal.project_id, body.id, now=clock.now())
     return Nothing()
 
 

@@ -110,7 +110,7 @@ async def start_connect(body: Connect, broker: BrokerDep, principal: ConnectorOr
         resources=tuple(body.options.resources),
         variables=body.options.variables,
     )
-    url = await begin_connect(broker, principal, wanted, now=clock.utcnow())
+    url = await begin_connect(broker, principal, wanted, now=clock.now())
     return ConnectAnswer(url=url)
 
 
@@ -141,6 +141,6 @@ async def confirm_connect(body: Confirm, broker: BrokerDep, principal: Connector
         principal,
         confirmation=body.confirmation,
         user_id=body.user_id,
-        now=clock.utcnow(),
+        now=clock.now(),
     )
     return Nothing()

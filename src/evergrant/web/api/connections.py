@@ -160,7 +160,7 @@ async def list_apps_with_user_token(
     if not user_id:
         raise MissingArgument.of(("userId", "is required"))
     principal.require_owner(user_id, tenant_id)
-    found = await listing.apps_with_token(broker, principal, user_id=user_id, tenant_id=tenant_id, now=clock.utcnow())
+    found = await listing.apps_with_token(broker, principal, user_id=user_id, tenant_id=tenant_id, now=clock.now())
     return AppIdsAnswer(app_ids=found)
 
 
@@ -204,7 +204,7 @@ async def delete_user_tokens(
 
     One of the two is required. Tenants' own connections stay.
     """
-    await deletion.delete_user_tokens(broker, principal, app_id=app_id, user_id=user_id, now=clock.utcnow())
+    await deletion.delete_user_tokens(broker, principal, app_id=app_id, user_id=user_id, now=clock.now())
     return Nothing()
 
 
@@ -215,7 +215,7 @@ async def delete_token(
     token_id: Annotated[TokenId, Query(alias="id", examples=[_ID], description="The connection's id.")],
 ) -> Nothing:
     """Delete one connection, and revoke it at the provider where that can be done."""
-    await deletion.delete_token(broker, principal, token_id, now=clock.utcnow())
+    await deletion.delete_token(broker, principal, token_id, now=clock.now())
     return Nothing()
 
 
@@ -224,7 +224,7 @@ async def delete_token(
 )
 async def revoke_token(body: WhichToken, broker: BrokerDep, principal: TokensWriter) -> RevokeAnswer:
     """Do the same as deleting, and answer what came of revoking it at the provider (RFC 7009)."""
-    outcome = await deletion.delete_token(broker, principal, body.id, now=clock.utcnow())
+    outcome = await deletion.delete_token(broker, principal, body.id, now=clock.now())
     return RevokeAnswer(outcome=outcome.value)
 
 

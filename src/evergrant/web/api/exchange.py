@@ -130,7 +130,7 @@ def _documented_error(description: str) -> dict[str, Any]:
 )
 async def exchange_token(request: Request) -> Response:
     """Return the token that the subject's own fetch would return, by RFC 8693: the same rules and policies."""
-    now = clock.utcnow()
+    now = clock.now()
     try:
         try:
             form = _form(request, await request.body())

@@ -220,7 +220,7 @@ def permissions_of(body: CreateKey, project_id: str) -> frozenset[str]:
 @router.put("", summary="Make a management key", responses=errors(400, 413))
 async def create_key(body: CreateKey, broker: BrokerDep, principal: KeysKeeper) -> NewKeyAnswer:
     """Make a key, which can do no more than the one that asks. Its text is in the answer and never again."""
-    now = clock.utcnow()
+    now = clock.now()
     permissions = permissions_of(body, principal.project_id)
     try:
         async with broker.database.write() as session:

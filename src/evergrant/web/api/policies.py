@@ -94,7 +94,7 @@ async def create_policy(body: CreatePolicy, broker: BrokerDep, principal: KeysKe
         claims=body.claims,
         key_ids=body.key_ids,
         scopes=body.scopes,
-        now=clock.utcnow(),
+        now=clock.now(),
     )
     return PolicyAnswer(policy=_body(row))
 

@@ -245,7 +245,7 @@ async def create_app_by_template(body: CreateFromTemplate, broker: BrokerDep, pr
     """Configure a known provider: its endpoints, scopes and habits are the template's unless you override them."""
     principal.require_every_app()
     wanted = _with_overrides(definition_of(find_template(broker.catalogue, body.template_id)), body)
-    app = await apps.create_app(broker, principal.project_id, wanted, now=clock.utcnow())
+    app = await apps.create_app(broker, principal.project_id, wanted, now=clock.now())
     return AppAnswer(app=app_body(broker, app))
 
 
@@ -264,7 +264,7 @@ async def create_app_by_dcr_preset(body: CreateFromDcrPreset, broker: BrokerDep,
         use_dcr=True,
         tenant_id=body.tenant_id,
     )
-    app = await apps.create_app(broker, principal.project_id, wanted, now=clock.utcnow())
+    app = await apps.create_app(broker, principal.project_id, wanted, now=clock.now())
     return AppAnswer(app=app_body(broker, app))
 
 

@@ -176,7 +176,7 @@ async def _answer(
         force_refresh=body.options.force_refresh,
         minimum_seconds=body.options.minimum_seconds,
     )
-    now = clock.utcnow()
+    now = clock.now()
     token = await fetch_token(get_broker(request), principal, wanted, now=now)
     if token.grant.last_refresh_time is not None and token.grant.last_refresh_time >= now:
         timer.outcome = "refreshed"

@@ -99,7 +99,7 @@ async def create_trusted_issuer(body: CreateIssuer, broker: BrokerDep, principal
         audience=body.audience,
         user_claim=body.user_claim,
         tenant_claim=body.tenant_claim,
-        now=clock.utcnow(),
+        now=clock.now(),
     )
     return IssuerAnswer(trusted_issuer=_body(row))
 

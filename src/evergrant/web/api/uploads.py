@@ -226,12 +226,12 @@ async def _upload_key(
         owner=owner,
         api_key=body.api_key,
         details=body.details,
-        now=clock.utcnow(),
+        now=clock.now(),
     )
 
 
 async def _upload(body: UploadedTokens, owner: ResourceOwner, broker: BrokerDep, principal: TokensWriter) -> None:
-    await upload_tokens(broker, principal, body.upload(owner), verify_refresh=body.verify_refresh, now=clock.utcnow())
+    await upload_tokens(broker, principal, body.upload(owner), verify_refresh=body.verify_refresh, now=clock.now())
 
 
 def _batch_errors() -> dict[int | str, dict[str, Any]]:
@@ -246,7 +246,7 @@ async def upload_user_tokens_batch(
 ) -> BatchAnswer:
     """Store many users' tokens: all of them or, where any item fails, none. Items cannot have `verifyRefresh`."""
     items = [BatchItem(item.upload(item.owner()), item.verify_refresh) for item in body.tokens]
-    return _answer(await upload_batch(broker, principal, items, now=clock.utcnow()))
+    return _answer(await upload_batch(broker, principal, items, now=clock.now()))
 
 
 @router.post("/tenant/oauthtoken/batch/upload", summary="Upload many tenants' OAuth tokens", responses=_batch_errors())
@@ -255,7 +255,7 @@ async def upload_tenant_tokens_batch(
 ) -> BatchAnswer:
     """Store many tenants' tokens: all of them or, where any item fails, none. Items cannot have `verifyRefresh`."""
     items = [BatchItem(item.upload(item.owner()), item.verify_refresh) for item in body.tokens]
-    return _answer(await upload_batch(broker, principal, items, now=clock.utcnow()))
+    return _answer(await upload_batch(broker, principal, items, now=clock.now()))
 
 
 def _answer(failures: list[BatchFailure]) -> BatchAnswer:

@@ -113,7 +113,7 @@ def _delivery(row: WebhookDelivery) -> DeliveryBody:
 @router.post("/webhook/test", summary="Try a webhook out", responses=errors(400, 404, 413))
 async def try_webhook(body: WhichWebhook, broker: BrokerDep, principal: WebhooksKeeper) -> DeliveryAnswer:
     """Send a `webhook.test`, wait for the answer (15 s at most), and say what came of it."""
-    row = await webhook_log.try_webhook(broker, project_of(principal), body.id, now=clock.utcnow())
+    row = await webhook_log.try_webhook(broker, project_of(principal), body.id, now=clock.now())
     return DeliveryAnswer(delivery=_delivery(row))
 
 
@@ -142,7 +142,7 @@ async def replay_deliveries(body: Replay, broker: BrokerDep, principal: Webhooks
 
     Ids and payloads are the same, and the attempts begin anew.
     """
-    project_id, now = project_of(principal), clock.utcnow()
+    project_id, now = project_of(principal), clock.now()
     if bool(body.delivery_id) == bool(body.webhook_id):
         raise InvalidRequest.of(("deliveryId", "give deliveryId, or webhookId"))
     if body.delivery_id:

@@ -144,7 +144,7 @@ def _body(row: Webhook) -> WebhookBody:
 @router.post("/webhook/create", summary="Make a webhook", responses=errors(400, 413))
 async def create_webhook(body: CreateWebhook, broker: BrokerDep, principal: WebhooksKeeper) -> SecretAnswer:
     """Make a webhook, which is told what happens from now on. The answer has the secret that signs, this once."""
-    made = await webhook_registry.create_webhook(broker, project_of(principal), body.definition(), now=clock.utcnow())
+    made = await webhook_registry.create_webhook(broker, project_of(principal), body.definition(), now=clock.now())
     return SecretAnswer(webhook=_body(made.webhook), secret=made.secret.get_secret_value())
 
 
@@ -178,7 +178,7 @@ async def load_webhooks(broker: BrokerDep, principal: WebhooksKeeper) -> Webhook
 async def rotate_webhook_secret(body: RotateSecret, broker: BrokerDep, principal: WebhooksKeeper) -> SecretAnswer:
     """Make a new secret, which the answer has, this once. The old one signs beside it for the overlap."""
     made = await webhook_registry.rotate_secret(
-        broker, project_of(principal), body.id, overlap_seconds=body.overlap_seconds, now=clock.utcnow()
+        broker, project_of(principal), body.id, overlap_seconds=body.overlap_seconds, now=clock.now()
     )
     return SecretAnswer(webhook=_body(made.webhook), secret=made.secret.get_secret_value())
 
