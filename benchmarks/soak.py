@@ -2,8 +2,9 @@
 
 Three `evergrant serve` processes and one `evergrant refresher` on PostgreSQL keep some thousand grants alive whose
 tokens live for 30 seconds, at a provider that rotates strictly and revokes on reuse. Callers fetch all the time.
-Meanwhile a replica is killed every 20 seconds, the database is stopped twice, and one in ten calls to the provider goes
-wrong. At the end, when all is well again, every grant is refreshed once more and its token shown to the provider.
+Meanwhile a replica is killed every 20 seconds, the database is away twice for longer than a lease, a replica is cut off
+from it, another stands still for a while, the provider takes only so many calls a second, and one in ten calls to it
+goes wrong. At the end, when all is well again, every grant is refreshed once more and its token shown to the provider.
 
 It prints a ledger, and the exit code is not 0 when a consent was lost, or a spent refresh token was sent for a grant
 that was not in doubt: not on the wire at the instant of a kill. Everything stays on loopback and in a temporary folder.
@@ -16,6 +17,8 @@ import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +33,8 @@ from benchmarks.soak_parts import Parts, started
 from benchmarks.soak_provider import CLIENT_ID, CLIENT_SECRET, CRUEL, SCOPES
 
 KILL_EVERY_SECONDS = 20.0
-OUTAGE_SECONDS = 10.0
+CALLS_PER_SECOND = 30
+"""What the provider takes while it limits its callers: a third of what the grants need."""
 PROGRESS_SECONDS = 10.0
 UPLOAD_AT_ONCE = 500
 
@@ -115,7 +119,7 @@ async def go_wrong(
     async with asyncio.TaskGroup() as group:
         group.create_task(load.run(stop, per_second=options.per_second))
         group.create_task(kill_replicas(parts, ledger, stop))
-        group.create_task(stop_database(parts, ledger, seconds))
+        group.create_task(let_happen(http, parts, ledger, seconds))
         group.create_task(tell(http, parts, load, ledger, stop))
         group.create_task(watch_refresher(parts, ledger, stop))
         await asyncio.sleep(seconds)
@@ -123,7 +127,7 @@ async def go_wrong(
 
 
 async def kill_replicas(parts: Parts, ledger: Ledger, stop: asyncio.Event) -> None:
-    """Kill one after another, each of which comes back by itself; who is not back yet is spared."""
+    """Kill one after another, each of which comes back by itself; who is in another trouble is spared."""
     number = 0
     async with asyncio.TaskGroup() as revivals:
         while not await happens_within(stop, KILL_EVERY_SECONDS):
@@ -134,14 +138,35 @@ async def kill_replicas(parts: Parts, ledger: Ledger, stop: asyncio.Event) -> No
                 revivals.create_task(parts.revive(number, stop))
 
 
-async def stop_database(parts: Parts, ledger: Ledger, seconds: float) -> None:
-    """Stop it after a third of the time, and after two thirds as if it had lost power."""
-    for immediately in (False, True):
-        await asyncio.sleep(max(0.0, seconds / 3 - (OUTAGE_SECONDS if immediately else 0)))
+async def let_happen(http: httpx2.AsyncClient, parts: Parts, ledger: Ledger, seconds: float) -> None:
+    """Let what is longer than a lease happen, one after the other; in a short run each is as short."""
+
+    async def stop_database(while_: float, *, immediately: bool) -> None:
         await asyncio.to_thread(parts.database.stop, immediately=immediately)
-        ledger.outages += 1
-        await asyncio.sleep(OUTAGE_SECONDS)
+        await asyncio.sleep(while_)
         await asyncio.to_thread(parts.database.start)
+
+    async def limit_calls(while_: float) -> None:
+        await http.post(f"{parts.provider_url}/control/limit", params={"per_second": CALLS_PER_SECOND})
+        await asyncio.sleep(while_)
+        await http.post(f"{parts.provider_url}/control/limit", params={"per_second": 0})
+
+    last = len(parts.replicas) - 1
+    plan: list[tuple[float, float, str, Callable[[float], Awaitable[None]]]] = [
+        (0.08, 75, "database stopped", partial(stop_database, immediately=False)),
+        (0.26, 40, "replica frozen", partial(parts.freeze, 0)),
+        (0.38, 40, "calls limited", limit_calls),
+        (0.50, 75, "replica cut off from the database", partial(parts.cut_off, last, hanging=False)),
+        (0.66, 75, "database stopped as by a loss of power", partial(stop_database, immediately=True)),
+        (0.84, 40, "replica's connections to the database hang", partial(parts.cut_off, last, hanging=True)),
+    ]
+    began = time.monotonic()
+    for at, at_most, what, happen in plan:
+        await asyncio.sleep(max(0.0, began + at * seconds - time.monotonic()))
+        while_ = min(at_most, 0.12 * seconds)
+        progress(f"{time.monotonic() - began:4.0f} s: {what} for {while_:.0f} s")
+        await happen(while_)
+        ledger.happened.append((what, while_))
 
 
 async def watch_refresher(parts: Parts, ledger: Ledger, stop: asyncio.Event) -> None:
@@ -159,7 +184,7 @@ async def tell(http: httpx2.AsyncClient, parts: Parts, load: Load, ledger: Ledge
             f"{time.monotonic() - began:4.0f} s: fetches {counts['ok']:,} ok, {later:,} later, "
             f"{counts['no answer']:,} no answer, {counts['dead']:,} dead, {counts['other']:,} other; "
             f"provider {seen['calls']:,} calls, {seen['faults']:,} faults, {seen['reused']} reused; "
-            f"{len(ledger.kills)} kills, {ledger.outages} outages; longest {load.longest:.1f} s"
+            f"{len(ledger.kills)} kills; longest {load.longest:.1f} s"
         )
 
 

@@ -32,7 +32,8 @@ class Ledger:
     grants: int
     minutes: float
     kills: list[Kill] = field(default_factory=list)
-    outages: int = 0
+    happened: list[tuple[str, float]] = field(default_factory=list)
+    """What else happened, and for how many seconds."""
     refresher_ended: int = 0
     """How often the refresher ended by itself."""
     load: Load | None = None
@@ -101,7 +102,7 @@ class Ledger:
             ("minutes", f"{self.minutes:g}"),
             ("grants", self.grants),
             ("replicas killed", len(self.kills)),
-            ("database stopped", self.outages),
+            *((what, f"{seconds:.0f} s") for what, seconds in self.happened),
             ("fetches: a token", counts["ok"]),
             ("fetches: 503, the database is away", counts["database away"]),
             ("fetches: 503, the provider does not answer", counts["provider away"]),

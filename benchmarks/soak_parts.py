@@ -12,11 +12,14 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pydantic import SecretStr
+
 from benchmarks.databases import configure
 from benchmarks.fetch import ROOT
 from benchmarks.soak_ledger import Kill
 from evergrant.broker.operations.setup import initialise, upgrade
 from evergrant.settings import PREFIX
+from tests.infra.cable import Cable
 from tests.infra.postgres import PostgresServer
 from tests.infra.serving import ServerProcess, environment_of, free_port
 from tests.infra.settings import settings_on
@@ -47,6 +50,8 @@ class Parts:
 
     database: PostgresServer
     replicas: list[ServerProcess]
+    cables: list[Cable]
+    """Each replica's, to the database."""
     provider_url: str
     headers: dict[str, str]
     """What callers of evergrant send."""
@@ -55,7 +60,7 @@ class Parts:
     _refresher_log: Path
     _refresher: subprocess.Popen[bytes] | None = None
     _down: set[int] = field(default_factory=set)
-    """Replicas that are not there now."""
+    """Replicas that are not there now, or in some trouble."""
 
     async def kill(self, number: int) -> Kill:
         """Kill a replica with SIGKILL."""
@@ -66,8 +71,31 @@ class Parts:
         await asyncio.to_thread(replica.kill)
         return done
 
+    async def freeze(self, number: int, seconds: float) -> None:
+        """Let a replica stand still, as a machine does that is moved or saved."""
+        await self._own(number)
+        self.replicas[number].send(signal.SIGSTOP)
+        await asyncio.sleep(seconds)
+        self.replicas[number].send(signal.SIGCONT)
+        self._down.discard(number)
+
+    async def cut_off(self, number: int, seconds: float, *, hanging: bool) -> None:
+        """Cut a replica off from the database: its connections end, or hang."""
+        await self._own(number)
+        cable = self.cables[number]
+        await asyncio.to_thread(cable.hang if hanging else cable.cut)
+        await asyncio.sleep(seconds)
+        await asyncio.to_thread(cable.mend)
+        self._down.discard(number)
+
+    async def _own(self, number: int) -> None:
+        """Wait until a replica is there, and keep it from being killed."""
+        while not self.is_up(number):  # noqa: ASYNC110 - whoever revives it tells nobody
+            await asyncio.sleep(0.1)
+        self._down.add(number)
+
     def is_up(self, number: int) -> bool:
-        """Tell whether a replica has not been killed, or is back."""
+        """Tell whether a replica is there, and in no trouble."""
         return number not in self._down
 
     async def revive(self, number: int, stop: asyncio.Event) -> None:
@@ -140,14 +168,18 @@ async def started(folder: Path, *, replicas: int, faults: float, cruel: bool) ->
         provider_port = free_port()
         stack.callback(_start_provider(provider_port, faults=faults, cruel=cruel, log=folder / "provider.log").kill)
         servers = []
-        for number in range(replicas):
-            own = environment_of(settings.model_copy(update={"data_dir": folder / f"replica-{number}"}))
+        cables = [Cable(database) for _ in range(replicas)]
+        for number, cable in enumerate(cables):
+            stack.callback(cable.remove)
+            of_replica = {"data_dir": folder / f"replica-{number}", "database_url": SecretStr(cable.url("soak"))}
+            own = environment_of(settings.model_copy(update=of_replica))
             servers.append(ServerProcess(own, "--no-refresher", log=folder / f"replica-{number}.log"))
         own = environment_of(settings.model_copy(update={"data_dir": folder / "refresher"}))
         clean = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
         parts = Parts(
             database,
             servers,
+            cables,
             f"http://127.0.0.1:{provider_port}",
             {"authorization": f"Bearer {made.project_id}:{made.management_key}"},
             [sys.executable, "-m", "evergrant", "refresher"],

@@ -98,6 +98,10 @@ class Weather:
         self._bad = faults(state) | (CRUEL if cruel else {})
         self._weights = [weight for weight, _ in self._bad.values()]
         self.share = share
+        self.per_second = 0
+        """How many calls it takes in a second; 0 for any number."""
+        self._allowance, self._allowed_at = 0.0, 0.0
+        self.limited = 0
         self.calls: list[Call] = []
         self.played: Counter[str] = Counter()
 
@@ -110,6 +114,11 @@ class Weather:
         while first.get("more_body"):
             first = await receive()
             body += first.get("body", b"")
+        if self.per_second and not self._is_allowed():
+            self.limited += 1
+            answer = JSONResponse({"error": "rate_limited"}, 429, headers={"Retry-After": "1"})
+            await answer(scope, receive, send)
+            return
         token = self._state.refresh_tokens.get(parse_qs(body.decode("utf-8", "replace")).get("refresh_token", [""])[0])
         name, fault = "", None
         if random.random() < self.share:
@@ -124,6 +133,16 @@ class Weather:
             await self._app(scope, _Replayed(receive, whole).receive, send)
         finally:
             call.ended = time.time()
+
+    def _is_allowed(self) -> bool:
+        """Tell whether one more call is within the limit; what is not used within a second is gone."""
+        now = time.monotonic()
+        self._allowance = min(self.per_second, self._allowance + (now - self._allowed_at) * self.per_second)
+        self._allowed_at = now
+        if self._allowance < 1:
+            return False
+        self._allowance -= 1
+        return True
 
 
 class _Replayed:
@@ -183,7 +202,13 @@ def _add_control(provider: FastAPI, state: ProviderState, weather: Weather) -> N
     @provider.post("/control/fair", response_model=None)
     async def fair() -> Response:
         """No more faults."""
-        weather.share = 0.0
+        weather.share, weather.per_second = 0.0, 0
+        return Response()
+
+    @provider.post("/control/limit", response_model=None)
+    async def limit(per_second: int) -> Response:
+        """Take so many calls a second, and answer 429 to what is more; 0 takes all."""
+        weather.per_second = per_second
         return Response()
 
     @provider.get("/control/counts", response_model=None)
@@ -196,7 +221,8 @@ def _add_control(provider: FastAPI, state: ProviderState, weather: Weather) -> N
         """Everything, for the end."""
         revoked: dict[str, Any] = {family.id: family.revoked_because for family in state.revoked_families}
         calls = await asyncio.to_thread(lambda: [asdict(call) for call in weather.calls])
-        return Response(json.dumps({"revoked": revoked, "played": weather.played, "calls": calls}))
+        played = {**weather.played, **({"429 of a limit": weather.limited} if weather.limited else {})}
+        return Response(json.dumps({"revoked": revoked, "played": played, "calls": calls}))
 
     @provider.post("/control/try", response_model=None)
     async def try_tokens(tokens: list[str]) -> Response:
