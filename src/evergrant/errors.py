@@ -17,6 +17,7 @@ EvergrantError                           status  code
 ├── RateLimited                          429     E130429
 ├── UpstreamError
 │   ├── UpstreamUnavailable              503     E111505
+│   │   └── TooLateToSend                503     E111505
 │   └── UpstreamRejected                 502     E111506
 │       ├── GrantRefused                 502     E111506
 │       └── EgressRefused                502     E111506
@@ -226,6 +227,14 @@ class UpstreamUnavailable(UpstreamError):
         self.trouble = trouble
         if retry_after is not None:
             self.retry_after = retry_after
+
+
+class TooLateToSend(UpstreamUnavailable):
+    """This process stood still for longer than it had time to make the call: nothing was sent."""
+
+    def __init__(self) -> None:
+        """Take the one message that there is."""
+        super().__init__(retry_after=1, trouble=Trouble.OURS)
 
 
 class Refusal(Enum):

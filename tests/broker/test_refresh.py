@@ -13,6 +13,7 @@ import httpx2
 import pytest
 from sqlalchemy import event, select, update
 
+from evergrant import pace
 from evergrant.broker.apps.apps import load_app
 from evergrant.broker.refresh import failures, lease, refresh
 from evergrant.broker.refresh.lease import LEASE_SECONDS, LeasedGrant, new_owner
@@ -22,7 +23,6 @@ from evergrant.broker.runtime.broker import Broker, open_broker
 from evergrant.db import Grant
 from evergrant.db.types import database_now
 from evergrant.errors import ReauthorizationRequired, UpstreamError, UpstreamUnavailable
-from evergrant.oauth2 import transport
 from evergrant.practice.faults import Fault, dropped, edited, half_a_body, html, instead
 from evergrant.settings import Settings
 from tests.conftest import Clock
@@ -163,17 +163,17 @@ def _eventually_works(here: Installation) -> bool:
 def test_a_provider_that_hangs_is_given_up_on(
     here: Installation, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(refresh, "CALL_SECONDS", 0.3)
+    monkeypatch.setattr(pace, "PACE", pace.Pace(call=0.3))
     clock.advance(EXPIRED)
     too_late = instead(200, {"access_token": "too late", "token_type": "Bearer"}, delay=5.0)
     here.provider.state.next_token_answers.append(too_late)
     answer = here.backend.fetch()
     assert (answer.status_code, answer.json()["errorCode"]) == (503, "E111505")
-    assert answer.json()["message"].startswith("Practice contacts did not answer within")
+    assert answer.json()["message"] == "127.0.0.1 did not answer in time."
 
 
 def test_the_call_always_ends_before_the_lease_does() -> None:
-    assert transport.TOTAL_SECONDS < refresh.CALL_SECONDS < LEASE_SECONDS
+    assert pace.Pace().call * refresh.CALL_MARGIN < LEASE_SECONDS
 
 
 def test_retry_after_is_obeyed_even_for_waiting_callers(here: Installation, clock: Clock) -> None:

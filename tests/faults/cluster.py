@@ -173,7 +173,7 @@ def cluster_of_processes(
     count: int,
     *,
     logs: Path,
-    patched: dict[str, float] | None = None,
+    patched: dict[str, Any] | None = None,
     clock_offsets: Sequence[Path] = (),
 ) -> Iterator[Cluster]:
     """Run `count` server processes on the database of `settings`, without a refresher.

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from evergrant.broker.refresh.lease import LEASE_SECONDS
-from evergrant.broker.refresh.refresh import CALL_SECONDS
+from evergrant.pace import Pace
 from tests.faults.clocks import Clocks
 from tests.faults.cluster import SCALE, Cluster, cluster_of_processes
 from tests.faults.ledger import Ledger
@@ -41,7 +41,7 @@ def shared_replicas(
     folder = tmp_path_factory.mktemp("replicas")
     patched = {
         "evergrant.broker.refresh.lease.LEASE_SECONDS": LEASE_SECONDS / SCALE,
-        "evergrant.broker.refresh.refresh.CALL_SECONDS": CALL_SECONDS / SCALE,
+        "evergrant.pace.PACE": {"call": Pace().call / SCALE},
     }
     with fresh_postgres_database(postgres_server) as url:
         settings = settings_on(url, folder / "data")

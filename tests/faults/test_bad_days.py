@@ -5,7 +5,8 @@ from functools import partial
 
 import pytest
 
-from evergrant.broker.refresh import failures, refresh
+from evergrant import pace
+from evergrant.broker.refresh import failures
 from evergrant.broker.tokens import fetch
 from evergrant.practice.faults import Fault, dropped, edited, half_a_body, html, instead
 from evergrant.practice.state import ProviderState
@@ -75,7 +76,7 @@ def test_a_provider_has_a_bad_day_and_no_grant_is_lost(
     cluster: Cluster, clock: Clock, book: Book, monkeypatch: pytest.MonkeyPatch, arm: Arm
 ) -> None:
     if arm is REFUSES["hangs"]:
-        monkeypatch.setattr(refresh, "CALL_SECONDS", 0.5)
+        monkeypatch.setattr(pace, "PACE", pace.Pace(call=0.5))
     consents = cluster.consents(3, seconds=LIFETIME)
     before = access_tokens(consents)
     clock.advance(STALE)
@@ -90,7 +91,7 @@ def test_a_provider_has_a_bad_day_and_no_grant_is_lost(
     assert int(forced.headers["Retry-After"]) >= 1
     # the bad day is over, and so is the token
     cluster.state.next_token_answers.clear()
-    monkeypatch.setattr(refresh, "CALL_SECONDS", 30.0)
+    monkeypatch.setattr(pace, "PACE", pace.Pace())
     clock.advance(LIFETIME - STALE + 1)
     wait_until(lambda: all(consents.fetch(user).status_code == 200 for user in consents.users), "all is well again")
     ledger = book(consents.ledger())
@@ -127,13 +128,13 @@ LOST: dict[str, Fault] = {
 def test_an_answer_lost_after_the_rotation_is_in_doubt_retried_once_and_labelled(
     cluster: Cluster, book: Book, monkeypatch: pytest.MonkeyPatch, repeats: str
 ) -> None:
-    monkeypatch.setattr(refresh, "CALL_SECONDS", 1.0)
+    monkeypatch.setattr(pace, "PACE", pace.Pace(call=1.0))
     cluster.state.forgives_repeats = repeats == "forgiven"
     consents = cluster.consents(len(LOST))
     for user, fault in zip(consents.users, LOST.values(), strict=True):
         cluster.state.next_token_answers.append(fault)
         assert consents.fetch(user).status_code == 503
-    monkeypatch.setattr(refresh, "CALL_SECONDS", 30.0)
+    monkeypatch.setattr(pace, "PACE", pace.Pace())
     wait_until(lambda: all(consents.fetch(user).status_code != 503 for user in consents.users), "all are retried")
     ledger = book(consents.ledger(in_doubt=consents.users))
     assert consents.times_presented() == {2}

@@ -222,7 +222,7 @@ async def test_a_stream_that_never_ends_holds_nothing_up(
         return answer(401, www_authenticate=f"Bearer resource_metadata={provider.url}/meta")
 
     provider.routes["/mcp"] = mcp
-    async with open_http(LOOPBACK, read_seconds=PATIENCE * 10, total_seconds=PATIENCE * 10) as http:
+    async with open_http(LOOPBACK, seconds=PATIENCE * 10) as http:
         found = await discover_either(http, f"{provider.url}/mcp", resource_first=True)
     assert found.resource == f"{provider.url}/mcp"
 

@@ -326,7 +326,7 @@ async def test_a_provider_that_hangs_is_tried_again_later(
     server: ServerMetadata, client: ClientRegistration, provider: ScriptedProvider
 ) -> None:
     provider.answers(_hang)
-    async with open_http(LOOPBACK, total_seconds=0.1) as http:
+    async with open_http(LOOPBACK, seconds=0.1) as http:
         with pytest.raises(UpstreamUnavailable):
             await refresh(http, server, client, refresh_token=SecretStr("rt"))
     assert len(provider.requests) == 1

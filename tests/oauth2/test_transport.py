@@ -16,7 +16,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from evergrant.errors import EgressRefused, UpstreamUnavailable
+from evergrant.errors import EgressRefused, Trouble, UpstreamUnavailable
+from evergrant.oauth2 import guarded_network
 from evergrant.oauth2.token_request import send
 from evergrant.oauth2.transport import Http, open_http
 from tests.infra.scripted import Request, ScriptedProvider, answer, json_answer, serving
@@ -280,7 +281,7 @@ async def test_half_an_answer_or_garbage_is_no_answer(http: Http, provider: Scri
 
 async def test_a_provider_that_never_answers_is_given_up(provider: ScriptedProvider) -> None:
     provider.answers(_hang)
-    async with open_http(LOOPBACK, read_seconds=0.1) as http:
+    async with open_http(LOOPBACK, tls=TLS, seconds=0.1) as http:
         with pytest.raises(UpstreamUnavailable, match="did not answer in time"):
             await http.get_json(f"{provider.url}/")
 
@@ -294,19 +295,22 @@ async def test_a_provider_that_drips_is_given_up_after_the_total_time(provider: 
             await asyncio.sleep(0.02)
 
     provider.answers(drip)
-    async with open_http(LOOPBACK, read_seconds=5, total_seconds=0.3) as http:
+    async with open_http(LOOPBACK, tls=TLS, seconds=0.3) as http:
         with pytest.raises(UpstreamUnavailable, match="did not answer in time"):
             await http.get_json(f"{provider.url}/")
 
 
-async def test_a_name_server_that_never_answers_is_given_up(provider: ScriptedProvider) -> None:
+async def test_a_name_server_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guarded_network, "CONNECT_SECONDS", 0.1)
+
     async def never(host: str, port: int) -> list[ipaddress.IPv4Address]:
         await asyncio.sleep(60)
         return []
 
-    async with open_http(LOOPBACK, resolve=never, total_seconds=0.1) as http:
-        with pytest.raises(UpstreamUnavailable, match="did not answer in time"):
+    async with open_http(LOOPBACK, resolve=never, tls=TLS, seconds=30) as http:
+        with pytest.raises(UpstreamUnavailable, match="looking its name up takes too long") as given_up:
             await http.get_json("https://slow.example/")
+    assert (given_up.value.trouble, given_up.value.in_doubt) == (Trouble.NAME, False)
 
 
 async def test_a_name_that_does_not_exist_is_unavailable_and_named() -> None:

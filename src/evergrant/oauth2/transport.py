@@ -6,45 +6,41 @@ in the log.
 """
 
 import asyncio
-import ipaddress
+import copy
 import json
-import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import httpcore2
 import httpx2
 
-from evergrant import __version__
-from evergrant.errors import EgressRefused, UpstreamUnavailable
-from evergrant.networks import Address, Network
+from evergrant import __version__, pace
+from evergrant.errors import EgressRefused, Trouble, UpstreamUnavailable
+from evergrant.networks import Network
 from evergrant.oauth2.content_encoding import UndecodableBody, decoded
-from evergrant.oauth2.egress import (
-    Target,
-    check_url,
-    is_opened,
-    is_public,
-    literal_address,
-    parse_target,
-)
+from evergrant.oauth2.egress import Target, check_url, parse_target
+from evergrant.oauth2.guarded_network import GuardedNetwork
 from evergrant.oauth2.jwks import JwksCache
+from evergrant.oauth2.listening import Listening
+from evergrant.oauth2.lookups import LookupsBusy, SystemLookups
+from evergrant.oauth2.name_cache import NameCache, NameNotFound, Resolve
+from evergrant.oauth2.sending import Sending
 
-__all__ = ["Http", "HttpAnswer", "check_url", "open_http", "system_resolve"]
+__all__ = ["Http", "HttpAnswer", "check_url", "default_tls", "open_http"]
 
-CONNECT_SECONDS = 5.0
-READ_SECONDS = 20.0
-TOTAL_SECONDS = 25.0
+READY_SECONDS = 10.0
+"""How long it may take until a request can be sent: the name, the connection (5 seconds for both) and TLS."""
+QUEUE_SECONDS = 5.0
+"""How long a request waits while as many are under way as may be."""
+MOST_AT_ONCE = 200
 MAX_BODY_BYTES = 1024 * 1024
-MAX_CONNECTIONS = 200
+MAX_IDLE_CONNECTIONS = 100
 # Short, because a provider that closes an idle connection just as a refresh is written to it leaves in doubt
 # whether it has read the request, and a refresh token that is sent twice can cost the grant.
 KEEPALIVE_SECONDS = 5.0
-_MAX_ADDRESSES_TRIED = 4
-
-Resolve = Callable[[str, int], Awaitable[Sequence[Address]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,82 +56,11 @@ class HttpAnswer:
         return f"HttpAnswer(status={self.status}, {len(self.body)} bytes)"
 
 
-async def system_resolve(host: str, port: int) -> Sequence[Address]:
-    """Ask the system's resolver for the addresses of `host`, best first; OSError when there are none."""
-    answers = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(ipaddress.ip_address(answer[4][0]) for answer in answers))
-
-
-class _NameNotResolved(httpcore2.ConnectError):
-    pass
-
-
-class _GuardedBackend(httpcore2.AsyncNetworkBackend):
-    """Connects to addresses that may be called, and to no other.
-
-    The name is resolved once, here, and the socket is opened to the address that was checked: a name server
-    that changes its answer between the check and the connection (DNS rebinding) gains nothing. TLS still
-    verifies the name.
-    """
-
-    def __init__(self, egress_allow: tuple[Network, ...], *, opened_only: bool, resolve: Resolve) -> None:
-        self._egress_allow = egress_allow
-        self._opened_only = opened_only
-        self._resolve = resolve
-        self._network = httpcore2.AnyIOBackend()
-
-    async def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,  # noqa: ASYNC109  # the signature is httpcore2's
-        local_address: str | None = None,
-        socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
-    ) -> httpcore2.AsyncNetworkStream:
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + (CONNECT_SECONDS if timeout is None else timeout)
-        addresses = await self._addresses(host, port, deadline)
-        allowed = [address for address in addresses if self._may_call(address)][:_MAX_ADDRESSES_TRIED]
-        if not allowed:
-            raise EgressRefused(f"{host} may not be called: {self._why_refused()}")
-        failure: Exception = httpcore2.ConnectTimeout()
-        for tried, address in enumerate(allowed):
-            share = max(deadline - loop.time(), 0.0) / (len(allowed) - tried)
-            try:
-                return await self._network.connect_tcp(
-                    str(address),
-                    port,
-                    timeout=share,
-                    local_address=local_address,
-                    socket_options=socket_options,
-                )
-            except (httpcore2.ConnectError, httpcore2.ConnectTimeout) as error:
-                failure = error
-        raise failure
-
-    async def _addresses(self, host: str, port: int, deadline: float) -> Sequence[Address]:
-        literal = literal_address(host)
-        if literal is not None:
-            return [literal]
-        try:
-            async with asyncio.timeout_at(deadline):
-                return await self._resolve(host, port)
-        except TimeoutError:
-            raise httpcore2.ConnectTimeout from None
-        except (OSError, UnicodeError):
-            raise _NameNotResolved from None
-
-    def _may_call(self, address: Address) -> bool:
-        return is_opened(address, self._egress_allow) or (not self._opened_only and is_public(address))
-
-    def _why_refused(self) -> str:
-        if self._opened_only:
-            return "plain http is only for addresses that EVERGRANT_EGRESS_ALLOW opens; use https."
-        return "it is not public, and EVERGRANT_EGRESS_ALLOW does not open it."
-
-
 class Http:
-    """Makes single requests to providers. One per process, from `open_http`."""
+    """Makes single requests. From `open_http`; each has connections, names and limits of its own.
+
+    There is one deadline for a request, here and nowhere else. It counts the time in which this process listened.
+    """
 
     def __init__(
         self,
@@ -143,25 +68,42 @@ class Http:
         *,
         resolve: Resolve,
         tls: ssl.SSLContext,
-        read_seconds: float,
-        total_seconds: float,
+        most: int,
+        seconds: float | None,
     ) -> None:
         self.egress_allow = egress_allow
         self.jwks = JwksCache()
-        self._read_seconds = read_seconds
-        self._total_seconds = total_seconds
+        self.most = most
+        """How many requests may be under way at once: each has a connection."""
+        self._slots = asyncio.Semaphore(most)
+        self._seconds = seconds
+        self._send_before: float | None = None
+        self._listening = Listening()
+        self._names = NameCache(resolve)
         # Plain http has its own pool, because its backend has a stricter rule and cannot see the scheme.
         self._pools = {
             scheme: httpcore2.AsyncConnectionPool(
                 ssl_context=tls,
-                max_connections=MAX_CONNECTIONS,
-                max_keepalive_connections=MAX_CONNECTIONS // 2,
+                max_connections=None,  # `_slots` limits them
+                max_keepalive_connections=min(most, MAX_IDLE_CONNECTIONS),
                 keepalive_expiry=KEEPALIVE_SECONDS,
                 retries=0,
-                network_backend=_GuardedBackend(egress_allow, opened_only=scheme == "http", resolve=resolve),
+                network_backend=GuardedNetwork(
+                    egress_allow, opened_only=scheme == "http", names=self._names, listening=self._listening
+                ),
             )
             for scheme in ("https", "http")
         }
+
+    def under(self, *, seconds: float | None = None, send_before: float | None = None) -> Self:
+        """Return the same way out, with its connections, under another limit.
+
+        `seconds` is how long a request may take. From `send_before` on, a moment of `time.monotonic()`, none is sent.
+        """
+        other = copy.copy(self)
+        other._seconds = seconds or self._seconds
+        other._send_before = send_before
+        return other
 
     async def request(
         self, method: str, url: str, *, headers: Mapping[str, str], content: bytes | None = None
@@ -169,30 +111,52 @@ class Http:
         """Make a request, once: it is never sent a second time, whatever happens to the first.
 
         Raises:
-            EgressRefused: the address may not be called. UpstreamUnavailable: there is no complete answer.
-            Whether the provider acted on the request is unknown.
+            EgressRefused: the address may not be called. TooLateToSend: see `under`. UpstreamUnavailable: there is no
+            complete answer; `in_doubt` where the request was sent, and the provider may have acted on it.
         """
         try:
             target = parse_target(url)
         except ValueError as error:
             raise EgressRefused(f"This address may not be called: the URL {error}.") from None
-        host = target.host
         try:
-            async with asyncio.timeout(self._total_seconds):
-                return await self._exchange(method, target, headers, content)
-        except (httpcore2.ConnectTimeout, httpcore2.PoolTimeout):
+            async with asyncio.timeout(QUEUE_SECONDS):
+                await self._slots.acquire()
+        except TimeoutError:
+            raise UpstreamUnavailable(
+                "evergrant is making as many calls as it can.", retry_after=2, trouble=Trouble.OURS
+            ) from None
+        try:
+            return await self._request(method, target, headers, content)
+        finally:
+            self._slots.release()
+
+    async def _request(
+        self, method: str, target: Target, headers: Mapping[str, str], content: bytes | None
+    ) -> HttpAnswer:
+        host, sending = target.host, None
+        seconds = self._seconds or pace.PACE.call
+        try:
+            async with self._listening.at_most(min(READY_SECONDS, seconds)) as limit:
+                sending = Sending(limit, seconds=seconds, send_before=self._send_before, has_content=bool(content))
+                return await self._exchange(method, target, headers, content, sending)
+        except NameNotFound as error:
+            raise UpstreamUnavailable(f"{host} cannot be reached: {error}.", trouble=Trouble.NAME) from None
+        except LookupsBusy:
+            raise UpstreamUnavailable(
+                "evergrant is looking up as many names as it can.", retry_after=2, trouble=Trouble.OURS
+            ) from None
+        except httpcore2.ConnectTimeout:
             raise UpstreamUnavailable(f"{host} did not answer in time.") from None
-        except (TimeoutError, httpcore2.TimeoutException):
-            raise UpstreamUnavailable(f"{host} did not answer in time.", in_doubt=True) from None
-        except _NameNotResolved:
-            raise UpstreamUnavailable(f"{host} cannot be reached: the name does not resolve.") from None
         except httpcore2.ConnectError as error:
             reason = "its TLS certificate is not accepted" if _is_tls(error) else "it takes no connection"
             raise UpstreamUnavailable(f"{host} cannot be reached: {reason}.") from None
+        except TimeoutError:
+            why = "did not answer in time"
         except (httpcore2.NetworkError, httpcore2.ProtocolError, OSError):
-            raise UpstreamUnavailable(f"{host} broke off or garbled its answer.", in_doubt=True) from None
+            why = "broke off or garbled its answer"
         except _UnusableAnswer as error:
-            raise UpstreamUnavailable(f"{host} {error}.", in_doubt=True) from None
+            why = str(error)
+        raise UpstreamUnavailable(f"{host} {why}.", in_doubt=sending is not None and sending.has_begun)
 
     async def post_json(self, url: str, value: Mapping[str, Any]) -> HttpAnswer:
         """POST a JSON object, once. Raises what `request` raises."""
@@ -209,21 +173,16 @@ class Http:
 
     async def aclose(self) -> None:
         """Close every connection."""
+        await self._names.aclose()
         for pool in self._pools.values():
             await pool.aclose()
 
     async def _exchange(
-        self, method: str, target: Target, headers: Mapping[str, str], content: bytes | None
+        self, method: str, target: Target, headers: Mapping[str, str], content: bytes | None, sending: Sending
     ) -> HttpAnswer:
         # By lower-case names, so that a header that is given stands in for ours and is not sent beside it.
         given = {name.lower(): value for name, value in headers.items()}
         sent = {"accept-encoding": "gzip", "user-agent": f"evergrant/{__version__}", **given}
-        timeouts = {
-            "connect": CONNECT_SECONDS,
-            "read": self._read_seconds,
-            "write": self._read_seconds,
-            "pool": self._total_seconds,
-        }
         bracketed = f"[{target.host}]" if ":" in target.host else target.host
         default = 443 if target.scheme == "https" else 80
         sent["host"] = bracketed if target.port == default else f"{bracketed}:{target.port}"
@@ -237,7 +196,7 @@ class Http:
             ),
             headers=[(name.encode("ascii"), value.encode("ascii")) for name, value in sent.items()],
             content=content,
-            extensions={"timeout": timeouts},
+            extensions={"trace": sending},
         ) as response:
             received: dict[str, str] = {}
             for raw_name, raw_value in response.headers:
@@ -275,28 +234,26 @@ def _is_tls(error: BaseException) -> bool:
     return False
 
 
+def default_tls() -> ssl.SSLContext:
+    """Return a context that trusts the system's authorities (or `SSL_CERT_FILE`). Reading them takes a while."""
+    return httpx2.create_ssl_context()
+
+
 @asynccontextmanager
 async def open_http(
     egress_allow: tuple[Network, ...],
     *,
-    resolve: Resolve = system_resolve,
+    resolve: Resolve | None = None,
     tls: ssl.SSLContext | None = None,
-    read_seconds: float = READ_SECONDS,
-    total_seconds: float = TOTAL_SECONDS,
+    most: int = MOST_AT_ONCE,
+    seconds: float | None = None,
 ) -> AsyncIterator[Http]:
-    """Open the transport for the life of a process.
+    """Open a way out.
 
-    `egress_allow` are the networks that may be called although they are not public. `total_seconds` bounds a
-    request from the first lookup to the last byte. The TLS context trusts the system's authorities (or
-    `SSL_CERT_FILE`).
+    `egress_allow` are the networks that may be called although they are not public. `most` requests at once are made.
+    `seconds` bounds a request from the first lookup to the last byte; None for what the pace says.
     """
-    http = Http(
-        egress_allow,
-        resolve=resolve,
-        tls=tls or httpx2.create_ssl_context(),
-        read_seconds=read_seconds,
-        total_seconds=total_seconds,
-    )
+    http = Http(egress_allow, resolve=resolve or SystemLookups(), tls=tls or default_tls(), most=most, seconds=seconds)
     try:
         yield http
     finally:

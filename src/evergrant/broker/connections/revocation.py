@@ -201,7 +201,7 @@ async def _call_revocation(broker: Broker, row: Revocation) -> None:
     client = ClientRegistration(row.client_id, secret, row.auth_method, name=row.app_name)
     async with asyncio.timeout(CALL_SECONDS):
         await revocation.revoke(
-            broker.http,
+            broker.revocation_http,
             ServerMetadata(revocation_endpoint=row.revocation_url),
             client,
             token=token,

@@ -1,6 +1,5 @@
 """One refresh under way: what it needs, put together once and handed from step to step, and the call itself."""
 
-import asyncio
 from dataclasses import dataclass
 
 from pydantic import SecretStr
@@ -10,7 +9,6 @@ from evergrant.broker.refresh.lease import LeasedGrant
 from evergrant.broker.runtime.broker import Broker
 from evergrant.broker.runtime.endpoints import Endpoint
 from evergrant.db import OutboundApp
-from evergrant.errors import UpstreamUnavailable
 from evergrant.oauth2 import token_endpoint
 from evergrant.oauth2.token_response import TokenResponse
 
@@ -26,26 +24,25 @@ class RefreshAttempt:
 
 
 async def send_refresh_token(
-    broker: Broker, attempt: RefreshAttempt, refresh_token: SecretStr, *, seconds: float
+    broker: Broker, attempt: RefreshAttempt, refresh_token: SecretStr, *, seconds: float | None = None
 ) -> TokenResponse:
     """Send a refresh token to the attempt's provider and return its answer. No database connection is held meanwhile.
 
+    `seconds` is how long the provider may take; None for the usual time. Nothing is sent when the lease is over.
+
     Raises:
-        ReauthorizationRequired, UpstreamRejected, UpstreamUnavailable: as `token_endpoint.refresh`; the last also where
-            there is no answer within `seconds`.
+        ReauthorizationRequired, UpstreamRejected, UpstreamUnavailable: as `token_endpoint.refresh`. TooLateToSend: this
+            process stood still for too long, and nothing was sent.
     """
     grant, app, provider = attempt.leased.grant, attempt.app, attempt.provider
-    try:
-        async with attempt.endpoint.call(name=app.name), asyncio.timeout(seconds):
-            return await token_endpoint.refresh(
-                broker.http,
-                provider.server,
-                provider.client,
-                refresh_token=refresh_token,
-                resources=grant.resources or ([app.resource] if app.resource else ()),
-                granted=grant.scopes,
-                redirect_uri=callback_url(broker, app),
-                quirks=provider.quirks,
-            )
-    except TimeoutError:
-        raise UpstreamUnavailable(f"{app.name} did not answer within {seconds:.0f} s.", in_doubt=True) from None
+    async with attempt.endpoint.call(name=app.name):
+        return await token_endpoint.refresh(
+            broker.http.under(seconds=seconds, send_before=attempt.leased.ends),
+            provider.server,
+            provider.client,
+            refresh_token=refresh_token,
+            resources=grant.resources or ([app.resource] if app.resource else ()),
+            granted=grant.scopes,
+            redirect_uri=callback_url(broker, app),
+            quirks=provider.quirks,
+        )

@@ -12,7 +12,7 @@ Refresh tokens rotate. One that is sent twice, or whose answer is dropped, can c
 import asyncio
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
 
@@ -31,6 +31,7 @@ from evergrant.db import Grant, GrantStatus, OutboundApp
 from evergrant.errors import (
     GrantRefused,
     ReauthorizationRequired,
+    TooLateToSend,
     UpstreamRejected,
     UpstreamUnavailable,
 )
@@ -41,10 +42,8 @@ from evergrant.oauth2.token_response import TokenResponse
 
 log = logging.getLogger(__name__)
 
-CALL_SECONDS = 30.0
-"""The holder gives up here, whatever the transport does: well before its lease ends."""
 CALL_MARGIN = 1.5
-"""So many times that long the lease must still last when a call begins: it may have to wait for a slot."""
+"""So many times as long as a call the lease must still last when one begins: it may have to wait for a slot."""
 POLL_SECONDS = (0.05, 0.25)
 """How often who waits for another process looks at the row: at first, and later."""
 NO_WAY_TO_REFRESH = "The access token has expired and the provider gave no refresh token: the user must connect again."
@@ -236,10 +235,15 @@ async def _call_provider(broker: Broker, attempt: RefreshAttempt) -> TokenRespon
     assert grant.refresh_token is not None  # noqa: S101 - _refresh_leased has looked; this tells the type checker
     slot = token_slot(grant.project_id, grant.id, "refresh_token")
     refresh_token = await broker.vault.open(slot, grant.refresh_token)
-    is_late = attempt.leased.ends - time.monotonic() < CALL_SECONDS * CALL_MARGIN
-    if is_late and await lease.renew(broker, attempt.leased) is None:
-        raise _LeaseLost  # this process was slow or stood still: the token that it holds may be spent already
-    return await send_refresh_token(broker, attempt, refresh_token, seconds=CALL_SECONDS)
+    if attempt.leased.ends - time.monotonic() < broker.pace.call * CALL_MARGIN:
+        renewed = await lease.renew(broker, attempt.leased)
+        if renewed is None:
+            raise _LeaseLost  # this process was slow or stood still: the token that it holds may be spent already
+        attempt = replace(attempt, leased=renewed)
+    try:
+        return await send_refresh_token(broker, attempt, refresh_token)
+    except TooLateToSend:  # it stood still since: the lease decides again whether it may call
+        return await _call_provider(broker, attempt)
 
 
 async def _on_invalid_grant(broker: Broker, leased: LeasedGrant, error: ReauthorizationRequired) -> Grant:

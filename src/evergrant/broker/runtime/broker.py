@@ -27,7 +27,8 @@ from evergrant.db.engine import Database, database_url, make_engine
 from evergrant.db.grant_reader import GrantReader, open_grant_reader
 from evergrant.errors import ConfigurationError
 from evergrant.metrics import Metrics
-from evergrant.oauth2.transport import Http, open_http
+from evergrant.oauth2.open_files import connections_at_once
+from evergrant.oauth2.transport import Http, default_tls, open_http
 from evergrant.pace import Pace
 from evergrant.settings import Settings
 
@@ -41,6 +42,8 @@ REGISTRATION_CHECK_SECONDS = 60.0
 """How long a server is not asked again whether it knows our registration."""
 MAX_REMEMBERED = 10_000
 """How many of each are remembered at most."""
+ASIDE_AT_ONCE = 64
+"""How many calls to webhooks this process makes at once at most, and how many revocations."""
 MASTER_KEY_FILE = "master-key"
 JOURNAL_FOLDER = "journal"
 
@@ -57,6 +60,11 @@ class Broker:
     database: Database
     vault: Vault
     http: Http
+    """The way out to providers."""
+    webhook_http: Http
+    """The same for webhooks, with connections of its own, so that receivers that hang take none from providers."""
+    revocation_http: Http
+    """The same for revocations, which nobody waits for."""
     grant_reader: GrantReader
     journal: Journal
     catalogue: Mapping[str, Template]
@@ -101,12 +109,19 @@ async def open_broker(settings: Settings) -> AsyncIterator[Broker]:
     try:
         await database.require_current_schema()
         reader = open_grant_reader(url)
-        async with open_http(settings.egress_allow) as http:
+        tls = default_tls()
+        async with (
+            open_http(settings.egress_allow, tls=tls, most=connections_at_once()) as http,
+            open_http(settings.egress_allow, tls=tls, most=ASIDE_AT_ONCE) as webhook_http,
+            open_http(settings.egress_allow, tls=tls, most=ASIDE_AT_ONCE) as revocation_http,
+        ):
             broker = Broker(
                 settings=settings,
                 database=database,
                 vault=Vault(keyring, database),
                 http=http,
+                webhook_http=webhook_http,
+                revocation_http=revocation_http,
                 grant_reader=reader,
                 journal=Journal(settings.data_dir / JOURNAL_FOLDER),
                 catalogue=catalogue,

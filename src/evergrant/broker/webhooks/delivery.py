@@ -211,7 +211,7 @@ async def _send(broker: Broker, claim: ClaimedDelivery, *, now: datetime) -> Del
     }
     try:
         async with asyncio.timeout(CALL_SECONDS):
-            answer = await broker.http.post_bytes(claim.webhook.url, body, headers)
+            answer = await broker.webhook_http.post_bytes(claim.webhook.url, body, headers)
     except TimeoutError:
         return DeliveryResult(None, f"The receiver did not answer within {CALL_SECONDS:.0f} s.")
     except UpstreamError as error:
