@@ -16,6 +16,7 @@ from sqlalchemy import event, select, update
 from evergrant import pace
 from evergrant.broker.apps.apps import load_app
 from evergrant.broker.refresh import failures, lease, refresh
+from evergrant.broker.refresh.attempt import send_refresh_token
 from evergrant.broker.refresh.lease import LEASE_SECONDS, LeasedGrant, new_owner
 from evergrant.broker.refresh.refresh import ClaimedGrant, refresh_grant
 from evergrant.broker.runtime import endpoints
@@ -23,6 +24,9 @@ from evergrant.broker.runtime.broker import Broker, open_broker
 from evergrant.db import Grant
 from evergrant.db.types import database_now
 from evergrant.errors import ReauthorizationRequired, UpstreamError, UpstreamUnavailable
+from evergrant.oauth2 import sending
+from evergrant.oauth2.token_response import TokenResponse
+from evergrant.pace import Pace
 from evergrant.practice.faults import Fault, dropped, edited, half_a_body, html, instead
 from evergrant.settings import Settings
 from tests.conftest import Clock
@@ -501,6 +505,34 @@ async def test_the_background_obeys_retry_after_too(here: Installation, clock: C
         with pytest.raises(UpstreamUnavailable):
             await refresh_grant(broker, grant.project_id, grant.id, seen_version=grant.token_version)
         assert (await _grant(broker)).next_refresh_at == clock.now + timedelta(seconds=1800)
+
+
+@pytest.mark.parametrize("taken", [True, False], ids=["taken meanwhile", "still ours"])
+async def test_who_stands_still_just_before_the_call_makes_sure_of_the_lease_again(
+    here: Installation, monkeypatch: pytest.MonkeyPatch, taken: bool
+) -> None:
+    stood_still = 0.0
+    for module in (refresh, lease, sending):
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + stood_still))
+
+    async def stand_still_and_send(broker: Broker, *args: Any, **kwargs: Any) -> TokenResponse:
+        nonlocal stood_still
+        if not stood_still:
+            stood_still = Pace().lease
+            if taken:
+                await _take_over(broker, lease_owner="somebody else", lease_until=database_now(60))
+        return await send_refresh_token(broker, *args, **kwargs)
+
+    monkeypatch.setattr(refresh, "send_refresh_token", stand_still_and_send)
+    async with open_broker(here.settings) as broker:
+        grant = await _grant(broker)
+        refreshed = refresh_grant(broker, grant.project_id, grant.id, seen_version=grant.token_version)
+        if taken:
+            with pytest.raises(UpstreamUnavailable, match="Another process"):
+                await refreshed
+        else:
+            assert (await refreshed).token_version > grant.token_version
+    assert refreshes(here) == (0 if taken else 1)
 
 
 async def test_a_dead_consent_leaves_the_background_alone(here: Installation) -> None:

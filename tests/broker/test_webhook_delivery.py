@@ -13,6 +13,7 @@ from standardwebhooks import WebhookVerificationError
 
 from evergrant import clock as wall_clock
 from evergrant.broker.audit.log import AuditQuery, search_records
+from evergrant.broker.runtime import broker as brokers
 from evergrant.broker.runtime.broker import Broker, open_broker
 from evergrant.broker.webhooks import delivery as deliveries
 from evergrant.broker.webhooks.delivery import MAX_ATTEMPTS, PAUSES, claim_due_deliveries, deliver_until
@@ -36,7 +37,7 @@ from tests.infra.installation import new_project
 from tests.infra.receiver import Receiver
 from tests.infra.rows import dump
 from tests.infra.scripted import serving
-from tests.infra.waiting import PATIENCE
+from tests.infra.waiting import PATIENCE, until
 
 DAY = 86_400
 
@@ -330,6 +331,22 @@ async def test_a_failing_receiver_gets_one_delivery_at_a_time(project: Project, 
         await asyncio.sleep(1)
         assert len(hooks.at("/held")) == 1
         hooks.held.clear()
+
+
+async def test_receivers_that_hang_take_no_connection_from_providers(
+    settings: Settings, hooks: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(brokers, "connections_at_once", lambda: 1)
+    made = await asyncio.to_thread(new_project, settings)
+    async with open_broker(settings) as broker:
+        project = Project(broker, made.project_id, settings)
+        hooks.held.set()
+        await project.webhook(f"{hooks.url}/held")
+        await project.happens()
+        async with delivering(broker):
+            await until(lambda: bool(hooks.underway), "the receiver hangs")
+            assert (await broker.http.get_json(f"{hooks.url}/anything")).status == 204
+            hooks.held.clear()
 
 
 async def test_a_receiver_that_takes_too_long_has_failed(

@@ -13,6 +13,7 @@ import asyncpg
 import pytest
 
 from evergrant.broker.refresh.lease import LEASE_SECONDS
+from evergrant.pace import Pace
 from evergrant.settings import Settings
 from tests.faults.cluster import SCALE, Cluster, cluster_of_processes, together, together_in_a_worker
 from tests.faults.conftest import Book
@@ -54,6 +55,29 @@ def test_a_paused_holder_that_goes_on_after_its_lease_does_not_overwrite_newer_t
         assert all(two_or_more.works(future.result()) for future in asked)
     assert consents.rows == stored
     assert book(consents.ledger()) == Ledger.clean(4, calls=8)
+
+
+@pytest.mark.parametrize("times_as_long", [0.5, 1.1], ids=["within its lease", "past its lease"])
+@together_in_a_worker
+def test_answers_that_come_while_their_holder_is_paused_in_mid_call_land(
+    replicas: Cluster, book: Book, times_as_long: float
+) -> None:
+    """It is stopped for longer than the provider may be silent: a machine that is migrated, or restored."""
+    state, holder = replicas.state, replicas.servers[0]
+    state.held = True
+    consents = replicas.consents(4)
+    with ThreadPoolExecutor(4) as pool:
+        asked = [pool.submit(consents.fetch, user) for user in consents.users]
+        wait_until(lambda: len(consents.on_the_wire) == 4, "the holder's calls are on the wire")
+        holder.send(signal.SIGSTOP)
+        state.held = False
+        wait_until(lambda: not consents.on_the_wire, "the answers lie in the holder's sockets")
+        time.sleep(Pace().lease / SCALE * times_as_long)
+        holder.send(signal.SIGCONT)
+        for future in asked:
+            future.result()  # whatever these got: they may have waited for too long
+    wait_until(lambda: consents.landed == set(consents.users), "the answers have landed")
+    assert book(consents.ledger()) == Ledger.clean(4)
 
 
 @together_in_a_worker

@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import ipaddress
 import logging
+import socket
 import ssl
 import zlib
 from collections.abc import AsyncIterator
@@ -17,10 +18,11 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from evergrant.errors import EgressRefused, Trouble, UpstreamUnavailable
-from evergrant.oauth2 import guarded_network
+from evergrant.oauth2 import guarded_network, transport
 from evergrant.oauth2.token_request import send
 from evergrant.oauth2.transport import Http, open_http
 from tests.infra.scripted import Request, ScriptedProvider, answer, json_answer, serving
+from tests.infra.waiting import PATIENCE, until
 from tests.oauth2.network import LOOPBACK, TLS, Names
 from tests.oauth2.test_egress import NOT_PUBLIC
 
@@ -324,6 +326,70 @@ async def test_a_closed_port_is_unavailable(http: Http) -> None:
         url = f"{provider.url}/"
     with pytest.raises(UpstreamUnavailable, match="takes no connection"):
         await http.get_json(url)
+
+
+# whether it was sent
+
+
+async def test_what_was_not_sent_is_not_in_doubt(tmp_path: Path) -> None:
+    with serving(ScriptedProvider()) as gone:
+        closed = f"{gone.url}/"
+    server_tls, _ = _certificate_for("other.example", tmp_path)
+    with serving(ScriptedProvider(), tls=server_tls) as distrusted:
+        async with way_out(Names()) as http:
+            for url in (closed, f"https://127.0.0.1:{distrusted.port}/", "https://gone.example/"):
+                with pytest.raises(UpstreamUnavailable) as failed:
+                    await http.request("POST", url, headers={}, content=b"once")
+                assert not failed.value.in_doubt
+    assert distrusted.requests == []
+
+
+async def test_a_server_that_says_nothing_before_tls_stands_has_not_been_sent_anything() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        async with open_http(LOOPBACK, tls=TLS, seconds=0.1) as http:
+            with pytest.raises(UpstreamUnavailable, match="did not answer in time") as failed:
+                await http.request("POST", f"https://127.0.0.1:{silent.getsockname()[1]}/", headers={}, content=b"once")
+    assert not failed.value.in_doubt
+
+
+@pytest.mark.parametrize("content", [b"once", None])
+@pytest.mark.parametrize("reaction", [None, b"220 mail.example ESMTP\r\n\r\n"])
+async def test_what_was_sent_and_has_no_answer_is_in_doubt(
+    http: Http, provider: ScriptedProvider, content: bytes | None, reaction: bytes | None
+) -> None:
+    async def react(request: Request) -> bytes | None:
+        if reaction is None:
+            request.writer.transport.abort()
+        return reaction
+
+    provider.answers(react)
+    with pytest.raises(UpstreamUnavailable) as failed:
+        await http.request("POST", provider.url, headers={}, content=content)
+    assert failed.value.in_doubt
+
+
+async def test_requests_beyond_the_limit_wait_and_are_then_held_back(
+    provider: ScriptedProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    async def hold(_request: Request) -> bytes:
+        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(held.wait(), loop))
+        return answer(200)
+
+    provider.answers(hold)
+    async with open_http(LOOPBACK, tls=TLS, most=2) as http:
+        first = [asyncio.create_task(http.get_json(provider.url)) for _ in range(2)]
+        await until(lambda: len(provider.requests) == 2, "both are under way")
+        monkeypatch.setattr(transport, "QUEUE_SECONDS", 0.05)
+        with pytest.raises(UpstreamUnavailable) as held_back:
+            await http.get_json(provider.url)
+        assert (held_back.value.trouble, held_back.value.in_doubt) == (Trouble.OURS, False)
+        monkeypatch.setattr(transport, "QUEUE_SECONDS", PATIENCE)
+        third = asyncio.create_task(http.get_json(provider.url))
+        held.set()
+        assert [one.status for one in await asyncio.gather(*first, third)] == [200] * 3
 
 
 # exactly once

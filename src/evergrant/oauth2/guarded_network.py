@@ -1,6 +1,8 @@
 """Opens connections to addresses that may be called, and to no other."""
 
+import ssl
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import httpcore2
 
@@ -11,7 +13,7 @@ from evergrant.oauth2.listening import Listening
 from evergrant.oauth2.name_cache import NameCache, NameNotFound
 
 CONNECT_SECONDS = 5.0
-"""How long looking up a name and opening a connection may take together, in seconds of listening."""
+"""How long a name and a connection may take together, and then TLS, in seconds of listening."""
 _MAX_ADDRESSES_TRIED = 4
 
 
@@ -61,9 +63,10 @@ class GuardedNetwork(httpcore2.AsyncNetworkBackend):
             share = max(ends - self._listening.now, 0.0) / (len(allowed) - tried)
             try:
                 async with self._listening.at_most(share):
-                    return await self._network.connect_tcp(
+                    stream = await self._network.connect_tcp(
                         str(address), port, local_address=local_address, socket_options=socket_options
                     )
+                    return _Connection(stream, self._listening)
             except TimeoutError:
                 failure = httpcore2.ConnectTimeout()
             except httpcore2.ConnectError as error:
@@ -82,3 +85,38 @@ class GuardedNetwork(httpcore2.AsyncNetworkBackend):
         if self._opened_only:
             return "plain http is only for addresses that EVERGRANT_EGRESS_ALLOW opens; use https."
         return "it is not public, and EVERGRANT_EGRESS_ALLOW does not open it."
+
+
+class _Connection(httpcore2.AsyncNetworkStream):
+    """An open connection, on which TLS has to stand within a while."""
+
+    def __init__(self, stream: httpcore2.AsyncNetworkStream, listening: Listening) -> None:
+        self._stream = stream
+        self._listening = listening
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109
+        return await self._stream.read(max_bytes, timeout)
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109
+        await self._stream.write(buffer, timeout)
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+    async def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109
+    ) -> httpcore2.AsyncNetworkStream:
+        try:
+            async with self._listening.at_most(CONNECT_SECONDS if timeout is None else timeout):
+                return await self._stream.start_tls(ssl_context, server_hostname)
+        except BaseException as error:  # a call that is given up closes what it opened
+            await self._stream.aclose()
+            if isinstance(error, TimeoutError):
+                raise httpcore2.ConnectTimeout from None
+            raise
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._stream.get_extra_info(info)

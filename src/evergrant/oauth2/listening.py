@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-TICK_SECONDS = 0.25
+TICK_SECONDS = 0.1
 """How often time is counted: a limit is exact to some ticks."""
 MOST_AT_ONCE = 1.0
 """Of two ticks that are further apart, so many seconds count: for the rest nobody listened."""
@@ -17,18 +17,13 @@ LOOKS = 3
 """Ticks that must find a limit over before it counts: between two ticks the loop reads what has arrived."""
 
 
-class Limit:
-    """How long something may take, in seconds of listening. Made by `Listening.at_most`."""
+class _Limit:
+    """How long something may take: until a moment of `Listening.now`."""
 
-    def __init__(self, scope: asyncio.Timeout, *, began: float, seconds: float) -> None:
+    def __init__(self, scope: asyncio.Timeout, ends: float) -> None:
         self._scope = scope
-        self._began = began
-        self._ends = began + seconds
+        self._ends = ends
         self._found_over = 0
-
-    def allow(self, seconds: float) -> None:
-        """Set how long it may take in all, from its beginning."""
-        self._ends = self._began + seconds
 
     def look(self, now: float) -> None:
         """Cancel what is under way, if it is over and has been for some looks."""
@@ -41,7 +36,7 @@ class Listening:
     """Counts the time of one loop, as long as somebody has a limit."""
 
     def __init__(self) -> None:
-        self._limits: set[Limit] = set()
+        self._limits: set[_Limit] = set()
         self._counted = 0.0
         self._ticked_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -55,7 +50,7 @@ class Listening:
         return self._counted + min(since, MOST_AT_ONCE)
 
     @asynccontextmanager
-    async def at_most(self, seconds: float) -> AsyncIterator[Limit]:
+    async def at_most(self, seconds: float) -> AsyncIterator[None]:
         """Let what is inside take so many seconds of listening.
 
         Raises:
@@ -65,10 +60,10 @@ class Listening:
             if self._timer is None:
                 self._ticked_at = asyncio.get_running_loop().time()
                 self._next_tick()
-            limit = Limit(scope, began=self.now, seconds=seconds)
+            limit = _Limit(scope, self.now + seconds)
             self._limits.add(limit)
             try:
-                yield limit
+                yield
             finally:
                 self._limits.discard(limit)
 

@@ -5,25 +5,29 @@ from collections.abc import Mapping
 from typing import Any
 
 from evergrant.errors import TooLateToSend
-from evergrant.oauth2.listening import Limit
+
+_HEADERS = "http11.send_request_headers.started"
+_BODY = "http11.send_request_body.started"
 
 
 class Sending:
-    """Follows one request to the moment in which the other side may act on it."""
+    """Follows one request to the moment from which on the other side may act on it."""
 
-    def __init__(self, limit: Limit, *, seconds: float, send_before: float | None, has_content: bool) -> None:
-        self._limit = limit
-        self._seconds = seconds
-        self._send_before = send_before
-        self._last_part = "http11.send_request_body.started" if has_content else "http11.send_request_headers.started"
+    def __init__(self, *, before: float | None, has_content: bool) -> None:
+        """It is not sent from `before` on, a moment of `time.monotonic()`; None for no such moment."""
+        self._before = before
+        self._last_part = _BODY if has_content else _HEADERS
         self.has_begun = False
         """Whether all of it may have been sent. Of a form without its body nothing comes."""
 
     async def __call__(self, event: str, _info: Mapping[str, Any]) -> None:
-        """Hear from the connection what happens next."""
-        if event not in ("http11.send_request_headers.started", self._last_part):
+        """Hear from the connection what it does next.
+
+        Raises:
+            TooLateToSend: a part was about to be sent, and it is too late.
+        """
+        if event not in (_HEADERS, self._last_part):
             return
-        if self._send_before is not None and time.monotonic() >= self._send_before:
+        if self._before is not None and time.monotonic() >= self._before:
             raise TooLateToSend
-        self._limit.allow(self._seconds)
         self.has_begun = event == self._last_part

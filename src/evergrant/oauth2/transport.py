@@ -31,8 +31,6 @@ from evergrant.oauth2.sending import Sending
 
 __all__ = ["Http", "HttpAnswer", "check_url", "default_tls", "open_http"]
 
-READY_SECONDS = 10.0
-"""How long it may take until a request can be sent: the name, the connection (5 seconds for both) and TLS."""
 QUEUE_SECONDS = 5.0
 """How long a request waits while as many are under way as may be."""
 MOST_AT_ONCE = 200
@@ -133,11 +131,10 @@ class Http:
     async def _request(
         self, method: str, target: Target, headers: Mapping[str, str], content: bytes | None
     ) -> HttpAnswer:
-        host, sending = target.host, None
-        seconds = self._seconds or pace.PACE.call
+        host = target.host
+        sending = Sending(before=self._send_before, has_content=bool(content))
         try:
-            async with self._listening.at_most(min(READY_SECONDS, seconds)) as limit:
-                sending = Sending(limit, seconds=seconds, send_before=self._send_before, has_content=bool(content))
+            async with self._listening.at_most(self._seconds or pace.PACE.call):
                 return await self._exchange(method, target, headers, content, sending)
         except NameNotFound as error:
             raise UpstreamUnavailable(f"{host} cannot be reached: {error}.", trouble=Trouble.NAME) from None
@@ -156,7 +153,7 @@ class Http:
             why = "broke off or garbled its answer"
         except _UnusableAnswer as error:
             why = str(error)
-        raise UpstreamUnavailable(f"{host} {why}.", in_doubt=sending is not None and sending.has_begun)
+        raise UpstreamUnavailable(f"{host} {why}.", in_doubt=sending.has_begun)
 
     async def post_json(self, url: str, value: Mapping[str, Any]) -> HttpAnswer:
         """POST a JSON object, once. Raises what `request` raises."""
