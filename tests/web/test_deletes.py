@@ -1,6 +1,7 @@
 """Deleting connections: gone here at once, revoked at the provider, and everything about it in the audit log."""
 
 import asyncio
+import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from evergrant import clock as wall_clock
 from evergrant.broker.access.authentication import authenticate
 from evergrant.broker.connections.deletion import delete_token
 from evergrant.broker.connections.revocation import MAX_ATTEMPTS, revoke_due
+from evergrant.broker.runtime import broker as brokers
 from evergrant.broker.runtime.broker import open_broker
 from evergrant.broker.runtime.principal import Permission
 from evergrant.refresher import refresh_until
@@ -236,6 +238,29 @@ def test_of_two_replicas_that_find_a_revocation_due_one_makes_it(
             time.sleep(1.0)  # in which both of them find it
         done.result()
     assert len(scripted.forms_at("/revoke")) == 2
+
+
+def test_revocations_that_hang_take_no_connection_from_refreshes(
+    here: Installation, scripted: ScriptedProvider, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(brokers, "connections_at_once", lambda: 1)
+    scripted.routes["/revoke"] = (503, {})
+    here.backend.post("token/revoke", {"id": uploaded(here, revocable(here, scripted), someone())})
+    clock.advance(61)
+    released = threading.Event()
+    scripted.routes["/revoke"] = lambda _request: asyncio.to_thread(released.wait, PATIENCE)
+
+    async def refresh_beside_it() -> int:
+        async with open_broker(here.settings) as broker:
+            revoking = asyncio.create_task(revoke_due(broker, now=clock.now))
+            try:
+                await until(lambda: len(scripted.forms_at("/revoke")) == 2, "the provider has the revocation")
+                return (await broker.http.get_json(f"{scripted.url}/elsewhere")).status
+            finally:
+                released.set()
+                await revoking
+
+    assert asyncio.run(refresh_beside_it()) == 404
 
 
 def test_what_a_refresh_brings_between_reading_and_deleting_is_what_is_revoked(
