@@ -19,8 +19,9 @@ STOOD_STILL = 90.0
 
 
 @pytest.mark.parametrize("parts", [1, 10])
+@pytest.mark.parametrize("is_over", [False, True], ids=["in time", "when its time was over"])
 async def test_an_answer_that_came_while_the_process_stood_still_is_read(
-    provider: ScriptedProvider, monkeypatch: pytest.MonkeyPatch, parts: int
+    provider: ScriptedProvider, monkeypatch: pytest.MonkeyPatch, parts: int, is_over: bool
 ) -> None:
     may_answer, has_answered = threading.Event(), threading.Event()
     body = b"tokens" * 10_000 * parts
@@ -38,7 +39,7 @@ async def test_an_answer_that_came_while_the_process_stood_still_is_read(
         await until(lambda: len(provider.requests) == 1, "the request has arrived")
         may_answer.set()
         assert has_answered.wait(PATIENCE), "this loop stands still meanwhile"
-        clock.stand_still(STOOD_STILL)
+        (clock.listen if is_over else clock.stand_still)(STOOD_STILL)
         assert (await asked).body == body
 
 
@@ -86,7 +87,8 @@ async def test_a_process_that_stands_still_while_it_connects_does_not_send(
         limited = http.under(send_before=time.monotonic() + STOOD_STILL - 1)
         with pytest.raises(TooLateToSend):
             await limited.request("POST", f"http://slow.example:{provider.port}/", headers={}, content=b"once")
-    assert provider.requests == []
+        await http.get_json(provider.url)
+    assert [request.method for request in provider.requests] == ["GET"]
 
 
 async def _hang(request: Request) -> None:

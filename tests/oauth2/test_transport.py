@@ -23,7 +23,7 @@ from evergrant.oauth2.token_request import send
 from evergrant.oauth2.transport import Http, open_http
 from tests.infra.scripted import Request, ScriptedProvider, answer, json_answer, serving
 from tests.infra.waiting import PATIENCE, until
-from tests.oauth2.network import LOOPBACK, TLS, Names
+from tests.oauth2.network import LOOPBACK, TLS, LoopClock, Names
 from tests.oauth2.test_egress import NOT_PUBLIC
 
 
@@ -221,6 +221,8 @@ def deflated(body: bytes, wbits: int) -> bytes:
         ("deflate", deflated(JSON, -15)),
         ("deflate", deflated(JSON, 15)[:-4]),
         ("deflate", JSON),
+        ("identity\r\nContent-Encoding: deflate", deflated(JSON, 15)),
+        ("deflate\r\nContent-Encoding: identity", deflated(JSON, 15)),
     ],
 )
 async def test_a_body_is_read_by_what_it_is_whatever_its_encoding_is_called(
@@ -279,6 +281,42 @@ async def test_half_an_answer_or_garbage_is_no_answer(http: Http, provider: Scri
     provider.answers(break_off)
     with pytest.raises(UpstreamUnavailable, match=r"^127\.0\.0\.1 "):
         await http.get_json(f"{provider.url}/")
+
+
+def chunk(part: bytes) -> bytes:
+    return b"%x\r\n%s\r\n" % (len(part), part)
+
+
+CHUNKED = b"HTTP/1.1 200 X\r\ntransfer-encoding: chunked\r\n"
+WITHOUT_END = {
+    "announces too much": b"HTTP/1.1 200 X\r\ncontent-length: 100\r\n\r\n" + JSON,
+    "lacks its last chunk": CHUNKED + b"\r\n" + chunk(JSON[:9]) + chunk(JSON[9:]),
+    "is compressed": CHUNKED + b"content-encoding: gzip\r\n\r\n" + chunk(gzipped(JSON)),
+}
+
+
+@pytest.mark.parametrize("sent", WITHOUT_END.values(), ids=WITHOUT_END)
+@pytest.mark.parametrize("hangs", [True, False], ids=["hangs", "closes"])
+async def test_a_json_object_that_is_there_is_read_although_the_answer_does_not_end(
+    http: Http, provider: ScriptedProvider, monkeypatch: pytest.MonkeyPatch, sent: bytes, hangs: bool
+) -> None:
+    has_sent = asyncio.Event()
+    here = asyncio.get_running_loop()
+
+    async def do_not_end(request: Request) -> None:
+        request.writer.write(sent)
+        await request.writer.drain()
+        if not hangs:
+            request.writer.close()
+        here.call_soon_threadsafe(has_sent.set)
+
+    provider.answers(do_not_end)
+    clock = LoopClock(monkeypatch)
+    asked = asyncio.create_task(http.get_json(provider.url))
+    await has_sent.wait()
+    if hangs:
+        clock.listen(PATIENCE)
+    assert (await asked).body == JSON
 
 
 async def test_a_provider_that_never_answers_is_given_up(provider: ScriptedProvider) -> None:

@@ -52,7 +52,7 @@ def _gunzipped(body: bytes, most: int) -> bytes:
             raise UndecodableBody("garbled its answer") from None
         if not member.eof:
             # A stream whose end is lost may have brought all of its object: JSON shows by itself whether it is whole.
-            if _is_json_object(whole):
+            if is_json_object(whole):
                 return whole
             raise UndecodableBody("broke off its answer")
         rest = member.unused_data
@@ -66,7 +66,7 @@ def _inflated(body: bytes, most: int) -> bytes:
             whole = _unfolded(stream, body, most)
         except zlib.error:
             continue
-        if stream.eof or _is_json_object(whole):
+        if stream.eof or is_json_object(whole):
             return whole
     return body
 
@@ -78,7 +78,8 @@ def _unfolded(stream: "zlib._Decompress", body: bytes, most: int) -> bytes:
     return whole
 
 
-def _is_json_object(body: bytes) -> bool:
+def is_json_object(body: bytes) -> bool:
+    """Tell whether a body is a JSON object from beginning to end."""
     try:
         return isinstance(json.loads(body), dict)
     except (ValueError, RecursionError):

@@ -11,7 +11,6 @@ import json
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Any, Self
 
 import httpcore2
@@ -20,9 +19,9 @@ import httpx2
 from evergrant import __version__, pace
 from evergrant.errors import EgressRefused, Trouble, UpstreamUnavailable
 from evergrant.networks import Network
-from evergrant.oauth2.content_encoding import UndecodableBody, decoded
 from evergrant.oauth2.egress import Target, check_url, parse_target
 from evergrant.oauth2.guarded_network import GuardedNetwork
+from evergrant.oauth2.incoming import HttpAnswer, Incoming, UnusableAnswer
 from evergrant.oauth2.jwks import JwksCache
 from evergrant.oauth2.listening import Listening
 from evergrant.oauth2.lookups import LookupsBusy, SystemLookups
@@ -34,24 +33,10 @@ __all__ = ["Http", "HttpAnswer", "check_url", "default_tls", "open_http"]
 QUEUE_SECONDS = 5.0
 """How long a request waits while as many are under way as may be."""
 MOST_AT_ONCE = 200
-MAX_BODY_BYTES = 1024 * 1024
 MAX_IDLE_CONNECTIONS = 100
 # Short, because a provider that closes an idle connection just as a refresh is written to it leaves in doubt
 # whether it has read the request, and a refresh token that is sent twice can cost the grant.
 KEEPALIVE_SECONDS = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class HttpAnswer:
-    """A complete answer, decompressed, with header names in lower case. The body may hold tokens: no repr."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-
-    def __repr__(self) -> str:
-        """Show the status and the size only."""
-        return f"HttpAnswer(status={self.status}, {len(self.body)} bytes)"
 
 
 class Http:
@@ -132,10 +117,11 @@ class Http:
         self, method: str, target: Target, headers: Mapping[str, str], content: bytes | None
     ) -> HttpAnswer:
         host = target.host
-        sending = Sending(before=self._send_before, has_content=bool(content))
+        sending, incoming = Sending(before=self._send_before, has_content=bool(content)), Incoming()
         try:
             async with self._listening.at_most(self._seconds or pace.PACE.call):
-                return await self._exchange(method, target, headers, content, sending)
+                await self._exchange(method, target, headers, content, sending=sending, incoming=incoming)
+            return incoming.whole()
         except NameNotFound as error:
             raise UpstreamUnavailable(f"{host} cannot be reached: {error}.", trouble=Trouble.NAME) from None
         except LookupsBusy:
@@ -151,8 +137,11 @@ class Http:
             why = "did not answer in time"
         except (httpcore2.NetworkError, httpcore2.ProtocolError, OSError):
             why = "broke off or garbled its answer"
-        except _UnusableAnswer as error:
+        except UnusableAnswer as error:
             why = str(error)
+        whole = incoming.whole_without_its_end()
+        if whole is not None:
+            return whole
         raise UpstreamUnavailable(f"{host} {why}.", in_doubt=sending.has_begun)
 
     async def post_json(self, url: str, value: Mapping[str, Any]) -> HttpAnswer:
@@ -175,8 +164,15 @@ class Http:
             await pool.aclose()
 
     async def _exchange(
-        self, method: str, target: Target, headers: Mapping[str, str], content: bytes | None, sending: Sending
-    ) -> HttpAnswer:
+        self,
+        method: str,
+        target: Target,
+        headers: Mapping[str, str],
+        content: bytes | None,
+        *,
+        sending: Sending,
+        incoming: Incoming,
+    ) -> None:
         # By lower-case names, so that a header that is given stands in for ours and is not sent beside it.
         given = {name.lower(): value for name, value in headers.items()}
         sent = {"accept-encoding": "gzip", "user-agent": f"evergrant/{__version__}", **given}
@@ -195,31 +191,9 @@ class Http:
             content=content,
             extensions={"trace": sending},
         ) as response:
-            received: dict[str, str] = {}
-            for raw_name, raw_value in response.headers:
-                name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
-                # Of several headers the last counts, but for challenges: those are one list (RFC 9110 section 5.3).
-                joined = name == "www-authenticate" and name in received
-                received[name] = f"{received[name]}, {value}" if joined else value
-            body = await _read(response.aiter_stream(), received.get("content-encoding", ""))
-            return HttpAnswer(response.status, received, body)
-
-
-class _UnusableAnswer(Exception):
-    pass
-
-
-async def _read(chunks: AsyncIterator[bytes], encoding: str) -> bytes:
-    """Collect at most 1 MiB, before and after decompression."""
-    body = bytearray()
-    async for chunk in chunks:
-        body += chunk
-        if len(body) > MAX_BODY_BYTES:
-            raise _UnusableAnswer("sent an answer of more than 1 MiB")
-    try:
-        return decoded(bytes(body), encoding, most=MAX_BODY_BYTES)
-    except UndecodableBody as error:
-        raise _UnusableAnswer(str(error)) from None
+            incoming.begin(response.status, response.headers)
+            async for chunk in response.aiter_stream():
+                incoming.add(chunk)
 
 
 def _is_tls(error: BaseException) -> bool:
