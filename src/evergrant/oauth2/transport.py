@@ -1,4 +1,4 @@
-"""The one way out to providers: a shared TLS context and pool, an egress guard, limits, one attempt per request.
+"""The one way out to providers: an egress guard, limits, one deadline and one attempt per request.
 
 It is built on the connection pool and not on an HTTP client, because what a client adds is what must not
 happen here: redirects, a cookie jar shared between users, proxies and credentials from the environment, URLs
