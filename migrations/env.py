@@ -45,7 +45,7 @@ def migrate(connection: Connection) -> None:
 
 async def connect_and_migrate() -> None:
     """Run what was asked for on a connection of our own."""
-    engine = make_engine(configured_url())
+    engine = make_engine(configured_url(), patient=True)
     try:
         async with engine.begin() as connection:
             await connection.run_sync(migrate)

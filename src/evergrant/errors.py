@@ -23,6 +23,7 @@ EvergrantError                           status  code
 │       └── EgressRefused                502     E111506
 ├── ConnectFailed                        400     E111509   (a browser's trip ended without a grant)
 ├── Unavailable                          503     E011009   (ourselves: the database is away)
+│   └── Busy                             503     E011009   (ourselves: the database has not come to it)
 └── OperatorError                        500     E011000
     ├── ConfigurationError
     ├── MigrationsPending
@@ -317,6 +318,10 @@ class Unavailable(EvergrantError):
     status = 503
     code = "E011009"
     retry_after = 2
+
+
+class Busy(Unavailable):
+    """evergrant's database has too much to do right now: try again shortly."""
 
 
 class OperatorError(EvergrantError):

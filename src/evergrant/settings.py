@@ -35,6 +35,10 @@ class Settings(BaseSettings):
         default=None,
         description="postgresql://user:password@host/database. Without it, SQLite in the data folder.",
     )
+    database_pooler: Literal["auto", "none", "transaction"] = Field(
+        default="auto",
+        description="Whether a pooler that lends connections for a transaction is before PostgreSQL. auto finds out.",
+    )
     master_keys: SecretStr | None = Field(
         default=None,
         description="Base64 keys of 32 bytes, separated by commas. The first seals, all of them open.",

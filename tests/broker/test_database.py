@@ -6,11 +6,10 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 from sqlalchemy import text
-from sqlalchemy.exc import IntegrityError, ProgrammingError
+from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
 
 from evergrant.broker.runtime.broker import open_broker
 from evergrant.crypto.keyring import new_master_key
-from evergrant.errors import Unavailable
 from evergrant.settings import Settings
 
 
@@ -28,7 +27,7 @@ async def test_sqlite_writes_through_to_the_disk_and_keeps_references_whole(sqli
 async def test_an_error_names_the_statement_and_none_of_its_values(settings: Settings, statement: str) -> None:
     values = {"name": "planted-7f3a"}
     async with open_broker(settings) as broker:
-        with pytest.raises((Unavailable, ProgrammingError, IntegrityError)) as raised:
+        with pytest.raises((OperationalError, ProgrammingError, IntegrityError)) as raised:
             async with broker.database.write() as session:
                 await session.execute(text(statement), values)
     logged = "".join(traceback.format_exception(raised.value))

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from evergrant.db.engine import database_url, make_engine, upgrade_database
+from evergrant.db.engine import database_url, make_engine
+from evergrant.db.schema import upgrade_database
 from evergrant.settings import Settings
 from tests.infra.postgres import PostgresServer
 from tests.infra.settings import settings_on

@@ -1,43 +1,30 @@
-"""Engines and migrations, for SQLite and PostgreSQL."""
+"""Engines for SQLite and PostgreSQL, and the ways to use one."""
 
 import asyncio
-import importlib.resources
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import asyncpg
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, event, text
-from sqlalchemy.engine import URL, ExceptionContext, make_url
-from sqlalchemy.exc import (
-    ArgumentError,
-    DataError,
-    DBAPIError,
-    IntegrityError,
-    NoSuchModuleError,
-    ProgrammingError,
-)
-from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 
-from evergrant.errors import ConfigurationError, MigrationsPending, Unavailable
+from evergrant.db.away import translated
+from evergrant.db.pool import HIDE_PARAMETERS, make_postgresql_engine
+from evergrant.db.schema import WRITE, is_current
+from evergrant.db.servers import Pooler, Servers, with_hosts_as_parameter
+from evergrant.errors import Busy, ConfigurationError, MigrationsPending
 
 SQLITE_BUSY_SECONDS = 15
 """How long a writer waits for another process's transaction on SQLite."""
 WRITERS_QUEUE_SECONDS = 30.0
 """How long a write waits for those of the same process that came before it, on SQLite."""
 
-HIDE_PARAMETERS = True
-"""Errors name the statement only: its parameters are people's ids and ciphertexts, and errors are logged."""
-
-_WRITE = "evergrant_write"
-_MIGRATION_LOCK = 0x65766772
-"""PostgreSQL advisory lock that keeps two migrating processes apart."""
+PATIENT_CONNECTIONS = 8
+"""How many connections are kept for landings, which take milliseconds each."""
 
 
 def database_url(configured: str | None, data_dir: Path) -> URL:
@@ -49,8 +36,8 @@ def database_url(configured: str | None, data_dir: Path) -> URL:
     if configured is None:
         return URL.create("sqlite+aiosqlite", database=str(data_dir / "evergrant.db"))
     try:
-        url = make_url(configured)
-    except ArgumentError:
+        url = make_url(with_hosts_as_parameter(configured))
+    except (ArgumentError, ValueError):
         raise ConfigurationError(
             "EVERGRANT_DATABASE_URL: not a URL; write postgresql://user:password@host/database"
         ) from None
@@ -65,11 +52,12 @@ def database_url(configured: str | None, data_dir: Path) -> URL:
             )
 
 
-def make_engine(url: URL, *, pool_size: int = 16) -> AsyncEngine:
+def make_engine(url: URL, *, servers: Servers | None = None, pool_size: int = 16, patient: bool = False) -> AsyncEngine:
     """Make the engine. Nothing connects yet.
 
-    `pool_size` connections are kept, a quarter more are opened at most (PostgreSQL only). Those beyond are closed after
-    each use, which costs more than what they are used for, so it is as many as refreshes run at one endpoint.
+    On PostgreSQL, `servers` makes the connections. `pool_size` of them are kept, a quarter more are opened at most.
+    Those beyond are closed after each use, which costs more than what they are used for, so it is as many as refreshes
+    run at one endpoint. Where it is `patient`, a statement takes as long as it has to, and a connection is waited for.
     """
     try:
         if url.get_backend_name() == "sqlite":
@@ -77,36 +65,15 @@ def make_engine(url: URL, *, pool_size: int = 16) -> AsyncEngine:
                 url, connect_args={"timeout": SQLITE_BUSY_SECONDS}, hide_parameters=HIDE_PARAMETERS
             )
             _prepare_sqlite(engine)
-        else:
-            engine = create_async_engine(
-                url,
-                async_creator=lambda: connect_postgresql(url),
-                pool_size=pool_size,
-                max_overflow=pool_size // 4,
-                pool_pre_ping=True,
-                pool_timeout=10,
-                hide_parameters=HIDE_PARAMETERS,
-            )
-            _hide_details(engine)
+            return engine
+        return make_postgresql_engine(url, servers or Servers(url), pool_size=pool_size, patient=patient)
     except (ArgumentError, NoSuchModuleError) as error:
         raise ConfigurationError(f"EVERGRANT_DATABASE_URL: {error}") from None
-    return engine
 
 
 async def connect_postgresql(url: URL) -> asyncpg.Connection:
-    """Open one connection. asyncpg reads the URL itself, so that libpq's parameters (sslmode, host=/socket) work."""
-    dsn = url.set(drivername="postgresql").render_as_string(hide_password=False)
-    return await asyncpg.connect(dsn, timeout=5, command_timeout=30)
-
-
-def _hide_details(engine: AsyncEngine) -> None:
-    """Cut off what PostgreSQL adds to the message of an error: the key that is taken, or the whole row that failed."""
-
-    @event.listens_for(engine.sync_engine, "handle_error")
-    def _forget(context: ExceptionContext) -> None:
-        cause = context.original_exception.__cause__
-        if isinstance(cause, asyncpg.PostgresError):
-            cause.detail = None
+    """Open one connection."""
+    return await Servers(url).connect()
 
 
 def _prepare_sqlite(engine: AsyncEngine) -> None:
@@ -124,31 +91,58 @@ def _prepare_sqlite(engine: AsyncEngine) -> None:
     def _begin(connection: Connection) -> None:
         # A transaction that reads first and writes later fails with "database is locked" when somebody else wrote in
         # between. Writers therefore take the lock at the start, where they can wait for it.
-        write = connection.get_execution_options().get(_WRITE, False)
+        write = connection.get_execution_options().get(WRITE, False)
         connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
 
 
-@contextmanager
-def _translated() -> Iterator[None]:
-    """Turn what drivers raise when the database is away into one error of ours."""
-    try:
-        yield
-    except (IntegrityError, ProgrammingError, DataError):
-        raise  # not the database's fault
-    except (DBAPIError, PoolTimeout, OSError) as error:
-        raise Unavailable from error
-
-
 class Database:
-    """An engine with the two ways to use it: `read` and `write`."""
+    """An engine with the ways to use it: `read`, `write`, and `write_landing` for what must not be lost."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    def __init__(
+        self, engine: AsyncEngine, *, servers: Servers | None = None, patient: AsyncEngine | None = None
+    ) -> None:
+        """On PostgreSQL, `patient` is an engine of its own for what may take long; `servers` connects both."""
         self.engine = engine
+        self.servers = servers
         self.is_sqlite = engine.dialect.name == "sqlite"
         self._read = async_sessionmaker(engine, expire_on_commit=False)
         self._writing = asyncio.Lock()
-        self._writer = engine.execution_options(**{_WRITE: True})
+        self._writer = engine.execution_options(**{WRITE: True})
+        self.patient = patient.execution_options(**{WRITE: True}) if patient else self._writer
         self._write = async_sessionmaker(self._writer, expire_on_commit=False)
+
+    @classmethod
+    def at(cls, url: URL, pooler: Pooler = "auto") -> Self:
+        """Make the database at `url`. Nothing connects yet; the caller disposes of it.
+
+        Raises:
+            ConfigurationError: the URL cannot be used.
+        """
+        if url.get_backend_name() == "sqlite":
+            return cls(make_engine(url))
+        servers = Servers(url, pooler)
+        patient = make_engine(url, servers=servers, pool_size=PATIENT_CONNECTIONS, patient=True)
+        return cls(make_engine(url, servers=servers), servers=servers, patient=patient)
+
+    @property
+    def kind(self) -> str:
+        """What it is, for a person; whether a pooler is before it is known once it has been used."""
+        if self.is_sqlite:
+            return "SQLite"
+        return "PostgreSQL behind a connection pooler" if self.servers and self.servers.is_pooled else "PostgreSQL"
+
+    async def dispose(self) -> None:
+        """Close every connection."""
+        await self.engine.dispose()
+        await self.patient.dispose()
+
+    def cut(self) -> None:
+        """Cut off what is under way on PostgreSQL, which then fails as `Unavailable`: the database is known to be away.
+
+        So nothing hangs on a connection that leads nowhere when the database is back.
+        """
+        if self.servers is not None:
+            self.servers.cut()
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncSession]:
@@ -157,7 +151,7 @@ class Database:
         Raises:
             Unavailable: the database cannot be reached.
         """
-        with _translated():
+        with translated():
             async with self._read() as session:
                 yield session
 
@@ -168,7 +162,7 @@ class Database:
         Raises:
             Unavailable: the database cannot be reached; whether a commit under way was done is then unknown.
         """
-        with _translated():
+        with translated():
             async with self._turn(), self._write() as session, session.begin():
                 yield session
 
@@ -179,8 +173,21 @@ class Database:
         Raises:
             Unavailable: as `write`.
         """
-        with _translated():
+        with translated():
             async with self._turn(), self._writer.begin() as connection:
+                yield connection
+
+    @asynccontextmanager
+    async def write_landing(self) -> AsyncIterator[AsyncConnection]:
+        """Do the same for a landing: on connections that nothing else takes, and waiting for locks without an end.
+
+        A statement that were given up and sent again would lose its place in the lock's queue to others.
+
+        Raises:
+            Unavailable: as `write`.
+        """
+        with translated():
+            async with self._turn(), self.patient.begin() as connection:
                 yield connection
 
     @asynccontextmanager
@@ -189,8 +196,11 @@ class Database:
         if not self.is_sqlite:
             yield
             return
-        async with asyncio.timeout(WRITERS_QUEUE_SECONDS):
-            await self._writing.acquire()
+        try:
+            async with asyncio.timeout(WRITERS_QUEUE_SECONDS):
+                await self._writing.acquire()
+        except TimeoutError:
+            raise Busy from None
         try:
             yield
         finally:
@@ -202,7 +212,7 @@ class Database:
         Raises:
             Unavailable: it does not.
         """
-        with _translated():
+        with translated():
             async with self.engine.connect() as connection:
                 await connection.execute(text("SELECT 1"))
 
@@ -213,58 +223,7 @@ class Database:
             MigrationsPending: it is not.
             Unavailable: the database cannot be reached.
         """
-        with _translated():
+        with translated():
             async with self.engine.connect() as connection:
-                if not await connection.run_sync(_is_current):
+                if not await connection.run_sync(is_current):
                     raise MigrationsPending
-
-
-def migrations_folder() -> Path:
-    """Return the folder with the migrations: inside the package when installed, at the top of a checkout."""
-    packaged = Path(str(importlib.resources.files("evergrant"))) / "migrations"
-    return packaged if packaged.is_dir() else Path(__file__).parents[3] / "migrations"
-
-
-def _config() -> Config:
-    config = Config()
-    config.set_main_option("script_location", str(migrations_folder()).replace("%", "%%"))
-    return config
-
-
-def _upgrade(connection: Connection) -> None:
-    config = _config()
-    config.attributes["connection"] = connection
-    command.upgrade(config, "head")
-
-
-@asynccontextmanager
-async def _without_cascades(connection: AsyncConnection) -> AsyncIterator[None]:
-    """Switch SQLite's foreign keys off: where it alters a table by copying it, dropping the old one would cascade.
-
-    It has to be done outside a transaction, where SQLite heeds it.
-    """
-    if connection.dialect.name != "sqlite":
-        yield
-        return
-    driver = (await connection.get_raw_connection()).driver_connection
-    assert driver is not None  # noqa: S101 - there is one while the connection is open; for the type checker
-    await driver.execute("PRAGMA foreign_keys = OFF")
-    try:
-        yield
-    finally:
-        await connection.rollback()
-        await driver.execute("PRAGMA foreign_keys = ON")
-
-
-async def upgrade_database(engine: AsyncEngine) -> None:
-    """Bring the schema to this version, all of it or nothing. Several processes may call this at once."""
-    async with engine.execution_options(**{_WRITE: True}).connect() as connection, _without_cascades(connection):
-        if engine.dialect.name == "postgresql":
-            await connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})")
-        await connection.run_sync(_upgrade)
-        await connection.commit()
-
-
-def _is_current(connection: Connection) -> bool:
-    script = ScriptDirectory.from_config(_config())
-    return set(MigrationContext.configure(connection).get_current_heads()) == set(script.get_heads())

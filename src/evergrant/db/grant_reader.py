@@ -18,10 +18,10 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, Dialect
 
 from evergrant.crypto.sealed import Sealed
-from evergrant.db.engine import connect_postgresql
+from evergrant.db.away import meaning_of, translated
 from evergrant.db.grant import Grant, GrantStatus
+from evergrant.db.servers import Servers
 from evergrant.db.types import SealedBytes, UtcDateTime
-from evergrant.errors import Unavailable
 
 
 class GrantView(NamedTuple):
@@ -128,15 +128,15 @@ class _Decoder:
         return GrantView._make(values)
 
 
-_BROKEN = (asyncpg.InterfaceError, asyncpg.InternalClientError)
-"""What asyncpg itself says of a connection that the server closes under its feet."""
+READ_SECONDS = 5.0
+"""How long a fetch waits for its row, whatever keeps it."""
 
 
 class PostgresGrantReader:
     """Reads over a few connections of its own, held between requests."""
 
-    def __init__(self, url: URL, *, size: int = 8) -> None:
-        self._url = url
+    def __init__(self, servers: Servers, *, size: int = 8) -> None:
+        self._servers = servers
         dialect = postgresql.asyncpg.dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy leaves it unannotated
         self._by_scopes, self._latest = _statements(dialect)
         self._decoder = _Decoder(_DECODERS)
@@ -156,21 +156,30 @@ class PostgresGrantReader:
         return self._decoder.view(record) if record is not None else None
 
     async def _record(self, sql: str, arguments: tuple[object, ...]) -> asyncpg.Record | None:
-        async with self._slots:
-            while self._idle:
-                connection = self._idle.pop()
-                if connection.is_closed():
-                    continue
-                try:
-                    return await self._fetch(connection, sql, arguments)
-                except (asyncpg.PostgresConnectionError, *_BROKEN, OSError):
-                    # The server closed it while it lay idle (a restart, a failover): reading again is harmless.
-                    continue
-            try:
-                connection = await connect_postgresql(self._url)
-                return await self._fetch(connection, sql, arguments)
-            except (asyncpg.PostgresError, *_BROKEN, OSError) as error:
-                raise Unavailable from error
+        try:
+            async with asyncio.timeout(READ_SECONDS), self._slots:
+                while self._idle:
+                    connection = self._idle.pop()
+                    if connection.is_closed():
+                        continue
+                    try:
+                        return await self._fetch(connection, sql, arguments)
+                    except (
+                        asyncpg.PostgresError,
+                        asyncpg.InterfaceError,
+                        asyncpg.InternalClientError,
+                        OSError,
+                    ) as error:
+                        # The server closed it while it lay idle (a restart, a failover): reading again is harmless.
+                        if meaning_of(error) is None:
+                            raise
+                return await self._fetch(await self._servers.connect(), sql, arguments)
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError) as error:
+            if isinstance(error, TimeoutError):
+                self._drop_idle()  # what kept us may have closed nothing: the others lead to where this one does
+            if (meaning := meaning_of(error)) is None:
+                raise
+            raise meaning from error
 
     async def _fetch(
         self, connection: asyncpg.Connection, sql: str, arguments: tuple[object, ...]
@@ -183,6 +192,10 @@ class PostgresGrantReader:
             raise
         self._idle.append(connection)
         return record
+
+    def _drop_idle(self) -> None:
+        while self._idle:
+            self._idle.pop().terminate()
 
     async def aclose(self) -> None:
         """Close the held connections."""
@@ -208,10 +221,8 @@ class SqliteGrantReader:
         return self._one(self._latest, (*owner, GrantStatus.ACTIVE.value))
 
     def _one(self, sql: str, arguments: tuple[object, ...]) -> GrantView | None:
-        try:
+        with translated():
             row = self._connection.execute(sql, arguments).fetchone()
-        except sqlite3.OperationalError as error:
-            raise Unavailable from error
         return self._decoder.view(row) if row is not None else None
 
     async def aclose(self) -> None:
@@ -219,8 +230,8 @@ class SqliteGrantReader:
         self._connection.close()
 
 
-def open_grant_reader(url: URL) -> GrantReader:
-    """Make the reader for the database behind `url`. Nothing connects yet on PostgreSQL."""
+def open_grant_reader(url: URL, servers: Servers | None = None) -> GrantReader:
+    """Make the reader for the database behind `url`. Nothing connects yet on PostgreSQL, where `servers` does."""
     if url.get_backend_name() == "sqlite":
         return SqliteGrantReader(url.database or "")
-    return PostgresGrantReader(url)
+    return PostgresGrantReader(servers or Servers(url))

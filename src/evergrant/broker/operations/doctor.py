@@ -59,7 +59,7 @@ async def examine_installation(settings: Settings) -> AsyncIterator[Finding]:
             async for finding in _database(database, keyring, catalogue, settings):
                 yield finding
         finally:
-            await database.engine.dispose()
+            await database.dispose()
     yield await _public_url(settings)
     if settings.egress_allow:
         opened = ", ".join(str(network) for network in settings.egress_allow)
@@ -72,7 +72,7 @@ async def _database(
     try:
         async with database.read() as session:
             theirs = (await session.execute(select(database_now()))).scalar_one()
-        yield Finding("database", True, "SQLite" if database.is_sqlite else "PostgreSQL")
+        yield Finding("database", True, database.kind)
     except EvergrantError as error:
         yield Finding("database", False, error.message)
         return

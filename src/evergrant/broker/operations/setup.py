@@ -16,7 +16,7 @@ from evergrant.broker.refresh.landing import replay_journal
 from evergrant.broker.runtime.broker import Broker, create_master_key_file, open_broker, open_database
 from evergrant.crypto.opaque import digest, equal
 from evergrant.db import ManagementKey, Project
-from evergrant.db.engine import upgrade_database
+from evergrant.db.schema import upgrade_database
 from evergrant.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -39,9 +39,9 @@ async def upgrade(settings: Settings) -> None:
     if database.is_sqlite:
         _make_private_file(Path(database.engine.url.database or ""))
     try:
-        await upgrade_database(database.engine)
+        await upgrade_database(database.patient)
     finally:
-        await database.engine.dispose()
+        await database.dispose()
 
 
 def _make_private_file(path: Path) -> None:

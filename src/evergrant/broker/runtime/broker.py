@@ -23,7 +23,7 @@ from evergrant.catalog.loader import load_catalogue
 from evergrant.catalog.template import Template
 from evergrant.crypto.keyring import Keyring, new_master_key
 from evergrant.db import AccessPolicy, Grant
-from evergrant.db.engine import Database, database_url, make_engine
+from evergrant.db.engine import Database, database_url
 from evergrant.db.grant_reader import GrantReader, open_grant_reader
 from evergrant.errors import ConfigurationError
 from evergrant.metrics import Metrics
@@ -105,10 +105,10 @@ async def open_broker(settings: Settings) -> AsyncIterator[Broker]:
     keyring = load_keyring(settings)
     catalogue = load_catalogue(settings.catalog_dir)
     url = database_url(_reveal(settings), settings.data_dir)
-    database = Database(make_engine(url))
+    database = Database.at(url, settings.database_pooler)
     try:
         await database.require_current_schema()
-        reader = open_grant_reader(url)
+        reader = open_grant_reader(url, database.servers)
         tls = default_tls()
         async with (
             open_http(settings.egress_allow, tls=tls, most=connections_at_once()) as http,
@@ -136,12 +136,12 @@ async def open_broker(settings: Settings) -> AsyncIterator[Broker]:
                 await broker.trips.drain(DRAIN_SECONDS)
                 await reader.aclose()
     finally:
-        await database.engine.dispose()
+        await database.dispose()
 
 
 def open_database(settings: Settings) -> Database:
-    """Make the database alone, for migrations and checks. The caller disposes of its engine."""
-    return Database(make_engine(database_url(_reveal(settings), settings.data_dir)))
+    """Make the database alone, for migrations and checks. The caller disposes of it."""
+    return Database.at(database_url(_reveal(settings), settings.data_dir), settings.database_pooler)
 
 
 def load_keyring(settings: Settings) -> Keyring:

@@ -7,7 +7,7 @@ import asyncio
 import logging
 import time
 
-from evergrant.errors import Unavailable
+from evergrant.errors import Busy, Unavailable
 
 log = logging.getLogger(__name__)
 
@@ -31,8 +31,8 @@ class DatabaseHealth:
         return time.monotonic() - self._since
 
     def note_away(self, error: Unavailable) -> None:
-        """Note that it does not answer. The log says so once for each outage."""
-        if self.is_up:
+        """Note that it does not answer, unless it is only busy. The log says so once for each outage."""
+        if self.is_up and not isinstance(error, Busy):
             self._up.clear()
             self._since = time.monotonic()
             log.warning("the database is away", exc_info=error)
