@@ -24,6 +24,11 @@ wal_level = minimal
 max_wal_senders = 0
 max_wal_size = 128MB
 """
+REPLICATES = """
+wal_level = replica
+max_wal_senders = 5
+"""
+"""What a server needs that standbys follow."""
 ROOM = 2 * 2**30
 """Bytes that must be free in memory for a server to live there; each takes about a quarter of that."""
 
@@ -31,10 +36,12 @@ ROOM = 2 * 2**30
 class PostgresServer:
     """Starts in about a second. Root may start it too: it then runs as `nobody`, as PostgreSQL insists on.
 
-    A test that takes the database away starts a server of its own, and uses `stop` and `start` on it.
+    A test that takes the database away starts a server of its own, and uses `stop` and `start` on it. `more` are
+    further lines of its configuration. A `standby_of` another that `REPLICATES` is a copy of it, and follows it once it
+    is started.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, more: str = "", standby_of: "PostgresServer | None" = None) -> None:
         # Short, because the path of a Unix socket may have about 100 characters; so not pytest's tmp_path.
         self.folder = Path(tempfile.mkdtemp(prefix="evg-pg-", dir=_fastest_folder()))
         self._data = self.folder / "data"
@@ -46,9 +53,14 @@ class PostgresServer:
             if not _may_execute(self._bin / "postgres", self._user):
                 # The virtualenv lies where only root may look, in its home for example.
                 self._bin = _copied_binaries(self._bin, self.folder / "install")
-        self._run("initdb", "--pgdata", str(self._data), "-U", "postgres", "--auth=trust", "--no-sync", "-E", "utf8")
+        if standby_of is not None:
+            copied = ("-h", str(standby_of.folder), "-U", "postgres", "-D", str(self._data), "-X", "stream", "-R")
+            self._run("pg_basebackup", *copied, "--checkpoint=fast", "--no-sync")
+        else:
+            kind = ("-U", "postgres", "--auth=trust", "--no-sync", "-E", "utf8")
+            self._run("initdb", "--pgdata", str(self._data), *kind)
         with (self._data / "postgresql.conf").open("a") as file:
-            file.write(CONFIGURATION)
+            file.write(CONFIGURATION + more)
 
     def start(self) -> None:
         """Start it and wait until it answers."""
@@ -74,6 +86,15 @@ class PostgresServer:
             self._process.send_signal(signal.SIGQUIT if immediately else signal.SIGINT)
             self._process.wait(timeout=PATIENCE)
         self._process = None
+
+    def promote(self) -> None:
+        """Make a standby the primary."""
+        self.execute("SELECT pg_promote()")
+
+    def start_read_only(self) -> None:
+        """Start what was a primary as a standby that follows nobody."""
+        (self._data / "standby.signal").touch()
+        self.start()
 
     def remove(self) -> None:
         """Stop it and remove its files."""
@@ -102,7 +123,9 @@ class PostgresServer:
             [self._bin / program, *arguments],
             capture_output=True,
             text=True,
-            user=self._user if program == "initdb" else None,  # another user costs a copy of this whole process
+            user=self._user
+            if program in ("initdb", "pg_basebackup")
+            else None,  # another user costs a copy of this whole process
             cwd="/",
             timeout=PATIENCE,
         )

@@ -124,6 +124,15 @@ class Database:
         patient = make_engine(url, servers=servers, pool_size=PATIENT_CONNECTIONS, patient=True)
         return cls(make_engine(url, servers=servers), servers=servers, patient=patient)
 
+    def apart(self) -> Self:
+        """Make the same database with one connection of its own, for what no queue may hold up; on SQLite, return this.
+
+        The caller disposes of it.
+        """
+        if self.servers is None:
+            return self
+        return type(self)(make_engine(self.engine.url, servers=self.servers, pool_size=1), servers=self.servers)
+
     @property
     def kind(self) -> str:
         """What it is, for a person; whether a pooler is before it is known once it has been used."""

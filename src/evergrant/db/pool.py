@@ -10,7 +10,7 @@ from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from evergrant.db.away import is_read_only
-from evergrant.db.servers import COMMAND_SECONDS, Servers
+from evergrant.db.servers import COMMAND_SECONDS, Servers, hosts_of
 
 POOL_SECONDS = 10.0
 """How long a statement waits for a connection of the pool."""
@@ -35,7 +35,8 @@ def make_postgresql_engine(url: URL, servers: Servers, *, pool_size: int, patien
         return adapted
 
     engine = create_async_engine(
-        url,
+        # SQLAlchemy reads a list of hosts in its own way, and needs none: it does not connect.
+        url.difference_update_query(["host", "port"]) if hosts_of(url) else url,
         creator=creator,
         pool_size=pool_size,
         max_overflow=pool_size // 4,

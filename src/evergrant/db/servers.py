@@ -143,6 +143,8 @@ class Servers:
                     tries[asyncio.create_task(self._open(host, command_timeout))] = host
                 pause = NEXT_SECONDS if waiting else None
                 done, _ = await asyncio.wait(tries, timeout=pause, return_when=asyncio.FIRST_COMPLETED)
+                if not done:  # so that who comes next does not wait for it, also when the caller has no more time
+                    self._hosts = [*(other for other in self._hosts if other != host), host]
                 for task in done:
                     best = tries.pop(task)
                     if (error := task.exception()) is None:
