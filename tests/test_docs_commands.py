@@ -37,6 +37,8 @@ NOT_RUN = {
     'deploy.md: pg_dump --format=custom --file=evergrant.dump "$EVERGRANT_DATABASE_URL"': "programs of the databases",
     "deploy.md: docker compose build": "needs a container engine",
     "development.md: export EVERGRANT_DATA_DIR=/tmp/evergrant-migration": "writes a migration into the checkout",
+    "failover.md: .venv/bin/python benchmarks/failover.py killed": "tests/faults/test_failover.py does this",
+    "failover.md: patronictl -c /etc/patroni.yml list": "needs a cluster of servers",
     "faults.md: make test": "runs this very test",
     "journal.md: EVERGRANT_DATA_DIR=/mnt/old-replica evergrant refresher": "runs until it is stopped",
     "journal.md: python3 -m json.tool evergrant-data/journal/0123456789abcdef.json": "only outages leave such files",

@@ -1,6 +1,7 @@
 """Several PostgreSQL servers, of which one takes writes, and what becomes of connections to one that does not."""
 
 import asyncio
+import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -13,11 +14,13 @@ from sqlalchemy import text
 from evergrant.db import grant_reader, pool
 from evergrant.db.engine import Database, database_url
 from evergrant.db.grant_reader import GrantReader, OwnerKey, open_grant_reader
-from evergrant.db.servers import Host, hosts_of
+from evergrant.db.servers import Host, Servers, hosts_of
 from evergrant.errors import Busy, ConfigurationError, Unavailable
 from tests.infra.cable import Cable
 from tests.infra.databases import migrate
 from tests.infra.pair import PostgresPair
+from tests.infra.pgbouncer import PgBouncer
+from tests.infra.postgres import PostgresServer
 from tests.infra.waiting import PATIENCE, until, wait_until
 
 OWNER = OwnerKey("Pshop", "practice", "alice", "", "")
@@ -237,3 +240,13 @@ async def test_readers_do_not_notice_that_the_server_was_restarted_while_they_we
         pair.primary.start()
         assert await asyncio.gather(*(reader.latest(OWNER) for _ in range(8))) == [None] * 8
         assert await asyncio.gather(*(notes(database) for _ in range(8))) == [[]] * 8
+
+
+async def test_the_system_watches_connections_over_a_network(postgres_server: PostgresServer) -> None:
+    """A machine that is unplugged closes nothing, and a statement on its way there would wait for a quarter hour."""
+    with PgBouncer(postgres_server, mode="session") as over_tcp:
+        connection = await Servers(database_url(over_tcp.url("postgres"), Path())).connect()
+        line = connection._transport.get_extra_info("socket")
+        assert line.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        assert line.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 6000
+        await connection.close()

@@ -60,14 +60,19 @@ class Cable:
     def remove(self) -> None:
         """Take the cable away."""
         self.cut()
-        self._do(self._server.close)
+        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result(PATIENCE)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(PATIENCE)
+        self._loop.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
     async def _lay(self) -> None:
         self._flows.set()
         self._server = await asyncio.start_unix_server(self._connect, self._folder / SOCKET, backlog=512)
+
+    async def _end(self) -> None:
+        self._server.close()
+        await asyncio.gather(*asyncio.all_tasks() - {asyncio.current_task()}, return_exceptions=True)
 
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self._is_cut:
