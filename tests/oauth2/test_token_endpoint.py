@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import timedelta
 from email.utils import format_datetime
+from typing import Any
 
 import pytest
 from pydantic import SecretStr
@@ -14,6 +15,7 @@ from evergrant.errors import (
     ConnectFailed,
     EvergrantError,
     ReauthorizationRequired,
+    Trouble,
     UpstreamRejected,
     UpstreamUnavailable,
 )
@@ -334,7 +336,19 @@ async def test_a_provider_that_hangs_is_tried_again_later(
 
 @pytest.mark.parametrize(
     ("header", "seconds"),
-    [("7", 7), ("0", 1), ("999999999999999999", 3600), ("soon", None), ("-5", None), ("", None), ("\u0667", None)],
+    [
+        ("7", 7),
+        ("0", 1),
+        ("1.5", 2),
+        ("9" * 400, 3600),
+        ("9" * 400 + ".5", 3600),
+        ("soon", None),
+        ("-5", None),
+        ("1e9", None),
+        ("inf", None),
+        ("", None),
+        ("\u0667", None),
+    ],
 )
 async def test_retry_after_in_seconds_is_obeyed_within_an_hour(
     refreshing: Call, provider: ScriptedProvider, header: str, seconds: int | None
@@ -355,6 +369,50 @@ async def test_retry_after_as_a_date_is_obeyed_within_an_hour(
         await refreshing()
     assert later.value.provider_retry_after == seconds
     assert later.value.retry_after == seconds
+
+
+@pytest.mark.parametrize(
+    ("date", "seconds"),
+    [
+        ("Fri, 31 Dec 9999 23:59:59 GMT", 3600),
+        ("Fri, 31 Dec 9999 23:59:59 -2359", 3600),
+        ("Mon, 01 Jan 0001 00:00:00 +2359", 1),
+        ("Mon, 01 Jan 99999999999999999999999 00:00:00 GMT", None),
+        ("Wed, 26 Nov 2026 04:30:00 +99999999999999999999", None),
+        ("Wed, 99 Nov 2026 99:99:99 GMT", None),
+        (", , , : : :", None),
+        ("Wed", None),
+    ],
+)
+async def test_an_absurd_date_costs_nothing_but_itself(
+    refreshing: Call, provider: ScriptedProvider, date: str, seconds: int | None
+) -> None:
+    provider.answers(json_answer(429, {}, Retry_After=date))
+    with pytest.raises(UpstreamUnavailable) as later:
+        await refreshing()
+    assert later.value.provider_retry_after == seconds
+
+
+@pytest.mark.parametrize(
+    ("answered", "trouble"),
+    [
+        ((429, {}), Trouble.LIMIT),
+        ((429, {"error": "invalid_grant"}), Trouble.LIMIT),
+        ((400, {"error": "rate_limit_exceeded"}), Trouble.LIMIT),
+        ((403, {"error": {"message": "You have made too many requests.", "code": 4}}), Trouble.LIMIT),
+        ((503, {"error": "slow_down"}), Trouble.LIMIT),
+        ((503, {}), Trouble.SILENCE),
+        ((500, {"error": "server_error"}), Trouble.SILENCE),
+        ((400, {"error": "temporarily_unavailable"}), Trouble.SILENCE),
+    ],
+)
+async def test_being_asked_too_much_is_told_from_being_down(
+    refreshing: Call, provider: ScriptedProvider, answered: Any, trouble: Trouble
+) -> None:
+    provider.answers(json_answer(*answered))
+    with pytest.raises(UpstreamUnavailable) as later:
+        await refreshing()
+    assert later.value.trouble is trouble
 
 
 @pytest.mark.parametrize("status", [400, 401, 200, 500])

@@ -19,6 +19,8 @@ class Meaning(Enum):
 
     LATER = auto()
     """A matter of time."""
+    TOO_MUCH = auto()
+    """A matter of how much is asked."""
     DEAD = auto()
     """What was presented can never be used again."""
 
@@ -121,22 +123,20 @@ CODE = Presented(
 NOTHING = Presented()
 """For a registration: nothing can be used up there."""
 
-_LATER = frozenset(
+_TOO_MUCH = frozenset(
     {
         "over_request_rate_limit",
         "rate_limit",
         "rate_limit_exceeded",
         "rate_limited",
         "ratelimited",
-        "server_error",
-        "service_unavailable",
         "slow_down",
-        "temporarily_unavailable",
         "throttled",
         "too_many_request",
         "too_many_requests",
     }
 )
+_LATER = frozenset({"server_error", "service_unavailable", "temporarily_unavailable"})
 _THROTTLED = re.compile(
     r"\b(?:too many (?:\w+ ){0,3}requests?|too many (?:\w+ ){0,2}(?:attempts|calls)|rate ?limit|rate exceeded"
     r"|requests? (?:rate|limit|quota)|quota exceeded|throttl\w*)\b"
@@ -172,17 +172,21 @@ _STATUS_WORDS = frozenset({"unauthorized", "http_401"})
 
 def meaning_of(said: ErrorAnswer, presented: Presented, quirks: Quirks) -> Meaning | Refusal:
     """Decide what an answer means, by everything in it that may be a code or an explanation."""
-    if said.status in (408, 425, 429) or not (200 <= said.status < 300 or 400 <= said.status < 500):
-        return Meaning.LATER
+    if said.status == 429:
+        return Meaning.TOO_MUCH
+    if said.status in (408, 425) or not (200 <= said.status < 300 or 400 <= said.status < 500):
+        return Meaning.TOO_MUCH if said.status == 503 and _TOO_MUCH.intersection(_known_codes(said)) else Meaning.LATER
     if presented.is_a_grants and any(
         own.fits(said.status, said.codes, said.texts) for own in quirks.dead_refresh_token
     ):
         return Meaning.DEAD
     sentences = [_sentence(text) for text in (*said.codes, *said.texts)]
     if any(_THROTTLED.search(sentence) for sentence in sentences):
-        return Meaning.LATER
+        return Meaning.TOO_MUCH
     refusal = Refusal.UNCLEAR
     for code in _known_codes(said):
+        if code in _TOO_MUCH:
+            return Meaning.TOO_MUCH
         if code in _LATER:
             return Meaning.LATER
         if code in presented.dead:

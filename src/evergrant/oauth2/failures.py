@@ -6,13 +6,14 @@ provider's own words; what is shown of them is redacted afterwards, so that a se
 nothing.
 """
 
+import math
 import re
 from collections.abc import Callable, Iterable
-from datetime import UTC, datetime
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 
 from evergrant import clock
-from evergrant.errors import EvergrantError, GrantRefused, Refusal, UpstreamRejected, UpstreamUnavailable
+from evergrant.errors import EvergrantError, GrantRefused, Refusal, Trouble, UpstreamRejected, UpstreamUnavailable
 from evergrant.oauth2.documents import redirect_of, shown_address
 from evergrant.oauth2.error_answer import ErrorAnswer, read_error
 from evergrant.oauth2.error_words import Meaning, Presented, meaning_of
@@ -45,11 +46,12 @@ def failure_of(
     meaning = meaning_of(error, presented, quirks)
     code, description = _shown(error, tuple(secrets))
     said = f"{code}: {description}" if code and description else code or description
-    if meaning is Meaning.LATER:
+    if meaning in (Meaning.LATER, Meaning.TOO_MUCH):
         return UpstreamUnavailable(
             f"{who} answered {status}{f' ({said})' if said else ''}. It is tried again later.",
             retry_after=retry_after(answer),
             in_doubt=status in (502, 504),  # a gateway's words: what is behind it may have done its work
+            trouble=Trouble.LIMIT if meaning is Meaning.TOO_MUCH else Trouble.SILENCE,
             provider_error=code,
             provider_description=description,
         )
@@ -127,18 +129,23 @@ def _fingerprint(status: int, code: str, description: str) -> str:
 
 
 def retry_after(answer: HttpAnswer, *, most: int = MAX_RETRY_AFTER) -> int | None:
-    """Read `Retry-After` (RFC 9110 section 10.2.3), a number of seconds or a date, as 1 to `most` seconds."""
+    """Read `Retry-After` (RFC 9110 section 10.2.3), a number of seconds or a date, as 1 to `most` seconds.
+
+    Whatever stands there, it never raises: None where it tells nothing.
+    """
     text = answer.headers.get("retry-after", "").strip()
-    if text.isascii() and text.isdigit():
-        seconds = int(text[:9])
-    else:
-        try:
-            at = parsedate_to_datetime(text)
-        except ValueError:
-            return None
-        seconds = int((_aware(at) - clock.now()).total_seconds())
-    return min(max(seconds, 1), most)
+    try:
+        seconds = float(text) if _NUMBER.fullmatch(text) else _seconds_until(text)
+    except (ValueError, OverflowError, TypeError, IndexError):  # what the library has raised for odd dates
+        return None
+    return math.ceil(min(max(seconds, 1), most))
 
 
-def _aware(at: datetime) -> datetime:
-    return at if at.tzinfo else at.replace(tzinfo=UTC)
+_NUMBER = re.compile(r"[0-9]+(?:\.[0-9]*)?")
+"""Fractions are not the standard's, and sent all the same."""
+
+
+def _seconds_until(date: str) -> float:
+    at = parsedate_to_datetime(date)
+    aware = at if at.tzinfo else at.replace(tzinfo=UTC)
+    return float(int((aware - clock.now()).total_seconds()))
