@@ -11,7 +11,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from urllib.parse import urlsplit
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.core import Metric
@@ -30,6 +29,10 @@ from evergrant.errors import (
 
 FETCH_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0)
 """Seconds: a fresh token takes one or two milliseconds, a waiting caller is sent away after 25."""
+MOST_APPS = 1000
+"""So many apps have series of their own: what a scrape costs must not grow with every app."""
+OTHERS = "others"
+"""The name of all others, in the place of project and app."""
 _OUTCOMES: tuple[tuple[type[Exception], str], ...] = (
     (ReauthorizationRequired, "reauthorization_required"),
     (NotFound, "not_found"),
@@ -51,11 +54,13 @@ class Metrics:
         # Or every counter would come twice, the second time with the date of its first count.
         disable_created_metrics()  # type: ignore[no-untyped-call]  # as more of the library's functions
         self.registry = CollectorRegistry()
-        self.refreshes = Counter(
-            "evergrant_refreshes",
-            "Calls to token endpoints to refresh a grant, by what came of them.",
-            ("project", "app", "outcome"),
-            registry=self.registry,
+        self.refreshes = PerApp(
+            Counter(
+                "evergrant_refreshes",
+                "Calls to token endpoints to refresh a grant, by what came of them.",
+                ("project", "app", "outcome"),
+                registry=self.registry,
+            )
         )
         self.refreshes_in_flight = Gauge(
             "evergrant_refreshes_in_flight",
@@ -76,12 +81,6 @@ class Metrics:
             "evergrant_webhook_deliveries",
             "Webhook deliveries, by what came of them.",
             ("outcome",),
-            registry=self.registry,
-        )
-        self._breakers = Gauge(
-            "evergrant_endpoint_breaker_open",
-            "In how many processes of this server a token endpoint is left alone, because it fails again and again.",
-            ("endpoint",),
             registry=self.registry,
         )
         responses = Counter(
@@ -110,10 +109,23 @@ class Metrics:
         """Time a fetch, for a `with` block."""
         return FetchTimer(self._fetches)
 
-    def breaker_is(self, url: str, *, is_open: bool) -> None:
-        """Say how the breaker of a token endpoint stands after a call."""
-        parts = urlsplit(url)
-        self._breakers.labels(parts.netloc.rpartition("@")[2] + parts.path).set(is_open)
+
+class PerApp:
+    """A counter by project, app and outcome: the first apps that this process sees by name, all others together."""
+
+    def __init__(self, counter: Counter) -> None:
+        self._counter = counter
+        self._apps: set[tuple[str, str]] = set()
+
+    def labels(self, project_id: str, app_id: str, outcome: str) -> Counter:
+        """Return what counts this outcome for this app."""
+        app = project_id, app_id
+        if app not in self._apps:
+            if len(self._apps) >= MOST_APPS:
+                app = OTHERS, OTHERS
+            else:
+                self._apps.add(app)
+        return self._counter.labels(*app, outcome)
 
 
 class FetchTimer:

@@ -19,7 +19,7 @@ from evergrant.broker.refresh import failures, lease, refresh
 from evergrant.broker.refresh.attempt import send_refresh_token
 from evergrant.broker.refresh.lease import LEASE_SECONDS, LeasedGrant, new_owner
 from evergrant.broker.refresh.refresh import ClaimedGrant, refresh_grant
-from evergrant.broker.runtime import endpoints
+from evergrant.broker.runtime import breaker, endpoints
 from evergrant.broker.runtime.broker import Broker, open_broker
 from evergrant.db import Grant
 from evergrant.db.types import database_now
@@ -553,7 +553,7 @@ def test_an_endpoint_that_fails_again_and_again_is_left_alone_and_then_tried_onc
     clock.advance(EXPIRED)
     passed = 0.0
     monkeypatch.setattr(endpoints, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + passed))
-    monkeypatch.setattr(endpoints, "PAUSE", (600.0, 600.0))
+    monkeypatch.setattr(breaker, "PAUSE", (600.0, 600.0))
     no_pauses_of_their_own = "UPDATE grants SET refresh_not_before = NULL"
     last = HeldBack(fault=instead(503))
     here.provider.state.next_token_answers.extend([*[instead(503)] * 5, last])

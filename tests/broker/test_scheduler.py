@@ -12,8 +12,8 @@ from evergrant.broker.refresh.lease import LeasedGrant
 from evergrant.broker.refresh.refresh import ClaimedGrant
 from evergrant.broker.refresh.scheduler import Queue, Scheduler
 from evergrant.broker.refresh.sweep import ClaimQuota, DueApp
+from evergrant.broker.runtime.breaker import FAILURES_TO_OPEN
 from evergrant.broker.runtime.broker import Broker, open_broker
-from evergrant.broker.runtime.endpoints import FAILURES_TO_OPEN
 from evergrant.db import Grant, OutboundApp
 from evergrant.settings import Settings
 
@@ -84,7 +84,7 @@ async def test_a_busy_endpoint_is_filled_up_by_the_half(broker: Broker, running:
 async def test_an_endpoint_that_fails_gets_one_call_when_its_pause_is_over_and_none_before(broker: Broker) -> None:
     one, other = app("a"), app("b")
     endpoint = broker.endpoints.of(one)
-    endpoint.failures = FAILURES_TO_OPEN
+    endpoint.breaker.failures = FAILURES_TO_OPEN
     scheduler = Scheduler(broker)
     assert shares(scheduler, queues(one, other)) == {"a": (1, 0), "b": (4, 0)}
     end = asyncio.Event()

@@ -17,7 +17,7 @@ from evergrant.broker.grants import last_used
 from evergrant.broker.grants.grants import ResourceOwner
 from evergrant.broker.grants.lifetimes import lifetime
 from evergrant.broker.refresh.sweep import ClaimQuota, claim_due_grants, due_apps
-from evergrant.broker.runtime import endpoints
+from evergrant.broker.runtime import breaker
 from evergrant.broker.runtime.broker import Broker, open_broker
 from evergrant.broker.tokens import fetch
 from evergrant.broker.tokens.fetch import Token, fetch_token
@@ -239,7 +239,7 @@ async def test_one_endpoint_gets_no_more_than_its_share_and_the_others_theirs(cr
 async def test_a_dead_provider_is_neither_hammered_nor_in_the_way(
     crowd: Crowd, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(endpoints, "PAUSE", (600.0, 600.0))  # longer than this takes on any machine
+    monkeypatch.setattr(breaker, "PAUSE", (600.0, 600.0))  # longer than this takes on any machine
     here, users = crowd.here, crowd.users
     here.provider.state.next_token_answers.extend(instead(503) for _ in range(100))
     clock.advance(3600 - 200)

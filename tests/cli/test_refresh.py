@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from evergrant.broker.refresh import status
-from evergrant.broker.runtime import endpoints
+from evergrant.broker.runtime import breaker
 from evergrant.practice.faults import instead
 from evergrant.settings import Settings
 from tests.cli.conftest import Done, Evergrant
@@ -128,7 +128,7 @@ def test_failures_are_told_by_reason_and_the_exit_code(evergrant: Evergrant, her
 def test_an_endpoint_that_fails_again_and_again_is_left(
     evergrant: Evergrant, here: Installation, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(endpoints, "FAILURES_TO_OPEN", 2)
+    monkeypatch.setattr(breaker, "FAILURES_TO_OPEN", 2)
     clock.advance(3601)
     here.provider.state.next_token_answers.extend([instead(500, "oops")] * 3)
     done = evergrant(here.settings, "refresh", "run", "--concurrency", "1")
@@ -222,9 +222,9 @@ def test_status_tells_the_backlog_the_rate_and_the_errors(
     found = status()
     assert (found["due"], found["overdue"], found["refreshedInTenMinutes"]) == (1, 1, 2)
     assert found["secondsToWorkOff"] == 300
-    here.provider.state.next_token_answers.append(instead(401, {"error": "invalid_client"}))
+    here.provider.state.next_token_answers.extend([instead(401, {"error": "invalid_client"})] * len(USERS))
     execute(here.settings, "UPDATE grants SET refresh_not_before = NULL")  # that pause goes by the database's clock
-    evergrant(here.settings, "refresh", "run")
+    evergrant(here.settings, "refresh", "run", "--all")
     assert status()["unhealthyApps"] == [APP_ID]
     clock.advance(3601)
     here.provider.state.next_token_answers.append(instead(400, {"error": "invalid_grant"}))

@@ -21,7 +21,7 @@ from evergrant.broker.operations import metrics
 from evergrant.broker.operations.setup import prepare_database
 from evergrant.broker.projects.projects import create_project
 from evergrant.broker.refresh import backlog
-from evergrant.broker.runtime import endpoints
+from evergrant.broker.runtime import breaker
 from evergrant.broker.runtime.broker import open_broker
 from evergrant.db import Grant, OutboundApp
 from evergrant.metrics import FETCH_OUTCOMES
@@ -156,10 +156,10 @@ def test_an_open_breaker_is_told_without_the_query_and_closes_again(
     connected: Installation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here = connected
-    monkeypatch.setattr(endpoints, "PAUSE", (0.0, 0.0))
+    monkeypatch.setattr(breaker, "PAUSE", (0.0, 0.0))
     endpoint = {"endpoint": f"{here.provider.url.removeprefix('http://')}/token"}
     assert force(here) == 200  # an answer: whatever failed in the tests before counts no more
-    for _ in range(endpoints.FAILURES_TO_OPEN):
+    for _ in range(breaker.FAILURES_TO_OPEN):
         assert scrape(here).value("endpoint_breaker_open", **endpoint) == 0
         here.provider.state.next_token_answers.append(instead(500, "oops"))
         force(here)

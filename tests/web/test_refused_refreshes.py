@@ -9,7 +9,7 @@ import pytest
 
 from tests.infra.installation import Installation
 from tests.infra.people import someone
-from tests.infra.rows import execute, expire
+from tests.infra.rows import execute, expire, rows
 from tests.infra.scripted import Answer, Request, ScriptedProvider, answer, serving
 
 UNCLEAR = (400, {"error": "E42", "error_description": "Not possible (trace 7f3a9)."})
@@ -49,6 +49,8 @@ class People:
     here: Installation
     server: Server
     app_id: str
+    webhook_id: str
+    """Of one that wants to know about apps only."""
 
     def connected(self) -> str:
         """Return a user with a refresh token, and no access token yet."""
@@ -71,6 +73,11 @@ class People:
     def health(self) -> str:
         return str(self.here.backend.app(self.app_id)["health"]["status"])
 
+    def told(self) -> list[str]:
+        """Return which events there have been about the app, in their order."""
+        found = sorted(rows(self.here.settings, "webhook_deliveries"), key=lambda row: str(row["id"]))
+        return [str(row["event_type"]) for row in found if row["webhook_id"] == self.webhook_id]
+
     def is_ended(self, fetched: httpx2.Response) -> bool:
         return fetched.status_code == 404 and fetched.json()["details"]["reason"] == "reauthorization_required"
 
@@ -79,7 +86,9 @@ class People:
 def people(here: Installation) -> Iterator[People]:
     with serving(Server()) as server:
         app_id = here.backend.new_app(server.registration(""), refreshPolicy="on_demand")
-        yield People(here, server, app_id)
+        about_apps = {"url": f"{server.url}/hook", "eventTypes": ["app.unhealthy", "app.recovered"]}
+        made = here.backend.post("webhook/create", about_apps).raise_for_status().json()
+        yield People(here, server, app_id, made["webhook"]["id"])
 
 
 def is_the_grants(fetched: httpx2.Response) -> bool:
@@ -119,16 +128,78 @@ def test_a_dead_refresh_token_is_its_users_and_nobody_elses_affair(people: Peopl
     assert people.server.asked == [ann, bob], "once, and no one else was asked about it"
 
 
-def test_a_client_that_is_refused_is_the_operators_and_costs_no_consent(people: People) -> None:
+INVALID_CLIENT = 401, {"error": "invalid_client", "error_description": "Invalid refresh token"}
+
+
+def test_a_client_that_never_worked_and_is_refused_is_the_operators_and_costs_no_consent(people: People) -> None:
     ann, bob = people.connected(), people.connected()
-    assert people.works(bob)
-    people.server.refused[ann] = 401, {"error": "invalid_client", "error_description": "Invalid refresh token"}
-    people.server.to_strangers = people.server.refused[ann]
+    people.server.refused[ann] = people.server.to_strangers = INVALID_CLIENT
     for _ in range(2):
         assert is_the_apps(people.fetch(ann))
     assert people.health() == "unhealthy"
     del people.server.refused[ann]
     assert people.works(ann)
+    assert people.works(bob)
+    assert people.health() == "ok"
+
+
+def test_a_client_that_worked_is_refused_when_everybody_is(people: People) -> None:
+    users = [people.connected() for _ in range(5)]
+    assert people.works(users[0])
+    people.server.everybody = INVALID_CLIENT
+    refused = [people.fetch(user) for user in users[1:]]
+    assert [is_the_apps(one) for one in refused] == [False, False, True, True]
+    assert all(is_the_grants(one) for one in refused[:2])
+    assert people.health() == "unhealthy"
+    people.server.everybody = None
+    assert all(people.works(user) for user in users)
+    assert people.health() == "ok"
+
+
+def test_a_client_that_worked_is_refused_when_all_that_it_has_are(people: People) -> None:
+    ann = people.connected()
+    assert people.works(ann)
+    expire(people.here.settings, ann)
+    people.server.everybody = INVALID_CLIENT
+    assert is_the_apps(people.fetch(ann))
+    assert people.health() == "unhealthy"
+
+
+@pytest.mark.parametrize(
+    "refusal", [INVALID_CLIENT, (403, {"error": "access_denied"}), (400, {"error": "unauthorized_client"})], ids=str
+)
+def test_one_users_refusal_and_anothers_success_do_not_turn_an_app_to_and_fro(people: People, refusal: Answer) -> None:
+    ann, bob = people.connected(), people.connected()
+    assert people.works(bob)
+    people.server.refused[ann] = refusal
+    people.server.to_strangers = 400, {"error": "something_else"}
+    for _ in range(4):
+        assert is_the_grants(people.fetch(ann))
+        assert people.works(bob)
+    assert people.told() == []
+
+
+def test_users_who_are_always_refused_do_not_turn_an_app_to_and_fro_either(people: People) -> None:
+    """Several in a row can be a coincidence after all; each time that it was, it takes twice as many."""
+    good, *bad = [people.connected() for _ in range(9)]
+    assert people.works(good)
+    people.server.refused = dict.fromkeys(bad, INVALID_CLIENT)
+    for _ in range(2):
+        for four in (bad[:4], bad[4:]):
+            for user in four:
+                people.fetch(user)
+            assert people.works(good)
+    assert people.told() == ["app.unhealthy", "app.recovered"], "once, and no more"
+
+
+def test_what_another_process_has_found_out_of_an_app_counts_here_too(people: People) -> None:
+    users = [people.connected() for _ in range(4)]
+    assert people.works(users[0])
+    people.server.everybody = INVALID_CLIENT
+    now = "strftime('%Y-%m-%d %H:%M:%f', 'now')" if people.here.settings.uses_sqlite else "now()"
+    found_out = f"UPDATE outbound_apps SET unhealthy_since = {now}, unhealthy_reason = 'x'"
+    execute(people.here.settings, f"{found_out} WHERE id = '{people.app_id}'")
+    assert is_the_apps(people.fetch(users[1]))
 
 
 def test_a_refusal_by_a_server_that_takes_any_other_token_ends_the_consent(people: People) -> None:

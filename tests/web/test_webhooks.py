@@ -215,13 +215,20 @@ def test_every_way_to_end_connections_is_told(here: Installation, webhook: str) 
     assert len(types(here)) == 8  # and the four that were created
 
 
+def refused(here: Installation) -> list[str]:
+    """Have users refused, one after the other, until it is the app that is blamed; and one more. Return them."""
+    users: list[str] = []
+    while here.backend.app(APP_ID)["health"]["status"] == "ok":
+        users += [someone(), someone()]
+        for user in users[-2:]:
+            here.connected(user)
+            here.provider.state.next_token_answers.append(instead(401, REFUSED))
+            assert here.backend.fetch(user, options={"forceRefresh": True}).status_code == 502
+    return users
+
+
 def test_an_app_that_is_refused_is_told_once_and_so_is_its_recovery(here: Installation, webhook: str) -> None:
-    users = [someone(), someone()]
-    for user in users:
-        here.connected(user)
-    here.provider.state.next_token_answers += [instead(401, REFUSED), instead(401, REFUSED)]
-    for user in users:
-        assert here.backend.fetch(user, options={"forceRefresh": True}).status_code == 502
+    users = refused(here)
     told = [(kind, data) for kind, data in events(here) if kind.startswith("app.")]
     assert [(kind, data["appId"]) for kind, data in told] == [("app.unhealthy", APP_ID)]
     assert "unknown client" in told[0][1]["reason"]
@@ -235,10 +242,7 @@ def test_an_app_that_is_refused_is_told_once_and_so_is_its_recovery(here: Instal
 
 
 def test_an_app_that_was_refused_and_is_edited_is_believed_again(here: Installation, webhook: str) -> None:
-    user = someone()
-    here.connected(user)
-    here.provider.state.next_token_answers.append(instead(401, REFUSED))
-    assert here.backend.fetch(user, options={"forceRefresh": True}).status_code == 502
+    refused(here)
     for _ in range(2):
         app = here.backend.get(f"app/{APP_ID}").json()["app"]
         assert here.backend.post("app/update", {"app": app}).status_code == 200

@@ -14,8 +14,8 @@ from evergrant.errors import Unavailable
 log = logging.getLogger(__name__)
 
 
-async def note_unhealthy(broker: Broker, app: OutboundApp, reason: str) -> None:
-    """Note that the provider refuses the registration. While it already does, only the reason is renewed.
+async def note_unhealthy(broker: Broker, app: OutboundApp, reason: str) -> bool:
+    """Note that the provider refuses the registration, and tell whether that is news; else the reason is renewed.
 
     If the database is away, the note is lost and the next refusal makes it.
     """
@@ -31,7 +31,7 @@ async def note_unhealthy(broker: Broker, app: OutboundApp, reason: str) -> None:
             if (await session.execute(turned)).one_or_none() is not None:
                 about = {"appId": app.id, "reason": reason}
                 await emit(session, app.project_id, EventType.APP_UNHEALTHY, about)
-                return
+                return True
             await session.execute(
                 update(OutboundApp)
                 .where(*_this_app(app.project_id, app.id), OutboundApp.unhealthy_reason != reason)
@@ -40,6 +40,7 @@ async def note_unhealthy(broker: Broker, app: OutboundApp, reason: str) -> None:
             )
     except Unavailable:
         log.exception("could not note that an app is refused")
+    return False
 
 
 async def note_healthy(broker: Broker, app: OutboundApp) -> None:

@@ -35,7 +35,7 @@ async def send_refresh_token(
             process stood still for too long, and nothing was sent.
     """
     grant, app, provider = attempt.leased.grant, attempt.app, attempt.provider
-    async with attempt.endpoint.call(name=app.name):
+    async with attempt.endpoint.call(name=app.name, client_id=app.client_id, whose=grant.id):
         return await token_endpoint.refresh(
             broker.http.under(seconds=seconds, send_before=attempt.leased.ends),
             provider.server,

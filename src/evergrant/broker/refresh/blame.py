@@ -1,12 +1,25 @@
 """Whose fault it is that a provider refused a refresh: the app's, the grant's, or nobody's because the grant has ended.
 
-| the provider's answer | whose |
+| what the provider says | no refresh of the app worked lately | one did |
+|---|---|---|
+| nothing: we did not ask, because the app lacks something | the app's | the app's |
+| that it is the client (`invalid_client` and its like) | the app's | the grant's, until everybody is refused |
+| 401 without a reason | the app's | as the next, if asking (below) tells nothing |
+| another 4xx | the grant's, until everybody is refused | the grant's, until everybody is refused |
+
+*Everybody* is several different grants in a row, with no refresh that works in between, or all that the app has. One
+user's refusal and another's success so never turn an app to and fro; and where that has happened once, it takes twice
+as many the next time.
+
+Before, where the words tell nothing and it is not everybody yet, the provider is asked what it thinks of a refresh
+token that nobody has issued:
+
+| it says | whose |
 |---|---|
-| `invalid_client` and its like; a 401 without a reason, while no refresh of the app works | the app's |
-| what it also says to a refresh token that nobody has issued, while refreshes of the app work | the grant has ended |
-| a refusal of this token by a provider that takes any other one | the grant has ended |
-| another 4xx | the grant's |
-| another 4xx, for several grants in a row, and no refresh of the app works | the app's |
+| that the token is bad, in words that we know | the grant's: it accepts the client |
+| it gives tokens | the grant has ended: the same request is good with any other token |
+| the same as to the grant, and a refresh of the app worked lately | the grant has ended: so it says of bad tokens |
+| anything else | as above |
 
 An app is never blamed for one user, and no consent is ended because a provider refuses everybody: an answer that every
 token gets proves nothing unless the same client's refreshes work.
@@ -22,9 +35,10 @@ from evergrant import clock
 from evergrant.broker.apps.dynamic_registration import made_up_token
 from evergrant.broker.refresh.attempt import RefreshAttempt, send_refresh_token
 from evergrant.broker.runtime.broker import Broker
-from evergrant.broker.runtime.refusals import SEVERAL, Streak, defined
+from evergrant.broker.runtime.refusals import Streak, defined
 from evergrant.db import Grant, GrantStatus
 from evergrant.errors import EvergrantError, ReauthorizationRequired, Refusal, Unavailable, UpstreamRejected
+from evergrant.oauth2.failures import ABOUT_THE_CLIENT
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +46,8 @@ WORKED_LATELY = timedelta(days=1)
 """A refresh this long ago still shows that the client works."""
 ASK_SECONDS = 10.0
 """How long the provider may take to say what it thinks of a token that nobody has issued."""
+_SAID_PLAINLY = frozenset({Refusal.CLIENT_UNKNOWN, Refusal.CLIENT, Refusal.REQUEST})
+"""What cannot be about the token: there is nothing to ask."""
 _UNDERSTOOD = "understood"
 """In place of an answer: it was about the token, in words that we understand, so the client is accepted."""
 _TOKENS = "tokens"
@@ -50,25 +66,27 @@ class Fault(Enum):
 
 
 async def whose_fault(broker: Broker, attempt: RefreshAttempt, error: UpstreamRejected) -> Fault:
-    """Tell whose fault a refusal is. If the database is away, the grant's: that changes least."""
-    if error.refusal in (Refusal.OURS, Refusal.CLIENT_UNKNOWN, Refusal.CLIENT):
+    """Tell whose fault a refusal is, by the table above. If the database is away, the grant's: that changes least."""
+    if error.refusal is Refusal.OURS:
         return Fault.APP
     try:
         streak = await _streak(broker, attempt)
-        is_coincidence = len(streak.grants) < SEVERAL
-        works = is_coincidence and await _works(broker, attempt, since=clock.now() - WORKED_LATELY)
-        if is_coincidence and error.refusal is not Refusal.REQUEST:
+        if streak.is_long:
+            return Fault.APP
+        works = await _works(broker, attempt, since=clock.now() - WORKED_LATELY)
+        if error.refusal not in _SAID_PLAINLY:
             answer = await _answer_to_any_bad_token(broker, attempt)
             if answer == _UNDERSTOOD:
                 return Fault.GRANT
             if answer == _TOKENS or (works and answer == error.fingerprint):
                 return Fault.ENDED
-        if error.refusal is Refusal.UNSAID:
-            return Fault.GRANT if works else Fault.APP
-        return Fault.APP if len(streak.grants) >= await _refreshable(broker, attempt) else Fault.GRANT
+        if error.refusal in ABOUT_THE_CLIENT and (not works or await _is_known_to_be_the_apps(broker, attempt)):
+            return Fault.APP
+        is_everybody = len(streak.grants) >= await _refreshable(broker, attempt, at_most=streak.needed)
     except Unavailable:
         log.exception("could not find out whose fault a refusal is")
         return Fault.GRANT
+    return Fault.APP if is_everybody else Fault.GRANT
 
 
 async def _streak(broker: Broker, attempt: RefreshAttempt) -> Streak:
@@ -76,8 +94,15 @@ async def _streak(broker: Broker, attempt: RefreshAttempt) -> Streak:
     app, now = attempt.app, clock.now()
     streak = broker.refusals.streak(app, now=now)
     if streak.grants and await _works(broker, attempt, since=streak.since):
-        streak = Streak(now, frozenset())
-    return broker.refusals.add(app, streak, attempt.leased.grant.id)
+        at_most = await _refreshable(broker, attempt, at_most=streak.needed)
+        broker.refusals.end(app, streak, at_most=at_most, now=now)
+    return broker.refusals.add(app, attempt.leased.grant.id, now=now)
+
+
+async def _is_known_to_be_the_apps(broker: Broker, attempt: RefreshAttempt) -> bool:
+    """Tell whether somebody, maybe another process, has blamed the app, and no refresh has worked since."""
+    since = attempt.app.unhealthy_since
+    return since is not None and not await _works(broker, attempt, since=since)
 
 
 async def _works(broker: Broker, attempt: RefreshAttempt, *, since: datetime) -> bool:
@@ -88,12 +113,12 @@ async def _works(broker: Broker, attempt: RefreshAttempt, *, since: datetime) ->
         return (await session.execute(query)).first() is not None
 
 
-async def _refreshable(broker: Broker, attempt: RefreshAttempt) -> int:
-    """Count the grants that could be refreshed, up to `SEVERAL`."""
+async def _refreshable(broker: Broker, attempt: RefreshAttempt, *, at_most: int) -> int:
+    """Count the grants that could be refreshed, up to `at_most`."""
     some = (
         select(literal(1))
         .where(*_of_app(attempt), Grant.status == GrantStatus.ACTIVE, Grant.refresh_token.is_not(None))
-        .limit(SEVERAL)
+        .limit(at_most)
         .subquery()
     )
     async with broker.database.read() as session:

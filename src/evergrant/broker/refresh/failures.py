@@ -16,7 +16,7 @@ from evergrant.broker.runtime.broker import Broker
 from evergrant.broker.webhooks.outbox import emit_reauthorization_required
 from evergrant.db import Grant, GrantStatus, OutboundApp
 from evergrant.db.types import database_now
-from evergrant.errors import Unavailable, UpstreamRejected, UpstreamUnavailable
+from evergrant.errors import Trouble, Unavailable, UpstreamRejected, UpstreamUnavailable
 
 log = logging.getLogger(__name__)
 
@@ -70,11 +70,27 @@ async def end_grant(broker: Broker, leased: LeasedGrant, reason: str) -> bool:
     return True
 
 
+def outcome_of(error: UpstreamUnavailable) -> str:
+    """Return what the metrics call it."""
+    if error.in_doubt:
+        return "in_doubt"
+    return {Trouble.LIMIT: "limited", Trouble.OURS: "held_back"}.get(error.trouble, "unavailable")
+
+
 async def note_unavailable(broker: Broker, leased: LeasedGrant, error: UpstreamUnavailable) -> None:
-    """Note that the provider failed, and set in the error how long waiting callers shall wait."""
-    failures = leased.grant.refresh_failures + 1
-    on_demand = doubling(*ON_DEMAND_PAUSE, failures=failures)
-    background = doubling(*BACKGROUND_PAUSE, failures=failures)
+    """Note that the provider failed, and set in the error how long waiting callers shall wait.
+
+    What the provider's limit or this process held back is no failure of the grant: it only comes again later.
+    """
+    grant = leased.grant
+    if error.trouble is Trouble.OURS:
+        later = clock.now() + timedelta(seconds=error.retry_after)
+        await write_note(broker, leased, **({} if grant.next_refresh_at is None else {"next_refresh_at": later}))
+        return
+    is_limit = error.trouble is Trouble.LIMIT
+    times = broker.refusals.held_back(grant) if is_limit else grant.refresh_failures + 1
+    on_demand = doubling(*ON_DEMAND_PAUSE, failures=times)
+    background = doubling(*BACKGROUND_PAUSE, failures=times)
     if error.provider_retry_after is not None:
         on_demand = max(on_demand, error.provider_retry_after)
         background = max(background, error.provider_retry_after)
@@ -82,10 +98,10 @@ async def note_unavailable(broker: Broker, leased: LeasedGrant, error: UpstreamU
         broker,
         leased,
         last_refresh_error=error.message,
-        refresh_failures=failures,
+        refresh_failures=grant.refresh_failures if is_limit else times,
         refresh_not_before=database_now(on_demand),
         next_refresh_at=clock.now() + timedelta(seconds=background),
-        interrupted_at=clock.now() if error.in_doubt else leased.grant.interrupted_at,
+        interrupted_at=clock.now() if error.in_doubt else grant.interrupted_at,
     )
     error.retry_after = max(1, round(on_demand + 0.5))
 
@@ -108,8 +124,8 @@ async def note_broken(broker: Broker, leased: LeasedGrant) -> None:
 async def note_rejected(broker: Broker, leased: LeasedGrant, app: OutboundApp, error: UpstreamRejected) -> None:
     """Note that the provider refuses the app: the grant is innocent, and only the operator can mend it."""
     await _wait_longer(broker, leased, error)
-    await health.note_unhealthy(broker, app, error.message)
-    log.error("a provider refuses an app's registration", extra={"app": app.id, "project": app.project_id})
+    if await health.note_unhealthy(broker, app, error.message):
+        log.error("a provider refuses an app's registration", extra={"app": app.id, "project": app.project_id})
 
 
 async def note_refused(broker: Broker, leased: LeasedGrant, error: UpstreamRejected) -> None:

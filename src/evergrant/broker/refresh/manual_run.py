@@ -28,6 +28,8 @@ from evergrant.errors import AppNotFound, EvergrantError, Unavailable
 log = logging.getLogger(__name__)
 
 PAGE = 500
+POLL_SECONDS = 0.5
+"""How often is looked whether a provider that lets us ask only so much lets us ask more."""
 
 
 @dataclass
@@ -146,8 +148,8 @@ class ManualRun:
         try:
             while queue and not self._stop.is_set():
                 queue = [app for app in queue if await self._begin_some(app)]
-                if queue and self._pool:
-                    await self._pool.wait_for_slot(self._stop)
+                if queue:  # not for ever: what the provider lets a client ask grows by itself
+                    await self._pool.wait_for_slot(self._stop, seconds=POLL_SECONDS)
         finally:
             await self._pool.drain()
         return self._outcome
@@ -158,9 +160,9 @@ class ManualRun:
         if endpoint.is_open:
             self._outcome.given_up.append(app.id)
             return False
-        room = self._pool.room_for(endpoint)
-        is_busy = endpoint in self._pool.by_key
-        if room <= 0 or self._stop.is_set() or (is_busy and room < self._at_once // 4):  # several at a time
+        room = min(self._pool.room_for(endpoint), endpoint.room_for(app.client_id))
+        several = min(self._at_once, endpoint.most_for(app.client_id)) // 4
+        if room <= 0 or self._stop.is_set() or (endpoint in self._pool.by_key and room < several):
             return True
         claims = await (self._claim_any(app, room) if self._everything else self._claim_due(app, room))
         begun = 0

@@ -161,10 +161,10 @@ async def _require_endpoint(broker: Broker, attempt: RefreshAttempt) -> None:
     """Check that the token endpoint may be called.
 
     Raises:
-        UpstreamUnavailable: it has failed again and again; with the seconds until the next try.
+        UpstreamUnavailable: it is left alone, or lets the client ask no more for now; with the seconds until then.
     """
     try:
-        attempt.endpoint.require(attempt.app.name)
+        attempt.endpoint.require(attempt.app.name, attempt.app.client_id)
     except UpstreamUnavailable as error:
         if attempt.endpoint is broker.endpoints.of(attempt.app):
             await lease.release(broker, attempt.leased)
@@ -206,7 +206,7 @@ async def _call_and_land(broker: Broker, attempt: RefreshAttempt, *, fetched: bo
             return current
         raise UpstreamUnavailable("Another process is refreshing this connection.", retry_after=1) from None
     except UpstreamUnavailable as error:
-        outcome = "in_doubt" if error.in_doubt else "unavailable"
+        outcome = failures.outcome_of(error)
         await failures.note_unavailable(broker, leased, error)
         raise
     except Exception:
@@ -214,7 +214,6 @@ async def _call_and_land(broker: Broker, attempt: RefreshAttempt, *, fetched: bo
         raise
     finally:
         broker.metrics.refreshes.labels(grant.project_id, grant.app_id, outcome).inc()
-        broker.metrics.breaker_is(attempt.endpoint.url, is_open=attempt.endpoint.is_open)
     client, quirks = attempt.provider.client, attempt.provider.quirks
     landed = await land(broker, attempt, follow_up.with_usual_lifetime(answer, quirks), fetched=fetched)
     if not answer.expires_in:

@@ -78,13 +78,17 @@ class Scheduler:
         """Share the free slots out among queues, which are in the order of their waiting, the longest first."""
         free = self.pool.room
         taken: Counter[Endpoint] = Counter()
+        taken_by: Counter[tuple[Endpoint, str]] = Counter()
+        """The same by client: a provider limits each for itself."""
         quotas = {}
         for queue in queues:
-            endpoint = self._broker.endpoints.of(queue.app)
+            endpoint, client_id = self._broker.endpoints.of(queue.app), queue.app.client_id
             running = self.pool.by_key.get(endpoint, 0) + taken[endpoint]
-            room = min(self._per_endpoint - running, free, endpoint.room)
+            allowed = endpoint.room_for(client_id) - taken_by[endpoint, client_id]
+            room = min(self._per_endpoint - running, free, allowed)
             # By the half, so that a busy endpoint's grants are claimed several at a time.
-            if room <= 0 or (running and (endpoint.is_open or room < self._per_endpoint // 2)):
+            half = min(self._per_endpoint, endpoint.most_for(client_id)) // 2
+            if room <= 0 or (running and (endpoint.is_open or room < half)):
                 continue
             late = min(room, self._room_for_overdue() - self._overdue_at[endpoint]) if queue.overdue else 0
             if queue.due:
@@ -94,6 +98,7 @@ class Scheduler:
             if due or late:
                 quotas[queue] = ClaimQuota(queue.app, due, late)
                 taken[endpoint] += due + late
+                taken_by[endpoint, client_id] += due + late
                 free -= due + late
         return quotas
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from evergrant import pace
 from evergrant.broker.runtime.database_health import DatabaseHealth
+from evergrant.broker.runtime.endpoint_gauges import EndpointGauges
 from evergrant.broker.runtime.endpoints import Endpoints
 from evergrant.broker.runtime.expiring import Expiring
 from evergrant.broker.runtime.journal import Journal
@@ -128,6 +129,7 @@ async def open_broker(settings: Settings) -> AsyncIterator[Broker]:
                 pace=pace.PACE,
                 limits=Limits(per_key=settings.rate_limit_per_key, per_address=settings.rate_limit_per_address),
             )
+            broker.metrics.registry.register(EndpointGauges(broker.endpoints))
             try:
                 yield broker
             finally:

@@ -1,120 +1,216 @@
-"""Token endpoints as this process sees them: how much it asks of each at once, and when it leaves one alone.
+"""Token endpoints as this process sees them: how much it asks of each, and when it leaves one alone.
 
-One provider that is down or slow must neither starve the others nor be hammered. Failures in a row, of whatever grant,
-open an endpoint's breaker; then one call at a time, after growing pauses, tries whether it is back. Each process
-learns for itself: there is nothing to keep in step, and nothing to lose.
+One provider that is down or slow, or one client that asks too much, must neither starve the others nor be hammered.
+What goes wrong is held against what it belongs to:
+
+- silence (no connection, no answer in time, a reset, a 5xx, nonsense) against the address: its breaker;
+- "too much is asked" against the client at that address: its allowance;
+- a name that could not be looked up, and what this process held back by itself, against neither.
+
+Each process learns for itself: there is nothing to keep in step, and nothing to lose.
 """
 
 import asyncio
+import math
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
-from evergrant.broker.runtime.backoff import doubling
+from evergrant.broker.runtime.allowance import Allowance
+from evergrant.broker.runtime.breaker import Admission, Breaker
+from evergrant.broker.runtime.connection_shares import ConnectionShares
 from evergrant.db import OutboundApp
-from evergrant.errors import UpstreamUnavailable
+from evergrant.errors import EgressRefused, EvergrantError, Trouble, UpstreamUnavailable
 
-FAILURES_TO_OPEN = 5
-"""Failures in a row that open a breaker. One user's 429 says nothing about the others; five failures in a row do."""
-PAUSE = (2.0, 60.0)
-"""Seconds for which a failing endpoint is left alone: at first, doubling, and at most."""
-SLOT_SECONDS = 10.0
-"""How long a call waits for a free slot."""
-CALLS_AT_ONCE = 100
-"""Calls to one endpoint at once: half of all connections, so that a slow endpoint leaves the others some."""
+PATIENCE = 10.0
+"""Seconds that a call waits for its turn and a connection, in all."""
+LOOKAHEAD = 1.0
+"""The background may have so many seconds' turns of a client waiting."""
+IDLE_SECONDS = 900.0
+"""What nobody has used for so long is forgotten."""
+LOOK_SECONDS = 60.0
+"""So often, at most, is looked for what can be forgotten."""
+
+
+class Client:
+    """One client at one endpoint: its allowance, and who waits for a turn."""
+
+    __slots__ = ("allowance", "queue", "used_at", "waiting")
+
+    def __init__(self) -> None:
+        self.allowance = Allowance()
+        self.queue = asyncio.Lock()
+        self.waiting = 0
+        self.used_at = 0.0
+
+    def wait(self, now: float) -> float:
+        """Return the seconds that another call would wait for its turn."""
+        return self.allowance.wait(now) + self.waiting / self.allowance.rate
+
+    async def turn(self) -> None:
+        """Wait for the turn of one call, after those who asked earlier."""
+        self.waiting += 1
+        try:
+            async with self.queue:
+                while (seconds := self.allowance.wait(time.monotonic())) > 0:  # noqa: ASYNC110 - it waits for a moment
+                    await asyncio.sleep(seconds)
+                self.allowance.take(time.monotonic())
+        finally:
+            self.waiting -= 1
 
 
 class Endpoint:
-    """One token endpoint: a limit on calls, and a breaker (closed, open, or trying)."""
+    """One token endpoint: a breaker, a share of the connections, and the clients that use it."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, shares: ConnectionShares) -> None:
         self.url = url
-        self.failures = 0
-        """Calls without a usable answer since the last with one."""
-        self._slots = asyncio.Semaphore(CALLS_AT_ONCE)
-        self._closed_again_at = 0.0
-        self._trying = False
+        self.breaker = Breaker()
+        self.clients: dict[str, Client] = {}
+        self.used_at = time.monotonic()
+        self._shares = shares
 
     @property
     def is_open(self) -> bool:
         """Whether it is left alone, but for single tries."""
-        return self.failures >= FAILURES_TO_OPEN
+        return self.breaker.is_open
 
-    @property
-    def may_try(self) -> bool:
-        """Whether one call may find out if it is back: it is open, its pause is over, and nobody is at it."""
-        return self.is_open and not self._trying and time.monotonic() >= self._closed_again_at
-
-    @property
-    def room(self) -> int:
-        """How many calls may begin now."""
+    def room_for(self, client_id: str) -> int:
+        """Return how many calls of a client may begin now, or within about a second."""
+        now = time.monotonic()
         if self.is_open:
-            return int(self.may_try)
-        return CALLS_AT_ONCE
+            return int(self.breaker.may_try(now))
+        room: float = self._shares.room(self.url)
+        if (client := self.clients.get(client_id)) is not None:
+            room = min(room, client.allowance.turns(now, within=LOOKAHEAD) - client.waiting)
+        return max(0, int(room))
 
-    def require(self, name: str) -> None:
-        """Check that a call may begin.
+    def most_for(self, client_id: str) -> int:
+        """Return how many calls of a client may begin within about a second at the best of times, as far as known."""
+        if self.is_open:
+            return 1
+        client = self.clients.get(client_id)
+        rate = client.allowance.rate if client is not None else math.inf
+        return math.ceil(min(rate * LOOKAHEAD, self._shares.most))
+
+    def require(self, name: str, client_id: str) -> None:
+        """Check that a call of a client may begin soon.
 
         Raises:
-            UpstreamUnavailable: it has failed again and again; with the seconds until the next try.
+            UpstreamUnavailable: ours; with the seconds until it may.
         """
-        if not self.room:
-            wait = max(1, round(self._closed_again_at - time.monotonic() + 0.5))
-            raise UpstreamUnavailable(
-                f"{name} has not given a usable answer {self.failures} times in a row; it is tried again soon.",
-                retry_after=wait,
-            )
+        now = time.monotonic()
+        if (seconds := self.breaker.wait(now)) > 0:
+            raise self._left_alone(name, seconds)
+        if (seconds := self._client(client_id).wait(now)) > PATIENCE:
+            raise _held_back(name, seconds)
 
     @asynccontextmanager
-    async def call(self, *, name: str) -> AsyncIterator[None]:
-        """Make one call, waiting for a free slot.
+    async def call(self, *, name: str, client_id: str = "", whose: str = "") -> AsyncIterator[None]:
+        """Make one call: wait for the client's turn and for a connection, and learn from what comes of it.
 
-        What is raised inside counts as a failure if it is `UpstreamUnavailable` or a timeout; every other outcome is an
-        answer.
+        Args:
+            name: whom to name in an error.
+            client_id: the client that asks.
+            whose: the grant that it is for, if any.
 
         Raises:
-            UpstreamUnavailable: there was no free slot for too long.
+            UpstreamUnavailable: ours, before anything was asked: it is left alone, the provider lets the client ask no
+                more for now, or there was no connection for too long.
         """
+        self.require(name, client_id)
+        client = self._client(client_id)
+        admission = self.breaker.admit(time.monotonic())
+        assert admission is not None  # noqa: S101 - `require` has looked in this very instant
         try:
-            async with asyncio.timeout(SLOT_SECONDS):
-                await self._slots.acquire()
-        except TimeoutError:
-            raise UpstreamUnavailable(
-                f"{name} is slow, and too many calls are waiting for it.", retry_after=2
-            ) from None
-        trying = self.is_open
-        self._trying = self._trying or trying
-        try:
-            yield
-        except (UpstreamUnavailable, TimeoutError):
-            self._failed()
-            raise
-        except Exception:
-            self.failures = 0
-            raise
-        else:
-            self.failures = 0
+            async with self._begun(client, name):
+                if not self.breaker.stands(admission):
+                    raise self._left_alone(name, self.breaker.wait(time.monotonic()))
+                begun = time.monotonic()
+                try:
+                    yield
+                except BaseException as error:
+                    self._learn(admission, client, error, begun=begun, whose=whose)
+                    raise
+                self._learn(admission, client, None, begun=begun, whose=whose)
         finally:
-            self._slots.release()
-            if trying:
-                self._trying = False
+            self.breaker.done(admission, time.monotonic())
 
     def forgive(self) -> None:
         """Close the breaker: somebody has reason to believe that it works again."""
-        self.failures = 0
+        self.breaker.answered()
 
-    def _failed(self) -> None:
-        self.failures += 1
-        if self.is_open:
-            pause = doubling(*PAUSE, failures=self.failures - FAILURES_TO_OPEN + 1)
-            self._closed_again_at = time.monotonic() + pause
+    def forget_idle(self, before: float) -> bool:
+        """Forget the clients that nobody has used since then, and tell whether the whole endpoint can be forgotten."""
+        for client_id, client in list(self.clients.items()):
+            if client.used_at < before and not client.waiting:
+                del self.clients[client_id]
+        return not self.clients and self.used_at < before and self._shares.is_idle(self.url)
+
+    @asynccontextmanager
+    async def _begun(self, client: Client, name: str) -> AsyncIterator[None]:
+        """Wait for a turn, and hold a connection."""
+        try:
+            async with asyncio.timeout(PATIENCE):
+                if client.allowance.is_limited:
+                    await client.turn()
+                await self._shares.take(self.url)
+        except TimeoutError:
+            if (seconds := client.wait(time.monotonic())) > 0:
+                raise _held_back(name, seconds) from None
+            raise UpstreamUnavailable(
+                f"{name} is slow, and too many calls are waiting for it.", retry_after=2, trouble=Trouble.OURS
+            ) from None
+        try:
+            yield
+        finally:
+            self._shares.give_back(self.url)
+
+    def _learn(
+        self, admission: Admission, client: Client, error: BaseException | None, *, begun: float, whose: str
+    ) -> None:
+        now = time.monotonic()
+        self.used_at = client.used_at = now
+        trouble = error.trouble if isinstance(error, UpstreamUnavailable) else None
+        if trouble is Trouble.SILENCE or isinstance(error, TimeoutError):
+            self.breaker.failed(admission, now)
+        elif trouble is Trouble.LIMIT:
+            self.breaker.answered()
+            after = error.provider_retry_after if isinstance(error, UpstreamUnavailable) else None
+            client.allowance.refused(now, begun=begun, whose=whose, retry_after=after)
+        elif error is None or (trouble is None and _is_an_answer(error)):
+            self.breaker.answered()
+            client.allowance.accepted(now, begun=begun, whose=whose)
+
+    def _client(self, client_id: str) -> Client:
+        found = self.clients.get(client_id)
+        if found is None:
+            found = self.clients[client_id] = Client()
+        found.used_at = self.used_at = time.monotonic()
+        return found
+
+    def _left_alone(self, name: str, seconds: float) -> UpstreamUnavailable:
+        return UpstreamUnavailable(
+            f"{name} has not given a usable answer {self.breaker.failures} times in a row; it is tried again soon.",
+            retry_after=max(1, math.ceil(seconds)),
+            trouble=Trouble.OURS,
+        )
 
 
 class Endpoints:
-    """The endpoints that this process has called."""
+    """The endpoints that this process calls. What nobody uses any more is forgotten."""
 
     def __init__(self) -> None:
         self._by_url: dict[str, Endpoint] = {}
+        self._shares = ConnectionShares()
+        self._looked_at = 0.0
+
+    def __len__(self) -> int:
+        """Return how many are remembered."""
+        return len(self._by_url)
+
+    def __iter__(self) -> Iterator[Endpoint]:
+        """Go through those that are remembered. Safe in any thread."""
+        return iter(list(self._by_url.values()))
 
     def of(self, app: OutboundApp) -> Endpoint:
         """Return the endpoint that refreshes an app's grants; apps with the same URL share it."""
@@ -123,7 +219,28 @@ class Endpoints:
     def at(self, url: str) -> Endpoint:
         """Return the endpoint at a URL. Where each connection has a host of its own, each host has its own breaker."""
         url = url.partition("?")[0]
+        now = time.monotonic()
+        if now >= self._looked_at + LOOK_SECONDS:
+            self._forget_idle(now)
         found = self._by_url.get(url)
         if found is None:
-            found = self._by_url[url] = Endpoint(url)
+            found = self._by_url[url] = Endpoint(url, self._shares)
+        found.used_at = now
         return found
+
+    def _forget_idle(self, now: float) -> None:
+        self._looked_at = now
+        for url, endpoint in list(self._by_url.items()):
+            if endpoint.forget_idle(now - IDLE_SECONDS):
+                del self._by_url[url]
+
+
+def _is_an_answer(error: BaseException) -> bool:
+    """Tell whether an error is what the provider answered, and not a bug, a stop, or an address that is not called."""
+    return isinstance(error, EvergrantError) and not isinstance(error, EgressRefused)
+
+
+def _held_back(name: str, seconds: float) -> UpstreamUnavailable:
+    return UpstreamUnavailable(
+        f"{name} lets evergrant ask no more for now.", retry_after=max(1, math.ceil(seconds)), trouble=Trouble.OURS
+    )
