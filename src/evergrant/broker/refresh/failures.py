@@ -70,7 +70,7 @@ async def end_grant(broker: Broker, leased: LeasedGrant, reason: str) -> bool:
     return True
 
 
-def outcome_of(error: UpstreamUnavailable) -> str:
+def metric_outcome(error: UpstreamUnavailable) -> str:
     """Return what the metrics call it."""
     if error.in_doubt:
         return "in_doubt"

@@ -206,7 +206,7 @@ async def _call_and_land(broker: Broker, attempt: RefreshAttempt, *, fetched: bo
             return current
         raise UpstreamUnavailable("Another process is refreshing this connection.", retry_after=1) from None
     except UpstreamUnavailable as error:
-        outcome = failures.outcome_of(error)
+        outcome = failures.metric_outcome(error)
         await failures.note_unavailable(broker, leased, error)
         raise
     except Exception:
