@@ -15,6 +15,7 @@ from evergrant.broker.refresh.sweep import ClaimQuota, DueApp
 from evergrant.broker.runtime.breaker import FAILURES_TO_OPEN
 from evergrant.broker.runtime.broker import Broker, open_broker
 from evergrant.db import Grant, OutboundApp
+from evergrant.errors import Trouble, UpstreamUnavailable
 from evergrant.settings import Settings
 
 NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)
@@ -37,7 +38,9 @@ async def broker(settings: Settings) -> AsyncIterator[Broker]:
 
 
 def app(name: str, *, host: str = "") -> OutboundApp:
-    return OutboundApp(project_id="Pshop", id=name, name=name, token_url=f"https://{host or name}.example.com/token")
+    return OutboundApp(
+        project_id="Pshop", id=name, name=name, client_id="", token_url=f"https://{host or name}.example.com/token"
+    )
 
 
 def queues(*apps: OutboundApp, due: bool = True, overdue: bool = False) -> list[Queue]:
@@ -92,6 +95,30 @@ async def test_an_endpoint_that_fails_gets_one_call_when_its_pause_is_over_and_n
     assert shares(scheduler, queues(one, other)) == {"b": (4, 0)}
     end.set()
     await scheduler.pool.drain()
+
+
+async def test_a_client_that_may_ask_no_more_gets_nothing_and_others_at_its_endpoint_their_share(
+    broker: Broker,
+) -> None:
+    greedy, twin, modest = app("a", host="same"), app("b", host="same"), app("c", host="same")
+    greedy.client_id = twin.client_id = "greedy"
+    with pytest.raises(UpstreamUnavailable):
+        async with broker.endpoints.of(greedy).call(name="a", client_id="greedy"):
+            raise UpstreamUnavailable(trouble=Trouble.LIMIT, retry_after=3600)
+    assert shares(Scheduler(broker), queues(greedy, twin, modest)) == {"c": (4, 0)}
+
+
+async def test_apps_of_one_client_share_what_it_may_ask(broker: Broker) -> None:
+    apps = [app(f"app{n}", host="same") for n in range(3)]
+    endpoint = broker.endpoints.of(apps[0])
+    for n in range(3):
+        async with endpoint.call(name="a", whose=f"{n}"):
+            pass
+    with pytest.raises(UpstreamUnavailable):
+        async with endpoint.call(name="a"):
+            raise UpstreamUnavailable(trouble=Trouble.LIMIT)
+    asked = shares(Scheduler(broker), queues(*apps))
+    assert sum(due + late for due, late in asked.values()) <= endpoint.most_for("") <= 3
 
 
 async def test_what_is_long_overdue_begins_with_one_call_and_grows_to_half(
