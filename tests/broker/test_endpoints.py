@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 import pytest
 
+from evergrant.broker.runtime import endpoint_client
 from evergrant.broker.runtime import endpoints as module
 from evergrant.broker.runtime.breaker import FAILURES_TO_OPEN
 from evergrant.broker.runtime.connection_shares import CONNECTIONS, FEWEST, ConnectionShares
@@ -34,7 +35,8 @@ class Ticks:
 @pytest.fixture
 def ticks(monkeypatch: pytest.MonkeyPatch) -> Ticks:
     stopped = Ticks()
-    monkeypatch.setattr(module, "time", stopped)
+    for each in (module, endpoint_client):
+        monkeypatch.setattr(each, "time", stopped)
     return stopped
 
 
@@ -268,12 +270,12 @@ async def test_what_nobody_uses_is_forgotten_and_what_is_in_use_is_not(ticks: Ti
     for n in range(1000):
         await ended(busy, None, client=f"client-{n}")
     async with under_way(busy, 1, "kept"):
-        for _ in range(5):
-            ticks.now += IDLE_SECONDS / 4
-            endpoints.at(URL).room_for("kept")
+        ticks.now += IDLE_SECONDS + 1
+        for _ in range(600):
+            endpoints.at(URL).require("One", "kept")
         assert len(endpoints) == 1
         assert endpoints.at(URL) is busy
-        assert len(busy.clients) <= 1
+        assert list(busy.clients) == ["kept"]
 
 
 async def test_only_endpoints_in_trouble_are_told_and_their_number_is_bounded(ticks: Ticks) -> None:

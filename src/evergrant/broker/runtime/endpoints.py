@@ -13,12 +13,14 @@ Each process learns for itself: there is nothing to keep in step, and nothing to
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from typing import TypeVar
 
-from evergrant.broker.runtime.allowance import Allowance
 from evergrant.broker.runtime.breaker import Admission, Breaker
 from evergrant.broker.runtime.connection_shares import ConnectionShares
+from evergrant.broker.runtime.endpoint_client import EndpointClient
 from evergrant.db import OutboundApp
 from evergrant.errors import EgressRefused, EvergrantError, Trouble, UpstreamUnavailable
 
@@ -28,44 +30,20 @@ LOOKAHEAD = 1.0
 """The background may have so many seconds' turns of a client waiting."""
 IDLE_SECONDS = 900.0
 """What nobody has used for so long is forgotten."""
-LOOK_SECONDS = 60.0
-"""So often, at most, is looked for what can be forgotten."""
-
-
-class Client:
-    """One client at one endpoint: its allowance, and who waits for a turn."""
-
-    __slots__ = ("allowance", "queue", "used_at", "waiting")
-
-    def __init__(self) -> None:
-        self.allowance = Allowance()
-        self.queue = asyncio.Lock()
-        self.waiting = 0
-        self.used_at = 0.0
-
-    def wait(self, now: float) -> float:
-        """Return the seconds that another call would wait for its turn."""
-        return self.allowance.wait(now) + self.waiting / self.allowance.rate
-
-    async def turn(self) -> None:
-        """Wait for the turn of one call, after those who asked earlier."""
-        self.waiting += 1
-        try:
-            async with self.queue:
-                while (seconds := self.allowance.wait(time.monotonic())) > 0:  # noqa: ASYNC110 - it waits for a moment
-                    await asyncio.sleep(seconds)
-                self.allowance.take(time.monotonic())
-        finally:
-            self.waiting -= 1
+LOOKS = 2
+"""So many are looked at for that at each use, all in turn: it never takes long."""
 
 
 class Endpoint:
     """One token endpoint: a breaker, a share of the connections, and the clients that use it."""
 
+    __slots__ = ("_shares", "breaker", "clients", "url", "used_at")
+
     def __init__(self, url: str, shares: ConnectionShares) -> None:
         self.url = url
         self.breaker = Breaker()
-        self.clients: dict[str, Client] = {}
+        self.clients: OrderedDict[str, EndpointClient] = OrderedDict()
+        """The next to be looked at, whether it can be forgotten, is the first."""
         self.used_at = time.monotonic()
         self._shares = shares
 
@@ -139,15 +117,12 @@ class Endpoint:
         """Close the breaker: somebody has reason to believe that it works again."""
         self.breaker.answered()
 
-    def forget_idle(self, before: float) -> bool:
-        """Forget the clients that nobody has used since then, and tell whether the whole endpoint can be forgotten."""
-        for client_id, client in list(self.clients.items()):
-            if client.used_at < before and not client.waiting:
-                del self.clients[client_id]
-        return not self.clients and self.used_at < before and self._shares.is_idle(self.url)
+    def is_idle(self, since: float) -> bool:
+        """Tell whether nobody has used it since then."""
+        return self.used_at < since and self._shares.is_idle(self.url)
 
     @asynccontextmanager
-    async def _begun(self, client: Client, name: str) -> AsyncIterator[None]:
+    async def _begun(self, client: EndpointClient, name: str) -> AsyncIterator[None]:
         """Wait for a turn, and hold a connection."""
         try:
             async with asyncio.timeout(PATIENCE):
@@ -166,7 +141,7 @@ class Endpoint:
             self._shares.give_back(self.url)
 
     def _learn(
-        self, admission: Admission, client: Client, error: BaseException | None, *, begun: float, whose: str
+        self, admission: Admission, client: EndpointClient, error: BaseException | None, *, begun: float, whose: str
     ) -> None:
         now = time.monotonic()
         self.used_at = client.used_at = now
@@ -181,11 +156,13 @@ class Endpoint:
             self.breaker.answered()
             client.allowance.accepted(now, begun=begun, whose=whose)
 
-    def _client(self, client_id: str) -> Client:
-        found = self.clients.get(client_id)
-        if found is None:
-            found = self.clients[client_id] = Client()
-        found.used_at = self.used_at = time.monotonic()
+    def _client(self, client_id: str) -> EndpointClient:
+        now = time.monotonic()
+        found = self.clients.get(client_id) or EndpointClient()
+        found.used_at = self.used_at = now
+        self.clients[client_id] = found
+        self.clients.move_to_end(client_id)
+        _forget(self.clients, lambda client: client.is_idle(now - IDLE_SECONDS))
         return found
 
     def _left_alone(self, name: str, seconds: float) -> UpstreamUnavailable:
@@ -200,9 +177,8 @@ class Endpoints:
     """The endpoints that this process calls. What nobody uses any more is forgotten."""
 
     def __init__(self) -> None:
-        self._by_url: dict[str, Endpoint] = {}
+        self._by_url: OrderedDict[str, Endpoint] = OrderedDict()
         self._shares = ConnectionShares()
-        self._looked_at = 0.0
 
     def __len__(self) -> int:
         """Return how many are remembered."""
@@ -220,19 +196,25 @@ class Endpoints:
         """Return the endpoint at a URL. Where each connection has a host of its own, each host has its own breaker."""
         url = url.partition("?")[0]
         now = time.monotonic()
-        if now >= self._looked_at + LOOK_SECONDS:
-            self._forget_idle(now)
-        found = self._by_url.get(url)
-        if found is None:
-            found = self._by_url[url] = Endpoint(url, self._shares)
+        found = self._by_url.get(url) or Endpoint(url, self._shares)
         found.used_at = now
+        self._by_url[url] = found
+        self._by_url.move_to_end(url)
+        _forget(self._by_url, lambda endpoint: endpoint.is_idle(now - IDLE_SECONDS))
         return found
 
-    def _forget_idle(self, now: float) -> None:
-        self._looked_at = now
-        for url, endpoint in list(self._by_url.items()):
-            if endpoint.forget_idle(now - IDLE_SECONDS):
-                del self._by_url[url]
+
+T = TypeVar("T")
+
+
+def _forget(known: OrderedDict[str, T], is_idle: Callable[[T], bool]) -> None:
+    """Forget what is idle among the few whose turn it is."""
+    for _ in range(min(LOOKS, len(known) - 1)):
+        key = next(iter(known))
+        if is_idle(known[key]):
+            del known[key]
+        else:
+            known.move_to_end(key)
 
 
 def _is_an_answer(error: BaseException) -> bool:
