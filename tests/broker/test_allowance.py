@@ -130,12 +130,15 @@ def test_nothing_is_asked_before_the_provider_said() -> None:
 
 def test_a_pause_of_an_hour_is_asked_about_once_a_minute() -> None:
     client = Allowance()
+    for n in range(20):
+        client.accepted(-0.1, begun=-0.2, whose=f"before-{n}")
     now, asked = 0.0, 0
     while now < 3600.0:
         client.take(now)
         asked += 1
         client.refused(now + 0.1, begun=now, whose=f"{asked}", retry_after=3600.0 - now)
         now += 0.1 + client.wait(now + 0.1)
+        assert client.turns(now, within=1.0) == 1
     assert 55 <= asked <= 61
     client.take(now)
     client.accepted(now + 0.1, begun=now, whose="other")

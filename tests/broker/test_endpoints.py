@@ -269,11 +269,13 @@ async def test_what_nobody_uses_is_forgotten_and_what_is_in_use_is_not(ticks: Ti
     busy = endpoints.at(URL)
     for n in range(1000):
         await ended(busy, None, client=f"client-{n}")
-    async with under_way(busy, 1, "kept"):
+    slow = endpoints.at("https://slow.example.com/token")
+    async with under_way(busy, 1, "kept"), under_way(slow, 1):
         ticks.now += IDLE_SECONDS + 1
         for _ in range(600):
             endpoints.at(URL).require("One", "kept")
-        assert len(endpoints) == 1
+        assert len(endpoints) == 2
+        assert endpoints.at(slow.url) is slow, "somebody still waits for its answer"
         assert endpoints.at(URL) is busy
         assert list(busy.clients) == ["kept"]
 
