@@ -126,6 +126,7 @@ async def open_broker(settings: Settings) -> AsyncIterator[Broker]:
                 grant_reader=reader,
                 journal=Journal(settings.data_dir / JOURNAL_FOLDER),
                 catalogue=catalogue,
+                endpoints=Endpoints(http.most),
                 pace=pace.PACE,
                 limits=Limits(per_key=settings.rate_limit_per_key, per_address=settings.rate_limit_per_address),
             )

@@ -4,7 +4,7 @@ import asyncio
 from collections import Counter, deque
 
 CONNECTIONS = 400
-"""Calls at once, at all addresses together."""
+"""Calls at once, at all addresses together; fewer where the system gives this process few files."""
 FEWEST = 4
 """Calls at once that an address may have however many others are busy."""
 

@@ -19,7 +19,7 @@ from contextlib import asynccontextmanager
 from typing import TypeVar
 
 from evergrant.broker.runtime.breaker import Admission, Breaker
-from evergrant.broker.runtime.connection_shares import ConnectionShares
+from evergrant.broker.runtime.connection_shares import CONNECTIONS, ConnectionShares
 from evergrant.broker.runtime.endpoint_client import EndpointClient
 from evergrant.db import OutboundApp
 from evergrant.errors import EgressRefused, EvergrantError, Trouble, UpstreamUnavailable
@@ -176,9 +176,10 @@ class Endpoint:
 class Endpoints:
     """The endpoints that this process calls. What nobody uses any more is forgotten."""
 
-    def __init__(self) -> None:
+    def __init__(self, connections: int = CONNECTIONS) -> None:
+        """`connections` is how many calls may be under way at once, at all of them."""
         self._by_url: OrderedDict[str, Endpoint] = OrderedDict()
-        self._shares = ConnectionShares()
+        self._shares = ConnectionShares(min(connections, CONNECTIONS))
 
     def __len__(self) -> int:
         """Return how many are remembered."""
