@@ -74,7 +74,12 @@ class Metrics:
         )
         self.landings_retried = Counter(
             "evergrant_landings_retried",
-            "Tries to store what a provider answered that failed because the database was away, and were repeated.",
+            "Tries to store what a provider answered that the database did not take, and that were repeated.",
+            registry=self.registry,
+        )
+        self.journal_failures = Counter(
+            "evergrant_journal_failures",
+            "Answers that could not be put into the journal, or not be removed from it: its disk is full or read-only.",
             registry=self.registry,
         )
         self.webhook_deliveries = Counter(

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from evergrant import clock
 from evergrant.broker.connect.confirmation import clear_finished_requests
 from evergrant.broker.connections.revocation import revoke_due
-from evergrant.broker.refresh.landing import GIVE_UP_SECONDS, replay_journal
+from evergrant.broker.refresh.replay import replay_until
 from evergrant.broker.refresh.scheduler import Queue, Scheduler
 from evergrant.broker.refresh.sweep import due_apps
 from evergrant.broker.runtime.backoff import jittered
@@ -68,8 +68,6 @@ async def _do_chores(broker: Broker, stop: asyncio.Event) -> None:
     """Do what nobody waits for, beside the sweep: a provider that is slow to revoke must not hold refreshes up."""
     while not stop.is_set():
         try:
-            # what a landing in this very process gave up
-            await replay_journal(broker, older_than_seconds=GIVE_UP_SECONDS)
             await clear_finished_requests(broker, now=clock.now())
             await clear_old_deliveries(broker, now=clock.now())
             while not stop.is_set() and await revoke_due(broker, now=clock.now()):
@@ -94,4 +92,4 @@ async def run(settings: Settings) -> None:
         loop.add_signal_handler(number, stop.set)
     async with open_broker(settings) as broker:
         log.info("refreshing in the background")
-        await asyncio.gather(refresh_until(broker, stop), deliver_until(broker, stop))
+        await asyncio.gather(*(work(broker, stop) for work in (replay_until, refresh_until, deliver_until)))

@@ -251,7 +251,7 @@ def test_what_is_worked_out_beside_tokens_cannot_lose_them(
         raise UnicodeEncodeError("utf-8", "x", 0, 1, "surrogates not allowed")
 
     for name in ("granted_anew", "allowed_captures", "next_refresh"):
-        monkeypatch.setattr(f"evergrant.broker.refresh.landing.{name}", breaks)
+        monkeypatch.setattr(f"evergrant.broker.refresh.answer_columns.{name}", breaks)
     clock.advance(700)
     token = trip.token(withRefreshToken=True)
     assert (token["accessToken"], token["refreshToken"], token["scopes"]) == ("at-2", "rt-2", ["files"])

@@ -9,6 +9,7 @@ from evergrant.errors import ConnectFailed, EvergrantError, ReauthorizationRequi
 from evergrant.oauth2.authorization import CodeVerifier
 from evergrant.oauth2.error_words import ACCESS_TOKEN, CODE, REFRESH_TOKEN, Presented
 from evergrant.oauth2.failures import failure_of, moved, not_a_token_response
+from evergrant.oauth2.odd_parts import part_or
 from evergrant.oauth2.quirks import NO_QUIRKS, Quirks, TokenExchange
 from evergrant.oauth2.registration import ClientRegistration, ServerMetadata
 from evergrant.oauth2.token_request import Pairs, hooked, request_values, send, send_to_token_endpoint
@@ -175,9 +176,14 @@ def _tokens(
     when_dead: Callable[[str, str], EvergrantError],
 ) -> TokenResponse:
     secrets = tuple(secrets)
-    failure = moved(answer, client_name=client.name, secrets=secrets) or failure_of(
-        answer, client_name=client.name, secrets=secrets, presented=presented, when_dead=when_dead, quirks=quirks
-    )
+
+    def said() -> EvergrantError | None:
+        return moved(answer, client_name=client.name, secrets=secrets) or failure_of(
+            answer, client_name=client.name, secrets=secrets, presented=presented, when_dead=when_dead, quirks=quirks
+        )
+
+    # Where even that fails, there may be tokens in the answer all the same.
+    failure = part_or(None, "failure", said)
     if failure is not None:
         raise _with_hint(failure, client)
     try:

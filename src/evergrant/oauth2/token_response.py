@@ -11,6 +11,7 @@ from pydantic import SecretStr
 
 from evergrant import clock
 from evergrant.oauth2.lenient_json import clean_text, read_json, read_text
+from evergrant.oauth2.odd_parts import part_or
 from evergrant.oauth2.pointers import find, first
 from evergrant.oauth2.quirks import NO_QUIRKS, Quirks
 from evergrant.oauth2.stated_ends import access_token_seconds, refresh_token_seconds
@@ -63,29 +64,32 @@ class TokenResponse:
         access_token = _token(first(members, shape.access_token), "access token")
         if access_token is None:
             raise InvalidTokenResponse("the answer has no access token")
-        try:
-            id_token = _token(members.get("id_token"), "id token")
-        except InvalidTokenResponse:
-            id_token = None  # it can be done without; the tokens beside it cannot
         refresh_token = _token(first(members, shape.refresh_token), "refresh token")
+        # The two are safe now. What stands beside them can be done without; they cannot.
         renewed_by = "" if refresh_token is None else refresh_token.get_secret_value()
         now = clock.now()
-        return cls(
-            access_token=access_token,
-            token_type=_token_type(members.get("token_type")),
-            expires_in=access_token_seconds(
+
+        def seconds() -> int | None:
+            return access_token_seconds(
                 members,
                 shape,
                 access_token.get_secret_value(),
                 can_be_refreshed=refresh_token is not None,
                 never_ends=quirks.never_ends,
                 now=now,
-            ),
+            )
+
+        return cls(
+            access_token=access_token,
+            token_type=part_or("Bearer", "token type", lambda: _token_type(members.get("token_type"))),
+            expires_in=part_or(None, "lifetime", seconds),
             refresh_token=refresh_token,
-            refresh_token_expires_in=refresh_token_seconds(members, shape, renewed_by, now=now),
-            scopes=_scopes(first(members, shape.scope), quirks.scope_separator),
-            id_token=id_token,
-            captured=quirks.captured("token", functools.partial(find, members)),
+            refresh_token_expires_in=part_or(
+                None, "refresh token's end", lambda: refresh_token_seconds(members, shape, renewed_by, now=now)
+            ),
+            scopes=part_or(None, "scopes", lambda: _scopes(first(members, shape.scope), quirks.scope_separator)),
+            id_token=part_or(None, "id token", lambda: _id_token(members.get("id_token"))),
+            captured=part_or({}, "captured", lambda: quirks.captured("token", functools.partial(find, members))),
         )
 
 
@@ -119,6 +123,13 @@ def _token(value: object, what: str) -> SecretStr | None:
     if len(value) > MAX_TOKEN_LENGTH or not value.isascii() or not value.isprintable():
         raise InvalidTokenResponse(f"the {what} is too long or has characters that no token has")
     return SecretStr(value)
+
+
+def _id_token(value: object) -> SecretStr | None:
+    try:
+        return _token(value, "id token")
+    except InvalidTokenResponse:
+        return None
 
 
 def _token_type(value: object) -> str:

@@ -15,6 +15,7 @@ from evergrant import __version__
 from evergrant.broker.access.authentication import write_key_uses
 from evergrant.broker.grants import last_used
 from evergrant.broker.operations.metrics import Exposition
+from evergrant.broker.refresh.replay import replay_until
 from evergrant.broker.runtime.broker import Broker, open_broker
 from evergrant.broker.webhooks.delivery import deliver_until
 from evergrant.errors import EvergrantError
@@ -123,6 +124,7 @@ def _lifespan(
         ):
             app.state.broker, app.state.exposition = broker, exposition
             tasks = [
+                asyncio.create_task(replay_until(broker, stop)),
                 asyncio.create_task(_write_down_use(broker, stop)),
                 asyncio.create_task(exposition.share_until(stop)),
             ]

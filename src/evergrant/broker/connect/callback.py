@@ -28,6 +28,7 @@ from evergrant.broker.connect.authorization_requests import (
 )
 from evergrant.broker.grants.granted_scopes import GrantedScopes
 from evergrant.broker.grants.grants import (
+    SEALS_OF_ANSWER,
     Consent,
     ResourceOwner,
     SealedTokens,
@@ -38,7 +39,9 @@ from evergrant.broker.grants.grants import (
     seal_answer,
 )
 from evergrant.broker.grants.renewal import find_renewable, renew_grant
+from evergrant.broker.refresh.until_stored import until_stored
 from evergrant.broker.runtime.broker import Broker
+from evergrant.broker.runtime.vault import Sealer
 from evergrant.crypto.opaque import digest, new_opaque
 from evergrant.crypto.sealed import Sealed
 from evergrant.db import AuthorizationRequest, Grant, OutboundApp
@@ -53,6 +56,8 @@ from evergrant.oauth2.userinfo import fetch_userinfo_subject
 
 log = logging.getLogger(__name__)
 
+BROWSER_SECONDS = 300.0
+"""How long a browser waits for a page, and so how long a consent is tried to be stored while the database is away."""
 RENEWAL_SECONDS = 15.0
 """How long a consent without a refresh token waits for a refresh of the earlier one that is under way."""
 RENEWAL_PAUSE_SECONDS = 0.1
@@ -86,6 +91,7 @@ async def complete_connect(
     if response.error:
         await dynamic_registration.verify_registration(broker, app, response.error)
         raise ConnectFailed(response.error, response.error_description or f"{app.name} refused the connection.")
+    sealer = await broker.vault.reserve(request.project_id, seals=SEALS_OF_ANSWER + 1)  # and the outcome
     template = template_of(broker, app)
     details = {**details_of_user(template, app, values_of(request)), **allowed_captures(template, response.captured)}
     require_variables(template, details, "callback")
@@ -99,7 +105,7 @@ async def complete_connect(
     details |= allowed_captures(template, learnt)
     require_variables(template, details, "context")
     subject = await _subject(broker, authorization, provider, answer)
-    return await _store_grant(broker, authorization, answer, subject, details, provider.quirks)
+    return await _store_grant(broker, authorization, answer, subject, details, provider.quirks, sealer)
 
 
 async def _redeem(
@@ -168,13 +174,13 @@ class _Ending:
     confirmation: str
 
 
-async def _ending(broker: Broker, authorization: Authorization) -> _Ending:
+def _ending(authorization: Authorization, sealer: Sealer) -> _Ending:
     request, app = authorization.request, authorization.app
     confirmation = new_opaque() if app.require_confirmation else ""
     extra = {"confirmation": confirmation} if confirmation else {}
     back = {"outboundAppId": app.id, "outboundStatus": "connected", **extra}
     location = with_params(request.redirect_url, back) or RESULT_PATH
-    return _Ending(location, await broker.vault.seal(outcome_slot(request), SecretStr(location)), confirmation)
+    return _Ending(location, sealer.seal(outcome_slot(request), SecretStr(location)), confirmation)
 
 
 async def _store_grant(
@@ -184,10 +190,15 @@ async def _store_grant(
     subject: Subject,
     details: Values,
     quirks: Quirks,
+    sealer: Sealer,
 ) -> str:
+    """Store the consent, however often that takes while the person waits, and return where the browser goes.
+
+    There is no journal for this: who is at the browser can consent again, and is told to.
+    """
     request, app = authorization.request, authorization.app
     words, now = scope_words(broker, app), clock.now()
-    ending = await _ending(broker, authorization)
+    ending = _ending(authorization, sealer)
 
     def consent(*, renewed: bool = False) -> Consent:
         proofs = Proofs(renewed or answer.refresh_token is not None, answer.id_token is not None)
@@ -201,39 +212,58 @@ async def _store_grant(
             details=details,
         )
 
-    async def sealed(grant_id: str, *, earlier: Grant | None = None) -> SealedTokens:
-        return await seal_answer(
-            broker, request.project_id, grant_id, answer, quirks=quirks, refreshed=earlier, now=now
-        )
+    def sealed(grant_id: str, own: Sealer, *, earlier: Grant | None = None) -> SealedTokens:
+        return seal_answer(own, request.project_id, grant_id, answer, quirks=quirks, refreshed=earlier, now=now)
 
-    give_up_at = time.monotonic() + RENEWAL_SECONDS
-    while answer.refresh_token is None and not app.require_confirmation and time.monotonic() < give_up_at:
-        earlier = await find_renewable(broker, app, consent(renewed=True), words)
-        if earlier is None:
-            break
-        tokens = await sealed(earlier.id, earlier=earlier)
+    async def renewed(_: int) -> str | None:
+        """Go on with an earlier consent; None where there is none, or its refresh does not end."""
+        give_up_at = time.monotonic() + RENEWAL_SECONDS
+        while time.monotonic() < give_up_at:
+            earlier = await find_renewable(broker, app, consent(renewed=True), words)
+            if earlier is None:
+                break
+            again = await broker.vault.reserve(request.project_id, seals=SEALS_OF_ANSWER)
+            tokens = sealed(earlier.id, again, earlier=earlier)
+            async with broker.database.write() as session:
+                current = await _lock_offered_app(session, authorization)
+                grant = await renew_grant(
+                    session, earlier, app=current, consent=consent(renewed=True), tokens=tokens, now=now
+                )
+                if grant is not None:
+                    return await _record_stored(session, authorization, grant, ending, renewed=True)
+            await asyncio.sleep(RENEWAL_PAUSE_SECONDS)  # it is being refreshed: that ends soon, one way or the other
+        return None
+
+    grant_id = new_grant_id()
+    tokens = sealed(grant_id, sealer)
+
+    async def stored(_: int) -> str:
         async with broker.database.write() as session:
             current = await _lock_offered_app(session, authorization)
-            grant = await renew_grant(
-                session, earlier, app=current, consent=consent(renewed=True), tokens=tokens, now=now
+            if await session.get(Grant, (request.project_id, grant_id)) is not None:
+                return ending.location  # the database went away before it could say so
+            grant = await save_tokens(
+                session,
+                grant_id=grant_id,
+                app=current,
+                consent=consent(),
+                tokens=tokens,
+                pending=app.require_confirmation,
+                now=now,
             )
-            if grant is not None:
-                return await _record_stored(session, authorization, grant, ending, renewed=True)
-        await asyncio.sleep(RENEWAL_PAUSE_SECONDS)  # it is being refreshed: that ends soon, one way or the other
-    grant_id = new_grant_id()
-    tokens = await sealed(grant_id)
-    async with broker.database.write() as session:
-        current = await _lock_offered_app(session, authorization)
-        grant = await save_tokens(
-            session,
-            grant_id=grant_id,
-            app=current,
-            consent=consent(),
-            tokens=tokens,
-            pending=app.require_confirmation,
-            now=now,
-        )
-        return await _record_stored(session, authorization, grant, ending)
+            return await _record_stored(session, authorization, grant, ending)
+
+    try:
+        async with asyncio.timeout(BROWSER_SECONDS):
+            if answer.refresh_token is None and not app.require_confirmation:
+                location = await until_stored(broker, renewed)
+                if location is not None:
+                    return location
+            return await until_stored(broker, stored)
+    except TimeoutError:
+        raise ConnectFailed(
+            "temporarily_unavailable", "evergrant could not store the connection. Start again."
+        ) from None
 
 
 async def _lock_offered_app(session: AsyncSession, authorization: Authorization) -> OutboundApp:

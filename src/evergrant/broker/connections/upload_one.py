@@ -11,9 +11,9 @@ from evergrant import clock
 from evergrant.broker.apps.apps import load_app
 from evergrant.broker.apps.provider_client import callback_url, provider_client
 from evergrant.broker.apps.variables import allowed_captures, details_problems, template_of
+from evergrant.broker.audit.record import actor
 from evergrant.broker.connections.upload import (
     API_KEY,
-    PreparedUpload,
     TokenUpload,
     check_upload,
     consent_of,
@@ -25,22 +25,32 @@ from evergrant.broker.connections.upload import (
     subject_of,
     upload_problems,
 )
-from evergrant.broker.grants.grants import ResourceOwner, new_grant_id, seal_answer
-from evergrant.broker.refresh.landing import until_stored
+from evergrant.broker.grants.grants import (
+    SEALS_OF_ANSWER,
+    Consent,
+    ResourceOwner,
+    SealedTokens,
+    columns_of_consent,
+    new_grant_id,
+    seal_answer,
+)
+from evergrant.broker.refresh.landing import AnswerInHand, ask_for_lifetime
 from evergrant.broker.runtime.broker import Broker
+from evergrant.broker.runtime.journal_entry import Entry
 from evergrant.broker.runtime.principal import Principal
+from evergrant.broker.runtime.vault import Sealer
 from evergrant.db import Grant, OutboundApp
 from evergrant.errors import (
     InvalidValue,
     MissingArgument,
     ReauthorizationRequired,
     RefreshTokenRefused,
-    UpstreamUnavailable,
 )
 from evergrant.oauth2 import follow_up, token_endpoint
 from evergrant.oauth2.id_token import Subject
-
-VERIFY_SECONDS = 30.0
+from evergrant.oauth2.odd_parts import part_or
+from evergrant.oauth2.quirks import Quirks
+from evergrant.oauth2.token_response import TokenResponse
 
 
 async def upload_api_key(
@@ -93,6 +103,7 @@ async def upload_tokens(
         PermissionDenied: the management key is limited to other apps.
         RefreshTokenRefused: the provider refused the refresh token.
         UpstreamRejected, UpstreamUnavailable: it could not be verified. Nothing is written in any of these cases.
+        Unavailable: this process stops while the database is away. The journal has it then, and it is stored later.
     """
     principal.require_app(upload.app_id)
     app = await load_app(broker, principal.project_id, upload.app_id)
@@ -121,37 +132,66 @@ async def _verify_and_store(
     assert upload.refresh_token is not None  # noqa: S101 - the caller has looked; this tells the type checker
     details = details_of(broker, app, upload)
     provider = await provider_client(broker, app, details)
+    sealer = await broker.vault.reserve(app.project_id, seals=SEALS_OF_ANSWER)
     try:
-        async with asyncio.timeout(VERIFY_SECONDS):
-            answer = await token_endpoint.refresh(
-                broker.http,
-                provider.server,
-                provider.client,
-                refresh_token=upload.refresh_token,
-                granted=scopes_of(app, upload),
-                redirect_uri=callback_url(broker, app),
-                quirks=provider.quirks,
-            )
-    except TimeoutError:
-        raise UpstreamUnavailable(f"{app.name} did not answer within {VERIFY_SECONDS:.0f} s.") from None
+        answer = await token_endpoint.refresh(
+            broker.http,
+            provider.server,
+            provider.client,
+            refresh_token=upload.refresh_token,
+            granted=scopes_of(app, upload),
+            redirect_uri=callback_url(broker, app),
+            quirks=provider.quirks,
+        )
     except ReauthorizationRequired as error:
         message = f"{error.message.removesuffix(token_endpoint.CONNECT_AGAIN)} Nothing was stored."
         raise RefreshTokenRefused(message, provider_error=error.provider_error) from error
-    details |= allowed_captures(template_of(broker, app), answer.captured)
-    answer = await follow_up.with_lifetime(broker.http, provider.client, answer, provider.quirks)
-    now, quirks = clock.now(), provider.quirks
     if answer.refresh_token is None:  # none returned keeps the old one (RFC 6749 section 6)
         answer = replace(answer, refresh_token=upload.refresh_token)
-    tokens = await until_stored(
-        broker, lambda: seal_answer(broker, app.project_id, grant_id, answer, quirks=quirks, now=now)
-    )
-    consent = consent_of(broker, app, upload, tokens, subject=subject, details=details)
-    prepared = PreparedUpload(upload, grant_id, consent, tokens)
-
-    async def write() -> Grant:
-        async with broker.database.write() as session:
-            grant = await store_upload(session, app.project_id, prepared, app_type="oauth", now=now)
-            await record_upload(session, app.project_id, prepared)
+    entry = _entry_of(broker, app, upload, provider.quirks, answer, sealer, grant_id=grant_id, subject=subject)
+    in_hand = await AnswerInHand.take(broker, entry)
+    grant = Grant(project_id=app.project_id, id=grant_id, token_version=1, **entry.values)
+    if not await in_hand.land(broker):
+        await load_app(broker, app.project_id, app.id)  # unless that is gone, the user has connected anew meanwhile
         return grant
+    return await ask_for_lifetime(broker, app, provider, answer, grant)
 
-    return await until_stored(broker, write)
+
+def _entry_of(
+    broker: Broker,
+    app: OutboundApp,
+    upload: TokenUpload,
+    quirks: Quirks,
+    answer: TokenResponse,
+    sealer: Sealer,
+    *,
+    grant_id: str,
+    subject: Subject,
+) -> Entry:
+    """Return what the journal keeps of an upload whose refresh token was just used: all of its grant."""
+    now, who = clock.now(), actor.get()
+    captured: dict[str, str] = part_or(
+        {}, "details", lambda: allowed_captures(template_of(broker, app), answer.captured)
+    )
+    details = {**details_of(broker, app, upload), **captured}
+    answer = follow_up.with_usual_lifetime(answer, quirks)
+    tokens = seal_answer(sealer, app.project_id, grant_id, answer, quirks=quirks, now=now)
+
+    def consent(tokens: SealedTokens) -> Consent:
+        return consent_of(broker, app, upload, tokens, subject=subject, details=details)
+
+    plain = consent(replace(tokens, scopes=None))
+    consented = part_or(plain, "scopes", lambda: consent(tokens))
+    return Entry(
+        project_id=app.project_id,
+        grant_id=grant_id,
+        lease_owner="",
+        seen_version=0,
+        values=columns_of_consent(app, consented, tokens, now=now),
+        audit={
+            "action": "token.uploaded",
+            "data": {"grantId": grant_id, "scopes": list(consented.scopes.granted)},
+            "actor": who.name,
+            "remote_address": who.remote_address,
+        },
+    )

@@ -10,14 +10,16 @@ from sqlalchemy import ColumnElement, and_, delete, false, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from evergrant.broker.grants.granted_scopes import GrantedScopes
-from evergrant.broker.grants.lifetimes import Lifetime, lifetime_of, refresh_token_end
+from evergrant.broker.grants.lifetimes import Lifetime, lifetime_of, refresh_token_end, unknown_end
 from evergrant.broker.grants.schedule import next_refresh
 from evergrant.broker.runtime.broker import Broker
+from evergrant.broker.runtime.vault import Sealer
 from evergrant.broker.webhooks import outbox
 from evergrant.crypto.sealed import Sealed, Slot
 from evergrant.db import Grant, GrantStatus, OutboundApp
 from evergrant.errors import AppNotFound, ReauthorizationRequired, TokenNotFound
 from evergrant.oauth2.id_token import Subject
+from evergrant.oauth2.odd_parts import part_or
 from evergrant.oauth2.quirks import Quirks
 from evergrant.oauth2.token_response import TokenResponse
 
@@ -28,6 +30,10 @@ class ResourceOwner:
 
     user_id: str = ""
     tenant_id: str = ""
+
+
+SEALS_OF_ANSWER = 3
+"""So many secrets a token endpoint's answer has: access token, refresh token and id_token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +59,8 @@ def token_slot(project_id: str, grant_id: str, column: str) -> Slot:
     return Slot(project_id, "grants", column, grant_id)
 
 
-async def seal_answer(
-    broker: Broker,
+def seal_answer(
+    sealer: Sealer,
     project_id: str,
     grant_id: str,
     answer: TokenResponse,
@@ -63,10 +69,10 @@ async def seal_answer(
     refreshed: Grant | None = None,
     now: datetime,
 ) -> SealedTokens:
-    """Seal a token response for a grant. Not inside a transaction: sealing may write.
+    """Seal a token response for a grant. It needs no database, and nothing that stands beside the tokens can stop it.
 
     Args:
-        broker: the runtime.
+        sealer: `SEALS_OF_ANSWER` seals, reserved before the provider was called.
         project_id: the grant's project.
         grant_id: the grant, which need not exist yet.
         answer: what the token endpoint answered.
@@ -75,21 +81,26 @@ async def seal_answer(
             token.
         now: the moment of the answer.
     """
-    vault = broker.vault
-    access = await vault.seal(token_slot(project_id, grant_id, "access_token"), answer.access_token)
+    access = sealer.seal(token_slot(project_id, grant_id, "access_token"), answer.access_token)
     refresh = identity = None
     if answer.refresh_token is not None:
-        refresh = await vault.seal(token_slot(project_id, grant_id, "refresh_token"), answer.refresh_token)
+        refresh = sealer.seal(token_slot(project_id, grant_id, "refresh_token"), answer.refresh_token)
     if answer.id_token is not None:
-        identity = await vault.seal(token_slot(project_id, grant_id, "id_token"), answer.id_token)
+        identity = sealer.seal(token_slot(project_id, grant_id, "id_token"), answer.id_token)
     return SealedTokens(
         access_token=access,
         access_token_type=answer.token_type,
         refresh_token=refresh,
         id_token=identity,
         scopes=answer.scopes,
-        lifetime=lifetime_of(answer, quirks, refreshed=refreshed, now=now),
-        refresh_token_expires_at=refresh_token_end(answer, quirks, refreshed=refreshed, now=now),
+        lifetime=part_or(
+            unknown_end(now=now), "lifetime", lambda: lifetime_of(answer, quirks, refreshed=refreshed, now=now)
+        ),
+        refresh_token_expires_at=part_or(
+            refreshed.refresh_token_expires_at if refreshed is not None else None,
+            "refresh token's end",
+            lambda: refresh_token_end(answer, quirks, refreshed=refreshed, now=now),
+        ),
     )
 
 
@@ -157,9 +168,22 @@ async def save_tokens(
     earlier one stays in use until the confirmation. A refresh of the earlier one that is still under way finds its
     grant gone and stores nothing.
     """
-    due = None
-    if tokens.refresh_token is not None:
-        due = next_refresh(
+    columns = columns_of_consent(app, consent, tokens, pending=pending, now=now)
+    grant = Grant(project_id=app.project_id, id=grant_id, **columns)
+    session.add(grant)
+    await session.flush()
+    if not pending:
+        await replace_earlier(session, grant)
+    return grant
+
+
+def columns_of_consent(
+    app: OutboundApp, consent: Consent, tokens: SealedTokens, *, pending: bool = False, now: datetime
+) -> dict[str, Any]:
+    """Return the columns of a new consent's grant, but for those that say which it is."""
+
+    def due() -> datetime | None:
+        return next_refresh(
             app,
             tokens.lifetime.due,
             used_at=now,
@@ -168,21 +192,17 @@ async def save_tokens(
             idle_after=None,
             now=now,
         )
-    grant = Grant(
-        project_id=app.project_id,
-        id=grant_id,
+
+    fallback: datetime | None = now
+    due_at = part_or(fallback, "due", due)
+    return {
         **consent.columns(app),
-        status=GrantStatus.PENDING if pending else GrantStatus.ACTIVE,
-        consented_at=now,
-        refresh_token=tokens.refresh_token,
-        next_refresh_at=due,
+        "status": GrantStatus.PENDING if pending else GrantStatus.ACTIVE,
+        "consented_at": now,
+        "refresh_token": tokens.refresh_token,
+        "next_refresh_at": due_at if tokens.refresh_token is not None else None,
         **access_columns(tokens),
-    )
-    session.add(grant)
-    await session.flush()
-    if not pending:
-        await replace_earlier(session, grant)
-    return grant
+    }
 
 
 def access_columns(tokens: SealedTokens) -> dict[str, Any]:

@@ -159,11 +159,7 @@ class _Moment(Collector):
             yield from _of_apps(backlogs, now=self._reading.at)
 
     def _journal(self) -> Iterator[Metric]:
-        try:
-            census = self._broker.journal.census()
-        except OSError:
-            log.warning("cannot look into the journal", exc_info=True)
-            return
+        census = self._broker.journal.census()
         yield GaugeMetricFamily(
             "evergrant_journal_entries", "Answers of providers that are not in the database yet.", value=census.waiting
         )
@@ -173,7 +169,9 @@ class _Moment(Collector):
             value=max(0.0, time.time() - census.oldest) if census.oldest is not None else 0,
         )
         yield GaugeMetricFamily(
-            "evergrant_journal_broken", "Journal files that could not be read and were put aside.", value=census.broken
+            "evergrant_journal_broken",
+            "Journal files that could not be read, or can never land, and were put aside.",
+            value=census.broken,
         )
 
 

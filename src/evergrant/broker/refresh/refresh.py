@@ -20,22 +20,23 @@ from evergrant import clock
 from evergrant.broker.apps import dynamic_registration, health
 from evergrant.broker.apps.apps import load_app
 from evergrant.broker.apps.provider_client import provider_client
-from evergrant.broker.grants.grants import alive, load_grant, token_slot
+from evergrant.broker.grants.grants import SEALS_OF_ANSWER, alive, load_grant, token_slot
 from evergrant.broker.refresh import failures, lease
 from evergrant.broker.refresh.attempt import RefreshAttempt, send_refresh_token
 from evergrant.broker.refresh.blame import Fault, whose_fault
-from evergrant.broker.refresh.landing import correct_lifetime, land
+from evergrant.broker.refresh.landing import AnswerInHand, ask_for_lifetime, land, take_in_hand
 from evergrant.broker.refresh.lease import LeasedGrant
+from evergrant.broker.refresh.replay import settle_waiting
 from evergrant.broker.runtime.broker import Broker
 from evergrant.db import Grant, GrantStatus, OutboundApp
 from evergrant.errors import (
     GrantRefused,
     ReauthorizationRequired,
     TooLateToSend,
+    Unavailable,
     UpstreamRejected,
     UpstreamUnavailable,
 )
-from evergrant.oauth2 import follow_up
 from evergrant.oauth2.failures import app_refused, grant_refused
 from evergrant.oauth2.token_endpoint import CONNECT_AGAIN, consent_ended
 from evergrant.oauth2.token_response import TokenResponse
@@ -176,9 +177,11 @@ async def _require_endpoint(broker: Broker, attempt: RefreshAttempt) -> None:
 
 async def _call_and_land(broker: Broker, attempt: RefreshAttempt, *, fetched: bool) -> Grant:
     grant, app, leased = attempt.leased.grant, attempt.app, attempt.leased
+    if await _has_settled(broker, leased):
+        return alive(await load_grant(broker, grant.project_id, grant.id))
     outcome = "broken"
     try:
-        answer = await _call_provider(broker, attempt)
+        answer, in_hand = await _call_provider(broker, attempt, fetched=fetched)
         outcome = "refreshed"
     except ReauthorizationRequired as error:
         outcome = "reauthorization_required"
@@ -214,35 +217,57 @@ async def _call_and_land(broker: Broker, attempt: RefreshAttempt, *, fetched: bo
         raise
     finally:
         broker.metrics.refreshes.labels(grant.project_id, grant.app_id, outcome).inc()
-    client, quirks = attempt.provider.client, attempt.provider.quirks
-    landed = await land(broker, attempt, follow_up.with_usual_lifetime(answer, quirks), fetched=fetched)
-    if not answer.expires_in:
-        seconds = await follow_up.introspected(broker.http, client, answer.access_token, quirks)
-        landed = landed if seconds is None else await correct_lifetime(broker, attempt, landed, seconds)
+    landed = await land(broker, attempt, in_hand)
     if app.unhealthy_since is not None:
-        await health.note_healthy(broker, app)
-    return landed
+        try:
+            await health.note_healthy(broker, app)
+        except Exception:  # the token is there, and who waits for it gets it
+            log.exception("could not note that an app is well again", extra={"app": app.id})
+    return await ask_for_lifetime(broker, app, attempt.provider, answer, landed)
+
+
+async def _has_settled(broker: Broker, leased: LeasedGrant) -> bool:
+    """Land an answer of an earlier call, where the journal has one, and then let go of the lease: it is what we want.
+
+    Raises:
+        Unavailable: there is one, and it cannot land now. What the row has is spent.
+    """
+    try:
+        settled = await settle_waiting(broker, leased.grant)
+    except Unavailable:
+        await failures.write_note(broker, leased)
+        raise
+    if settled:
+        await lease.release(broker, leased)
+    return settled
 
 
 class _LeaseLost(Exception):
     """The lease was over before the provider was called: somebody else may be calling it."""
 
 
-async def _call_provider(broker: Broker, attempt: RefreshAttempt) -> TokenResponse:
-    """Send the refresh token to the provider and return its answer. No database connection is held meanwhile."""
+async def _call_provider(
+    broker: Broker, attempt: RefreshAttempt, *, fetched: bool
+) -> tuple[TokenResponse, AnswerInHand]:
+    """Send the refresh token to the provider, and take its answer in hand before anything else is done.
+
+    What that takes is reserved before the call. No database connection is held meanwhile.
+    """
     grant = attempt.leased.grant
     assert grant.refresh_token is not None  # noqa: S101 - _refresh_leased has looked; this tells the type checker
     slot = token_slot(grant.project_id, grant.id, "refresh_token")
     refresh_token = await broker.vault.open(slot, grant.refresh_token)
+    sealer = await broker.vault.reserve(grant.project_id, seals=SEALS_OF_ANSWER)
     if attempt.leased.ends - time.monotonic() < broker.pace.call * CALL_MARGIN:
         renewed = await lease.renew(broker, attempt.leased)
         if renewed is None:
             raise _LeaseLost  # this process was slow or stood still: the token that it holds may be spent already
         attempt = replace(attempt, leased=renewed)
     try:
-        return await send_refresh_token(broker, attempt, refresh_token)
+        answer = await send_refresh_token(broker, attempt, refresh_token)
     except TooLateToSend:  # it stood still since: the lease decides again whether it may call
-        return await _call_provider(broker, attempt)
+        return await _call_provider(broker, attempt, fetched=fetched)
+    return answer, await take_in_hand(broker, attempt, answer, sealer, fetched=fetched)
 
 
 async def _on_invalid_grant(broker: Broker, leased: LeasedGrant, error: ReauthorizationRequired) -> Grant:

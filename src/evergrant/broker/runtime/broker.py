@@ -14,6 +14,7 @@ from evergrant.broker.runtime.endpoint_gauges import EndpointGauges
 from evergrant.broker.runtime.endpoints import Endpoints
 from evergrant.broker.runtime.expiring import Expiring
 from evergrant.broker.runtime.journal import Journal
+from evergrant.broker.runtime.landings import Landings
 from evergrant.broker.runtime.limits import Limits
 from evergrant.broker.runtime.principal import Principal
 from evergrant.broker.runtime.refusals import Refusals
@@ -37,6 +38,8 @@ log = logging.getLogger(__name__)
 
 DRAIN_SECONDS = 40
 """How long a stop waits for refreshes in flight: longer than the longest provider call and its write."""
+LAND_SECONDS, AWAY_SECONDS = 10.0, 1.0
+"""How long a stop waits for the database to take an answer that is in the journal: normally, and in an outage."""
 REMEMBER_SECONDS = 4.0
 """How long keys, policies and redirect origins are remembered: a change is effective everywhere within 5 seconds."""
 REGISTRATION_CHECK_SECONDS = 60.0
@@ -74,6 +77,7 @@ class Broker:
     pace: Pace
     metrics: Metrics = field(default_factory=Metrics)
     database_health: DatabaseHealth = field(default_factory=DatabaseHealth)
+    landings: Landings = field(default_factory=Landings)
     endpoints: Endpoints = field(default_factory=Endpoints)
     refreshes: SingleFlight[tuple[str, str], Grant] = field(default_factory=SingleFlight)
     """Refreshes in flight in this process, by (project, grant)."""
@@ -134,6 +138,7 @@ async def open_broker(settings: Settings) -> AsyncIterator[Broker]:
             try:
                 yield broker
             finally:
+                broker.landings.let_go(within=LAND_SECONDS if broker.database_health.is_up else AWAY_SECONDS)
                 await broker.refreshes.drain(DRAIN_SECONDS)
                 await broker.registrations.drain(DRAIN_SECONDS)
                 await broker.trips.drain(DRAIN_SECONDS)

@@ -6,10 +6,15 @@ Whoever waits for the database waits here, and not with tries of its own: when i
 import asyncio
 import logging
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from evergrant.errors import Busy, Unavailable
 
 log = logging.getLogger(__name__)
+
+LAST_SECONDS = 1.0
+"""What began before the database was back has so much time to end well."""
 
 
 class DatabaseHealth:
@@ -18,7 +23,9 @@ class DatabaseHealth:
     def __init__(self) -> None:
         self._up = asyncio.Event()
         self._up.set()
+        self._away = asyncio.Event()
         self._since = time.monotonic()
+        self._under_way: set[asyncio.Timeout] = set()
 
     @property
     def is_up(self) -> bool:
@@ -34,6 +41,7 @@ class DatabaseHealth:
         """Note that it does not answer, unless it is only busy. The log says so once for each outage."""
         if self.is_up and not isinstance(error, Busy):
             self._up.clear()
+            self._away.set()
             self._since = time.monotonic()
             log.warning("the database is away", exc_info=error)
 
@@ -42,8 +50,30 @@ class DatabaseHealth:
         if not self.is_up:
             log.warning("the database is back", extra={"awayForSeconds": round(self.seconds)})
             self._since = time.monotonic()
+            self._away.clear()
             self._up.set()
+            while self._under_way:
+                self._under_way.pop().reschedule(asyncio.get_running_loop().time() + LAST_SECONDS)
 
     async def wait_until_up(self) -> None:
         """Return as soon as it answers."""
         await self._up.wait()
+
+    async def wait_until_back(self) -> None:
+        """Return when an outage is over, the next one or the one that there is."""
+        await self._away.wait()
+        await self._up.wait()
+
+    @asynccontextmanager
+    async def until_it_is_back(self) -> AsyncIterator[None]:
+        """Break off what is under way in the block a second after an outage: its connection may lead nowhere.
+
+        Raises:
+            TimeoutError: that has happened.
+        """
+        async with asyncio.timeout(None) as limit:
+            self._under_way.add(limit)
+            try:
+                yield
+            finally:
+                self._under_way.discard(limit)

@@ -1,7 +1,8 @@
 """The vault: the only code that opens secrets.
 
 A project's data keys are unwrapped once and kept. Sealing may have to reserve room under a key or make a new one, which
-writes; so callers seal first and open their own transaction after.
+writes; so callers seal first and open their own transaction after. Who has to be able to seal whatever happens to the
+database, because somebody else's answer is on its way, reserves before.
 """
 
 import asyncio
@@ -28,6 +29,8 @@ SEALS_PER_RESERVATION = 2**12
 """A process sets this many seals aside with one write, so that counting costs next to nothing."""
 RESERVATION_SECONDS = 60.0
 """After this long a process looks again which key is the newest, so that a rotation reaches all of them."""
+RENEWAL_SECONDS = 5.0
+"""So long that look may take where seals are left: a database that hangs must not hold up who could seal already."""
 
 
 class _SealingKey:
@@ -36,11 +39,30 @@ class _SealingKey:
     def __init__(self, key: DataKey) -> None:
         self.key = key
         self.seals_left = SEALS_PER_RESERVATION
-        self.expires = time.monotonic() + RESERVATION_SECONDS
+        self._expires = time.monotonic() + RESERVATION_SECONDS
+
+    def has(self, seals: int) -> bool:
+        return self.seals_left >= seals
 
     @property
-    def used_up(self) -> bool:
-        return self.seals_left <= 0 or time.monotonic() > self.expires
+    def is_old(self) -> bool:
+        return time.monotonic() > self._expires
+
+
+class Sealer:
+    """A few seals that were reserved: it needs neither the database nor time, and so cannot fail for them."""
+
+    def __init__(self, key: DataKey, project_id: str, seals: int) -> None:
+        self._key = key
+        self._project_id = project_id
+        self._left = seals
+
+    def seal(self, slot: Slot, secret: SecretStr) -> Sealed:
+        """Encrypt `secret` for its place, which is one of the project that this was reserved for."""
+        assert slot.project_id == self._project_id, "a sealer is for one project"  # noqa: S101 - a mistake of ours
+        assert self._left > 0, "more is sealed than was reserved"  # noqa: S101 - a mistake of ours
+        self._left -= 1
+        return self._key.seal(slot, secret.get_secret_value())
 
 
 class Vault:
@@ -55,21 +77,32 @@ class Vault:
 
     async def seal(self, slot: Slot, secret: SecretStr) -> Sealed:
         """Encrypt `secret` for its place. Not inside a transaction of the caller's: this may write."""
-        current = self._sealing.get(slot.project_id)
-        while current is None or current.used_up:
+        return (await self.reserve(slot.project_id, seals=1)).seal(slot, secret)
+
+    async def reserve(self, project_id: str, *, seals: int) -> Sealer:
+        """Return what can seal so often for a project. Not inside a transaction of the caller's: this may write.
+
+        Raises:
+            Unavailable: the database is away, and there is no earlier reservation with as many seals left.
+            CannotOpenSealed: the project has no data key, or its master key is not configured.
+        """
+        assert seals <= SEALS_PER_RESERVATION, "nobody seals so often at once"  # noqa: S101 - a mistake of ours
+        current = self._sealing.get(project_id)
+        while current is None or current.is_old or not current.has(seals):
             # Everybody who finds the key used up shares one reservation.
-            flight = self._reservations.start(slot.project_id, partial(self._reserve, slot.project_id))
+            flight = self._reservations.start(project_id, partial(self._reserve, project_id))
+            enough = current is not None and current.has(seals)
             try:
-                current = await asyncio.shield(flight)
-            except Unavailable:
-                # A provider's answer has to be sealed now if it shall outlive this outage. What was reserved before and
-                # is left may still be used; only whether there is a newer key cannot be known.
-                if current is None or current.seals_left <= 0:
+                async with asyncio.timeout(RENEWAL_SECONDS if enough else None):
+                    current = await asyncio.shield(flight)
+            except (Unavailable, TimeoutError) as error:
+                # What was reserved before and is left may still be used: only whether there is a newer key is unknown.
+                if isinstance(error, Unavailable) and not (current is not None and current.has(seals)):
                     raise
-            if current.seals_left > 0:  # else those who shared it were more than it was made for
+            if current is not None and current.has(seals):  # else those who shared it were more than it was made for
                 break
-        current.seals_left -= 1
-        return current.key.seal(slot, secret.get_secret_value())
+        current.seals_left -= seals
+        return Sealer(current.key, project_id, seals)
 
     async def open(self, slot: Slot, sealed: Sealed) -> SecretStr:
         """Decrypt what was sealed for this place.

@@ -1,0 +1,131 @@
+"""Storing one answer: on the row that it was got with, or as a row of its own where none was there before."""
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+from functools import lru_cache
+from typing import Any, cast
+
+from sqlalchemy import Update, bindparam, case, exists, null, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from evergrant.broker.audit.record import Actor, record
+from evergrant.broker.grants.grants import is_of_same_owner, lock_app, replace_earlier
+from evergrant.broker.refresh.answer_columns import ESSENTIAL
+from evergrant.broker.runtime.broker import Broker
+from evergrant.broker.runtime.journal_entry import Entry
+from evergrant.db import AuditEvent, Grant, GrantStatus
+from evergrant.db.grant import GRANTS
+from evergrant.errors import AppNotFound
+
+CAN_BE_MISSING = frozenset(
+    {"access_token_type", "id_token", "refresh_token_expires_at", "details", "token_sub", "token_sub_problem"}
+)
+"""What a new row may lack and still be of use."""
+CLOCKS_DIFFER = timedelta(hours=1)
+"""Clocks of two machines differ by less."""
+
+
+def only_essential(entry: Entry) -> Entry:
+    """Return an entry without what may keep a database from taking it and what a grant works without."""
+    if entry.seen_version:
+        kept = {name: value for name, value in entry.values.items() if name in ESSENTIAL}
+    else:
+        kept = {name: value for name, value in entry.values.items() if name not in CAN_BE_MISSING}
+    return replace(entry, values=kept)
+
+
+async def store_entry(broker: Broker, entry: Entry) -> bool:
+    """Write an answer down and return True; False where it is out of date, or where it belongs is gone.
+
+    It may be done any number of times, in any order, and by several processes at once.
+
+    Raises:
+        Unavailable: the database is away.
+        SQLAlchemyError: it does not take this.
+    """
+    return await (_store_on_row(broker, entry) if entry.seen_version else _store_as_new(broker, entry))
+
+
+async def _store_on_row(broker: Broker, entry: Entry) -> bool:
+    """Write an answer onto the row that it was got with.
+
+    Whether the lease is still ours does not decide that: it may have been taken over by somebody who has got nothing
+    yet, or a database that failed over may have forgotten it. Nobody else has this answer.
+    """
+    values = {f"new_{name}": value for name, value in entry.values.items()}
+    which = {"project": entry.project_id, "grant": entry.grant_id, "seen": entry.seen_version}
+    statement = _landing(tuple(sorted(entry.values)))
+    async with broker.database.write_bare() as connection:
+        stored = await connection.execute(statement, {**values, **which, "holder": entry.lease_owner})
+        return stored.one_or_none() is not None
+
+
+@lru_cache(maxsize=64)
+def _landing(names: tuple[str, ...]) -> Update:
+    """Return the statement that stores these columns. It is built once, which costs more than running it."""
+    columns = GRANTS.c
+    ours = columns.lease_owner == bindparam("holder")
+    return (
+        update(GRANTS)
+        .where(
+            columns.project_id == bindparam("project"),
+            columns.id == bindparam("grant"),
+            columns.token_version == bindparam("seen"),
+            columns.status == GrantStatus.ACTIVE,
+        )
+        .values(
+            {
+                **{name: bindparam(f"new_{name}") for name in names},
+                # Whoever took the lease over meanwhile keeps it, and finds the newer tokens on the row.
+                "lease_owner": case((ours, null()), else_=columns.lease_owner),
+                "lease_until": case((ours, null()), else_=columns.lease_until),
+            }
+        )
+        .returning(columns.id)
+    )
+
+
+async def _store_as_new(broker: Broker, entry: Entry) -> bool:
+    """Make the row that an answer is for, in the place of those that it replaces, whatever its app is like by now."""
+    grant = Grant(project_id=entry.project_id, id=entry.grant_id, **entry.values)
+    audit = cast(dict[str, Any], entry.audit)
+    async with broker.database.write() as session:
+        try:
+            await lock_app(session, entry.project_id, grant.app_id)
+        except AppNotFound:
+            return False
+        if await _is_out_of_date(session, grant, audit):
+            return False
+        session.add(grant)
+        await session.flush()
+        await replace_earlier(session, grant)
+        await record(
+            session,
+            entry.project_id,
+            audit["action"],
+            app_id=grant.app_id,
+            user_id=grant.user_id,
+            tenant_id=grant.tenant_id,
+            data=audit["data"],
+            who=Actor(audit["actor"], audit["remote_address"]),
+        )
+    return True
+
+
+async def _is_out_of_date(session: AsyncSession, grant: Grant, audit: dict[str, Any]) -> bool:
+    """Tell whether a grant was stored before, even if it is gone again, or the owner has connected since."""
+    since: datetime = grant.consented_at - CLOCKS_DIFFER
+    was_stored = exists().where(
+        AuditEvent.project_id == grant.project_id,
+        AuditEvent.occurred_at >= since,
+        AuditEvent.action == audit["action"],
+        AuditEvent.data["grantId"].as_string() == grant.id,
+    )
+    has_connected = exists().where(
+        *is_of_same_owner(grant),
+        Grant.scope_key == grant.scope_key,
+        Grant.status == GrantStatus.ACTIVE,
+        Grant.refresh_token.is_not(None),
+        Grant.consented_at > grant.consented_at,
+    )
+    return bool((await session.execute(select(was_stored | has_connected))).scalar_one())
