@@ -87,9 +87,13 @@ async def _sleep(seconds: float, stop: asyncio.Event) -> None:
 async def run(settings: Settings) -> None:
     """Run a refresher alone, until SIGTERM or SIGINT."""
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
     async with open_broker(settings) as broker:
+
+        def stop_soon() -> None:
+            stop.set()
+            broker.stop_waiting()
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop_soon)
         log.info("refreshing in the background")
         await asyncio.gather(*(work(broker, stop) for work in (replay_until, refresh_until, deliver_until)))

@@ -4,9 +4,12 @@ import asyncio
 import contextlib
 import gc
 import logging
-from collections.abc import AsyncIterator, Callable
+import signal
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
+from types import FrameType
 
 from fastapi import Depends, FastAPI
 from fastapi.staticfiles import StaticFiles
@@ -132,9 +135,11 @@ def _lifespan(
                 tasks += [asyncio.create_task(work(broker, stop)) for work in (refresh_until, deliver_until)]
             _settle_memory()
             try:
-                yield
+                with _told_of_sigterm(broker.stop_waiting):
+                    yield
             finally:
                 stop.set()
+                broker.stop_waiting()
                 await asyncio.gather(*tasks)
 
     return lifespan
@@ -145,6 +150,29 @@ def create_app_from_environment() -> FastAPI:
     settings = load_settings()
     configure_logging(level=settings.log_level, style=settings.log_format)
     return create_app(settings, workers_folder=folder_of_workers())
+
+
+@contextlib.contextmanager
+def _told_of_sigterm(tell: Callable[[], None]) -> Iterator[None]:
+    """Call `tell` as soon as SIGTERM comes, beside whatever else is done then.
+
+    The server tells its application only when the last request is answered, and there may be some that wait for a
+    database that is away.
+    """
+    before, loop = signal.getsignal(signal.SIGTERM), asyncio.get_running_loop()
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield
+        return
+
+    def told(number: int, frame: FrameType | None) -> None:
+        loop.call_soon_threadsafe(tell)
+        before(number, frame)
+
+    signal.signal(signal.SIGTERM, told)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _settle_memory() -> None:

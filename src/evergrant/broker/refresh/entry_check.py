@@ -14,7 +14,7 @@ from evergrant.db.types import SealedBytes, UtcDateTime
 log = logging.getLogger(__name__)
 
 OF_A_RECORD = {"action": str, "data": dict, "actor": str, "remote_address": str}
-NEEDED_ANEW = ("app_id", "scope_key", "scopes", "consented_at")
+NEEDED_ANEW = ("app_id", "user_id", "tenant_id", "external_identifier", "scope_key", "scopes", "consented_at")
 """The columns without which there is no new row."""
 
 

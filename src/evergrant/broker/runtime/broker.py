@@ -98,6 +98,10 @@ class Broker:
     uses: UnwrittenUses = field(default_factory=UnwrittenUses)
     refusals: Refusals = field(default_factory=Refusals)
 
+    def stop_waiting(self) -> None:
+        """Give answers that the journal has but a short time to land, from now on: this process is about to stop."""
+        self.landings.let_go(within=LAND_SECONDS if self.database_health.is_up else AWAY_SECONDS)
+
 
 @asynccontextmanager
 async def open_broker(settings: Settings) -> AsyncIterator[Broker]:
@@ -138,7 +142,7 @@ async def open_broker(settings: Settings) -> AsyncIterator[Broker]:
             try:
                 yield broker
             finally:
-                broker.landings.let_go(within=LAND_SECONDS if broker.database_health.is_up else AWAY_SECONDS)
+                broker.stop_waiting()
                 await broker.refreshes.drain(DRAIN_SECONDS)
                 await broker.registrations.drain(DRAIN_SECONDS)
                 await broker.trips.drain(DRAIN_SECONDS)
