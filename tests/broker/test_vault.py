@@ -2,6 +2,8 @@
 
 import asyncio
 import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from evergrant.broker.runtime import vault as vaults
 from evergrant.broker.runtime.broker import load_keyring, open_broker
 from evergrant.crypto.keyring import new_master_key
 from evergrant.crypto.sealed import Sealed, Slot
-from evergrant.errors import CannotOpenSealed
+from evergrant.errors import CannotOpenSealed, Unavailable
 from evergrant.settings import Settings
 from tests.conftest import Clock
 from tests.infra.installation import installation, new_project
@@ -118,6 +120,58 @@ def test_those_who_seal_together_share_what_is_reserved(
 
     asyncio.run(together())
     assert [row["seals_reserved"] for row in data_keys(settings)] == [24], "three reservations, and not twenty"
+
+
+class Away:
+    """A database that does not answer: at once, or never."""
+
+    def __init__(self, *, hangs: bool) -> None:
+        self.hangs = hangs
+        self.asked = 0
+
+    @asynccontextmanager
+    async def write(self) -> AsyncIterator[None]:
+        self.asked += 1
+        if self.hangs:
+            await asyncio.Event().wait()
+        raise Unavailable
+        yield
+
+
+async def test_what_was_reserved_seals_without_the_database(
+    settings: Settings, project: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_broker(settings) as broker:
+        sealer = await broker.vault.reserve(project, seals=2)
+        away = Away(hangs=False)
+        with monkeypatch.context() as outage:
+            outage.setattr(broker.vault, "_database", away)
+            sealed = [sealer.seal(slot(project), SecretStr(secret)) for secret in ("one", "two")]
+            with pytest.raises(AssertionError):
+                sealer.seal(slot(project), SecretStr("more than was reserved"))
+        assert away.asked == 0
+        opened = [(await broker.vault.open(slot(project), value)).get_secret_value() for value in sealed]
+        assert opened == ["one", "two"]
+
+
+@pytest.mark.parametrize("hangs", [False, True], ids=["is away", "hangs"])
+async def test_an_old_reservation_is_good_enough_while_the_database(
+    settings: Settings, project: str, monkeypatch: pytest.MonkeyPatch, hangs: bool
+) -> None:
+    monkeypatch.setattr(vaults, "RESERVATION_SECONDS", -1.0)  # every reservation is old
+    monkeypatch.setattr(vaults, "RENEWAL_SECONDS", 0.1)
+    monkeypatch.setattr(vaults, "SEALS_PER_RESERVATION", 5)
+    async with open_broker(settings) as broker:
+        await broker.vault.reserve(project, seals=2)
+        away = Away(hangs=hangs)
+        with monkeypatch.context() as outage:
+            outage.setattr(broker.vault, "_database", away)
+            sealer = await broker.vault.reserve(project, seals=3)
+            assert away.asked == 1
+            assert sealer.seal(slot(project), SecretStr("x")).ciphertext
+            if not hangs:
+                with pytest.raises(Unavailable):  # nothing is left
+                    await broker.vault.reserve(project, seals=1)
 
 
 def test_a_data_key_rolls_over_by_age(settings: Settings, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
