@@ -12,7 +12,7 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 DRAFT_SECONDS = 60.0
 """A draft that is older was left behind by a process that was killed while it wrote."""
-THREADS = 4
+THREADS = 8
 """Of the journal's own: others may be held up for long, by slow name servers for example."""
 _SUFFIX = ".json"
 _DRAFT = ".draft"
@@ -95,7 +95,8 @@ class Journal:
     async def read(self, *, older_than: float | None = None) -> list[tuple[Path, Entry]]:
         """Return what waits and is not being landed here, oldest first; only of before this epoch second, if given."""
         known = [(key, file) for key, files in self._waiting.items() for file in files]
-        found = await self._in_thread(self._tidied_entries)
+        being_landed = frozenset(self._in_hand)
+        found = await self._in_thread(lambda: self._tidied_entries(being_landed))
         self._was_read = True
         there = {file for file, _, _ in found}
         for key, file in known:
@@ -150,12 +151,14 @@ class Journal:
             self._landed.add(path)
         return False
 
-    def entries(self) -> Iterator[tuple[Path, Entry, float]]:
-        """Yield what has not landed and when it was written, in epoch seconds, oldest first. Blocks.
+    def entries(self, but: Collection[Path] = ()) -> Iterator[tuple[Path, Entry, float]]:
+        """Yield what has not landed and when it was written, in epoch seconds, oldest first; `but` these. Blocks.
 
         A file that cannot be understood is put aside, under another name, for the operator.
         """
         for path, at in sorted(self._files(_SUFFIX).items(), key=lambda item: item[1]):
+            if path in but:
+                continue
             if path in self._landed:
                 self.forget(path)
                 continue
@@ -177,11 +180,11 @@ class Journal:
         waiting = [at for path, at in self._files(_SUFFIX).items() if path not in self._landed]
         return Census(len(waiting), min(waiting, default=None), len(self._files(_BROKEN)))
 
-    def _tidied_entries(self) -> list[tuple[Path, Entry, float]]:
+    def _tidied_entries(self, but: Collection[Path]) -> list[tuple[Path, Entry, float]]:
         for path, at in self._files(_DRAFT).items():
             if at < time.time() - DRAFT_SECONDS:
                 _remove(path)
-        return list(self.entries())
+        return list(self.entries(but))
 
     def _files(self, suffix: str) -> dict[Path, float]:
         """Return the files of this kind and when each was written; none where the folder is not there or unreadable."""
