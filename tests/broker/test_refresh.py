@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx2
 import pytest
-from sqlalchemy import event, select, update
+from sqlalchemy import Engine, event, select, update
 
 from evergrant import pace
 from evergrant.broker.apps.apps import load_app
@@ -445,8 +445,11 @@ async def test_an_answer_is_landed_even_if_the_database_was_away_when_it_came(he
 
     async with open_broker(here.settings) as broker:
         grant = await _grant(broker)
-        event.listen(broker.database.engine.sync_engine, "before_cursor_execute", away_once_the_provider_was_asked)
-        landed = await refresh_grant(broker, grant.project_id, grant.id, seen_version=grant.token_version)
+        event.listen(Engine, "before_cursor_execute", away_once_the_provider_was_asked)  # of whatever connections
+        try:
+            landed = await refresh_grant(broker, grant.project_id, grant.id, seen_version=grant.token_version)
+        finally:
+            event.remove(Engine, "before_cursor_execute", away_once_the_provider_was_asked)
     assert outages == [], "the database was never away, so this test shows nothing"
     assert landed.token_version == grant.token_version + 1
     assert works(here, here.backend.token())

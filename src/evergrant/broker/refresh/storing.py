@@ -55,7 +55,7 @@ async def _store_on_row(broker: Broker, entry: Entry) -> bool:
     values = {f"new_{name}": value for name, value in entry.values.items()}
     which = {"project": entry.project_id, "grant": entry.grant_id, "seen": entry.seen_version}
     statement = _landing(tuple(sorted(entry.values)))
-    async with broker.database.write_bare() as connection:
+    async with broker.database.write_landing() as connection:
         stored = await connection.execute(statement, {**values, **which, "holder": entry.lease_owner})
         return stored.one_or_none() is not None
 
