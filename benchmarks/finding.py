@@ -16,7 +16,8 @@ from benchmarks.many import APPS, Many
 from benchmarks.plans import PlanReader
 from evergrant import clock
 from evergrant.broker.operations.setup import initialise, upgrade
-from evergrant.broker.refresh.sweep import OVERDUE, ClaimQuota, claim_due_grants, due_apps
+from evergrant.broker.refresh.claims import ClaimQuota, claim_due_grants
+from evergrant.broker.refresh.due_apps import OVERDUE, due_apps
 from evergrant.broker.runtime.broker import Broker, open_broker
 from evergrant.settings import Settings
 
@@ -64,7 +65,9 @@ async def claim(broker: Broker) -> list[str]:
     now = clock.now()
     first, *_ = await due_apps(broker, now=now)
     is_overdue = first.since <= now - OVERDUE
-    wanted = ClaimQuota(first.app, due=0 if is_overdue else BATCH, overdue=BATCH if is_overdue else 0)
+    wanted = ClaimQuota(
+        (first.project_id, first.app_id), due=0 if is_overdue else BATCH, overdue=BATCH if is_overdue else 0
+    )
     return [claim.leased.grant.id for claim in await claim_due_grants(broker, [wanted], now=now)]
 
 

@@ -17,11 +17,11 @@ APPS = 20
 BULK_SECONDS = 1200
 
 SAME = """'{project}', {id}, 'app-' || (n % {apps}), 'user-' || n, '', '', '0123456789abcdef0123456789abcdef',
-    '["read"]', '[]', 'active', '', '', {now}, {sealed}, 'Bearer', {sealed}, {later}, {later}, {later}, {now},
+    '["read"]', '[]', 'active', '', '', {now}, {sealed}, 'Bearer', {sealed}, {later}, {later}, {later},
     '', 0, 1"""
 COLUMNS = """project_id, id, app_id, user_id, tenant_id, external_identifier, scope_key, scopes, resources, status,
     token_sub, granted_by, consented_at, access_token, access_token_type, refresh_token, expires_at, fresh_until,
-    next_refresh_at, last_fetched_at, last_refresh_error, refresh_failures, token_version"""
+    next_refresh_at, last_refresh_error, refresh_failures, token_version"""
 # Due between one and two days from now, in no order.
 SPREAD = "(86400 + n % 86400 * 7919 % 86400)"
 

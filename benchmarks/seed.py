@@ -110,7 +110,6 @@ def _rows(
         "expires_at": now + timedelta(days=1, minutes=5),
         "fresh_until": now + timedelta(days=1),
         "next_refresh_at": now + timedelta(days=1),
-        "last_fetched_at": now,
         "last_refresh_error": "",
         "refresh_failures": 0,
         "token_version": 1,

@@ -155,10 +155,15 @@ def test_an_installed_package_can_migrate(tmp_path: Path) -> None:
     assert {"evergrant/migrations/env.py", "evergrant/py.typed"} | revisions <= packed
 
 
+LEFT_BEHIND = {("grants", "last_fetched_at")}
+"""Columns that only the version before uses, which may run beside this one."""
+
+
 async def test_the_migrations_build_exactly_what_the_models_say(database_url: str) -> None:
     def differences(connection: Connection) -> list[Any]:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
-        return list(compare_metadata(context, Base.metadata))
+        found = list(compare_metadata(context, Base.metadata))
+        return [one for one in found if one[0] != "remove_column" or (one[2], one[3].name) not in LEFT_BEHIND]
 
     engine = make_engine(with_driver(database_url, Path()))
     async with engine.connect() as connection:

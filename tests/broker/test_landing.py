@@ -19,10 +19,11 @@ from evergrant import clock as wall_clock
 from evergrant.broker.grants.grants import token_slot
 from evergrant.broker.refresh.landing import AnswerInHand
 from evergrant.broker.refresh.refresh import refresh_grant
-from evergrant.broker.refresh.replay import replay_journal, replay_until
+from evergrant.broker.refresh.replay import replay_journal
 from evergrant.broker.runtime.broker import Broker, open_broker
 from evergrant.broker.runtime.journal import DRAFT_SECONDS, Journal
 from evergrant.broker.runtime.journal_entry import Entry
+from evergrant.chores import OF_A_PROCESS, do_until
 from evergrant.crypto.sealed import Sealed
 from evergrant.db import Grant
 from evergrant.errors import Unavailable
@@ -240,7 +241,7 @@ async def test_nobody_is_called_while_an_earlier_answer_cannot_land(here: Instal
 async def test_the_journal_is_replayed_as_soon_as_the_database_is_back(here: Installation) -> None:
     async with open_broker(here.settings) as broker:
         stop = asyncio.Event()
-        replaying = asyncio.create_task(replay_until(broker, stop))
+        replaying = asyncio.create_task(do_until(broker, OF_A_PROCESS, stop))
         await until(lambda: broker.journal._was_read, "it has looked once")
         file = left_behind(here, await new_tokens(broker, await grant_of(broker)))
         os.utime(file, (time.time() - 60,) * 2)

@@ -464,7 +464,7 @@ async def test_a_claimed_lease_is_handed_to_the_caller_who_waits_for_it(here: In
         await _take_over(broker, lease_owner=ours, lease_until=database_now(30))
         grant = await _grant(broker)
         app = await load_app(broker, grant.project_id, grant.app_id)
-        claim = ClaimedGrant(LeasedGrant(ours, grant, 0.0, time.monotonic() + LEASE_SECONDS), app)
+        claim = ClaimedGrant(LeasedGrant(ours, grant, grant.consented_at, 0.0, time.monotonic() + LEASE_SECONDS), app)
         arguments = (broker, grant.project_id, grant.id)
         fetch = asyncio.create_task(refresh_grant(*arguments, seen_version=grant.token_version))
         await asyncio.sleep(0.1)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -16,12 +17,16 @@ from evergrant.broker.access.authentication import authenticate
 from evergrant.broker.grants import last_used
 from evergrant.broker.grants.grants import ResourceOwner
 from evergrant.broker.grants.lifetimes import lifetime
-from evergrant.broker.refresh.sweep import ClaimQuota, claim_due_grants, due_apps
+from evergrant.broker.refresh import due_apps as due_apps_module
+from evergrant.broker.refresh import sweep
+from evergrant.broker.refresh.claims import ClaimQuota, claim_due_grants
+from evergrant.broker.refresh.due_apps import due_apps
 from evergrant.broker.runtime import breaker
 from evergrant.broker.runtime.broker import Broker, open_broker
 from evergrant.broker.tokens import fetch
 from evergrant.broker.tokens.fetch import Token, fetch_token
-from evergrant.db import Grant, OutboundApp
+from evergrant.db import Grant, GrantUse, OutboundApp
+from evergrant.db.types import database_now
 from evergrant.practice.faults import edited, instead
 from evergrant.settings import Settings
 from tests.conftest import Clock
@@ -32,7 +37,7 @@ from tests.infra.waiting import PATIENCE
 
 @pytest.fixture
 def here(settings: Settings, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Iterator[Installation]:
-    monkeypatch.setattr(refresher, "POLL_SECONDS", 0.05)
+    monkeypatch.setattr(sweep, "POLL_SECONDS", (0.05, 0.05))
     with installation(settings.model_copy(update={"refresher": False})) as running:
         for user in ("alice", "bob", "carol"):
             running.connected(user)
@@ -49,7 +54,7 @@ class Crowd:
 
 @pytest.fixture
 def crowd(settings: Settings, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Iterator[Crowd]:
-    monkeypatch.setattr(refresher, "POLL_SECONDS", 0.05)
+    monkeypatch.setattr(sweep, "POLL_SECONDS", (0.05, 0.05))
     changes = {"refresher": False, "refresh_concurrency": 6, "refresh_concurrency_per_endpoint": 4}
     with (
         installation(settings.model_copy(update=changes)) as here,
@@ -191,8 +196,8 @@ async def test_claims_take_what_expires_first_and_never_twice(here: Installation
         app = await the_app(broker)
         ages = {"alice": timedelta(seconds=10), "bob": timedelta(seconds=30), "carol": timedelta(seconds=20)}
         await due_since(broker, ages, now=clock.now)
-        first = await claim_due_grants(broker, [ClaimQuota(app, due=2, overdue=0)], now=clock.now)
-        second = await claim_due_grants(broker, [ClaimQuota(app, due=2, overdue=0)], now=clock.now)
+        first = await claim_due_grants(broker, [ClaimQuota((app.project_id, app.id), due=2, overdue=0)], now=clock.now)
+        second = await claim_due_grants(broker, [ClaimQuota((app.project_id, app.id), due=2, overdue=0)], now=clock.now)
     assert [claim.leased.grant.user_id for claim in first] == ["bob", "carol"]
     assert [claim.leased.grant.user_id for claim in second] == ["alice"]
 
@@ -204,7 +209,7 @@ async def test_what_is_about_to_expire_goes_before_what_has_been_expired_for_lon
         app = await the_app(broker)
         ages = {"alice": timedelta(days=3), "bob": timedelta(minutes=1), "carol": timedelta(hours=1)}
         await due_since(broker, ages, now=clock.now)
-        claims = await claim_due_grants(broker, [ClaimQuota(app, due=5, overdue=1)], now=clock.now)
+        claims = await claim_due_grants(broker, [ClaimQuota((app.project_id, app.id), due=5, overdue=1)], now=clock.now)
     assert [claim.leased.grant.user_id for claim in claims] == ["bob", "carol"]
 
 
@@ -383,7 +388,8 @@ async def test_who_is_not_fetched_for_long_is_only_kept_alive_until_the_next_fet
         token = await fetched(broker, here, clock)
         await last_used.write_last_uses(broker)
         found = await grants(broker)
-        assert found["alice"].last_fetched_at == clock.now
+        async with broker.database.read() as session:
+            assert [use.fetched_at for use in await session.scalars(select(GrantUse))] == [clock.now]
         assert found["alice"].next_refresh_at == token.grant.fresh_until
         clock.advance(3600 - 200)
         async with running_refresher(broker):
@@ -424,7 +430,7 @@ async def test_finding_and_claiming_due_work_reads_the_index_and_never_every_gra
             await connection.exec_driver_sql("ANALYZE")
         event.listen(engine.sync_engine, "before_cursor_execute", note)
         await due_apps(broker, now=clock.now)
-        await claim_due_grants(broker, [ClaimQuota(app, due=5, overdue=5)], now=clock.now)
+        await claim_due_grants(broker, [ClaimQuota((app.project_id, app.id), due=5, overdue=5)], now=clock.now)
         event.remove(engine.sync_engine, "before_cursor_execute", note)
         assert len(sent) == 3, "which apps, what fell due lately, and what is overdue"
         explain = "EXPLAIN QUERY PLAN " if broker.database.is_sqlite else "EXPLAIN "
@@ -455,3 +461,54 @@ def test_where_the_provider_refuses_to_refresh_earlier_the_background_comes_no_e
     short = lifetime(20, now=now, margin_seconds=30)  # such a margin cannot be meant
     assert short.fresh_until is not None
     assert short.fresh_until > now
+
+
+async def test_a_claim_leaves_alone_what_the_database_says_must_wait(here: Installation, clock: Clock) -> None:
+    async with open_broker(here.settings) as broker:
+        app = await the_app(broker)
+        await due_since(broker, dict.fromkeys(("alice", "bob", "carol"), timedelta(minutes=1)), now=clock.now)
+        async with broker.database.write() as session:
+            paused = update(Grant).where(Grant.user_id == "bob").values(refresh_not_before=database_now(600))
+            await session.execute(paused)
+        wanted = ClaimQuota((app.project_id, app.id), due=5, overdue=0)
+        claims = await claim_due_grants(broker, [wanted], now=clock.now)
+    assert {claim.leased.grant.user_id for claim in claims} == {"alice", "carol"}
+
+
+async def test_one_claim_takes_of_each_app_no_more_than_its_number(crowd: Crowd, clock: Clock) -> None:
+    async with open_broker(crowd.here.settings) as broker:
+        ages = dict.fromkeys(crowd.users[:5], timedelta(minutes=1)) | dict.fromkeys(crowd.users[5:], timedelta(hours=1))
+        await due_since(broker, ages | {"olga": timedelta(minutes=1)}, now=clock.now)
+        found = await due_apps(broker, now=clock.now)
+        assert {one.app_id: (one.due, one.overdue) for one in found} == {APP_ID: (5, 4), "other": (1, 0)}
+        wanted = [ClaimQuota((one.project_id, one.app_id), due=3, overdue=2) for one in found]
+        claims = await claim_due_grants(broker, wanted, now=clock.now)
+        assert Counter(claim.app.id for claim in claims) == {APP_ID: 5, "other": 1}
+        assert sum(claim.leased.grant.user_id in crowd.users[:5] for claim in claims) == 3
+
+
+async def test_apps_whose_endpoints_have_no_room_hide_no_others(
+    crowd: Crowd, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(due_apps_module, "PAGE", 1)
+    monkeypatch.setattr(sweep, "PAGE", 1)
+    monkeypatch.setattr(sweep, "POLL_SECONDS", (600.0, 600.0))  # all of it happens in one sweep
+    crowd.here.provider.state.held = True
+    async with open_broker(crowd.here.settings) as broker:
+        await due_since(broker, dict.fromkeys(crowd.users, timedelta(minutes=4)), now=clock.now)
+        await due_since(broker, {"olga": timedelta(minutes=1)}, now=clock.now)
+        async with running_refresher(broker):
+            await until(broker, {"olga"}, version=2)
+            crowd.here.provider.state.held = False
+            await until(broker, set(crowd.users), version=2)
+
+
+async def test_what_waits_for_its_confirmation_is_due_when_that_has_come(here: Installation, clock: Clock) -> None:
+    here.backend.create_app({**here.provider.registration, "id": "asks", "name": "Asks", "requireConfirmation": True})
+    back = here.browser().connect(here.backend.connect_url("dora", appId="asks"))
+    async with open_broker(here.settings) as broker:
+        pending = (await grants(broker))["dora"]
+        assert (pending.status, pending.next_refresh_at) == ("pending", None)
+        confirmed = here.backend.post("app/connect/confirm", {"confirmation": back["confirmation"], "userId": "dora"})
+        assert confirmed.status_code == 200, confirmed.text
+        assert (await grants(broker))["dora"].next_refresh_at == pending.fresh_until

@@ -33,7 +33,6 @@ FULL: dict[str, Any] = {
     "fresh_until": NOW + timedelta(minutes=55),
     "last_refresh_time": NOW - timedelta(hours=1),
     "last_refresh_error": "It failed once.",
-    "last_fetched_at": NOW.replace(microsecond=0),
     "token_version": 7,
 }
 EMPTY: dict[str, Any] = {"scopes": SCOPES}
@@ -75,7 +74,7 @@ async def test_instants_are_aware_and_in_utc(database_url: str) -> None:
     async with stored(database_url, FULL) as (reader, _):
         view = await reader.latest(OWNER)
         assert view is not None
-        for moment in (view.expires_at, view.fresh_until, view.last_refresh_time, view.last_fetched_at):
+        for moment in (view.expires_at, view.fresh_until, view.last_refresh_time):
             assert moment is not None
             assert moment.utcoffset() == timedelta(0)
 

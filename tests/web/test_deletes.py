@@ -15,10 +15,12 @@ from sqlalchemy import Engine, event
 from evergrant import clock as wall_clock
 from evergrant.broker.access.authentication import authenticate
 from evergrant.broker.connections.deletion import delete_token
-from evergrant.broker.connections.revocation import MAX_ATTEMPTS, revoke_due
+from evergrant.broker.connections.revocation import MAX_ATTEMPTS
+from evergrant.broker.connections.revoking import begin_revocations
 from evergrant.broker.runtime import broker as brokers
-from evergrant.broker.runtime.broker import open_broker
+from evergrant.broker.runtime.broker import Broker, open_broker
 from evergrant.broker.runtime.principal import Permission
+from evergrant.broker.runtime.worker_pool import WorkerPool
 from evergrant.refresher import refresh_until
 from tests.conftest import Clock
 from tests.infra.installation import APP_ID, SCOPES, Installation
@@ -57,9 +59,15 @@ def retry_revocations(here: Installation) -> None:
 
     async def run() -> None:
         async with open_broker(here.settings) as broker:
-            await revoke_due(broker, now=wall_clock.now())
+            await revoke_due(broker)
 
     asyncio.run(run())
+
+
+async def revoke_due(broker: Broker) -> None:
+    pool: WorkerPool[str] = WorkerPool(most=10, most_per_key=1)
+    await begin_revocations(broker, pool, asyncio.Event(), now=wall_clock.now())
+    await pool.drain()
 
 
 @pytest.fixture
@@ -214,6 +222,9 @@ def test_the_background_refresher_is_who_asks_again(
         async with open_broker(here.settings) as broker:
             refresher = asyncio.create_task(refresh_until(broker, stop))
             await until(lambda: len(scripted.forms_at("/revoke")) == 2, "the provider is asked again")
+            async with asyncio.timeout(PATIENCE):
+                while len(await asyncio.to_thread(actions, here, user)) < 2:
+                    await asyncio.sleep(0.05)
             stop.set()
             await refresher
 
@@ -230,7 +241,7 @@ def test_of_two_replicas_that_find_a_revocation_due_one_makes_it(
 
     async def both() -> None:
         async with open_broker(here.settings) as one, open_broker(here.settings) as other:
-            await asyncio.gather(*(revoke_due(broker, now=clock.now) for broker in (one, other)))
+            await asyncio.gather(*(revoke_due(broker) for broker in (one, other)))
 
     with ThreadPoolExecutor(1) as pool:
         with writers_wait(here.settings, "revocations"):
@@ -252,7 +263,7 @@ def test_revocations_that_hang_take_no_connection_from_refreshes(
 
     async def refresh_beside_it() -> int:
         async with open_broker(here.settings) as broker:
-            revoking = asyncio.create_task(revoke_due(broker, now=clock.now))
+            revoking = asyncio.create_task(revoke_due(broker))
             try:
                 await until(lambda: len(scripted.forms_at("/revoke")) == 2, "the provider has the revocation")
                 return (await broker.http.get_json(f"{scripted.url}/elsewhere")).status

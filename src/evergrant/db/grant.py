@@ -114,8 +114,6 @@ class Grant(Base):
     """No call to the provider before this instant, not even for a waiting caller."""
     next_refresh_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     """When the background refresher takes the grant up; none for never."""
-    last_fetched_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
-    """When a token was last handed out, to about a day: who is not fetched for long is refreshed less often."""
     interrupted_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     """When a refresh ended without an answer that could be read: the provider may have rotated the token, or not."""
     token_version: Mapped[int] = mapped_column(default=1)

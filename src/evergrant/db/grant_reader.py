@@ -43,7 +43,6 @@ class GrantView(NamedTuple):
     last_refresh_time: datetime | None
     last_refresh_error: str
     token_version: int
-    last_fetched_at: datetime | None
     details: dict[str, str]
 
     @classmethod

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import DateTime, Dialect, LargeBinary, literal
+from sqlalchemy import BindParameter, DateTime, Dialect, LargeBinary, literal
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
@@ -54,15 +54,15 @@ class database_now(FunctionElement[datetime]):  # noqa: N801 - used like SQL's o
     """The database's clock at the moment of execution.
 
     Leases are timed by it alone: replicas whose own clocks disagree still agree on who holds a grant.
-    `plus` seconds are added.
+    `plus` seconds are added; a number, or the parameter that will have it.
     """
 
     inherit_cache = True
     type = UtcDateTime()
     name = "database_now"
 
-    def __init__(self, plus: float = 0.0) -> None:
-        super().__init__(literal(float(plus)))
+    def __init__(self, plus: float | BindParameter[float] = 0.0) -> None:
+        super().__init__(plus if isinstance(plus, BindParameter) else literal(float(plus)))
 
 
 @compiles(database_now, "postgresql")

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import gc
-import logging
 import signal
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -15,13 +14,10 @@ from fastapi import Depends, FastAPI
 from fastapi.staticfiles import StaticFiles
 
 from evergrant import __version__
-from evergrant.broker.access.authentication import write_key_uses
-from evergrant.broker.grants import last_used
 from evergrant.broker.operations.metrics import Exposition
-from evergrant.broker.refresh.replay import replay_until
-from evergrant.broker.runtime.broker import Broker, open_broker
+from evergrant.broker.runtime.broker import open_broker
 from evergrant.broker.webhooks.delivery import deliver_until
-from evergrant.errors import EvergrantError
+from evergrant.chores import OF_A_PROCESS, OF_A_SERVER, do_a_last_time, do_until
 from evergrant.logs import configure_logging
 from evergrant.refresher import refresh_until
 from evergrant.settings import Settings, folder_of_workers, load_settings
@@ -46,10 +42,6 @@ from evergrant.web.api import connect as api_connect
 from evergrant.web.deps import refuse_unset
 from evergrant.web.middleware import RequestMiddleware
 from evergrant.web.templating import STATIC
-
-log = logging.getLogger(__name__)
-
-WRITE_DOWN_SECONDS = 60.0
 
 
 def create_app(settings: Settings, *, workers_folder: Path | None = None) -> FastAPI:
@@ -127,8 +119,7 @@ def _lifespan(
         ):
             app.state.broker, app.state.exposition = broker, exposition
             tasks = [
-                asyncio.create_task(replay_until(broker, stop)),
-                asyncio.create_task(_write_down_use(broker, stop)),
+                asyncio.create_task(do_until(broker, (*OF_A_PROCESS, *OF_A_SERVER), stop)),
                 asyncio.create_task(exposition.share_until(stop)),
             ]
             if settings.refresher:
@@ -140,7 +131,7 @@ def _lifespan(
             finally:
                 stop.set()
                 broker.stop_waiting()
-                await asyncio.gather(*tasks)
+                await asyncio.gather(do_a_last_time(broker, OF_A_SERVER), *tasks)
 
     return lifespan
 
@@ -180,14 +171,3 @@ def _settle_memory() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
-
-
-async def _write_down_use(broker: Broker, stop: asyncio.Event) -> None:
-    while not stop.is_set():
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(stop.wait(), WRITE_DOWN_SECONDS)
-        try:
-            await write_key_uses(broker)
-            await last_used.write_last_uses(broker)
-        except EvergrantError:
-            log.warning("could not write down when keys and connections were used", exc_info=True)

@@ -3,13 +3,15 @@
 from datetime import datetime, timedelta
 
 from sqlalchemy import delete, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from evergrant.broker.connect.authorization_requests import record_connect
 from evergrant.broker.grants.grants import replace_earlier
+from evergrant.broker.grants.schedule import next_refresh
 from evergrant.broker.runtime.broker import Broker
 from evergrant.broker.runtime.principal import Principal
 from evergrant.crypto.opaque import digest
-from evergrant.db import AuthorizationRequest, Grant, GrantStatus
+from evergrant.db import AuthorizationRequest, Grant, GrantStatus, OutboundApp
 from evergrant.errors import NotFound
 
 
@@ -41,6 +43,7 @@ async def confirm_connection(
         if grant is not None and good:
             await replace_earlier(session, grant)
             grant.status = GrantStatus.ACTIVE
+            grant.next_refresh_at = await _due_from_now(session, grant, now=now)
         elif grant is not None and grant.status == GrantStatus.PENDING:
             await session.delete(grant)
         if request is not None and grant is not None:
@@ -48,6 +51,21 @@ async def confirm_connection(
             await record_connect(session, request, outcome, data={"grantId": grant.id, "confirmedFor": user_id})
     if not good:
         raise NotFound("This confirmation is not valid for this user: let the user connect again.")
+
+
+async def _due_from_now(session: AsyncSession, grant: Grant, *, now: datetime) -> datetime | None:
+    app = await session.get_one(OutboundApp, (grant.project_id, grant.app_id))
+    if grant.refresh_token is None:
+        return None
+    return next_refresh(
+        app,
+        grant.fresh_until,
+        used_at=now,
+        refreshed_at=grant.consented_at,
+        ends_at=grant.refresh_token_expires_at,
+        idle_after=None,
+        now=now,
+    )
 
 
 async def clear_finished_requests(broker: Broker, *, now: datetime) -> int:

@@ -6,18 +6,17 @@ try follows at once; the background refresher makes the others, over days. The a
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import Any
 
-from sqlalchemy import ColumnElement, and_, delete, select, update
+from sqlalchemy import ColumnElement, and_, delete
 
-from evergrant import clock
 from evergrant.broker.apps.provider_client import provider_client
 from evergrant.broker.apps.quirks import quirks_of
 from evergrant.broker.audit.record import record
 from evergrant.broker.grants.grants import token_slot
-from evergrant.broker.runtime.backoff import doubling
 from evergrant.broker.runtime.broker import Broker
 from evergrant.crypto.opaque import new_id
 from evergrant.crypto.sealed import Sealed, Slot
@@ -33,7 +32,6 @@ FIRST_TRY_SECONDS = 5.0
 """How long a caller waits for the first tries, all together."""
 FIRST_TRIES = 50
 """How many of a deletion's tokens are tried at once; the background takes the others."""
-CONCURRENCY = 8
 CALL_SECONDS = 30.0
 PAUSE = (timedelta(minutes=1), timedelta(hours=12))
 """The pause between two tries: at first, doubling, and at most."""
@@ -133,46 +131,6 @@ async def try_at_once(broker: Broker, rows: Sequence[Revocation]) -> dict[str, R
     }
 
 
-async def revoke_due(broker: Broker, *, now: datetime) -> int:
-    """Try again what is due, a hundred at most, and return how many were tried."""
-    query = select(Revocation).where(Revocation.next_attempt_at <= now).order_by(Revocation.next_attempt_at).limit(100)
-    async with broker.database.read() as session:
-        due = list(await session.scalars(query))
-    slots = asyncio.Semaphore(CONCURRENCY)
-
-    async def one(row: Revocation) -> None:
-        async with slots:
-            claimed = await _claim_revocation(broker, row)
-            if claimed is not None:
-                await attempt_revocation(broker, claimed)
-
-    for result in await asyncio.gather(*(one(row) for row in due), return_exceptions=True):
-        if isinstance(result, EvergrantError):
-            log.warning("a revocation will be tried again", exc_info=result)
-        elif isinstance(result, BaseException):
-            raise result
-    return len(due)
-
-
-async def _claim_revocation(broker: Broker, row: Revocation) -> Revocation | None:
-    """Take a row that was due when it was read; None when somebody else has taken it, which shows in its attempts.
-
-    The next try is counted from here: a process that dies in this one leaves the row due again after the pause.
-    """
-    statement = (
-        update(Revocation)
-        .where(_is_revocation(row), Revocation.attempts == row.attempts)
-        .values(
-            attempts=Revocation.attempts + 1,
-            next_attempt_at=clock.now() + doubling(*PAUSE, failures=row.attempts + 1),
-        )
-        .returning(Revocation)
-        .execution_options(synchronize_session=False)
-    )
-    async with broker.database.write() as session:
-        return (await session.execute(statement)).scalar_one_or_none()
-
-
 async def attempt_revocation(broker: Broker, row: Revocation) -> RevocationOutcome:
     """Make one try of a claimed row, and write its outcome down.
 
@@ -199,7 +157,8 @@ async def _call_revocation(broker: Broker, row: Revocation) -> None:
         secret = await broker.vault.open(_slot(row, "client_secret"), row.client_secret)
     token = await broker.vault.open(_slot(row, "token"), row.token)
     client = ClientRegistration(row.client_id, secret, row.auth_method, name=row.app_name)
-    async with asyncio.timeout(CALL_SECONDS):
+    endpoint = broker.revocation_endpoints.at(revocation_address(row.revocation_url, row.quirks))
+    async with endpoint.call(name=row.app_name), asyncio.timeout(CALL_SECONDS):
         await revocation.revoke(
             broker.revocation_http,
             ServerMetadata(revocation_endpoint=row.revocation_url),
@@ -215,7 +174,7 @@ async def _over(broker: Broker, row: Revocation, action: str, *, reason: str) ->
     async with broker.database.write() as session:
         gone = await session.execute(
             delete(Revocation)
-            .where(_is_revocation(row))
+            .where(is_revocation(row.project_id, row.id))
             .returning(Revocation.id)
             .execution_options(synchronize_session=False)
         )
@@ -235,8 +194,15 @@ def _reason(error: BaseException) -> str:
     return error.message if isinstance(error, EvergrantError) else "The provider does not answer in time."
 
 
-def _is_revocation(row: Revocation) -> ColumnElement[bool]:
-    return and_(Revocation.project_id == row.project_id, Revocation.id == row.id)
+def is_revocation(project_id: str, revocation_id: str) -> ColumnElement[bool]:
+    """Return the condition for one row."""
+    return and_(Revocation.project_id == project_id, Revocation.id == revocation_id)
+
+
+def revocation_address(url: str, quirks: Mapping[str, Any]) -> str:
+    """Return what tells the provider's address from others: its endpoint's, or where its own way leads."""
+    style = from_json(quirks).revocation if quirks and not url else None
+    return style.url if style is not None else url
 
 
 def _slot(row: Revocation, column: str) -> Slot:

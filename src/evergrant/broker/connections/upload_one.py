@@ -154,7 +154,7 @@ async def _verify_and_store(
     if not await in_hand.land(broker):
         await load_app(broker, app.project_id, app.id)  # unless that is gone, the user has connected anew meanwhile
         return grant
-    return await ask_for_lifetime(broker, app, provider, answer, grant)
+    return await ask_for_lifetime(broker, app, provider, answer, grant, used_at=clock.now())
 
 
 def _entry_of(

@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, and_, delete, false, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from evergrant.broker.grants.expiry_warnings import warning_time
 from evergrant.broker.grants.granted_scopes import GrantedScopes
 from evergrant.broker.grants.lifetimes import Lifetime, lifetime_of, refresh_token_end, unknown_end
 from evergrant.broker.grants.schedule import next_refresh
@@ -200,13 +201,17 @@ def columns_of_consent(
         "status": GrantStatus.PENDING if pending else GrantStatus.ACTIVE,
         "consented_at": now,
         "refresh_token": tokens.refresh_token,
-        "next_refresh_at": due_at if tokens.refresh_token is not None else None,
-        **access_columns(tokens),
+        # what waits for its confirmation is not refreshed
+        "next_refresh_at": due_at if tokens.refresh_token is not None and not pending else None,
+        **access_columns(tokens, now=now),
     }
 
 
-def access_columns(tokens: SealedTokens) -> dict[str, Any]:
-    """Return the columns that every answer has, whether it brings a refresh token or not."""
+def access_columns(tokens: SealedTokens, *, now: datetime, before: Grant | None = None) -> dict[str, Any]:
+    """Return the columns that every answer has, whether it brings a refresh token or not.
+
+    `before` is the grant as it was, where the answer goes onto a row that there is.
+    """
     return {
         "access_token": tokens.access_token,
         "access_token_type": tokens.access_token_type,
@@ -214,6 +219,7 @@ def access_columns(tokens: SealedTokens) -> dict[str, Any]:
         "expires_at": tokens.lifetime.expires_at,
         "fresh_until": tokens.lifetime.fresh_until,
         "refresh_token_expires_at": tokens.refresh_token_expires_at,
+        "warn_at": warning_time(tokens.refresh_token_expires_at, now=now, before=before),
     }
 
 

@@ -75,7 +75,7 @@ async def renew_grant(
         )
         .values(
             **consent.columns(app),
-            **access_columns(tokens),
+            **access_columns(tokens, now=now, before=earlier),
             consented_at=now,
             next_refresh_at=due,
             last_refresh_error="",

@@ -71,19 +71,20 @@ def _life_of_refresh_token(app: OutboundApp, *, refreshed_at: datetime, ends_at:
 
 WANTED_BY = (
     Grant.consented_at,
-    Grant.last_fetched_at,
     Grant.last_refresh_time,
     Grant.refresh_token_expires_at,
 )
 """The columns of a grant that `is_wanted` looks at."""
 
 
-def is_wanted(app: OutboundApp, grant: Grant, *, idle_after: timedelta | None, now: datetime) -> bool:
+def is_wanted(
+    app: OutboundApp, grant: Grant, *, used_at: datetime, idle_after: timedelta | None, now: datetime
+) -> bool:
     """Tell whether a grant that is due is to be refreshed now.
 
     Its due time was set by the policy and the use at its last refresh, and both may have changed since.
     """
-    if is_kept_fresh(app, used_at=used_at(grant), idle_after=idle_after, now=now):
+    if is_kept_fresh(app, used_at=used_at, idle_after=idle_after, now=now):
         return True
     life = _life_of_refresh_token(app, refreshed_at=refreshed_at(grant), ends_at=grant.refresh_token_expires_at)
     if life is not None:
@@ -93,11 +94,6 @@ def is_wanted(app: OutboundApp, grant: Grant, *, idle_after: timedelta | None, n
     else:
         return False
     return now >= refreshed_at(grant) + earliest
-
-
-def used_at(grant: Grant) -> datetime:
-    """Return when a grant was last fetched, or connected."""
-    return grant.last_fetched_at or grant.consented_at
 
 
 def refreshed_at(grant: Grant) -> datetime:

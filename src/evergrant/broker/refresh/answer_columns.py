@@ -6,7 +6,7 @@ from evergrant.broker.apps.quirks import scope_words
 from evergrant.broker.apps.variables import allowed_captures, template_of
 from evergrant.broker.grants.granted_scopes import granted_anew
 from evergrant.broker.grants.grants import access_columns, seal_answer
-from evergrant.broker.grants.schedule import next_refresh, used_at
+from evergrant.broker.grants.schedule import next_refresh
 from evergrant.broker.refresh.attempt import RefreshAttempt
 from evergrant.broker.runtime.broker import Broker
 from evergrant.broker.runtime.vault import Sealer
@@ -45,7 +45,7 @@ def columns_of_answer(
     answer = follow_up.with_usual_lifetime(answer, quirks)
     tokens = seal_answer(sealer, grant.project_id, grant.id, answer, quirks=quirks, refreshed=grant, now=now)
     values: dict[str, object] = {
-        **access_columns(tokens),
+        **access_columns(tokens, now=now, before=grant),
         "next_refresh_at": tokens.lifetime.due,
         "last_refresh_time": now,
         "last_refresh_error": "",
@@ -54,8 +54,6 @@ def columns_of_answer(
         "interrupted_at": None,
         "token_version": grant.token_version + 1,
     }
-    if fetched:
-        values["last_fetched_at"] = now
     if tokens.refresh_token is not None:  # none returned keeps the old one (RFC 6749 section 6)
         values["refresh_token"] = tokens.refresh_token
     if tokens.id_token is None:
@@ -65,7 +63,7 @@ def columns_of_answer(
         at = next_refresh(
             attempt.app,
             tokens.lifetime.due,
-            used_at=now if fetched else used_at(grant),
+            used_at=now if fetched else attempt.leased.used_at,
             refreshed_at=now,
             ends_at=tokens.refresh_token_expires_at,
             idle_after=broker.settings.idle_after,

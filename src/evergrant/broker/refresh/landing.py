@@ -7,6 +7,7 @@ to the row, again and again for as long as this process lives. What a crash leav
 
 import logging
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from sqlalchemy import update
@@ -15,7 +16,7 @@ from evergrant import clock
 from evergrant.broker.apps.provider_client import ProviderClient
 from evergrant.broker.grants.grants import alive, load_grant
 from evergrant.broker.grants.lifetimes import lifetime
-from evergrant.broker.grants.schedule import next_refresh, used_at
+from evergrant.broker.grants.schedule import next_refresh
 from evergrant.broker.refresh.answer_columns import columns_of_answer
 from evergrant.broker.refresh.attempt import RefreshAttempt
 from evergrant.broker.refresh.storing import only_essential, store_entry
@@ -120,7 +121,13 @@ async def land(broker: Broker, attempt: RefreshAttempt, answer: AnswerInHand) ->
 
 
 async def ask_for_lifetime(
-    broker: Broker, app: OutboundApp, provider: ProviderClient, answer: TokenResponse, landed: Grant
+    broker: Broker,
+    app: OutboundApp,
+    provider: ProviderClient,
+    answer: TokenResponse,
+    landed: Grant,
+    *,
+    used_at: datetime,
 ) -> Grant:
     """Ask how long a landed token lives whose answer does not tell, where the provider can be asked; note it if so.
 
@@ -130,20 +137,26 @@ async def ask_for_lifetime(
         return landed
     try:
         seconds = await follow_up.introspected(broker.http, provider.client, answer.access_token, provider.quirks)
-        return landed if seconds is None else await _correct_lifetime(broker, app, provider.quirks, landed, seconds)
+        return (
+            landed
+            if seconds is None
+            else await _correct_lifetime(broker, app, provider.quirks, landed, seconds, used_at=used_at)
+        )
     except Exception:
         log.exception("a token's lifetime could not be noted", extra={"grant": landed.id, "app": app.id})
         return landed
 
 
-async def _correct_lifetime(broker: Broker, app: OutboundApp, quirks: Quirks, landed: Grant, seconds: int) -> Grant:
+async def _correct_lifetime(
+    broker: Broker, app: OutboundApp, quirks: Quirks, landed: Grant, seconds: int, *, used_at: datetime
+) -> Grant:
     """Note that a landed token has `seconds` left."""
     now = clock.now()
     times = lifetime(seconds, now=now, margin_seconds=quirks.refresh_margin)
     due = next_refresh(
         app,
         times.due,
-        used_at=used_at(landed),
+        used_at=used_at,
         refreshed_at=now,
         ends_at=landed.refresh_token_expires_at,
         idle_after=broker.settings.idle_after,

@@ -12,6 +12,7 @@ from typing import Self
 
 from sqlalchemy import ColumnElement, Update, case, or_, update
 
+from evergrant.broker.grants.last_used import last_use
 from evergrant.broker.runtime.broker import Broker
 from evergrant.db import Grant
 from evergrant.db.types import database_now
@@ -27,19 +28,21 @@ class LeasedGrant:
     owner: str
     """The name that the lease is held under; nobody else uses it."""
     grant: Grant
+    used_at: datetime
+    """When it was last fetched, or connected."""
     wait_seconds: float
     """How long the provider must be left alone; 0 when it may be called."""
     ends: float
     """The monotonic second from which on the lease may not be ours any more."""
 
     @classmethod
-    def of(cls, owner: str, grant: Grant, at: datetime, *, asked_at: float) -> Self:
+    def of(cls, owner: str, grant: Grant, at: datetime, *, used_at: datetime, asked_at: float) -> Self:
         """Describe a row as it was when its lease was taken: at this instant of the database's clock.
 
         `asked_at` is the monotonic second before it was asked for, so that `ends` is rather too early than too late.
         """
         wait = (grant.refresh_not_before - at).total_seconds() if grant.refresh_not_before else 0.0
-        return cls(owner, grant, max(0.0, wait), asked_at + LEASE_SECONDS)
+        return cls(owner, grant, used_at, max(0.0, wait), asked_at + LEASE_SECONDS)
 
 
 def new_owner() -> str:
@@ -74,7 +77,7 @@ async def renew(broker: Broker, leased: LeasedGrant) -> LeasedGrant | None:
 async def _hold(broker: Broker, owner: str, statement: Update) -> LeasedGrant | None:
     statement = (
         statement.values(lease_owner=owner, lease_until=database_now(LEASE_SECONDS))
-        .returning(Grant, database_now().label("at"))
+        .returning(Grant, database_now().label("at"), last_use().label("used_at"))
         .execution_options(synchronize_session=False)
     )
     asked_at = time.monotonic()
@@ -82,8 +85,8 @@ async def _hold(broker: Broker, owner: str, statement: Update) -> LeasedGrant | 
         row = (await session.execute(statement)).one_or_none()
     if row is None:
         return None
-    grant, at = row
-    return LeasedGrant.of(owner, grant, at, asked_at=asked_at)
+    grant, at, used_at = row
+    return LeasedGrant.of(owner, grant, at, used_at=used_at, asked_at=asked_at)
 
 
 def releasing_update(leased: LeasedGrant) -> Update:

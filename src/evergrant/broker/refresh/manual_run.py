@@ -14,11 +14,13 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, or_, select
 from sqlalchemy.orm import load_only
 
+from evergrant.broker.grants.last_used import last_use
 from evergrant.broker.grants.schedule import WANTED_BY, is_wanted
 from evergrant.broker.projects.projects import load_project
 from evergrant.broker.refresh import lease
+from evergrant.broker.refresh.claimed import refresh_or_put_off
+from evergrant.broker.refresh.claims import ClaimQuota, claim_due_grants
 from evergrant.broker.refresh.refresh import ClaimedGrant, refresh_grant
-from evergrant.broker.refresh.sweep import ClaimQuota, claim_due_grants, refresh_or_put_off
 from evergrant.broker.runtime.broker import Broker
 from evergrant.broker.runtime.endpoints import Endpoint
 from evergrant.broker.runtime.worker_pool import WorkerPool
@@ -85,16 +87,22 @@ async def plan(broker: Broker, app: OutboundApp, *, everything: bool, now: datet
     """Return what a run would do for an app. Changes nothing; reads each grant's dates, and no token."""
     calls = put_off = held = 0
     query = (
-        select(Grant, lease.is_free().label("is_free"))
+        select(Grant, lease.is_free().label("is_free"), last_use().label("used_at"))
         .options(load_only(*WANTED_BY, raiseload=True))
         .where(*_candidates(app, everything=everything, began=now))
         .execution_options(yield_per=PAGE)
     )
     async with broker.database.read() as session:
-        async for grant, is_free in await session.stream(query):
+        async for grant, is_free, used_at in await session.stream(query):
             if not is_free:
                 held += 1
-            elif everything or is_wanted(app, grant, idle_after=broker.settings.idle_after, now=now):
+            elif everything or is_wanted(
+                app,
+                grant,
+                used_at=used_at,
+                idle_after=broker.settings.idle_after,
+                now=now,
+            ):
                 calls += 1
             else:
                 put_off += 1
@@ -178,9 +186,10 @@ class ManualRun:
 
     async def _claim_due(self, app: OutboundApp, count: int) -> list[ClaimedGrant]:
         # As of the beginning: what fails falls due again later, and would be tried over and over.
-        claims = await claim_due_grants(self._broker, [ClaimQuota(app, due=count, overdue=0)], now=self._now)
+        key = app.project_id, app.id
+        claims = await claim_due_grants(self._broker, [ClaimQuota(key, due=count, overdue=0)], now=self._now)
         if len(claims) < count:
-            late = ClaimQuota(app, due=0, overdue=count - len(claims))
+            late = ClaimQuota(key, due=0, overdue=count - len(claims))
             claims += await claim_due_grants(self._broker, [late], now=self._now)
         return claims
 

@@ -223,7 +223,7 @@ async def _call_and_land(broker: Broker, attempt: RefreshAttempt, *, fetched: bo
             await health.note_healthy(broker, app)
         except Exception:  # the token is there, and who waits for it gets it
             log.exception("could not note that an app is well again", extra={"app": app.id})
-    return await ask_for_lifetime(broker, app, attempt.provider, answer, landed)
+    return await ask_for_lifetime(broker, app, attempt.provider, answer, landed, used_at=attempt.leased.used_at)
 
 
 async def _has_settled(broker: Broker, leased: LeasedGrant) -> bool:

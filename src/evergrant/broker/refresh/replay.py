@@ -48,17 +48,6 @@ async def replay_at_start(broker: Broker) -> None:
             await replay_journal(broker)
 
 
-async def replay_until(broker: Broker, stop: asyncio.Event) -> None:
-    """Land what the journal holds whenever the database is back, and now and then, until `stop` is set."""
-    while not stop.is_set():
-        try:
-            # Others of the same folder land what is younger: it is theirs, and in their hands.
-            await replay_journal(broker, older_than_seconds=broker.pace.beat)
-        except Exception:
-            log.exception("replaying the journal broke")
-        await _first_of(broker, stop)
-
-
 async def settle_waiting(broker: Broker, grant: Grant) -> bool:
     """Land what the journal has for a grant before its provider is called; True if the row is a newer one now.
 
@@ -100,13 +89,3 @@ async def _land_entry(broker: Broker, file: Path, entry: Entry) -> bool:
     what = "landed a refresh from the journal" if landed else "the journal held a refresh that is out of date"
     log.warning(what, extra=extra)
     return landed
-
-
-async def _first_of(broker: Broker, stop: asyncio.Event) -> None:
-    """Wait until the database is back after an outage, or it is time to look again, or `stop` is set."""
-    waits = [asyncio.create_task(stop.wait()), asyncio.create_task(broker.database_health.wait_until_back())]
-    try:
-        await asyncio.wait(waits, timeout=broker.pace.chores, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for wait in waits:
-            wait.cancel()

@@ -6,44 +6,21 @@ hours, all refreshers begin together.
 """
 
 import asyncio
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter, defaultdict
 from datetime import datetime
 
+from evergrant.broker.refresh.claimed import refresh_claimed
+from evergrant.broker.refresh.claims import AppKey, ClaimQuota, claim_due_grants, due_at
+from evergrant.broker.refresh.due_apps import MANY, is_overdue
+from evergrant.broker.refresh.queues import Line, Queue, Queues
 from evergrant.broker.refresh.refresh import ClaimedGrant
-from evergrant.broker.refresh.sweep import ClaimQuota, DueApp, claim_due_grants, due_at, is_overdue, refresh_claimed
 from evergrant.broker.runtime.broker import Broker
-from evergrant.broker.runtime.endpoints import Endpoint
 from evergrant.broker.runtime.worker_pool import WorkerPool
-from evergrant.db import OutboundApp
 
 RAMP_SECONDS = 60.0
 """After a start, long overdue work begins with one call at a time for each endpoint and reaches its full share then."""
 OVERDUE_SHARE = 0.5
 """Of an endpoint's slots, as many may work off what is long overdue."""
-
-
-@dataclass(eq=False)
-class Queue:
-    """What one app has waiting, as far as it is known."""
-
-    app: OutboundApp
-    due: bool
-    """Whether some fell due lately."""
-    overdue: bool
-    """Whether some are long overdue."""
-
-    @classmethod
-    def of(cls, one: DueApp, *, now: datetime) -> "Queue":
-        """Make the queue of an app of which no more is known than when its first grant fell due."""
-        return cls(one.app, due=True, overdue=is_overdue(one.since, now=now))
-
-    def learn(self, asked: ClaimQuota, got: Sequence[ClaimedGrant], *, now: datetime) -> None:
-        """Take note of a part that has come to its end: it gave fewer than it was asked for."""
-        late = sum(is_overdue(due_at(claim.leased), now=now) for claim in got)
-        self.due = self.due and (asked.due == 0 or len(got) - late >= asked.due)
-        self.overdue = self.overdue and (asked.overdue == 0 or late >= asked.overdue)
 
 
 class Scheduler:
@@ -53,69 +30,91 @@ class Scheduler:
         self._broker = broker
         self._per_endpoint = broker.settings.refresh_concurrency_per_endpoint
         self._started = asyncio.get_running_loop().time()
-        self._overdue_at: Counter[Endpoint] = Counter()
-        self.pool: WorkerPool[Endpoint] = WorkerPool(
+        self._overdue_at: Counter[str] = Counter()
+        self.pool: WorkerPool[str] = WorkerPool(
             most=broker.settings.refresh_concurrency, most_per_key=self._per_endpoint
         )
+        """The refreshes under way, by token URL."""
 
-    async def fill_slots(self, queues: Sequence[Queue], *, now: datetime) -> list[Queue]:
-        """Begin as many due refreshes as there are slots for, and return the queues that may have more.
+    async def fill_slots(self, queues: Queues, *, now: datetime) -> bool:
+        """Begin due refreshes in free slots, and strike them off the queues; False where no queue could have any.
 
         Raises:
             Unavailable: the database is away.
         """
         quotas = self.quotas(queues)
-        if not quotas:
-            return list(queues)
-        claims = await claim_due_grants(self._broker, list(quotas.values()), now=now)
-        for claim in claims:
-            self._begin(claim, now=now)
-        for queue, asked in quotas.items():
-            queue.learn(asked, [claim for claim in claims if claim.app is queue.app], now=now)
-        return [queue for queue in queues if queue.due or queue.overdue]
+        asked = {quota.app: quota for line in quotas.values() for quota in line.values()}
+        if not asked:
+            return False
+        urls = {queue.app: url for (url, _), line in quotas.items() for queue in line}
+        got: Counter[tuple[AppKey, bool]] = Counter()
+        for claim in await claim_due_grants(self._broker, list(asked.values()), now=now):
+            overdue = is_overdue(due_at(claim.leased), now=now)
+            app = claim.app.project_id, claim.app.id
+            got[app, overdue] += 1
+            self._begin(claim, urls[app], overdue=overdue, now=now)
+        for line in quotas.values():
+            for queue, quota in line.items():
+                queue.learn(quota, due=got[queue.app, False], overdue=got[queue.app, True])
+        queues.put_behind(quotas)
+        return True
 
-    def quotas(self, queues: Sequence[Queue]) -> dict[Queue, ClaimQuota]:
-        """Share the free slots out among queues, which are in the order of their waiting, the longest first."""
+    def quotas(self, queues: Queues) -> dict[Line, dict[Queue, ClaimQuota]]:
+        """Share the free slots out among queues, looking at no more of them than it takes."""
         free = self.pool.room
-        taken: Counter[Endpoint] = Counter()
-        taken_by: Counter[tuple[Endpoint, str]] = Counter()
-        """The same by client: a provider limits each for itself."""
-        quotas = {}
-        for queue in queues:
-            endpoint, client_id = self._broker.endpoints.of(queue.app), queue.app.client_id
-            running = self.pool.by_key.get(endpoint, 0) + taken[endpoint]
-            allowed = endpoint.room_for(client_id) - taken_by[endpoint, client_id]
-            room = min(self._per_endpoint - running, free, allowed)
+        taken: Counter[str] = Counter()
+        late_taken: Counter[str] = Counter()
+        quotas: dict[Line, dict[Queue, ClaimQuota]] = defaultdict(dict)
+        for line, waiting in queues:
+            if free <= 0:
+                break
+            url, client_id = line
+            endpoint = self._broker.endpoints.at(url)
+            running = self.pool.by_key.get(url, 0) + taken[url]
+            room = min(self._per_endpoint - running, free, endpoint.room_for(client_id))
             # By the half, so that a busy endpoint's grants are claimed several at a time.
             half = min(self._per_endpoint, endpoint.most_for(client_id)) // 2
             if room <= 0 or (running and (endpoint.is_open or room < half)):
                 continue
-            late = min(room, self._room_for_overdue() - self._overdue_at[endpoint]) if queue.overdue else 0
-            if queue.due:
-                late = min(late, 1, room - 1)  # one beside the others, so that they come to an end some day
-            late = max(0, late)
-            due = room - late if queue.due else 0
-            if due or late:
-                quotas[queue] = ClaimQuota(queue.app, due, late)
-                taken[endpoint] += due + late
-                taken_by[endpoint, client_id] += due + late
-                free -= due + late
+            for queue in waiting:
+                late_room = self._room_for_overdue() - self._overdue_at[url] - late_taken[url]
+                quota = self._quota(queue, room=room, late_room=late_room)
+                if not quota.due + quota.overdue:
+                    continue
+                quotas[line][queue] = quota
+                late_taken[url] += quota.overdue
+                taken[url] += quota.due + quota.overdue
+                free -= quota.due + quota.overdue
+                room -= quota.due + quota.overdue
+                if room <= 0:
+                    break
         return quotas
+
+    def _quota(self, queue: Queue, *, room: int, late_room: int) -> ClaimQuota:
+        late = min(room, late_room, _at_most(queue.overdue, room))
+        if queue.due:
+            late = min(late, 1, room - 1)  # one beside the others, so that they come to an end some day
+        late = max(0, late)
+        return ClaimQuota(queue.app, due=min(room - late, _at_most(queue.due, room)), overdue=late)
 
     def _room_for_overdue(self) -> int:
         """Return how many long overdue grants an endpoint gets at once: few after a start, so that nobody stampedes."""
         grown = min(1.0, (asyncio.get_running_loop().time() - self._started) / RAMP_SECONDS)
         return max(1, round(self._per_endpoint * OVERDUE_SHARE * grown))
 
-    def _begin(self, claim: ClaimedGrant, *, now: datetime) -> None:
-        endpoint = self._broker.endpoints.of(claim.app)
-        overdue = is_overdue(due_at(claim.leased), now=now)
-
+    def _begin(self, claim: ClaimedGrant, url: str, *, overdue: bool, now: datetime) -> None:
         async def refresh() -> None:
             try:
                 await refresh_claimed(self._broker, claim, now=now)
             finally:
-                self._overdue_at[endpoint] -= overdue
+                self._overdue_at[url] -= overdue
+                if not self._overdue_at[url]:
+                    del self._overdue_at[url]
 
-        self._overdue_at[endpoint] += overdue
-        self.pool.start(endpoint, refresh())
+        self._overdue_at[url] += overdue
+        self.pool.start(url, refresh())
+
+
+def _at_most(known: int, room: int) -> int:
+    """Return how many to ask a part of a queue for: what it is known to have, or as many as there is room for."""
+    return room if known >= MANY else known

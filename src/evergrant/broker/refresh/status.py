@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import ScalarSelect, and_, case, func, select
 
 from evergrant.broker.refresh.backlog import CAP, Backlog, count_due, read_backlogs
-from evergrant.broker.refresh.sweep import OVERDUE
+from evergrant.broker.refresh.due_apps import OVERDUE
 from evergrant.broker.runtime.broker import Broker
 from evergrant.db import Grant, GrantStatus, OutboundApp
 from evergrant.db.types import database_now

@@ -1,176 +1,85 @@
-"""The sweep: finds grants that will soon need a refresh and refreshes them before anybody has to wait.
+"""The sweep: refreshes grants that will soon need it before anybody has to wait.
 
 Each app is a queue of its own. Its queue has two parts: what is due, and what has been overdue for long, after a stop
 or an outage. What is due goes first, because a fetch may want it any moment and still finds a valid token; the overdue
-is worked off beside it.
+is worked off beside it. `due_apps` finds the queues, `scheduler` decides how much each may have, `claims` takes it.
 """
 
-import logging
+import asyncio
+import contextlib
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
-from functools import lru_cache
 
-from sqlalchemy import Integer, Update, bindparam, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
-from sqlalchemy.sql.expression import tuple_
-
-from evergrant.broker.grants.schedule import is_wanted, next_refresh, refreshed_at, used_at
-from evergrant.broker.refresh import lease
-from evergrant.broker.refresh.lease import LEASE_SECONDS, LeasedGrant, new_owner
-from evergrant.broker.refresh.refresh import ClaimedGrant, refresh_grant
+from evergrant import clock
+from evergrant.broker.refresh.due_apps import PAGE, DueApp, due_apps
+from evergrant.broker.refresh.queues import Queues
+from evergrant.broker.refresh.scheduler import Scheduler
+from evergrant.broker.runtime.backoff import jittered
 from evergrant.broker.runtime.broker import Broker
-from evergrant.db import Grant, GrantStatus, OutboundApp
-from evergrant.db.grant import GRANTS
-from evergrant.db.types import database_now
-from evergrant.errors import EvergrantError
 
-log = logging.getLogger(__name__)
-
-OVERDUE = timedelta(minutes=5)
-"""What is due for longer than this has most likely expired: nobody is better off if it comes before the rest."""
+POLL_SECONDS = (1.0, 5.0)
+"""How long a sweep lasts: at least, and at most."""
+LOOKING_SHARE = 0.05
+"""A sweep is so long that looking takes no more of it than this: nobody shall pay for a great number of apps."""
+GATHER_SECONDS = 0.02
+"""Slots that come free within so long are filled together."""
 
 
-@dataclass(frozen=True, slots=True)
-class DueApp:
-    """An app with grants that are due."""
+class Sweep:
+    """One look at which apps have something due, and what one refresher begins until the next."""
 
-    app: OutboundApp
-    since: datetime
-    """When the first of them fell due."""
+    def __init__(self, broker: Broker, scheduler: Scheduler, stop: asyncio.Event) -> None:
+        self._broker = broker
+        self._scheduler = scheduler
+        self._stop = stop
+        self._began = time.monotonic()
+        self._jitter = jittered(1.0)  # replicas must not march in step
+        self._looked_for = 0.0
+        """How many seconds its looks have taken."""
+        self._last: DueApp | None = None
+        """The last app of the last look, if there may be more."""
+        self._queues = Queues()
 
+    async def run(self) -> None:
+        """Begin what is due until the sweep is over.
 
-@dataclass(frozen=True, slots=True)
-class ClaimQuota:
-    """How many of an app's grants to claim: of those that fell due lately, and of those that are long overdue."""
+        Raises:
+            Unavailable: the database is away.
+        """
+        await self._look()
+        while not self._stop.is_set() and self._left > 0:
+            if self._landings_go_first:
+                await asyncio.sleep(GATHER_SECONDS)
+                continue
+            if await self._scheduler.fill_slots(self._queues, now=clock.now()) and self._scheduler.pool.room > 0:
+                continue  # somebody else had taken some of them
+            if self._last is not None and self._scheduler.pool.room > 0:
+                await self._look()  # for others: those that are left wait for their endpoints
+            elif self._last is not None or self._queues:
+                await self._scheduler.pool.wait_for_slot(self._stop, seconds=self._left)
+                await asyncio.sleep(min(GATHER_SECONDS, self._left))
+            else:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._stop.wait(), self._left)
 
-    app: OutboundApp
-    due: int
-    overdue: int
+    @property
+    def _landings_go_first(self) -> bool:
+        """Whether answers still wait for the database that was away until just now: nothing is begun beside them.
 
+        For a while only: an answer that cannot land must not hold up all refreshes.
+        """
+        broker = self._broker
+        return len(broker.landings) > 0 and broker.database_health.seconds < broker.pace.settle
 
-async def due_apps(broker: Broker, *, now: datetime) -> list[DueApp]:
-    """Return the apps with due grants, those that wait longest first. Costs one look into the index per app."""
-    first = (
-        select(Grant.next_refresh_at)
-        .where(
-            Grant.project_id == OutboundApp.project_id,
-            Grant.app_id == OutboundApp.id,
-            Grant.next_refresh_at.is_not(None),
-        )
-        .order_by(Grant.next_refresh_at)
-        .limit(1)
-        .scalar_subquery()
-    )
-    query = select(OutboundApp, first.label("since")).where(first <= now).order_by("since")
-    async with broker.database.read() as session:
-        rows = (await session.execute(query)).all()
-    return [DueApp(app, since) for app, since in rows if since is not None]
+    @property
+    def _left(self) -> float:
+        shortest, longest = POLL_SECONDS
+        whole = min(longest, max(shortest, self._looked_for / LOOKING_SHARE))
+        return max(0.0, self._began + whole * self._jitter - time.monotonic())
 
-
-async def claim_due_grants(broker: Broker, wanted: Sequence[ClaimQuota], *, now: datetime) -> list[ClaimedGrant]:
-    """Take the leases of due grants, in one short transaction; of each app those that expire first."""
-    leased: list[tuple[LeasedGrant, OutboundApp]] = []
-    long_ago = now - OVERDUE
-    async with broker.database.write_bare() as connection:
-        for one in wanted:
-            for since, until, limit in ((long_ago, now, one.due), (None, long_ago, one.overdue)):
-                if limit > 0:
-                    rows = await _claim_of_app(connection, one.app, since=since, until=until, limit=limit)
-                    leased += [(row, one.app) for row in rows]
-    return [ClaimedGrant(row, app) for row, app in leased]
-
-
-async def _claim_of_app(
-    connection: AsyncConnection, app: OutboundApp, *, since: datetime | None, until: datetime, limit: int
-) -> list[LeasedGrant]:
-    owner = new_owner()
-    limits = {"until": until, "most": limit} | ({} if since is None else {"since": since})
-    asked_at = time.monotonic()
-    found = await connection.execute(
-        _claiming(overdue=since is None),
-        {"holder": owner, "project": app.project_id, "app": app.id, **limits},
-    )
-    rows = [dict(row) for row in found.mappings()]
-    leased = (LeasedGrant.of(owner, at=row.pop("at"), grant=Grant(**row), asked_at=asked_at) for row in rows)
-    return sorted(leased, key=due_at)
-
-
-@lru_cache
-def _claiming(*, overdue: bool) -> Update:
-    """Return the statement that claims due grants. It is built once: building costs more than running it."""
-    columns = GRANTS.c
-    due = select(columns.project_id, columns.id).where(
-        columns.project_id == bindparam("project"),
-        columns.app_id == bindparam("app"),
-        columns.next_refresh_at <= bindparam("until"),
-        columns.status == GrantStatus.ACTIVE,
-        lease.is_free(),
-    )
-    if overdue:  # the latest first: the longer a token has been expired, the less anybody seems to want it
-        due = due.order_by(columns.next_refresh_at.desc())
-    else:
-        due = due.where(columns.next_refresh_at > bindparam("since")).order_by(columns.next_refresh_at)
-    # Two sweeps at once must not wait for each other's rows. SQLite has one writer anyway and ignores this.
-    due = due.limit(bindparam("most", type_=Integer)).with_for_update(skip_locked=True)
-    return (
-        update(GRANTS)
-        .where(tuple_(columns.project_id, columns.id).in_(due))
-        .values(
-            lease_owner=bindparam("holder"),
-            lease_until=database_now(LEASE_SECONDS),
-            interrupted_at=lease.interruption(),
-        )
-        .returning(*columns, database_now().label("at"))
-    )
-
-
-def due_at(leased: LeasedGrant) -> datetime:
-    """Return when a claimed grant fell due."""
-    assert leased.grant.next_refresh_at is not None  # noqa: S101 - it was claimed because of it
-    return leased.grant.next_refresh_at
-
-
-def is_overdue(due: datetime, *, now: datetime) -> bool:
-    """Tell whether something that fell due at `due` is long overdue."""
-    return due <= now - OVERDUE
-
-
-async def refresh_claimed(broker: Broker, claim: ClaimedGrant, *, now: datetime) -> None:
-    """Refresh one claimed grant, or put it off. Errors go to its row and the log, and stop nothing."""
-    grant = claim.leased.grant
-    try:
-        await refresh_or_put_off(broker, claim, now=now)
-    except EvergrantError as error:
-        log.info("a refresh failed", extra={"grant": grant.id, "app": grant.app_id, "error": error.message})
-    except Exception:
-        log.exception("a refresh broke", extra={"grant": grant.id, "app": grant.app_id})
-
-
-async def refresh_or_put_off(broker: Broker, claim: ClaimedGrant, *, now: datetime) -> bool:
-    """Refresh one claimed grant and return True, or put it off and return False.
-
-    Raises:
-        EvergrantError: as `refresh_grant`.
-    """
-    grant = claim.leased.grant
-    if not is_wanted(claim.app, grant, idle_after=broker.settings.idle_after, now=now):
-        await _put_off(broker, claim, now=now)
-        return False
-    await refresh_grant(broker, grant.project_id, grant.id, seen_version=grant.token_version, claim=claim)
-    return True
-
-
-async def _put_off(broker: Broker, claim: ClaimedGrant, *, now: datetime) -> None:
-    grant = claim.leased.grant
-    later = next_refresh(
-        claim.app,
-        grant.fresh_until,
-        used_at=used_at(grant),
-        refreshed_at=refreshed_at(grant),
-        ends_at=grant.refresh_token_expires_at,
-        idle_after=broker.settings.idle_after,
-        now=now,
-    )
-    await lease.release(broker, claim.leased, next_refresh_at=later)
+    async def _look(self) -> None:
+        began = time.monotonic()
+        page = await due_apps(self._broker, now=clock.now(), after=self._last, beside=self._queues.lines)
+        self._broker.database_health.note_up()
+        self._looked_for += time.monotonic() - began
+        self._last = page[-1] if len(page) == PAGE else None
+        self._queues.add(page)

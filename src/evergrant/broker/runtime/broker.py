@@ -79,6 +79,8 @@ class Broker:
     database_health: DatabaseHealth = field(default_factory=DatabaseHealth)
     landings: Landings = field(default_factory=Landings)
     endpoints: Endpoints = field(default_factory=Endpoints)
+    revocation_endpoints: Endpoints = field(default_factory=Endpoints)
+    """Where tokens are revoked: over connections of their own, so with shares and breakers of their own."""
     refreshes: SingleFlight[tuple[str, str], Grant] = field(default_factory=SingleFlight)
     """Refreshes in flight in this process, by (project, grant)."""
     registrations: SingleFlight[tuple[str, str], None] = field(default_factory=SingleFlight)
@@ -135,6 +137,7 @@ async def open_broker(settings: Settings) -> AsyncIterator[Broker]:
                 journal=Journal(settings.data_dir / JOURNAL_FOLDER),
                 catalogue=catalogue,
                 endpoints=Endpoints(http.most),
+                revocation_endpoints=Endpoints(revocation_http.most),
                 pace=pace.PACE,
                 limits=Limits(per_key=settings.rate_limit_per_key, per_address=settings.rate_limit_per_address),
             )

@@ -23,7 +23,8 @@ class DatabaseHealth:
     def __init__(self) -> None:
         self._up = asyncio.Event()
         self._up.set()
-        self._away = asyncio.Event()
+        self._back = asyncio.Event()
+        """Set when the outage ends that is the present one or the next; then another takes its place."""
         self._since = time.monotonic()
         self._under_way: set[asyncio.Timeout] = set()
 
@@ -41,7 +42,6 @@ class DatabaseHealth:
         """Note that it does not answer, unless it is only busy. The log says so once for each outage."""
         if self.is_up and not isinstance(error, Busy):
             self._up.clear()
-            self._away.set()
             self._since = time.monotonic()
             log.warning("the database is away", exc_info=error)
 
@@ -50,19 +50,19 @@ class DatabaseHealth:
         if not self.is_up:
             log.warning("the database is back", extra={"awayForSeconds": round(self.seconds)})
             self._since = time.monotonic()
-            self._away.clear()
             self._up.set()
             while self._under_way:
                 self._under_way.pop().reschedule(asyncio.get_running_loop().time() + LAST_SECONDS)
+            self._back.set()
+            self._back = asyncio.Event()
 
     async def wait_until_up(self) -> None:
         """Return as soon as it answers."""
         await self._up.wait()
 
     async def wait_until_back(self) -> None:
-        """Return when an outage is over, the next one or the one that there is."""
-        await self._away.wait()
-        await self._up.wait()
+        """Return when an outage ends, the present one or the next."""
+        await self._back.wait()
 
     @asynccontextmanager
     async def until_it_is_back(self) -> AsyncIterator[None]:

@@ -4,12 +4,18 @@ A crash loses no more than that minute.
 """
 
 from collections.abc import Awaitable, Callable, Hashable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
 
+GrantKey = tuple[str, str]
+"""A grant, by its project and id."""
+
 MAX_KNOWN_ADDRESSES = 10_000
+MAX_KNOWN_GRANTS = 100_000
+PRECISION = timedelta(days=1)
+"""How often a grant's last fetch is written down at most: idleness is a matter of weeks."""
 
 
 class Unwritten(Generic[K]):
@@ -52,8 +58,10 @@ class UnwrittenUses:
         """The latest use of a management key, by (project, key)."""
         self.addresses: Unwritten[tuple[str, str, str]] = Unwritten()
         """The first use of a management key from an address, by (project, key, address)."""
-        self.grants: Unwritten[tuple[str, str]] = Unwritten()
-        """When a token was last handed out, by (project, grant)."""
+        self.grants: Unwritten[GrantKey] = Unwritten()
+        """When a token was last handed out."""
+        self._known_grants: dict[GrantKey, datetime] = {}
+        """The last use of a grant that was noted, whether it is written down yet or not."""
         self._known_addresses: set[tuple[str, str, str]] = set()
 
     def note_key(self, project_id: str, key_id: str, address: str, *, at: datetime) -> None:
@@ -61,6 +69,20 @@ class UnwrittenUses:
         self.keys.note_latest((project_id, key_id), at)
         if (use := (project_id, key_id, address)) not in self._known_addresses:
             self.addresses.note_first(use, at)
+
+    def note_grant(self, key: GrantKey, *, at: datetime) -> None:
+        """Note that a grant's token was handed out, if that was not noted within the last day."""
+        known = self._known_grants.get(key)
+        if known is not None and at - known < PRECISION:
+            return
+        if len(self._known_grants) >= MAX_KNOWN_GRANTS:
+            self._known_grants.clear()  # who writes them down finds out which need not be written
+        self._known_grants[key] = at
+        self.grants.note_latest(key, at)
+
+    def forget_grant(self, key: GrantKey) -> None:
+        """Let the next use of a grant be noted, however soon it comes."""
+        self._known_grants.pop(key, None)
 
     def know_address(self, project_id: str, key_id: str, address: str) -> None:
         """Remember that a key's use from an address is written down, so that it is not noted again."""

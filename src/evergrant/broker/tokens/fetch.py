@@ -13,7 +13,6 @@ from pydantic import SecretStr
 from evergrant import clock
 from evergrant.broker.access import policies
 from evergrant.broker.audit.record import record
-from evergrant.broker.grants import last_used
 from evergrant.broker.grants.grants import ResourceOwner, token_slot
 from evergrant.broker.refresh.refresh import refresh_grant
 from evergrant.broker.runtime.broker import Broker
@@ -86,7 +85,7 @@ async def fetch_token(broker: Broker, principal: Principal, wanted: FetchRequest
     if view.access_token is None:  # a refresh brings one, so this cannot be; but an empty token must never get out
         raise TokenNotFound
     access = await broker.vault.open(token_slot(project_id, view.id, "access_token"), view.access_token)
-    last_used.note_use(broker, project_id, view, now=now)
+    broker.uses.note_grant((project_id, view.id), at=now)
     refresh = None
     if wanted.with_refresh_token and view.refresh_token is not None:
         refresh = await broker.vault.open(token_slot(project_id, view.id, "refresh_token"), view.refresh_token)

@@ -6,6 +6,7 @@ Payloads have the form that Standard Webhooks recommends, with ids and reasons, 
 
 import json
 import secrets
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -25,6 +26,8 @@ class EventType(StrEnum):
     """Somebody connected, or tokens were uploaded. A connection to be confirmed counts when it is."""
     GRANT_REAUTHORIZATION_REQUIRED = "grant.reauthorization_required"
     """A consent is dead: only the user can mend it, by connecting again."""
+    GRANT_EXPIRING = "grant.expiring"
+    """A refresh token will end soon, and no refresh has moved its end: let the user connect again before."""
     GRANT_RECOVERED = "grant.recovered"
     """A new consent has taken the place of a dead one."""
     GRANT_REVOKED = "grant.revoked"
@@ -104,6 +107,17 @@ async def emit_connected(session: AsyncSession, grant: Grant, *, replaced: Seque
     event = EventType.GRANT_RECOVERED if dead else EventType.GRANT_CREATED
     ids = sorted(grant_id for grant_id, _ in replaced)
     await emit(session, grant.project_id, event, about_grant(grant, replacedGrantIds=ids))
+
+
+async def emit_expiring(session: AsyncSession, grants: Sequence[Grant]) -> None:
+    """Tell of connections whose refresh tokens will end, and when: in seconds since 1970, as text like elsewhere."""
+    by_project: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
+    for grant in grants:
+        ends = grant.refresh_token_expires_at
+        expiry = str(int(ends.timestamp())) if ends is not None else ""
+        by_project[grant.project_id].append(about_grant(grant, refreshTokenExpiry=expiry))
+    for project_id in sorted(by_project):
+        await emit(session, project_id, EventType.GRANT_EXPIRING, *by_project[project_id])
 
 
 async def emit_reauthorization_required(session: AsyncSession, grant: Grant) -> None:

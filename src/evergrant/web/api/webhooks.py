@@ -33,6 +33,7 @@ _SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw1VbOS5nRzRk="
 EventName = Literal[
     "grant.created",
     "grant.reauthorization_required",
+    "grant.expiring",
     "grant.recovered",
     "grant.revoked",
     "app.unhealthy",

@@ -1,0 +1,107 @@
+"""Chores: small pieces of work that nobody waits for, done again and again, each as a task of its own.
+
+None waits for another. When the database comes back, all are done at once; when the process stops, what is under way is
+cut off, because whatever a chore leaves undone is there the next time.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from evergrant import clock
+from evergrant.broker.access.authentication import write_key_uses
+from evergrant.broker.connect.confirmation import clear_finished_requests
+from evergrant.broker.grants.expiry_warnings import warn_of_ends
+from evergrant.broker.grants.last_used import write_last_uses
+from evergrant.broker.refresh.replay import replay_journal
+from evergrant.broker.runtime.backoff import jittered
+from evergrant.broker.runtime.broker import Broker
+from evergrant.broker.webhooks.log import clear_old_deliveries
+from evergrant.errors import Unavailable
+
+log = logging.getLogger(__name__)
+
+LOOK_AGAIN_SECONDS = 5.0
+"""How often a chore that met no database looks for it by itself, if nobody else tells."""
+LAST_TIME_SECONDS = 3.0
+"""How long a stop waits for the chores that are done a last time."""
+
+
+@dataclass(frozen=True)
+class Chore:
+    """One piece of work, and the name that the log gives it."""
+
+    name: str
+    work: Callable[[Broker], Awaitable[object]]
+
+
+async def _replay(broker: Broker) -> None:
+    # Others of the same folder land what is younger: it is theirs, and in their hands.
+    await replay_journal(broker, older_than_seconds=broker.pace.beat)
+
+
+async def _clear_trips(broker: Broker) -> None:
+    await clear_finished_requests(broker, now=clock.now())
+
+
+async def _clear_deliveries(broker: Broker) -> None:
+    await clear_old_deliveries(broker, now=clock.now())
+
+
+async def _warn(broker: Broker) -> None:
+    await warn_of_ends(broker, now=clock.now())
+
+
+OF_A_PROCESS = (Chore("replay the journal", _replay),)
+"""What each process does with what is in its own data folder."""
+OF_A_REFRESHER = (
+    Chore("clear trips that are over", _clear_trips),
+    Chore("clear old deliveries", _clear_deliveries),
+    Chore("warn of refresh tokens that end", _warn),
+)
+"""What one process does for all."""
+OF_A_SERVER = (
+    Chore("write down uses of keys", write_key_uses),
+    Chore("write down uses of connections", write_last_uses),
+)
+"""What each process that answers does for itself; a last time when it stops, because only its memory has it."""
+
+
+async def do_until(broker: Broker, chores: Sequence[Chore], stop: asyncio.Event) -> None:
+    """Do chores until `stop` is set."""
+    tasks = [asyncio.create_task(_do(broker, chore), name=chore.name) for chore in chores]
+    try:
+        await stop.wait()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def do_a_last_time(broker: Broker, chores: Sequence[Chore]) -> None:
+    """Do chores once more before the process ends, for a few seconds."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(LAST_TIME_SECONDS):
+            await asyncio.gather(*(_do_once(broker, chore) for chore in chores))
+
+
+async def _do(broker: Broker, chore: Chore) -> None:
+    while True:
+        await _do_once(broker, chore)
+        back = asyncio.ensure_future(broker.database_health.wait_until_back())
+        seconds = jittered(broker.pace.chores) if broker.database_health.is_up else LOOK_AGAIN_SECONDS
+        try:
+            await asyncio.wait({back}, timeout=seconds)
+        finally:
+            back.cancel()
+
+
+async def _do_once(broker: Broker, chore: Chore) -> None:
+    try:
+        await chore.work(broker)
+    except Unavailable as error:
+        broker.database_health.note_away(error)
+    except Exception:
+        log.exception("a chore failed and will be done again", extra={"chore": chore.name})
