@@ -4,9 +4,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import date, datetime
 
-from pydantic import SecretStr
 from pydantic.alias_generators import to_camel
-from sqlalchemy import Update, func, or_, select, update
+from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -20,6 +19,7 @@ from evergrant.broker.apps.definition import (
 from evergrant.broker.apps.health import clear_unhealthy
 from evergrant.broker.apps.merge import NOTHING_DISCOVERED, merge
 from evergrant.broker.apps.provider_client import client_document_url, secret_slot, server_of
+from evergrant.broker.apps.replanning import plan_anew, try_failing_again
 from evergrant.broker.apps.retirements import why_ended
 from evergrant.broker.apps.variables import tidied
 from evergrant.broker.audit.record import record
@@ -28,8 +28,7 @@ from evergrant.broker.projects.projects import load_project
 from evergrant.broker.runtime.broker import Broker
 from evergrant.crypto.opaque import new_id
 from evergrant.crypto.sealed import Sealed
-from evergrant.db import Grant, GrantStatus, OutboundApp, Project
-from evergrant.db.types import database_now
+from evergrant.db import Grant, OutboundApp, Project
 from evergrant.errors import AlreadyExists, AppNotFound, InvalidValue, MissingArgument
 from evergrant.oauth2.protected_resource import Discovered, discover_either
 
@@ -42,7 +41,11 @@ async def create_app(broker: Broker, project_id: str, definition: AppDefinition,
         AlreadyExists: the id or the name is taken.
     """
     app = OutboundApp(project_id=project_id, id=definition.id or f"app-{new_id(16)}", created_at=now)
-    await _define(broker, app, CompleteDefinition(id=app.id, name=""), definition, now=now)
+    definition = _with_tidy_variables(broker, "", definition)
+    nothing = CompleteDefinition(id=app.id, name="")
+    found = await _learn(broker, app, nothing, definition, now=now)
+    secret = await _sealed_secret(broker, app, definition)
+    _apply(broker, app, merge(nothing, definition, found), secret=secret, now=now)
     try:
         async with broker.database.write() as session:
             session.add(app)
@@ -63,36 +66,37 @@ async def update_app(broker: Broker, project_id: str, definition: AppDefinition,
     """
     if not definition.id:
         raise MissingArgument.of(("id", "say which app to update"))
-    app = await load_app(broker, project_id, definition.id)
-    stored = CompleteDefinition(**{name: getattr(app, name) for name in PLAIN_FIELDS})
-    stored_secret = app.client_secret
-    merged = await _define(broker, app, stored, definition, now=now)
-    changed = [name for name in PLAIN_FIELDS if getattr(merged, name) != getattr(stored, name)]
-    if app.client_secret != stored_secret:
-        changed.append("client_secret")
-    app.unhealthy_since, app.unhealthy_reason = None, ""
+    draft = await load_app(broker, project_id, definition.id)
+    definition = _with_tidy_variables(broker, draft.template_id, definition)
+    found = await _learn(broker, draft, _as_stored(draft), definition, now=now)
+    secret = await _sealed_secret(broker, draft, definition)
     try:
         async with broker.database.write() as session:
-            await _check_connections(session, app)
+            app = await _lock(session, project_id, definition.id)
+            stored, stored_secret = _as_stored(app), app.client_secret
+            merged = _apply(broker, app, merge(stored, definition, found), secret=secret, now=now)
+            changed = [name for name in PLAIN_FIELDS if getattr(merged, name) != getattr(stored, name)]
+            if app.client_secret != stored_secret:
+                changed.append("client_secret")
+            await _check_connections(session, app, stored)
             await clear_unhealthy(session, project_id, app.id, reason="updated")
-            await session.merge(app)
-            await session.execute(
-                update(Grant)
-                .where(
-                    Grant.project_id == project_id,
-                    Grant.app_id == app.id,
-                    Grant.status == GrantStatus.ACTIVE,
-                    Grant.refresh_failures > 0,
-                )
-                .values(refresh_not_before=None, refresh_failures=0, next_refresh_at=database_now())
-            )
-            if _refreshes_earlier(merged, stored):
-                await session.execute(_reschedule(app))
+            app.unhealthy_since, app.unhealthy_reason = None, ""
             data = {"fields": sorted(to_camel(name) for name in changed)}
             await record(session, project_id, "app.updated", app_id=app.id, data=data)
     except IntegrityError:
         raise AlreadyExists("Another app has this name already.") from None
     broker.endpoints.of(app).forgive()
+    await try_failing_again(broker, app)
+    if _refreshes_earlier(merged, stored):
+        await plan_anew(broker, app)
+    return app
+
+
+async def _lock(session: AsyncSession, project_id: str, app_id: str) -> OutboundApp:
+    """Return an app as it is now. Nobody changes it, and nobody stores a grant of it, until the transaction ends."""
+    app = await session.get(OutboundApp, (project_id, app_id), with_for_update=True, populate_existing=True)
+    if app is None:
+        raise AppNotFound
     return app
 
 
@@ -101,24 +105,6 @@ def _refreshes_earlier(merged: CompleteDefinition, stored: CompleteDefinition) -
     idle, was_idle = merged.refresh_token_idle_seconds, stored.refresh_token_idle_seconds
     to_proactive = merged.refresh_policy == PROACTIVE and stored.refresh_policy != PROACTIVE
     return to_proactive or (idle > 0 and (was_idle == 0 or idle < was_idle))
-
-
-def _reschedule(app: OutboundApp) -> Update:
-    """Plan the refresh of every grant that can be refreshed for when its access token is no longer fresh."""
-    fresh_until = func.coalesce(Grant.fresh_until, database_now())
-    return (
-        update(Grant)
-        .where(
-            Grant.project_id == app.project_id,
-            Grant.app_id == app.id,
-            Grant.status == GrantStatus.ACTIVE,
-            Grant.refresh_token.is_not(None),
-            Grant.refresh_failures == 0,
-            or_(Grant.next_refresh_at.is_(None), Grant.next_refresh_at > fresh_until),
-        )
-        .values(next_refresh_at=fresh_until)
-        .execution_options(synchronize_session=False)
-    )
 
 
 async def load_app(broker: Broker, project_id: str, app_id: str) -> OutboundApp:
@@ -143,27 +129,34 @@ async def list_apps(broker: Broker, project_id: str, *, only: Sequence[str] = ()
         return list(await session.scalars(query.order_by(OutboundApp.name)))
 
 
-async def _define(
+async def _learn(
     broker: Broker, app: OutboundApp, stored: CompleteDefinition, new: AppDefinition, *, now: datetime
-) -> CompleteDefinition:
-    """Check `new`, look up what it leaves out, and set all of `app` by it. Nothing is written to the database."""
+) -> Discovered:
+    """Check `new`, and look up what it leaves out. Nothing is written to the database, nor to `app`."""
     async with broker.database.read() as session:
         project = await load_project(session, app.project_id)
-    template = broker.catalogue.get(stored.template_id if new.template_id is None else new.template_id)
-    if new.variables is not None:
-        new = replace(new, variables=tidied(template, new.variables))
     undiscovered = merge(stored, new)
     _check_new_definition(broker, project, stored, new, undiscovered, today=now.date())
-    merged = merge(stored, new, await _discover(broker, app, new, use_dcr=undiscovered.use_dcr))
+    return await _discover(broker, app, new, use_dcr=undiscovered.use_dcr)
+
+
+def _apply(
+    broker: Broker, app: OutboundApp, merged: CompleteDefinition, *, secret: Sealed | None, now: datetime
+) -> CompleteDefinition:
+    """Set all of `app` by a definition; `secret` is the definition's, sealed, where it brings one."""
     for name in PLAIN_FIELDS:
         setattr(app, name, getattr(merged, name))
     app.callback_id = app.callback_id or new_id()  # an older version that still runs beside this one gives none
     if app.use_dcr and not (app.client_id or app.dcr_url or client_document_url(broker, app)):
         raise InvalidValue.of(("useDcr", "the server offers no registration: register there and enter clientId"))
     if merged.client_secret is not None:
-        app.client_secret = await _seal_secret(broker, app, merged.client_secret)
+        app.client_secret = secret if merged.client_secret.get_secret_value() else None
     app.updated_at = now
     return merged
+
+
+def _as_stored(app: OutboundApp) -> CompleteDefinition:
+    return CompleteDefinition(**{name: getattr(app, name) for name in PLAIN_FIELDS})
 
 
 def _check_new_definition(
@@ -190,17 +183,11 @@ def _check_new_definition(
         raise InvalidValue.of(*problems)
 
 
-async def _check_connections(session: AsyncSession, app: OutboundApp) -> None:
-    """Check that an update leaves no connection behind that could not have been made under it."""
-    stored = (
-        await session.execute(
-            select(OutboundApp.app_type, OutboundApp.tenant_id)
-            .where(OutboundApp.project_id == app.project_id, OutboundApp.id == app.id)
-            .with_for_update()  # who stores a grant reads the row under a lock, so the answer stays true
-        )
-    ).one_or_none()
-    if stored is None:
-        raise AppNotFound
+async def _check_connections(session: AsyncSession, app: OutboundApp, stored: CompleteDefinition) -> None:
+    """Check that an update leaves no connection behind that could not have been made under it.
+
+    The app is locked, and who stores a grant locks it too, so the answer stays true.
+    """
     of_this_app = select(Grant.id).where(Grant.project_id == app.project_id, Grant.app_id == app.id).limit(1)
     if stored.app_type != app.app_type and (await session.execute(of_this_app)).first():
         raise InvalidValue.of(("appType", "cannot be changed while there are connections: delete them first"))
@@ -219,8 +206,17 @@ async def _discover(broker: Broker, app: OutboundApp, new: AppDefinition, *, use
     return await discover_either(broker.http, new.discovery_url, resource_first=use_dcr)
 
 
-async def _seal_secret(broker: Broker, app: OutboundApp, secret: SecretStr) -> Sealed | None:
-    return await broker.vault.seal(secret_slot(app), secret) if secret.get_secret_value() else None
+async def _sealed_secret(broker: Broker, app: OutboundApp, new: AppDefinition) -> Sealed | None:
+    """Seal the secret that a definition brings, if any. Not inside a transaction: sealing may write."""
+    secret = new.client_secret
+    return await broker.vault.seal(secret_slot(app), secret) if secret and secret.get_secret_value() else None
+
+
+def _with_tidy_variables(broker: Broker, stored_template_id: str, new: AppDefinition) -> AppDefinition:
+    if new.variables is None:
+        return new
+    template = broker.catalogue.get(stored_template_id if new.template_id is None else new.template_id)
+    return replace(new, variables=tidied(template, new.variables))
 
 
 def missing_for_connect(app: OutboundApp) -> list[str]:
