@@ -15,6 +15,7 @@ from evergrant.broker.access.authentication import write_key_uses
 from evergrant.broker.connect.confirmation import clear_finished_requests
 from evergrant.broker.grants.expiry_warnings import warn_of_ends
 from evergrant.broker.grants.last_used import write_last_uses
+from evergrant.broker.refresh.left_behind import give_back_left_behind
 from evergrant.broker.refresh.replay import replay_journal
 from evergrant.broker.runtime.backoff import jittered
 from evergrant.broker.runtime.broker import Broker
@@ -35,6 +36,8 @@ class Chore:
 
     name: str
     work: Callable[[Broker], Awaitable[object]]
+    often: bool = False
+    """Whether it is done with each heartbeat, because somebody may be waiting for what it brings."""
 
 
 async def _replay(broker: Broker) -> None:
@@ -54,7 +57,10 @@ async def _warn(broker: Broker) -> None:
     await warn_of_ends(broker, now=clock.now())
 
 
-OF_A_PROCESS = (Chore("replay the journal", _replay),)
+OF_A_PROCESS = (
+    Chore("replay the journal", _replay),
+    Chore("give back what dead processes held", give_back_left_behind, often=True),
+)
 """What each process does with what is in its own data folder."""
 OF_A_REFRESHER = (
     Chore("clear trips that are over", _clear_trips),
@@ -91,7 +97,8 @@ async def _do(broker: Broker, chore: Chore) -> None:
     while True:
         await _do_once(broker, chore)
         back = asyncio.ensure_future(broker.database_health.wait_until_back())
-        seconds = jittered(broker.pace.chores) if broker.database_health.is_up else LOOK_AGAIN_SECONDS
+        every = broker.pace.beat if chore.often else broker.pace.chores
+        seconds = jittered(every) if broker.database_health.is_up else LOOK_AGAIN_SECONDS
         try:
             await asyncio.wait({back}, timeout=seconds)
         finally:

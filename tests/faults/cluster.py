@@ -175,20 +175,28 @@ def cluster_of_processes(
     logs: Path,
     patched: dict[str, Any] | None = None,
     clock_offsets: Sequence[Path] = (),
+    machine_clock_offsets: Sequence[float] = (),
+    faster: float = 1,
+    apart: bool = False,
 ) -> Iterator[Cluster]:
     """Run `count` server processes on the database of `settings`, without a refresher.
 
     `patched` are constants of evergrant by full name; `clock_offsets` are files, one a server, with the seconds by
-    which its clock is wrong.
+    which its clock is wrong, and `machine_clock_offsets` the seconds by which its machine's is. They live `faster`
+    times as fast, and `apart` where each has a data folder of its own.
     """
     settings = settings.model_copy(update={"refresher": False, "log_level": "warning"})
     made = new_project(settings)
-    environment = environment_of(settings) | {"PATCHED": json.dumps(patched or {})}
+    environment = environment_of(settings) | {"PATCHED": json.dumps(patched or {}), "FASTER": str(faster)}
     with ExitStack() as stack:
         provider = stack.enter_context(practice_provider())
         servers = []
         for number in range(count):
             own = {"CLOCK_OFFSET": str(clock_offsets[number])} if clock_offsets else {}
+            if machine_clock_offsets:
+                own["MACHINE_CLOCK_OFFSET"] = str(machine_clock_offsets[number])
+            if apart:
+                own["EVERGRANT_DATA_DIR"] = str(settings.data_dir / f"server-{number}")
             log = logs / f"server-{number}.log"
             servers.append(ServerProcess(environment | own, log=log, program=[str(PATCHED_SERVER)]))
             stack.push(servers[-1].__exit__)

@@ -4,8 +4,6 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from evergrant.broker.refresh.lease import LEASE_SECONDS
-from evergrant.pace import Pace
 from tests.faults.clocks import Clocks
 from tests.faults.cluster import SCALE, Cluster, cluster_of_processes
 from tests.faults.ledger import Ledger
@@ -39,13 +37,9 @@ def shared_replicas(
     postgres_server: PostgresServer, clocks: Clocks, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Cluster]:
     folder = tmp_path_factory.mktemp("replicas")
-    patched = {
-        "evergrant.broker.refresh.lease.LEASE_SECONDS": LEASE_SECONDS / SCALE,
-        "evergrant.pace.PACE": {"call": Pace().call / SCALE},
-    }
     with fresh_postgres_database(postgres_server) as url:
         settings = settings_on(url, folder / "data")
-        with cluster_of_processes(settings, 3, logs=folder, patched=patched, clock_offsets=clocks.files) as cluster:
+        with cluster_of_processes(settings, 3, logs=folder, faster=SCALE, clock_offsets=clocks.files) as cluster:
             yield cluster
 
 

@@ -44,7 +44,7 @@ def cluster(server: PostgresServer, data_dir: Path, tmp_path: Path) -> Iterator[
     """One process on that PostgreSQL, with leases that are soon over."""
     url = server.create_database("evergrant")
     migrate(url)
-    patched = {"evergrant.broker.refresh.lease.LEASE_SECONDS": LEASE}
+    patched = {"evergrant.pace.PACE": {"lease": LEASE}}
     with cluster_of_processes(settings_on(url, data_dir), 1, logs=tmp_path, patched=patched) as cluster:
         yield cluster
         server.start()  # evergrant cannot read its rows when it stops, otherwise

@@ -12,13 +12,12 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from evergrant.broker.refresh.lease import LEASE_SECONDS
 from evergrant.pace import Pace
 from evergrant.settings import Settings
 from tests.faults.cluster import SCALE, Cluster, cluster_of_processes, together, together_in_a_worker
 from tests.faults.conftest import Book
 from tests.faults.ledger import Ledger
-from tests.infra.rows import execute
+from tests.infra.rows import holders_were_last_seen_long_ago
 from tests.infra.settings import settings_on
 from tests.infra.waiting import wait_until
 
@@ -30,7 +29,7 @@ def two_or_more(request: pytest.FixtureRequest, data_dir: Path, tmp_path: Path) 
         yield request.getfixturevalue("replicas")
         return
     settings = settings_on(request.getfixturevalue("sqlite_url"), data_dir)
-    with cluster_of_processes(settings, 2, logs=tmp_path) as cluster:
+    with cluster_of_processes(settings, 2, logs=tmp_path, faster=SCALE) as cluster:
         yield cluster
 
 
@@ -47,8 +46,7 @@ def test_a_paused_holder_that_goes_on_after_its_lease_does_not_overwrite_newer_t
         holder.send(signal.SIGSTOP)
         state.held = False
         wait_until(lambda: not consents.on_the_wire, "the holder's answers are on their way")
-        # a lease lasts for a minute: this is the minute
-        execute(two_or_more.settings, "UPDATE grants SET lease_until = '2020-01-01' WHERE lease_owner IS NOT NULL")
+        holders_were_last_seen_long_ago(two_or_more.settings)
         assert all(together([partial(consents.works, user, at=1) for user in consents.users]))
         stored = consents.rows
         holder.send(signal.SIGCONT)
@@ -93,7 +91,8 @@ def test_a_holder_that_is_paused_before_its_call_does_not_make_it_when_its_lease
             late = pool.submit(consents.fetch, user)
             wait_until(lambda: consents.rows[user].lease_owner is not None, "the holder has its lease")
             holder.send(signal.SIGSTOP)
-            time.sleep(LEASE_SECONDS / SCALE + 0.5)
+            time.sleep(Pace().lease / SCALE + 0.5)
+            holders_were_last_seen_long_ago(replicas.settings)
         assert consents.works(user, at=1)
         holder.send(signal.SIGCONT)
         assert replicas.works(late.result())

@@ -74,6 +74,14 @@ def expire(settings: Settings, user: str, more: str = "") -> None:
     execute(settings, f"UPDATE grants SET {changes.format(past=past)} WHERE user_id = '{user}'")
 
 
+def holders_were_last_seen_long_ago(settings: Settings) -> None:
+    """Let it be long ago that whoever holds leases took them, and was there. Who is there shows it at once again."""
+    past = "'2020-01-01 00:00:00.000000'"
+    holders = "SELECT substr(lease_owner, 1, 16) FROM grants WHERE lease_owner IS NOT NULL"
+    execute(settings, f"UPDATE holders SET beat_at = {past} WHERE id IN ({holders})")
+    execute(settings, f"UPDATE grants SET lease_until = {past} WHERE lease_owner IS NOT NULL")
+
+
 @contextmanager
 def writers_wait(settings: Settings, table: str) -> Iterator[None]:
     """Let nobody write to a table while the block runs, and everybody read; on SQLite that goes for every table.

@@ -148,6 +148,11 @@ class _Moment(Collector):
         )
         build.add_metric((__version__, platform.python_version()), 1)
         yield build
+        yield GaugeMetricFamily(
+            "evergrant_clock_offset_seconds",
+            "By how much this machine's clock is ahead of the database's; 0 within a second.",
+            value=clock.wrong_by().total_seconds(),
+        )
         yield from self._journal()
         backlogs = self._reading.backlogs if self._reading is not None else None
         yield GaugeMetricFamily(

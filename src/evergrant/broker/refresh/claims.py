@@ -9,7 +9,6 @@ from functools import lru_cache
 from sqlalchemy import (
     ARRAY,
     ColumnElement,
-    Float,
     Integer,
     RowMapping,
     Select,
@@ -26,14 +25,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.expression import tuple_
 
 from evergrant.broker.grants.last_used import last_use
-from evergrant.broker.refresh import lease
+from evergrant.broker.refresh import takeover
 from evergrant.broker.refresh.due_apps import OVERDUE
-from evergrant.broker.refresh.lease import LeasedGrant, new_owner
+from evergrant.broker.refresh.lease import LeasedGrant
 from evergrant.broker.refresh.refresh import ClaimedGrant
 from evergrant.broker.runtime.broker import Broker
 from evergrant.db import Grant, GrantStatus, OutboundApp
 from evergrant.db.grant import GRANTS
 from evergrant.db.types import database_now
+from evergrant.pace import Pace
 
 AppKey = tuple[str, str]
 """An app, by its project and id."""
@@ -46,6 +46,16 @@ class ClaimQuota:
     app: AppKey
     due: int
     overdue: int
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimRules:
+    """What a claim goes by that stays the same for as long as a process runs."""
+
+    pace: Pace
+    takeover_seconds: float
+    overdue: bool
+    """Whether it takes what has been due for long, or the rest."""
 
 
 async def claim_due_grants(broker: Broker, wanted: Sequence[ClaimQuota], *, now: datetime) -> list[ClaimedGrant]:
@@ -62,6 +72,7 @@ async def claim_due_grants(broker: Broker, wanted: Sequence[ClaimQuota], *, now:
             most = {app: number for app, number in most.items() if number > 0 and app in apps}
             if most:
                 leased += await _claim(broker, connection, most, overdue=overdue, now=now)
+    broker.holder.took(*(one.held for one in leased))
     return [ClaimedGrant(one, apps[one.grant.project_id, one.grant.app_id]) for one in leased]
 
 
@@ -75,11 +86,12 @@ async def _load_apps(broker: Broker, keys: Sequence[AppKey]) -> dict[AppKey, Out
 async def _claim(
     broker: Broker, connection: AsyncConnection, most: Mapping[AppKey, int], *, overdue: bool, now: datetime
 ) -> list[LeasedGrant]:
-    owner, asked_at = new_owner(), time.monotonic()
-    common = {"holder": owner, "seconds": broker.pace.lease, "now": now, "long_ago": now - OVERDUE}
+    owner, ends = broker.holder.new_owner(), time.monotonic() + broker.pace.lease
+    common = {"holder": owner, "now": now, "long_ago": now - OVERDUE, **takeover.own_state(broker)}
+    rules = ClaimRules(broker.pace, broker.settings.takeover_seconds, overdue=overdue)
     rows: list[RowMapping] = []
     if broker.database.is_sqlite:
-        statement = _claiming_of_one(overdue=overdue)
+        statement = _claiming_of_one(rules)
         for (project_id, app_id), number in most.items():
             one = {"project": project_id, "app": app_id, "most": number}
             rows += (await connection.execute(statement, one | common)).mappings()
@@ -89,24 +101,24 @@ async def _claim(
             "apps": [app_id for _, app_id in most],
             "numbers": list(most.values()),
         }
-        rows += (await connection.execute(_claiming_of_many(overdue=overdue), lists | common)).mappings()
-    return sorted((_leased(owner, row, asked_at=asked_at) for row in rows), key=due_at)
+        rows += (await connection.execute(_claiming_of_many(rules), lists | common)).mappings()
+    return sorted((_leased(owner, row, ends=ends) for row in rows), key=due_at)
 
 
-def _leased(owner: str, row: RowMapping, *, asked_at: float) -> LeasedGrant:
+def _leased(owner: str, row: RowMapping, *, ends: float) -> LeasedGrant:
     from_row = {column.name: row[column.name] for column in GRANTS.c}
-    return LeasedGrant.of(owner, grant=Grant(**from_row), at=row["at"], used_at=row["used_at"], asked_at=asked_at)
+    return LeasedGrant.of(owner, grant=Grant(**from_row), at=row["at"], used_at=row["used_at"], ends=ends)
 
 
 @lru_cache
-def _claiming_of_one(*, overdue: bool) -> Update:
+def _claiming_of_one(rules: ClaimRules) -> Update:
     """Return the statement that claims one app's due grants. It is built once: building costs more than running it."""
     most = bindparam("most", type_=Integer)
-    return _claiming(_due(bindparam("project"), bindparam("app"), overdue=overdue).limit(most))
+    return _claiming(_due(bindparam("project"), bindparam("app"), rules).limit(most), rules)
 
 
 @lru_cache
-def _claiming_of_many(*, overdue: bool) -> Update:
+def _claiming_of_many(rules: ClaimRules) -> Update:
     """Return the statement that claims due grants of several apps, of each no more than its number (PostgreSQL)."""
     wanted = (
         func.unnest(
@@ -117,22 +129,22 @@ def _claiming_of_many(*, overdue: bool) -> Update:
         .table_valued("project_id", "app_id", "most")
         .render_derived()
     )
-    of_app = _due(wanted.c.project_id, wanted.c.app_id, overdue=overdue).limit(wanted.c.most).lateral()
-    return _claiming(select(of_app).select_from(wanted).join(of_app, true()))
+    of_app = _due(wanted.c.project_id, wanted.c.app_id, rules).limit(wanted.c.most).lateral()
+    return _claiming(select(of_app).select_from(wanted).join(of_app, true()), rules)
 
 
-def _due(project_id: ColumnElement[str], app_id: ColumnElement[str], *, overdue: bool) -> Select[tuple[str, str]]:
+def _due(project_id: ColumnElement[str], app_id: ColumnElement[str], rules: ClaimRules) -> Select[tuple[str, str]]:
     columns = GRANTS.c
     due = select(columns.project_id, columns.id).where(
         columns.project_id == project_id,
         columns.app_id == app_id,
-        columns.next_refresh_at <= bindparam("long_ago" if overdue else "now"),
+        columns.next_refresh_at <= bindparam("long_ago" if rules.overdue else "now"),
         columns.status == GrantStatus.ACTIVE,
         # Due times are our clock's, pauses are the database's: where the two disagree, the pause counts.
         or_(columns.refresh_not_before.is_(None), columns.refresh_not_before <= database_now()),
-        lease.is_free(),
+        takeover.is_free(takeover.NOBODY, pace=rules.pace, takeover_seconds=rules.takeover_seconds),
     )
-    if overdue:  # the latest first: the longer a token has been expired, the less anybody seems to want it
+    if rules.overdue:  # the latest first: the longer a token has been expired, the less anybody seems to want it
         due = due.order_by(columns.next_refresh_at.desc())
     else:
         due = due.where(columns.next_refresh_at > bindparam("long_ago")).order_by(columns.next_refresh_at)
@@ -140,15 +152,15 @@ def _due(project_id: ColumnElement[str], app_id: ColumnElement[str], *, overdue:
     return due.with_for_update(skip_locked=True)
 
 
-def _claiming(due: Select[tuple[str, str]]) -> Update:
+def _claiming(due: Select[tuple[str, str]], rules: ClaimRules) -> Update:
     found = due.cte("found")  # looked up once, whatever the plan: or it could lock more than it returns
     return (
         update(GRANTS)
         .where(tuple_(GRANTS.c.project_id, GRANTS.c.id).in_(select(found)))
         .values(
             lease_owner=bindparam("holder"),
-            lease_until=database_now(bindparam("seconds", type_=Float)),
-            interrupted_at=lease.interruption(),
+            lease_until=database_now(rules.pace.lease),
+            interrupted_at=takeover.interruption(takeover.NOBODY),
         )
         .returning(*GRANTS.c, database_now().label("at"), last_use().label("used_at"))
     )

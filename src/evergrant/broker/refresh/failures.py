@@ -3,7 +3,7 @@
 import logging
 from datetime import timedelta
 
-from sqlalchemy import delete
+from sqlalchemy import delete, update
 
 from evergrant import clock
 from evergrant.broker.apps import health
@@ -67,6 +67,7 @@ async def end_grant(broker: Broker, leased: LeasedGrant, reason: str) -> bool:
             tenant_id=grant.tenant_id,
             data=data,
         )
+    broker.holder.put_down(leased.held)
     return True
 
 
@@ -75,6 +76,30 @@ def metric_outcome(error: UpstreamUnavailable) -> str:
     if error.in_doubt:
         return "in_doubt"
     return {Trouble.LIMIT: "limited", Trouble.OURS: "held_back"}.get(error.trouble, "unavailable")
+
+
+async def follow_row(broker: Broker, leased: LeasedGrant) -> None:
+    """Let a refused lease go where the row has moved on meanwhile, and have its newer tokens tried at once.
+
+    The provider may have taken our copy for a theft and revoked them too. Then that is found out now, and not when the
+    access token ends.
+    """
+    grant = leased.grant
+    moved = (
+        update(Grant)
+        .where(
+            Grant.project_id == grant.project_id,
+            Grant.id == grant.id,
+            Grant.token_version > grant.token_version,
+            Grant.status == GrantStatus.ACTIVE,
+            Grant.refresh_token.is_not(None),
+        )
+        .values(fresh_until=clock.now(), next_refresh_at=clock.now())
+        .execution_options(synchronize_session=False)
+    )
+    async with broker.database.write() as session:
+        await session.execute(moved)
+    await lease.let_go(broker, leased)
 
 
 async def note_unavailable(broker: Broker, leased: LeasedGrant, error: UpstreamUnavailable) -> None:
@@ -151,11 +176,8 @@ async def _wait_longer(broker: Broker, leased: LeasedGrant, error: UpstreamRejec
 
 
 async def write_note(broker: Broker, leased: LeasedGrant, **values: object) -> None:
-    """Release the lease with these columns changed.
-
-    The note may be lost: if the database is away, the lease runs out by itself and nothing is wrong.
-    """
+    """Release the lease with these columns changed; as soon as the database takes it, if it does not now."""
     try:
         await lease.release(broker, leased, **values)
-    except Unavailable:
-        log.exception("could not record a refresh's outcome")
+    except Unavailable as error:
+        broker.database_health.note_away(error)

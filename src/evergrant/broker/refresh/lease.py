@@ -4,21 +4,20 @@ They are timed by the database's clock alone. A lease says who may call the prov
 lost it stores nothing, because every write is on the condition that the lease is still there.
 """
 
-import secrets
 import time
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Self
 
-from sqlalchemy import ColumnElement, Update, case, or_, update
+from sqlalchemy import ColumnElement, Update, or_, update
 
 from evergrant.broker.grants.last_used import last_use
+from evergrant.broker.refresh import takeover
 from evergrant.broker.runtime.broker import Broker
+from evergrant.broker.runtime.holder_files import HeldLease
 from evergrant.db import Grant
 from evergrant.db.types import database_now
-
-LEASE_SECONDS = 60.0
-"""Longer than the longest provider call (25 s in all) and the write that follows it."""
+from evergrant.errors import Unavailable
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,40 +32,41 @@ class LeasedGrant:
     wait_seconds: float
     """How long the provider must be left alone; 0 when it may be called."""
     ends: float
-    """The monotonic second from which on the lease may not be ours any more."""
+    """The monotonic second from which on we make sure of the lease before we call."""
 
     @classmethod
-    def of(cls, owner: str, grant: Grant, at: datetime, *, used_at: datetime, asked_at: float) -> Self:
-        """Describe a row as it was when its lease was taken: at this instant of the database's clock.
-
-        `asked_at` is the monotonic second before it was asked for, so that `ends` is rather too early than too late.
-        """
+    def of(cls, owner: str, grant: Grant, at: datetime, *, used_at: datetime, ends: float) -> Self:
+        """Describe a row as it was when its lease was taken: at this instant of the database's clock."""
         wait = (grant.refresh_not_before - at).total_seconds() if grant.refresh_not_before else 0.0
-        return cls(owner, grant, used_at, max(0.0, wait), asked_at + LEASE_SECONDS)
+        return cls(owner, grant, used_at, max(0.0, wait), ends)
 
-
-def new_owner() -> str:
-    """Return a name for a lease that is about to be taken."""
-    return secrets.token_hex(16)
-
-
-def is_free() -> ColumnElement[bool]:
-    """Return the condition that nobody holds a row's lease."""
-    return or_(Grant.lease_owner.is_(None), Grant.lease_until < database_now())
-
-
-def interruption() -> ColumnElement[datetime | None]:
-    """Return what `interrupted_at` becomes when a free lease is taken.
-
-    Who lets a lease run out was killed or stopped with the refresh under way, and nobody knows how far it got.
-    """
-    return case((Grant.lease_owner.is_not(None), database_now()), else_=Grant.interrupted_at)
+    @property
+    def held(self) -> HeldLease:
+        """The lease alone."""
+        return HeldLease(self.grant.project_id, self.grant.id, self.owner)
 
 
 async def take(broker: Broker, project_id: str, grant_id: str) -> LeasedGrant | None:
-    """Take a lease that is free or has run out; None while somebody else holds it, or when the grant is gone."""
-    statement = update(Grant).where(Grant.project_id == project_id, Grant.id == grant_id, is_free())
-    return await _hold(broker, new_owner(), statement.values(interrupted_at=interruption()))
+    """Take a lease that is free; None while somebody else holds it, or when the grant is gone.
+
+    Raises:
+        Unavailable: the database is away.
+    """
+    if not broker.database_health.is_up:
+        raise Unavailable
+    owner = broker.holder.new_owner()
+    state, free = takeover.own_state(broker), takeover.is_free_for(broker)
+    if not broker.holder.uses(project_id, grant_id):
+        free = or_(free, takeover.is_own(state))
+    statement = update(Grant).where(Grant.project_id == project_id, Grant.id == grant_id, free)
+    try:
+        leased = await _hold(broker, owner, statement.values(interrupted_at=takeover.interruption(state)))
+    except BaseException:  # it may have been taken, whatever was heard of it
+        broker.holder.give_back_later(HeldLease(project_id, grant_id, owner), {})
+        raise
+    if leased is not None:
+        broker.holder.took(leased.held)
+    return leased
 
 
 async def renew(broker: Broker, leased: LeasedGrant) -> LeasedGrant | None:
@@ -76,17 +76,17 @@ async def renew(broker: Broker, leased: LeasedGrant) -> LeasedGrant | None:
 
 async def _hold(broker: Broker, owner: str, statement: Update) -> LeasedGrant | None:
     statement = (
-        statement.values(lease_owner=owner, lease_until=database_now(LEASE_SECONDS))
+        statement.values(lease_owner=owner, lease_until=database_now(broker.pace.lease))
         .returning(Grant, database_now().label("at"), last_use().label("used_at"))
         .execution_options(synchronize_session=False)
     )
-    asked_at = time.monotonic()
+    ends = time.monotonic() + broker.pace.lease  # rather too early than too late
     async with broker.database.write() as session:
         row = (await session.execute(statement)).one_or_none()
     if row is None:
         return None
     grant, at, used_at = row
-    return LeasedGrant.of(owner, grant, at, used_at=used_at, asked_at=asked_at)
+    return LeasedGrant.of(owner, grant, at, used_at=used_at, ends=ends)
 
 
 def releasing_update(leased: LeasedGrant) -> Update:
@@ -100,9 +100,29 @@ def releasing_update(leased: LeasedGrant) -> Update:
 
 
 async def release(broker: Broker, leased: LeasedGrant, **values: object) -> None:
-    """Give a lease back, with these columns changed; nothing happens if it was lost."""
-    async with broker.database.write() as session:
-        await session.execute(releasing_update(leased).values(**values))
+    """Give a lease back, with these columns changed; nothing happens if it was lost.
+
+    Raises:
+        Unavailable: the database is away. It is given back, with the same changes, when the database is there again.
+    """
+    try:
+        async with broker.database.write() as session:
+            await session.execute(releasing_update(leased).values(**values))
+    except BaseException:
+        broker.holder.give_back_later(leased.held, values)
+        raise
+    broker.holder.put_down(leased.held)
+
+
+async def let_go(broker: Broker, leased: LeasedGrant) -> None:
+    """Give a lease back when its refresh has ended, however it ended, unless that is done, or an answer has to land."""
+    held = leased.held
+    if held in broker.holder.to_give_back or not broker.holder.is_in_use(held) or broker.holder.has_answer(held):
+        return
+    try:
+        await release(broker, leased)
+    except Unavailable as error:
+        broker.database_health.note_away(error)
 
 
 def _still_ours(leased: LeasedGrant) -> tuple[ColumnElement[bool], ...]:

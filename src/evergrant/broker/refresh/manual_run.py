@@ -17,7 +17,7 @@ from sqlalchemy.orm import load_only
 from evergrant.broker.grants.last_used import last_use
 from evergrant.broker.grants.schedule import WANTED_BY, is_wanted
 from evergrant.broker.projects.projects import load_project
-from evergrant.broker.refresh import lease
+from evergrant.broker.refresh import lease, takeover
 from evergrant.broker.refresh.claimed import refresh_or_put_off
 from evergrant.broker.refresh.claims import ClaimQuota, claim_due_grants
 from evergrant.broker.refresh.refresh import ClaimedGrant, refresh_grant
@@ -87,7 +87,7 @@ async def plan(broker: Broker, app: OutboundApp, *, everything: bool, now: datet
     """Return what a run would do for an app. Changes nothing; reads each grant's dates, and no token."""
     calls = put_off = held = 0
     query = (
-        select(Grant, lease.is_free().label("is_free"), last_use().label("used_at"))
+        select(Grant, takeover.is_free_for(broker).label("is_free"), last_use().label("used_at"))
         .options(load_only(*WANTED_BY, raiseload=True))
         .where(*_candidates(app, everything=everything, began=now))
         .execution_options(yield_per=PAGE)

@@ -4,9 +4,10 @@ Refresh tokens rotate. One that is sent twice, or whose answer is dropped, can c
 
 1. One task per grant in this process; callers share it, and one that hangs up cancels only its own wait.
 2. A lease on the row, by the database's clock, keeps processes apart. Who does not get it waits for the row to change.
+   However a refresh ends, its lease is given back; one that has an answer in hand keeps it until the answer has landed.
 3. Under the lease the row is read again: somebody may have been faster.
 4. The provider is called with no database connection held, and the call ends before the lease does.
-5. The answer is landed at once, on the condition that the lease is still ours, and again while the database is away.
+5. The answer is landed at once, on the condition that the row has not moved on, and again while the database is away.
 """
 
 import asyncio
@@ -27,6 +28,7 @@ from evergrant.broker.refresh.blame import Fault, whose_fault
 from evergrant.broker.refresh.landing import AnswerInHand, ask_for_lifetime, land, take_in_hand
 from evergrant.broker.refresh.lease import LeasedGrant
 from evergrant.broker.refresh.replay import settle_waiting
+from evergrant.broker.refresh.waiting import wait_for_turn
 from evergrant.broker.runtime.broker import Broker
 from evergrant.db import Grant, GrantStatus, OutboundApp
 from evergrant.errors import (
@@ -45,8 +47,6 @@ log = logging.getLogger(__name__)
 
 CALL_MARGIN = 1.5
 """So many times as long as a call the lease must still last when one begins: it may have to wait for a slot."""
-POLL_SECONDS = (0.05, 0.25)
-"""How often who waits for another process looks at the row: at first, and later."""
 NO_WAY_TO_REFRESH = "The access token has expired and the provider gave no refresh token: the user must connect again."
 INTERRUPTED = (
     " It comes after an interrupted refresh: an earlier call ended without an answer that evergrant could read, and "
@@ -93,17 +93,23 @@ async def _refresh(
     broker: Broker, project_id: str, grant_id: str, *, seen_version: int, claim: ClaimedGrant | None
 ) -> Grant:
     leased = claim.leased if claim is not None else await lease.take(broker, project_id, grant_id)
-    pause = POLL_SECONDS[0]
     if leased is None:
         broker.metrics.lease_conflicts.inc()
-    while leased is None:
-        grant = alive(await load_grant(broker, project_id, grant_id))
-        if grant.token_version > seen_version:
-            return grant
-        await asyncio.sleep(pause)
-        pause = min(pause * 1.5, POLL_SECONDS[1])
-        leased = await lease.take(broker, project_id, grant_id)
-    return await _refresh_leased(broker, leased, claim.app if claim is not None else None, seen_version=seen_version)
+        turn = await wait_for_turn(broker, project_id, grant_id, seen_version=seen_version)
+        if isinstance(turn, Grant):
+            return turn
+        leased = turn
+    app = claim.app if claim is not None else None
+    try:
+        grant = await _refresh_leased(broker, leased, app, seen_version=seen_version)
+    except Exception:
+        await lease.let_go(broker, leased)
+        raise
+    if broker.holder.has_answer(leased.held):
+        broker.holder.put_down(leased.held)  # it has landed, which gave the lease back
+    else:
+        await lease.let_go(broker, leased)
+    return grant
 
 
 async def _refresh_leased(broker: Broker, leased: LeasedGrant, app: OutboundApp | None, *, seen_version: int) -> Grant:
@@ -115,6 +121,7 @@ async def _refresh_leased(broker: Broker, leased: LeasedGrant, app: OutboundApp 
     if grant.refresh_token is None:
         if await failures.end_grant(broker, leased, NO_WAY_TO_REFRESH):
             raise ReauthorizationRequired(NO_WAY_TO_REFRESH, last_refresh_error=NO_WAY_TO_REFRESH)
+        await lease.let_go(broker, leased)
         return alive(await load_grant(broker, grant.project_id, grant.id))
     if leased.wait_seconds > 0:
         await lease.release(broker, leased)
@@ -230,12 +237,12 @@ async def _has_settled(broker: Broker, leased: LeasedGrant) -> bool:
     """Land an answer of an earlier call, where the journal has one, and then let go of the lease: it is what we want.
 
     Raises:
-        Unavailable: there is one, and it cannot land now. What the row has is spent.
+        Unavailable: there is one, and it cannot land now. What the row has is spent, so nobody else may have the lease.
     """
     try:
         settled = await settle_waiting(broker, leased.grant)
     except Unavailable:
-        await failures.write_note(broker, leased)
+        broker.holder.leave(leased.held)
         raise
     if settled:
         await lease.release(broker, leased)
@@ -267,6 +274,7 @@ async def _call_provider(
         answer = await send_refresh_token(broker, attempt, refresh_token)
     except TooLateToSend:  # it stood still since: the lease decides again whether it may call
         return await _call_provider(broker, attempt, fetched=fetched)
+    broker.holder.note_answer(attempt.leased.held)
     return answer, await take_in_hand(broker, attempt, answer, sealer, fetched=fetched)
 
 
@@ -279,4 +287,5 @@ async def _on_invalid_grant(broker: Broker, leased: LeasedGrant, error: Reauthor
     if await failures.end_grant(broker, leased, text):
         log.warning("a consent is dead", extra={"grant": grant.id, "app": grant.app_id, "project": grant.project_id})
         raise ReauthorizationRequired(text, last_refresh_error=text) from error
+    await failures.follow_row(broker, leased)
     return alive(await load_grant(broker, grant.project_id, grant.id))

@@ -13,11 +13,15 @@ from evergrant.broker.runtime.database_health import DatabaseHealth
 from evergrant.broker.runtime.endpoint_gauges import EndpointGauges
 from evergrant.broker.runtime.endpoints import Endpoints
 from evergrant.broker.runtime.expiring import Expiring
+from evergrant.broker.runtime.heartbeat import Heartbeat
+from evergrant.broker.runtime.holder import LeaseHolder
+from evergrant.broker.runtime.holder_files import HOLDERS_FOLDER
 from evergrant.broker.runtime.journal import Journal
 from evergrant.broker.runtime.landings import Landings
 from evergrant.broker.runtime.limits import Limits
 from evergrant.broker.runtime.principal import Principal
 from evergrant.broker.runtime.refusals import Refusals
+from evergrant.broker.runtime.shared_look import SharedLook
 from evergrant.broker.runtime.single_flight import SingleFlight
 from evergrant.broker.runtime.unwritten_uses import UnwrittenUses
 from evergrant.broker.runtime.vault import Vault
@@ -75,6 +79,8 @@ class Broker:
     """The templates by id."""
     limits: Limits
     pace: Pace
+    holder: LeaseHolder
+    """This process, as a holder of leases."""
     metrics: Metrics = field(default_factory=Metrics)
     database_health: DatabaseHealth = field(default_factory=DatabaseHealth)
     landings: Landings = field(default_factory=Landings)
@@ -83,6 +89,8 @@ class Broker:
     """Where tokens are revoked: over connections of their own, so with shares and breakers of their own."""
     refreshes: SingleFlight[tuple[str, str], Grant] = field(default_factory=SingleFlight)
     """Refreshes in flight in this process, by (project, grant)."""
+    lease_looks: SharedLook[tuple[str, str], Any] = field(default_factory=SharedLook)
+    """What waits in this process for leases of others, by (project, grant)."""
     registrations: SingleFlight[tuple[str, str], None] = field(default_factory=SingleFlight)
     """Dynamic registrations in flight in this process, by (project, app)."""
     registration_checks: Expiring[tuple[str, str], bool] = field(
@@ -112,6 +120,7 @@ async def open_broker(settings: Settings) -> AsyncIterator[Broker]:
     Raises:
         ConfigurationError: a setting is wrong.
         MigrationsPending: the schema is not this version's.
+        Unavailable: the database is away.
     """
     keyring = load_keyring(settings)
     catalogue = load_catalogue(settings.catalog_dir)
@@ -120,6 +129,7 @@ async def open_broker(settings: Settings) -> AsyncIterator[Broker]:
     try:
         await database.require_current_schema()
         reader = open_grant_reader(url, database.servers)
+        holder = LeaseHolder(settings.data_dir / HOLDERS_FOLDER, pace.PACE)
         tls = default_tls()
         async with (
             open_http(settings.egress_allow, tls=tls, most=connections_at_once()) as http,
@@ -139,9 +149,12 @@ async def open_broker(settings: Settings) -> AsyncIterator[Broker]:
                 endpoints=Endpoints(http.most),
                 revocation_endpoints=Endpoints(revocation_http.most),
                 pace=pace.PACE,
+                holder=holder,
                 limits=Limits(per_key=settings.rate_limit_per_key, per_address=settings.rate_limit_per_address),
             )
             broker.metrics.registry.register(EndpointGauges(broker.endpoints))
+            heartbeat = Heartbeat(holder, broker.database_health, broker.pace, database)
+            await heartbeat.start()
             try:
                 yield broker
             finally:
@@ -149,6 +162,7 @@ async def open_broker(settings: Settings) -> AsyncIterator[Broker]:
                 await broker.refreshes.drain(DRAIN_SECONDS)
                 await broker.registrations.drain(DRAIN_SECONDS)
                 await broker.trips.drain(DRAIN_SECONDS)
+                await heartbeat.stop()
                 await reader.aclose()
     finally:
         await database.dispose()

@@ -25,6 +25,7 @@ class DatabaseHealth:
         self._up.set()
         self._back = asyncio.Event()
         """Set when the outage ends that is the present one or the next; then another takes its place."""
+        self._away = asyncio.Event()
         self._since = time.monotonic()
         self._under_way: set[asyncio.Timeout] = set()
 
@@ -42,6 +43,7 @@ class DatabaseHealth:
         """Note that it does not answer, unless it is only busy. The log says so once for each outage."""
         if self.is_up and not isinstance(error, Busy):
             self._up.clear()
+            self._away.set()
             self._since = time.monotonic()
             log.warning("the database is away", exc_info=error)
 
@@ -50,6 +52,7 @@ class DatabaseHealth:
         if not self.is_up:
             log.warning("the database is back", extra={"awayForSeconds": round(self.seconds)})
             self._since = time.monotonic()
+            self._away.clear()
             self._up.set()
             while self._under_way:
                 self._under_way.pop().reschedule(asyncio.get_running_loop().time() + LAST_SECONDS)
@@ -77,3 +80,7 @@ class DatabaseHealth:
                 yield
             finally:
                 self._under_way.discard(limit)
+
+    async def wait_until_away(self) -> None:
+        """Return as soon as somebody has found that it does not answer."""
+        await self._away.wait()
