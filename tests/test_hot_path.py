@@ -19,6 +19,7 @@ from pydantic import SecretStr
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
+from evergrant import pace
 from evergrant.broker.access.management_keys import create_key
 from evergrant.broker.grants.grants import new_grant_id, token_slot
 from evergrant.broker.operations.setup import prepare_database
@@ -27,6 +28,7 @@ from evergrant.broker.runtime.broker import Broker
 from evergrant.db import Grant, OutboundApp
 from evergrant.db.grant import scope_key
 from evergrant.logs import redact
+from evergrant.pace import Pace
 from evergrant.settings import Settings
 from evergrant.web.app import create_app
 from tests.infra.settings import settings_on
@@ -38,7 +40,8 @@ FETCH = "/v1/mgmt/outbound/app/user/token"
 
 @pytest.fixture
 def statements(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """Every SQL statement that this process sends, through SQLAlchemy or past it."""
+    """Every SQL statement that this process sends, through SQLAlchemy or past it; but for its heartbeat."""
+    monkeypatch.setattr(pace, "PACE", Pace(beat=600))
     seen: list[str] = []
 
     def through_sqlalchemy(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:

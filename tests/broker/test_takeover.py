@@ -198,7 +198,8 @@ async def test_what_fails_between_lease_and_call_leaves_no_lease_behind(
                 await refresh_grant(*arguments, seen_version=grant.token_version)
         now = await the_grant(broker)
         assert (now.lease_owner, now.interrupted_at) == (None, None)
-        assert (await refresh_grant(*arguments, seen_version=grant.token_version)).interrupted_at is None
+        async with asyncio.timeout(60):
+            assert (await refresh_grant(*arguments, seen_version=grant.token_version)).interrupted_at is None
     assert refreshes(here) == 1
 
 
@@ -207,7 +208,8 @@ async def test_who_waits_for_a_holder_that_is_gone_is_told_when_to_come_back(her
         await held_by_the_dead(broker, seen=280)
         grant = await the_grant(broker)
         with pytest.raises(UpstreamUnavailable, match="is gone") as told:
-            await refresh_grant(broker, grant.project_id, grant.id, seen_version=grant.token_version)
+            async with asyncio.timeout(60):
+                await refresh_grant(broker, grant.project_id, grant.id, seen_version=grant.token_version)
     assert told.value.retry_after == 30, "the patience is 360 seconds here, and a holder may come back any moment"
     assert refreshes(here) == 0
 

@@ -242,6 +242,19 @@ def test_status_counts_who_is_being_refreshed(evergrant: Evergrant, here: Instal
     assert evergrant(here.settings, "refresh", "status", "--json").json["inFlight"] == 1
 
 
+def test_status_names_the_processes_that_refresh_and_says_which_are_silent(
+    evergrant: Evergrant, here: Installation
+) -> None:
+    assert evergrant(here.settings, "refresh", "status", "--json").json["holders"] == []
+    assert "none has refreshed yet" in evergrant(here.settings, "refresh", "status").out
+    past = "'2026-01-01 00:00:00.000000'"
+    execute(here.settings, f"INSERT INTO holders VALUES ('{'a' * 16}', 'host:7', {past}, {past})")
+    (holder,) = evergrant(here.settings, "refresh", "status", "--json").json["holders"]
+    assert holder["name"] == "host:7"
+    assert holder["silentSeconds"] > 86_400
+    assert "host:7 (silent for" in evergrant(here.settings, "refresh", "status").out
+
+
 def test_status_is_a_table_for_a_person(evergrant: Evergrant, here: Installation, clock: Clock) -> None:
     clock.advance(3601)
     out = evergrant(here.settings, "refresh", "status").out

@@ -13,11 +13,13 @@ from evergrant import clock
 from evergrant.broker.projects.projects import load_project
 from evergrant.broker.refresh.backlog import CAP
 from evergrant.broker.refresh.manual_run import ManualRun, RunResult, chosen_apps, plan
-from evergrant.broker.refresh.status import RATE_WINDOW, AppStatus, RefreshStatus, read_status
+from evergrant.broker.refresh.status import RATE_WINDOW, AppStatus, HolderStatus, RefreshStatus, read_status
 from evergrant.broker.runtime.broker import Broker
+from evergrant.broker.runtime.holder import longest_silence
 from evergrant.broker.runtime.journal import Census
 from evergrant.cli.running import json_option, print_rows, run
 from evergrant.db import OutboundApp
+from evergrant.pace import PACE
 
 REASONS_SHOWN = 5
 INTERRUPTED = 130
@@ -50,7 +52,8 @@ def status(project_id: str | None, exactly: bool, as_json: bool) -> None:
     total = _total(progress)
     if as_json:
         journal_row = {"entries": journal.waiting, "broken": journal.broken}
-        click.echo(json.dumps({**total, "journal": journal_row, "apps": rows}, indent=2))
+        holders = [_holder_row(holder) for holder in progress.holders]
+        click.echo(json.dumps({**total, "journal": journal_row, "holders": holders, "apps": rows}, indent=2))
         return
     print_rows([_for_a_person(row) for row in rows], as_json=False)
     click.echo()
@@ -62,6 +65,7 @@ def status(project_id: str | None, exactly: bool, as_json: bool) -> None:
         ("refreshed", f"{total['refreshedInTenMinutes']} in the last 10 minutes"),
         ("backlog ends", "there is none" if not total["due"] else "not at this rate" if eta is None else _span(eta)),
         ("unhealthy apps", ", ".join(total["unhealthyApps"]) or "none"),
+        ("processes", _processes(progress)),
         ("journal here", f"{journal.waiting} waiting, {journal.broken} unreadable"),
     ):
         click.echo(f"{what:<18}{text}")
@@ -85,6 +89,24 @@ def _row(app: AppStatus) -> dict[str, Any]:
         "health": "healthy" if backlog.app.unhealthy_since is None else "unhealthy",
         "unhealthyReason": backlog.app.unhealthy_reason,
     }
+
+
+def _holder_row(holder: HolderStatus) -> dict[str, Any]:
+    return {
+        "name": holder.name,
+        "startedTime": int(holder.started_at.timestamp()),
+        "silentSeconds": round(holder.silent_seconds, 1),
+    }
+
+
+def _processes(progress: RefreshStatus) -> str:
+    """Name the processes that have held leases, and say of those that have been silent for how long."""
+    silent = longest_silence(PACE)
+    names = [
+        holder.name if holder.silent_seconds <= silent else f"{holder.name} (silent for {_span(holder.silent_seconds)})"
+        for holder in progress.holders
+    ]
+    return ", ".join(names) or "none has refreshed yet"
 
 
 def _total(progress: RefreshStatus) -> dict[str, Any]:

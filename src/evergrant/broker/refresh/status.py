@@ -14,7 +14,7 @@ from sqlalchemy import ScalarSelect, and_, case, func, select
 from evergrant.broker.refresh.backlog import CAP, Backlog, count_due, read_backlogs
 from evergrant.broker.refresh.due_apps import OVERDUE
 from evergrant.broker.runtime.broker import Broker
-from evergrant.db import Grant, GrantStatus, OutboundApp
+from evergrant.db import Grant, GrantStatus, Holder, OutboundApp
 from evergrant.db.types import database_now
 
 SAMPLE = 20_000
@@ -32,7 +32,7 @@ class AppStatus:
     overdue: int
     """Grants that have been due for longer than `OVERDUE`; counted like `Backlog.due`."""
     in_flight: int
-    """Due grants whose lease somebody holds: they are being refreshed."""
+    """Due grants whose lease somebody holds: they are being refreshed, or were when their holder died."""
     landed: float = 0
     """Connections that were refreshed within `RATE_WINDOW`; one that was refreshed twice counts once."""
     failing: float = 0
@@ -42,11 +42,22 @@ class AppStatus:
     """The errors of failing connections, each with its number among those that were looked at."""
 
 
+@dataclass(frozen=True, slots=True)
+class HolderStatus:
+    """A process that refreshes, or did."""
+
+    name: str
+    started_at: datetime
+    silent_seconds: float
+    """For how long it has not shown itself; by the database's clock, like the rest."""
+
+
 @dataclass(frozen=True)
 class RefreshStatus:
-    """The status of every app that was asked for."""
+    """The status of every app that was asked for, and who is at work."""
 
     apps: list[AppStatus]
+    holders: list[HolderStatus]
     sampled: float
     """The part of the connections that was looked at, 1 for all; of several projects, the smallest."""
 
@@ -68,7 +79,18 @@ async def read_status(broker: Broker, *, project_id: str | None, exactly: bool, 
         await _look(broker, project, apps, exactly=exactly, now=now)
         for project in dict.fromkeys(project for project, _ in apps)
     ]
-    return RefreshStatus(list(apps.values()), min(parts, default=1.0))
+    return RefreshStatus(list(apps.values()), await _read_holders(broker), min(parts, default=1.0))
+
+
+async def _read_holders(broker: Broker) -> list[HolderStatus]:
+    """Return the processes that have a row, those that showed themselves last first."""
+    query = select(Holder, database_now().label("at")).order_by(Holder.beat_at.desc())
+    async with broker.database.read() as session:
+        rows = (await session.execute(query)).all()
+    return [
+        HolderStatus(holder.name, holder.started_at, max(0.0, (at - holder.beat_at).total_seconds()))
+        for holder, at in rows
+    ]
 
 
 async def _count(broker: Broker, *, now: datetime) -> dict[tuple[str, str], tuple[int, int]]:
@@ -81,7 +103,7 @@ async def _count(broker: Broker, *, now: datetime) -> dict[tuple[str, str], tupl
 
 
 def _count_in_flight(*, now: datetime) -> ScalarSelect[int]:
-    held = and_(Grant.lease_owner.is_not(None), Grant.lease_until >= database_now())
+    held = Grant.lease_owner.is_not(None)  # also past its end, while its holder lands an answer
     due = (
         select(case((held, 1), else_=0).label("held"))
         .where(
