@@ -2,13 +2,16 @@
 
 import asyncio
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from sqlalchemy import event, select, update
 
+from evergrant import clock as wall_clock
 from evergrant import pace
 from evergrant.broker.refresh import lease, refresh
+from evergrant.broker.refresh.claims import ClaimQuota, claim_due_grants
 from evergrant.broker.refresh.lease import LeasedGrant
 from evergrant.broker.refresh.refresh import refresh_grant
 from evergrant.broker.runtime.broker import Broker, open_broker
@@ -126,6 +129,24 @@ async def test_after_an_outage_nobody_takes_over(here: Installation) -> None:
         await held_by_the_dead(broker, seen=100_000)
         broker.holder.note_gap()
         assert await take(broker) is None
+
+
+async def test_for_some_seconds_after_an_outage_nobody_takes_anything(here: Installation) -> None:
+    """It may have cost the last commits, and with them who holds what: whoever has an answer lands it first."""
+    async with open_broker(here.settings) as broker:
+        broker.holder.note_gap()
+        broker.holder.note_beat(wall_clock.now())
+        grant = await the_grant(broker)
+        quota = ClaimQuota((grant.project_id, grant.app_id), due=1, overdue=1)
+        tries = [
+            asyncio.ensure_future(one)
+            for one in (take(broker), claim_due_grants(broker, [quota], now=wall_clock.now() + timedelta(days=1)))
+        ]
+        done, _ = await asyncio.wait(tries, timeout=1)
+        assert not done
+        assert (await the_grant(broker)).lease_owner is None
+        for one in tries:
+            one.cancel()
 
 
 async def test_a_process_that_stood_still_takes_nothing_over_before_it_has_seen_the_database_again(

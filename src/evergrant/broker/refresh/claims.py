@@ -64,6 +64,7 @@ async def claim_due_grants(broker: Broker, wanted: Sequence[ClaimQuota], *, now:
     Raises:
         Unavailable: the database is away.
     """
+    await broker.holder.wait_for_owners()
     apps = await _load_apps(broker, [one.app for one in wanted])
     leased: list[LeasedGrant] = []
     async with broker.database.write_bare() as connection:

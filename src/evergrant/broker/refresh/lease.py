@@ -54,6 +54,7 @@ async def take(broker: Broker, project_id: str, grant_id: str) -> LeasedGrant | 
     """
     if not broker.database_health.is_up:
         raise Unavailable
+    await broker.holder.wait_for_owners()
     owner = broker.holder.new_owner()
     state, free = takeover.own_state(broker), takeover.is_free_for(broker)
     if not broker.holder.uses(project_id, grant_id):

@@ -56,6 +56,7 @@ class Heartbeat:
         self._has_row = False
         self._warned = False
         self._task: asyncio.Task[None] | None = None
+        self._stop = asyncio.Event()
 
     async def start(self) -> None:
         """Compare the clocks, and begin.
@@ -64,14 +65,13 @@ class Heartbeat:
             Unavailable: the database is away.
         """
         await self._timed(_look_at_clock(self._everybodys))
-        self._task = asyncio.create_task(self._beat_for_ever(), name="heartbeat")
+        self._task = asyncio.create_task(self._beat_until_stop(), name="heartbeat")
 
     async def stop(self) -> None:
         """End. The row goes, unless something is still held: that is for others to give back."""
+        self._stop.set()
         if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+            await self._task  # not cancelled: SQLite's driver leaves threads behind where it is
         try:
             if self._health.is_up and self._holder.to_give_back:
                 await self._give_back()
@@ -81,9 +81,11 @@ class Heartbeat:
             log.info("could not sign off from the database", extra={"why": str(error)})
         await self._drop_own()
 
-    async def _beat_for_ever(self) -> None:
-        while True:
+    async def _beat_until_stop(self) -> None:
+        while not self._stop.is_set():
             await self._pause()
+            if self._stop.is_set():
+                return
             try:
                 await self._timed(self._try(self._beat()))
             except Unavailable as error:
@@ -104,11 +106,9 @@ class Heartbeat:
         if not self._health.is_up:
             await asyncio.sleep(jittered(PROBE_SECONDS))
             return
-        wake = (
-            [self._health.wait_until_away()]
-            if self._has_row
-            else [self._health.wait_until_away(), self._holder.shown.wait()]
-        )
+        wake = [self._stop.wait(), self._health.wait_until_away()]
+        if not self._has_row:
+            wake.append(self._holder.shown.wait())
         tasks = [asyncio.ensure_future(one) for one in wake]
         try:
             await asyncio.wait(tasks, timeout=self._pace.beat, return_when=asyncio.FIRST_COMPLETED)
@@ -133,11 +133,13 @@ class Heartbeat:
             log.warning("this machine's clock is wrong by the database's", extra={"seconds": ahead.total_seconds()})
 
     async def _try(self, work: Awaitable[T]) -> T:
-        """Await work on the beats' own connection, but not for ever.
+        """Await work on the beats' own connection, but not for ever. SQLite ends a wait by itself.
 
         Raises:
             Unavailable: it has not ended in time. Its connection is given up, because nobody knows what it waits for.
         """
+        if self._everybodys.is_sqlite:
+            return await work
         task = asyncio.ensure_future(work)
         try:
             # In slices, because a process that stood still finds its time over and the answer in its socket.
@@ -150,7 +152,7 @@ class Heartbeat:
                 task.cancel()
                 task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
                 abandoned, self._own = self._own, None
-                if abandoned is not None and abandoned is not self._everybodys:
+                if abandoned is not None:
                     await abandoned.engine.dispose(close=False)
         raise Unavailable("The database does not answer in time.")
 

@@ -46,6 +46,9 @@ class LeaseHolder:
         self._pace = pace
         self._steady_since: datetime | None = None
         self._last_beat: datetime | None = None
+        self._back_at: float | None = None
+        """The monotonic second at which an outage ended; None where there was none, or it has not ended."""
+        self._is_away = False
 
     def new_owner(self) -> str:
         """Return a name for a lease that is about to be taken."""
@@ -111,10 +114,21 @@ class LeaseHolder:
         if self._steady_since is None or self._last_beat is None or at - self._last_beat > longest:
             self._steady_since = at  # the database was away, or this process stood still
         self._last_beat = at
+        if self._is_away:
+            self._is_away, self._back_at = False, time.monotonic()
 
     def note_gap(self) -> None:
         """Note that the database did not answer."""
         self._steady_since = None
+        self._is_away = True
+
+    async def wait_for_owners(self) -> None:
+        """Return at once, but for a few seconds after an outage: then those who have answers to land come first.
+
+        The database may have come back without its last commits, and have forgotten who holds what.
+        """
+        if self._back_at is not None:
+            await asyncio.sleep(self._back_at + self._pace.beat - time.monotonic())
 
     def close(self) -> bool:
         """Let the files go, and tell whether nothing is held any more."""
