@@ -1,5 +1,6 @@
 """Holders of leases that are away for longer than their leases last, and others who would like to have them."""
 
+import signal
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -34,7 +35,7 @@ def postgres() -> Iterator[PostgresServer]:
 def test_an_outage_longer_than_a_lease_gives_nobody_the_leases_of_those_who_have_answers_to_land(
     postgres: PostgresServer, tmp_path: Path, book: Book
 ) -> None:
-    """One replica has the answers; the other is asked for the same tokens the moment that the database is back."""
+    """One replica has the answers, and stands still when the database comes back. The other is there all the while."""
     url = postgres.create_database("evergrant")
     migrate(url)
     settings = settings_on(url, tmp_path / "data")
@@ -49,8 +50,12 @@ def test_an_outage_longer_than_a_lease_gives_nobody_the_leases_of_those_who_have
             cluster.state.held = False
             wait_until(lambda: len(journal_of(settings, 0)) == 12, "the answers are there, and have nowhere to go")
             time.sleep(Pace().lease / SCALE + 1)
+            cluster.servers[0].send(signal.SIGSTOP)
         finally:
             postgres.start()
+        told = partial(consents.fetch, consents.users[0], at=1)
+        wait_until(lambda: "is gone" in told().text, "the other knows of no more reason to wait than its patience")
+        cluster.servers[0].send(signal.SIGCONT)
         wait_until(lambda: all(together([partial(consents.works, user, at=1) for user in consents.users])), "it works")
         assert consents.times_presented() == {1}
         assert book(consents.ledger(at=1)) == Ledger.clean(12)
