@@ -13,7 +13,7 @@ from evergrant.broker.refresh.left_behind import give_back_left_behind
 from evergrant.broker.runtime import holder_files
 from evergrant.broker.runtime.broker import Broker, open_broker
 from evergrant.broker.runtime.holder_files import HOLDERS_FOLDER, HeldLease, HolderFiles, dead_holders
-from evergrant.broker.runtime.journal import Entry
+from evergrant.broker.runtime.journal_entry import Entry
 from evergrant.db import Grant, Holder
 from evergrant.db.types import database_now
 from evergrant.settings import Settings

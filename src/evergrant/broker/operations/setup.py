@@ -12,7 +12,7 @@ from evergrant import clock
 from evergrant.broker.access.management_keys import check_key_text, create_key
 from evergrant.broker.audit.record import record
 from evergrant.broker.projects.projects import create_project, new_project_id
-from evergrant.broker.refresh.left_behind import give_back_left_behind
+from evergrant.broker.refresh.left_behind import give_back_at_start
 from evergrant.broker.refresh.replay import replay_at_start
 from evergrant.broker.runtime.broker import Broker, create_master_key_file, open_broker, open_database
 from evergrant.crypto.opaque import digest, equal
@@ -65,7 +65,7 @@ async def prepare_database(settings: Settings, *, migrate: bool = False) -> None
     # Always, so that what is wrong is said here in one line, and not by a server's failed start.
     async with open_broker(settings) as broker:
         await replay_at_start(broker)
-        await give_back_left_behind(broker)
+        await give_back_at_start(broker)
         await _bootstrap(broker)
 
 

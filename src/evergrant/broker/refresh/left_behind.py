@@ -4,12 +4,13 @@ That is the fast way out of a crash. Where it is not open, because the folder is
 take the leases over by the clock.
 """
 
+import asyncio
 import logging
 from collections.abc import Sequence
 
 from sqlalchemy import bindparam, delete, select, update
 
-from evergrant.broker.refresh.replay import replay_journal
+from evergrant.broker.refresh.replay import START_SECONDS, replay_journal
 from evergrant.broker.runtime.broker import Broker
 from evergrant.broker.runtime.holder import longest_silence
 from evergrant.broker.runtime.holder_files import HOLDERS_FOLDER, HeldLease, dead_holders
@@ -39,6 +40,15 @@ async def give_back_left_behind(broker: Broker) -> int:
                 await connection.execute(delete(Holder).where(Holder.id == dead.id))
             dead.forget()
     return given_back
+
+
+async def give_back_at_start(broker: Broker) -> None:
+    """Do so before anything is served, if the database lets that be done soon; it is done again later."""
+    try:
+        async with asyncio.timeout(START_SECONDS):
+            await give_back_left_behind(broker)
+    except Exception:
+        log.exception("what dead processes held could not be given back at the start")
 
 
 async def _beats(broker: Broker, holder_id: str) -> bool:

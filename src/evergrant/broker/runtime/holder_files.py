@@ -63,7 +63,7 @@ class HolderFiles:
         if self._descriptors is None:
             return
         if not self._held:
-            _remove(self._lock, self._list)
+            _unlink(self._lock, self._list)
         for descriptor in self._descriptors:
             os.close(descriptor)
         self._descriptors = None
@@ -119,7 +119,7 @@ class DeadHolder:
 
     def forget(self) -> None:
         """Remove its files, when all has been given back."""
-        _remove(self.folder / f"{self.id}{_LOCK}", self.folder / f"{self.id}{_LIST}")
+        _unlink(self.folder / f"{self.id}{_LOCK}", self.folder / f"{self.id}{_LIST}")
 
 
 def dead_holders(folder: Path) -> Iterator[DeadHolder]:
@@ -171,7 +171,7 @@ def _kernel() -> str:
         return ""
 
 
-def _remove(*paths: Path) -> None:
+def _unlink(*paths: Path) -> None:
     for path in paths:
         with contextlib.suppress(OSError):
             path.unlink()
