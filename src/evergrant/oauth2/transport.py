@@ -36,7 +36,7 @@ MOST_AT_ONCE = 200
 MAX_IDLE_CONNECTIONS = 100
 # Short, because a provider that closes an idle connection just as a refresh is written to it leaves in doubt
 # whether it has read the request, and a refresh token that is sent twice can cost the grant.
-KEEPALIVE_SECONDS = 5.0
+KEEPALIVE_SECONDS = 1.0
 
 
 class Http:
