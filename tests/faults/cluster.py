@@ -1,5 +1,6 @@
 """What the faults happen to: servers on one database, a strict rotating provider, and many grants."""
 
+import asyncio
 import json
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -10,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+import asyncpg
 import httpx2
 import pytest
 
@@ -178,12 +180,14 @@ def cluster_of_processes(
     machine_clock_offsets: Sequence[float] = (),
     faster: float = 1,
     apart: bool = False,
+    database_urls: Sequence[str] = (),
 ) -> Iterator[Cluster]:
     """Run `count` server processes on the database of `settings`, without a refresher.
 
     `patched` are constants of evergrant by full name; `clock_offsets` are files, one a server, with the seconds by
     which its clock is wrong, and `machine_clock_offsets` the seconds by which its machine's is. They live `faster`
-    times as fast, and `apart` where each has a data folder of its own.
+    times as fast, and `apart` where each has a data folder of its own. `database_urls` are their ways to the database,
+    where each has its own.
     """
     settings = settings.model_copy(update={"refresher": False, "log_level": "warning"})
     made = new_project(settings)
@@ -197,6 +201,8 @@ def cluster_of_processes(
                 own["MACHINE_CLOCK_OFFSET"] = str(machine_clock_offsets[number])
             if apart:
                 own["EVERGRANT_DATA_DIR"] = str(settings.data_dir / f"server-{number}")
+            if database_urls:
+                own["EVERGRANT_DATABASE_URL"] = database_urls[number]
             log = logs / f"server-{number}.log"
             servers.append(ServerProcess(environment | own, log=log, program=[str(PATCHED_SERVER)]))
             stack.push(servers[-1].__exit__)
@@ -213,3 +219,17 @@ def cluster_in_this_process(settings: Settings) -> Iterator[Cluster]:
     """Run one server in the test's own process, without a refresher."""
     with installation(settings.model_copy(update={"refresher": False})) as here:
         yield Cluster(here.settings, here.provider, [here.backend])
+
+
+@contextmanager
+def locked(settings: Settings, table: str) -> Iterator[None]:
+    """Keep everybody out of a table of a PostgreSQL database."""
+    assert settings.database_url is not None
+    loop = asyncio.new_event_loop()
+    connection = loop.run_until_complete(asyncpg.connect(settings.database_url.get_secret_value()))
+    try:
+        loop.run_until_complete(connection.execute(f"BEGIN; LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE"))
+        yield
+    finally:
+        loop.run_until_complete(connection.close())
+        loop.close()

@@ -1,20 +1,16 @@
 """A holder of leases that stands still, and goes on when others have long done its work."""
 
-import asyncio
 import signal
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-import asyncpg
 import pytest
 
 from evergrant.pace import Pace
-from evergrant.settings import Settings
-from tests.faults.cluster import SCALE, Cluster, cluster_of_processes, together, together_in_a_worker
+from tests.faults.cluster import SCALE, Cluster, cluster_of_processes, locked, together, together_in_a_worker
 from tests.faults.conftest import Book
 from tests.faults.ledger import Ledger
 from tests.infra.rows import holders_were_last_seen_long_ago
@@ -97,17 +93,3 @@ def test_a_holder_that_is_paused_before_its_call_does_not_make_it_when_its_lease
         holder.send(signal.SIGCONT)
         assert replicas.works(late.result())
     assert book(consents.ledger()) == Ledger.clean(1)
-
-
-@contextmanager
-def locked(settings: Settings, table: str) -> Iterator[None]:
-    """Keep everybody out of a table of a PostgreSQL database."""
-    assert settings.database_url is not None
-    loop = asyncio.new_event_loop()
-    connection = loop.run_until_complete(asyncpg.connect(settings.database_url.get_secret_value()))
-    try:
-        loop.run_until_complete(connection.execute(f"BEGIN; LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE"))
-        yield
-    finally:
-        loop.run_until_complete(connection.close())
-        loop.close()

@@ -1,7 +1,5 @@
 """App health: whether the provider accepts the app's registration, noted on the app and told to webhooks."""
 
-import logging
-
 from sqlalchemy import ColumnElement, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -10,8 +8,6 @@ from evergrant.broker.runtime.broker import Broker
 from evergrant.broker.webhooks.outbox import EventType, emit
 from evergrant.db import OutboundApp
 from evergrant.errors import Unavailable
-
-log = logging.getLogger(__name__)
 
 
 async def note_unhealthy(broker: Broker, app: OutboundApp, reason: str) -> bool:
@@ -38,8 +34,8 @@ async def note_unhealthy(broker: Broker, app: OutboundApp, reason: str) -> bool:
                 .values(unhealthy_reason=reason)
                 .execution_options(synchronize_session=False)
             )
-    except Unavailable:
-        log.exception("could not note that an app is refused")
+    except Unavailable as error:
+        broker.database_health.note_away(error)
     return False
 
 
@@ -48,8 +44,8 @@ async def note_healthy(broker: Broker, app: OutboundApp) -> None:
     try:
         async with broker.database.write() as session:
             await clear_unhealthy(session, app.project_id, app.id, reason="refreshed")
-    except Unavailable:
-        log.exception("could not note that an app has recovered")
+    except Unavailable as error:
+        broker.database_health.note_away(error)
 
 
 async def clear_unhealthy(session: AsyncSession, project_id: str, app_id: str, *, reason: str) -> None:

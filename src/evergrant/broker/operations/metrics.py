@@ -107,8 +107,8 @@ class Exposition:
         backlogs = None
         try:
             backlogs = await read_backlogs(self._broker, now=now)
-        except Unavailable:
-            log.warning("metrics without the database", exc_info=True)
+        except Unavailable as error:
+            self._broker.database_health.note_away(error)
         except Exception:
             log.exception("reading the backlog broke")
         finally:

@@ -83,8 +83,8 @@ async def whose_fault(broker: Broker, attempt: RefreshAttempt, error: UpstreamRe
         if error.refusal in ABOUT_THE_CLIENT and (not works or await _is_known_to_be_the_apps(broker, attempt)):
             return Fault.APP
         is_everybody = len(streak.grants) >= await _refreshable(broker, attempt, at_most=streak.needed)
-    except Unavailable:
-        log.exception("could not find out whose fault a refusal is")
+    except Unavailable as error:
+        broker.database_health.note_away(error)
         return Fault.GRANT
     return Fault.APP if is_everybody else Fault.GRANT
 

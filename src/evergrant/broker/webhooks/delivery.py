@@ -27,7 +27,7 @@ from evergrant.broker.webhooks.registry import delivery_is_free, disable_webhook
 from evergrant.crypto.webhook_signature import signature
 from evergrant.db import Webhook, WebhookDelivery
 from evergrant.db.types import database_now
-from evergrant.errors import EvergrantError, UpstreamError
+from evergrant.errors import EvergrantError, Unavailable, UpstreamError
 from evergrant.oauth2.failures import retry_after
 
 log = logging.getLogger(__name__)
@@ -89,6 +89,9 @@ async def deliver_until(broker: Broker, stop: asyncio.Event) -> None:
             claims, more = await claim_due_deliveries(broker, busy=pool.by_key, now=now)
             for claim in claims:
                 pool.start((claim.webhook.project_id, claim.webhook.id), _deliver(broker, claim, now=now))
+        except Unavailable as error:
+            broker.database_health.note_away(error)
+            pause = PAUSE_AFTER_FAILURE_SECONDS
         except EvergrantError:
             log.exception("deliveries could not be read and will be tried again")
             pause = PAUSE_AFTER_FAILURE_SECONDS
