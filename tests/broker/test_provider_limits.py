@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from evergrant import refresher
-from evergrant.broker.refresh import failures
+from evergrant.broker.refresh import failures, sweep
 from evergrant.broker.runtime.broker import open_broker
 from evergrant.settings import Settings
 from tests.infra.installation import Installation, installation
@@ -102,7 +102,7 @@ def test_a_limit_is_no_failure_of_the_connection(here: Installation, server: Ser
 async def test_the_background_brings_everybody_through(
     here: Installation, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(refresher, "POLL_SECONDS", 0.05)
+    monkeypatch.setattr(sweep, "POLL_SECONDS", (0.05, 0.05))
     monkeypatch.setattr(failures, "BACKGROUND_PAUSE", (0.1, 0.5))
     monkeypatch.setattr(failures, "ON_DEMAND_PAUSE", (0.1, 0.5))
     users = await asyncio.to_thread(connected, here, server, "one", 12)

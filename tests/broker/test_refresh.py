@@ -503,9 +503,9 @@ async def test_the_background_obeys_retry_after_too(here: Installation, clock: C
         assert (await _grant(broker)).next_refresh_at == clock.now + timedelta(seconds=1800)
 
 
-@pytest.mark.parametrize("taken", [True, False], ids=["taken meanwhile", "still ours"])
+@pytest.mark.parametrize("meanwhile", ["taken", "still ours", "still ours, with newer tokens"])
 async def test_who_stands_still_just_before_the_call_makes_sure_of_the_lease_again(
-    here: Installation, monkeypatch: pytest.MonkeyPatch, taken: bool
+    here: Installation, monkeypatch: pytest.MonkeyPatch, meanwhile: str
 ) -> None:
     stood_still = 0.0
     for module in (refresh, lease, sending):
@@ -515,20 +515,22 @@ async def test_who_stands_still_just_before_the_call_makes_sure_of_the_lease_aga
         nonlocal stood_still
         if not stood_still:
             stood_still = Pace().lease
-            if taken:
+            if meanwhile == "taken":
                 await _take_over(broker, lease_owner="somebody else", lease_until=database_now(60))
+            elif meanwhile == "still ours, with newer tokens":  # a dead process's journal has landed
+                await _take_over(broker, token_version=Grant.token_version + 1)
         return await send_refresh_token(broker, *args, **kwargs)
 
     monkeypatch.setattr(refresh, "send_refresh_token", stand_still_and_send)
     async with open_broker(here.settings) as broker:
         grant = await _grant(broker)
         refreshed = refresh_grant(broker, grant.project_id, grant.id, seen_version=grant.token_version)
-        if taken:
+        if meanwhile == "taken":
             with pytest.raises(UpstreamUnavailable, match="Another process"):
                 await refreshed
         else:
             assert (await refreshed).token_version > grant.token_version
-    assert refreshes(here) == (0 if taken else 1)
+    assert refreshes(here) == (1 if meanwhile == "still ours" else 0)
 
 
 async def test_a_dead_consent_leaves_the_background_alone(here: Installation) -> None:

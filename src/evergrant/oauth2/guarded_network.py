@@ -97,8 +97,8 @@ class _Connection(httpcore2.AsyncNetworkStream):
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109
         return await self._stream.read(max_bytes, timeout)
 
-    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109
-        await self._stream.write(buffer, timeout)
+    async def write(self, data: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109
+        await self._stream.write(data, timeout)
 
     async def aclose(self) -> None:
         await self._stream.aclose()

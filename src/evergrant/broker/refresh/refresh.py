@@ -250,7 +250,7 @@ async def _has_settled(broker: Broker, leased: LeasedGrant) -> bool:
 
 
 class _LeaseLost(Exception):
-    """The lease was over before the provider was called: somebody else may be calling it."""
+    """Before the provider was called, the lease was over or the row had newer tokens: somebody else was faster."""
 
 
 async def _call_provider(
@@ -267,7 +267,7 @@ async def _call_provider(
     sealer = await broker.vault.reserve(grant.project_id, seals=SEALS_OF_ANSWER)
     if attempt.leased.ends - time.monotonic() < broker.pace.call * CALL_MARGIN:
         renewed = await lease.renew(broker, attempt.leased)
-        if renewed is None:
+        if renewed is None or renewed.grant.token_version != grant.token_version:
             raise _LeaseLost  # this process was slow or stood still: the token that it holds may be spent already
         attempt = replace(attempt, leased=renewed)
     try:

@@ -15,13 +15,13 @@ from evergrant.db.holder import HOLDER_ID_LENGTH
 from evergrant.pace import Pace
 
 OWNER_LENGTH = 32
-GAP_SLACK_SECONDS = 2.0
+LATE_SECONDS = 2.0
 """A busy machine's beats may be late by so much."""
 
 
 def longest_silence(pace: Pace) -> float:
     """Return how many seconds may lie between two beats of a process that is well and can reach the database."""
-    return 2 * pace.beat + GAP_SLACK_SECONDS
+    return 2 * pace.beat + LATE_SECONDS
 
 
 @dataclass(slots=True)
