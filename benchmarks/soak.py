@@ -119,7 +119,7 @@ async def go_wrong(
     async with asyncio.TaskGroup() as group:
         group.create_task(load.run(stop, per_second=options.per_second))
         group.create_task(kill_replicas(parts, ledger, stop))
-        group.create_task(let_happen(http, parts, ledger, seconds))
+        group.create_task(let_happen(http, parts, load, ledger, seconds))
         group.create_task(tell(http, parts, load, ledger, stop))
         group.create_task(watch_refresher(parts, ledger, stop))
         await asyncio.sleep(seconds)
@@ -127,18 +127,23 @@ async def go_wrong(
 
 
 async def kill_replicas(parts: Parts, ledger: Ledger, stop: asyncio.Event) -> None:
-    """Kill one after another, each of which comes back by itself; who is in another trouble is spared."""
+    """Kill one after another, each of which comes back by itself; who is in another trouble is spared.
+
+    While the database is away nobody could come back, so no more than one is killed.
+    """
     number = 0
     async with asyncio.TaskGroup() as revivals:
         while not await happens_within(stop, KILL_EVERY_SECONDS):
             up = [one for one in range(len(parts.replicas)) if parts.is_up(one)]
+            if not parts.database.is_running and len(up) < len(parts.replicas):
+                continue
             if up:
                 number = min(up, key=lambda one: (one <= number, one))  # the next, and then from the first again
                 ledger.kills.append(await parts.kill(number))
                 revivals.create_task(parts.revive(number, stop))
 
 
-async def let_happen(http: httpx2.AsyncClient, parts: Parts, ledger: Ledger, seconds: float) -> None:
+async def let_happen(http: httpx2.AsyncClient, parts: Parts, load: Load, ledger: Ledger, seconds: float) -> None:
     """Let what is longer than a lease happen, one after the other; in a short run each is as short."""
 
     async def stop_database(while_: float, *, immediately: bool) -> None:
@@ -151,10 +156,15 @@ async def let_happen(http: httpx2.AsyncClient, parts: Parts, ledger: Ledger, sec
         await asyncio.sleep(while_)
         await http.post(f"{parts.provider_url}/control/limit", params={"per_second": 0})
 
+    async def freeze(while_: float) -> None:
+        url = load.replicas.pop(0)  # as a load balancer does with one that does not answer
+        await parts.freeze(0, while_)
+        load.replicas.insert(0, url)
+
     last = len(parts.replicas) - 1
     plan: list[tuple[float, float, str, Callable[[float], Awaitable[None]]]] = [
         (0.08, 75, "database stopped", partial(stop_database, immediately=False)),
-        (0.26, 40, "replica frozen", partial(parts.freeze, 0)),
+        (0.26, 40, "replica frozen", freeze),
         (0.38, 40, "calls limited", limit_calls),
         (0.50, 75, "replica cut off from the database", partial(parts.cut_off, last, hanging=False)),
         (0.66, 75, "database stopped as by a loss of power", partial(stop_database, immediately=True)),

@@ -48,7 +48,9 @@ class Load:
     def __init__(
         self, http: httpx2.AsyncClient, replicas: Sequence[str], users: Sequence[User], *, provider: str, forced: float
     ) -> None:
-        self._http, self._replicas, self._users, self._provider = http, replicas, users, provider
+        self._http, self._users, self._provider = http, users, provider
+        self.replicas = list(replicas)
+        """Those that are asked."""
         self._forced = forced
         self.counts: Counter[str] = Counter()
         self.others: Counter[str] = Counter()
@@ -89,7 +91,7 @@ class Load:
         if forced:
             body |= {"options": {"forceRefresh": True}}
         try:
-            response = await self._http.post(random.choice(self._replicas) + FETCH, json=body)
+            response = await self._http.post(random.choice(self.replicas) + FETCH, json=body)
         except httpx2.HTTPError as error:
             # The replica was killed, or has not come back yet.
             return Answer("no answer", text=type(error).__name__)

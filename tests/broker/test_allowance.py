@@ -128,10 +128,27 @@ def test_nothing_is_asked_before_the_provider_said() -> None:
     assert client.turns(130.0, within=0.1) == 1, "and not all at once then"
 
 
+def test_a_refusal_among_many_calls_that_get_through_is_about_its_own_grant() -> None:
+    client, now = Allowance(), 0.0
+    for n in range(500):
+        now += 0.01
+        if n % 25 == 20:
+            client.refused(now, begun=now - 0.1, whose=f"grant-{n}", retry_after=30.0)
+        else:
+            client.accepted(now, begun=now - 0.1, whose=f"grant-{n}")
+        assert not client.is_limited
+        assert client.wait(now) == 0
+    for again in ("one", "another"):
+        client.refused(now, begun=now - 0.1, whose=again, retry_after=30.0)
+    assert client.is_limited
+    assert client.wait(now) == 30.0
+
+
 def test_a_pause_of_an_hour_is_asked_about_once_a_minute() -> None:
     client = Allowance()
     for n in range(20):
         client.accepted(-0.1, begun=-0.2, whose=f"before-{n}")
+    client.refused(-0.05, begun=-0.2, whose="the first", retry_after=3600.0)
     now, asked = 0.0, 0
     while now < 3600.0:
         client.take(now)

@@ -82,6 +82,11 @@ class PostgresServer:
                 raise RuntimeError(f"PostgreSQL did not start:\n{(self.folder / 'log').read_text()}")
             time.sleep(0.02)
 
+    @property
+    def is_running(self) -> bool:
+        """Whether it is there."""
+        return self._process is not None and self._process.poll() is None
+
     def stop(self, *, immediately: bool = False) -> None:
         """Stop it, ending open transactions; `immediately` is as if the machine had lost power."""
         if self._process and self._process.poll() is None:

@@ -29,6 +29,9 @@ CATCH_UP = 0.5
 """Turns of so many seconds that were missed are made up for."""
 OTHERS = 3
 """Calls that got through between two refusals of one grant show that it is the grant that is held back."""
+ALONE = 10
+"""A refusal that so many calls got through before since the last one is about its own grant, as far as anybody knows: a
+client that asks too much is refused more often."""
 MOST_REMEMBERED = 1000
 
 
@@ -40,6 +43,7 @@ class Allowance:
         "_cut_at",
         "_got_through",
         "_grown_at",
+        "_last_refusal",
         "_paused_until",
         "_quiet",
         "_recent",
@@ -59,6 +63,8 @@ class Allowance:
         self._recent, self._recent_at = 0.0, 0.0
         """Calls that got through within about the last second, and when that was so."""
         self._accepted = 0
+        self._last_refusal = 0
+        """How many calls had got through at the last refusal."""
         self._refused: dict[str, int] = {}
         """How many calls had got through when one for this grant was refused."""
 
@@ -105,7 +111,8 @@ class Allowance:
 
     def refused(self, now: float, *, begun: float, whose: str, retry_after: float | None) -> None:
         """Note that the provider said of a call that too much was asked; `retry_after` is in seconds, if it said so."""
-        if self._is_its_own(whose):
+        since, self._last_refusal = self._accepted - self._last_refusal, self._accepted
+        if self._is_its_own(whose) or since >= ALONE:
             return
         if begun > self._cut_at:  # of calls that were under way together the first tells it all
             was = self.rate if self.is_limited else max(self._accepted_lately(now), 1.0)
