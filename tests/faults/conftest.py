@@ -26,6 +26,17 @@ def book(record_property: Callable[[str, object], None]) -> Book:
     return write
 
 
+@pytest.fixture
+def own_postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL of the test's own, which it may take away."""
+    server = PostgresServer()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.remove()
+
+
 @pytest.fixture(scope="session")
 def clocks(tmp_path_factory: pytest.TempPathFactory) -> Clocks:
     """The clocks of the replicas, right until a test makes them wrong."""

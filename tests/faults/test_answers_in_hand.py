@@ -29,25 +29,14 @@ LEASE = 1.0
 
 
 @pytest.fixture
-def server() -> Iterator[PostgresServer]:
-    """A PostgreSQL of the test's own, which it may stop."""
-    server = PostgresServer()
-    try:
-        server.start()
-        yield server
-    finally:
-        server.remove()
-
-
-@pytest.fixture
-def cluster(server: PostgresServer, data_dir: Path, tmp_path: Path) -> Iterator[Cluster]:
+def cluster(own_postgres: PostgresServer, data_dir: Path, tmp_path: Path) -> Iterator[Cluster]:
     """One process on that PostgreSQL, with leases that are soon over."""
-    url = server.create_database("evergrant")
+    url = own_postgres.create_database("evergrant")
     migrate(url)
     patched = {"evergrant.pace.PACE": {"lease": LEASE}}
     with cluster_of_processes(settings_on(url, data_dir), 1, logs=tmp_path, patched=patched) as cluster:
         yield cluster
-        server.start()  # evergrant cannot read its rows when it stops, otherwise
+        own_postgres.start()  # evergrant cannot read its rows when it stops, otherwise
 
 
 def in_journal(cluster: Cluster) -> list[Path]:
@@ -62,7 +51,7 @@ def landings_retried(cluster: Cluster) -> float:
 
 
 def test_a_process_that_has_sealed_nothing_yet_needs_no_database_to_keep_an_answer(
-    cluster: Cluster, server: PostgresServer, book: Book
+    cluster: Cluster, own_postgres: PostgresServer, book: Book
 ) -> None:
     consents = cluster.consents(AT_ONCE)
     evergrant = cluster.servers[0]
@@ -70,26 +59,26 @@ def test_a_process_that_has_sealed_nothing_yet_needs_no_database_to_keep_an_answ
     evergrant.start()
     cluster.state.held = True
     consents.set_off()
-    server.stop()
+    own_postgres.stop()
     cluster.state.held = False
     wait_until(lambda: len(in_journal(cluster)) == AT_ONCE, "every answer is in the journal")
     evergrant.kill()
-    server.start()
+    own_postgres.start()
     evergrant.start()
     assert book(consents.ledger()) == Ledger.clean(AT_ONCE)
 
 
 def test_a_process_never_sends_what_is_spent_while_it_has_the_answer_however_long_the_database_is_away(
-    cluster: Cluster, server: PostgresServer, book: Book
+    cluster: Cluster, own_postgres: PostgresServer, book: Book
 ) -> None:
     cluster.state.held = True
     consents = cluster.consents(AT_ONCE)
     consents.set_off()
-    server.stop()
+    own_postgres.stop()
     cluster.state.held = False
     wait_until(lambda: len(in_journal(cluster)) == AT_ONCE, "every answer is in the journal")
     time.sleep(LEASE * 2)  # every lease is over
-    server.start()
+    own_postgres.start()
     together([partial(consents.fetch, user) for user in consents.users])
     wait_until(lambda: not in_journal(cluster), "every answer has landed")
     assert book(consents.ledger()) == Ledger.clean(AT_ONCE)
@@ -97,41 +86,41 @@ def test_a_process_never_sends_what_is_spent_while_it_has_the_answer_however_lon
 
 
 def test_a_stop_in_an_outage_waits_for_nothing_that_the_journal_has(
-    cluster: Cluster, server: PostgresServer, book: Book
+    cluster: Cluster, own_postgres: PostgresServer, book: Book
 ) -> None:
     cluster.state.held = True
     consents = cluster.consents(AT_ONCE)
     consents.set_off()
-    server.stop()
+    own_postgres.stop()
     cluster.state.held = False
     wait_until(lambda: len(in_journal(cluster)) == AT_ONCE, "every answer is in the journal")
     evergrant = cluster.servers[0]
     evergrant.stop()
     assert "stopping with work in flight" not in evergrant.output(), "nothing was waited for in vain"
     assert len(in_journal(cluster)) == AT_ONCE
-    server.start()
+    own_postgres.start()
     evergrant.start()
     assert in_journal(cluster) == []
     assert book(consents.ledger()) == Ledger.clean(AT_ONCE)
 
 
 def test_what_could_not_land_at_the_start_lands_before_its_connection_is_called(
-    cluster: Cluster, server: PostgresServer, book: Book
+    cluster: Cluster, own_postgres: PostgresServer, book: Book
 ) -> None:
     cluster.state.held = True
     consents = cluster.consents(AT_ONCE)
     consents.set_off()
-    server.stop()
+    own_postgres.stop()
     cluster.state.held = False
     wait_until(lambda: len(in_journal(cluster)) == AT_ONCE, "every answer is in the journal")
     evergrant = cluster.servers[0]
     evergrant.kill()
-    server.start()
+    own_postgres.start()
     # It starts, and can store no answer.
-    server.execute("ALTER TABLE grants RENAME COLUMN fresh_until TO away", database="evergrant")
+    own_postgres.execute("ALTER TABLE grants RENAME COLUMN fresh_until TO away", database="evergrant")
     evergrant.start()
     assert len(in_journal(cluster)) == AT_ONCE
-    server.execute("ALTER TABLE grants RENAME COLUMN away TO fresh_until", database="evergrant")
+    own_postgres.execute("ALTER TABLE grants RENAME COLUMN away TO fresh_until", database="evergrant")
     time.sleep(LEASE * 2)  # the leases of the process that was killed are over
     assert book(consents.ledger()) == Ledger.clean(AT_ONCE)
     assert in_journal(cluster) == []
@@ -169,18 +158,18 @@ def of_vera(cluster: Cluster, table: str) -> list[dict[str, object]]:
 
 
 def test_a_verified_upload_survives_a_sigkill_while_the_database_is_away(
-    cluster: Cluster, server: PostgresServer
+    cluster: Cluster, own_postgres: PostgresServer
 ) -> None:
     evergrant = cluster.servers[0]
     with verified_upload(cluster) as answer:
-        server.stop()
+        own_postgres.stop()
         cluster.state.held = False
         wait_until(lambda: len(in_journal(cluster)) == 1, "the answer is in the journal")
         left = {file.name: file.read_bytes() for file in in_journal(cluster)}
         evergrant.kill()
         with pytest.raises(httpx2.TransportError):  # the server is gone
             answer.result()
-    server.start()
+    own_postgres.start()
     evergrant.start()
     assert cluster.works(cluster.backends[0].fetch("vera"))
     assert cluster.state.reuse_detections == 0
@@ -221,7 +210,7 @@ def test_a_verified_upload_of_an_app_that_was_deleted_meanwhile_is_dropped(setti
 
 
 def test_a_consent_is_stored_when_the_database_was_away_as_the_provider_answered(
-    cluster: Cluster, server: PostgresServer
+    cluster: Cluster, own_postgres: PostgresServer
 ) -> None:
     evergrant = cluster.servers[0]
     cluster.state.redirect_uris.add(f"{evergrant.url}{CALLBACK_PATH}/*")
@@ -231,10 +220,10 @@ def test_a_consent_is_stored_when_the_database_was_away_as_the_provider_answered
     with ThreadPoolExecutor(1) as pool:
         answer = pool.submit(browser.open, callback)
         wait_until(lambda: cluster.state.token_calls["authorization_code"] == 1, "the provider has the code")
-        server.stop()
+        own_postgres.stop()
         cluster.state.held = False
         wait_until(lambda: landings_retried(cluster) >= 1, "storing was tried in vain")
-        server.start()
+        own_postgres.start()
         assert came_back(answer.result())["outboundStatus"] == "connected"
     browser.http.close()
     assert cluster.works(cluster.backends[0].fetch("carol"))

@@ -2,7 +2,6 @@
 
 import signal
 import time
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -20,23 +19,12 @@ from tests.infra.settings import settings_on
 from tests.infra.waiting import wait_until
 
 
-@pytest.fixture
-def postgres() -> Iterator[PostgresServer]:
-    """A PostgreSQL for one test, which takes it away."""
-    server = PostgresServer()
-    try:
-        server.start()
-        yield server
-    finally:
-        server.remove()
-
-
 @pytest.mark.slow
 def test_an_outage_longer_than_a_lease_gives_nobody_the_leases_of_those_who_have_answers_to_land(
-    postgres: PostgresServer, tmp_path: Path, book: Book
+    own_postgres: PostgresServer, tmp_path: Path, book: Book
 ) -> None:
     """One replica has the answers, and stands still when the database comes back. The other is there all the while."""
-    url = postgres.create_database("evergrant")
+    url = own_postgres.create_database("evergrant")
     migrate(url)
     settings = settings_on(url, tmp_path / "data")
     with cluster_of_processes(settings, 2, logs=tmp_path, faster=SCALE, apart=True) as cluster:
@@ -45,14 +33,14 @@ def test_an_outage_longer_than_a_lease_gives_nobody_the_leases_of_those_who_have
         consents = cluster.consents(12)
         cluster.state.held = True
         consents.set_off(at=0)
-        postgres.stop()
+        own_postgres.stop()
         try:
             cluster.state.held = False
             wait_until(lambda: len(journal_of(settings, 0)) == 12, "the answers are there, and have nowhere to go")
             time.sleep(Pace().lease / SCALE + 1)
             cluster.servers[0].send(signal.SIGSTOP)
         finally:
-            postgres.start()
+            own_postgres.start()
         told = partial(consents.fetch, consents.users[0], at=1)
         wait_until(lambda: "is gone" in told().text, "the other knows of no more reason to wait than its patience")
         cluster.servers[0].send(signal.SIGCONT)
