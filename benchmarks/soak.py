@@ -173,7 +173,7 @@ async def let_happen(http: httpx2.AsyncClient, parts: Parts, load: Load, ledger:
     began = time.monotonic()
     for at, at_most, what, happen in plan:
         await asyncio.sleep(max(0.0, began + at * seconds - time.monotonic()))
-        while_ = min(at_most, 0.12 * seconds)
+        while_ = min(at_most, 0.125 * seconds)
         progress(f"{time.monotonic() - began:4.0f} s: {what} for {while_:.0f} s")
         await happen(while_)
         ledger.happened.append((what, while_))

@@ -55,6 +55,7 @@ class Heartbeat:
         self._own: Database | None = None
         self._has_row = False
         self._warned = False
+        self._was_cut = False
         self._task: asyncio.Task[None] | None = None
         self._stop = asyncio.Event()
 
@@ -91,15 +92,23 @@ class Heartbeat:
             except Unavailable as error:
                 self._holder.note_gap()
                 self._health.note_away(error)
+                self._cut_off()
                 continue
             except Exception:
                 self._holder.note_gap()
                 log.exception("the heartbeat broke")
                 continue
             self._health.note_up()
+            self._was_cut = False
             if self._holder.to_give_back:
                 with contextlib.suppress(Unavailable):
                     await self._give_back()
+
+    def _cut_off(self) -> None:
+        """Cut off what hangs on connections that lead nowhere, once for each outage: each would wait by itself."""
+        if not self._was_cut and not self._health.is_up:
+            self._was_cut = True
+            self._everybodys.cut()
 
     async def _pause(self) -> None:
         """Wait for the next beat, which is due at once when something wants to know."""

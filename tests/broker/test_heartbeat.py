@@ -1,0 +1,47 @@
+"""A process's heartbeat notices that the database answers nothing any more."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from sqlalchemy import text
+
+from evergrant import pace
+from evergrant.broker.runtime.broker import open_broker
+from evergrant.errors import Unavailable
+from evergrant.pace import Pace
+from tests.infra.cable import Cable
+from tests.infra.postgres import PostgresServer
+from tests.infra.settings import settings_on
+from tests.infra.waiting import PATIENCE, until
+
+
+@pytest.fixture
+def cable(postgres_server: PostgresServer) -> Iterator[Cable]:
+    cable = Cable(postgres_server)
+    yield cable
+    cable.remove()
+
+
+async def test_what_waits_for_a_database_that_has_fallen_silent_is_cut_off(
+    cable: Cable, postgresql_url: str, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A landing waits for locks without an end, so nothing else would end it."""
+    monkeypatch.setattr(pace, "PACE", Pace().faster(10))
+    url = cable.url(urlsplit(postgresql_url).path.removeprefix("/"))
+    async with open_broker(settings_on(url, data_dir)) as broker:
+
+        async def land() -> None:
+            async with broker.database.write_landing() as connection:
+                cable.hang()
+                await connection.execute(text("SELECT 1"))
+
+        with pytest.raises(Unavailable):
+            await asyncio.wait_for(land(), PATIENCE)
+        assert not broker.database_health.is_up
+        cable.mend()
+        await until(lambda: broker.database_health.is_up, "the database is back")
+        async with broker.database.write_landing() as connection:
+            await connection.execute(text("SELECT 1"))
