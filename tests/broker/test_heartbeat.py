@@ -10,6 +10,7 @@ from sqlalchemy import text
 
 from evergrant import pace
 from evergrant.broker.runtime.broker import open_broker
+from evergrant.db.engine import Database
 from evergrant.errors import Unavailable
 from evergrant.pace import Pace
 from tests.infra.cable import Cable
@@ -45,3 +46,20 @@ async def test_what_waits_for_a_database_that_has_fallen_silent_is_cut_off(
         await until(lambda: broker.database_health.is_up, "the database is back")
         async with broker.database.write_landing() as connection:
             await connection.execute(text("SELECT 1"))
+
+
+async def test_a_database_that_only_takes_no_writes_is_not_cut_off(
+    postgres_server: PostgresServer, postgresql_url: str, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A primary that is about to be replaced: tokens that are still good can be read from it."""
+    monkeypatch.setattr(pace, "PACE", Pace().faster(10))
+    cuts: list[Database] = []
+    async with open_broker(settings_on(postgresql_url, data_dir)) as broker:
+        monkeypatch.setattr(Database, "cut", cuts.append)
+        broker.holder.shown.set()  # from its first lease on, a process writes its beats
+        name = urlsplit(postgresql_url).path.removeprefix("/")
+        postgres_server.execute(f'ALTER DATABASE "{name}" SET default_transaction_read_only = on')
+        postgres_server.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
+        await until(lambda: not broker.database_health.is_up, "the beats are refused")
+        assert cuts == []
+        postgres_server.execute(f'ALTER DATABASE "{name}" SET default_transaction_read_only = off')

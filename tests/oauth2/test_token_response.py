@@ -338,6 +338,21 @@ def test_an_access_token_of_64_kib_is_taken() -> None:
     assert len(parse(access_token="x" * 64 * 1024).access_token.get_secret_value()) == 64 * 1024
 
 
+@pytest.mark.parametrize("depth", [100, 450, 900])
+def test_what_is_nested_deeply_does_not_cost_the_tokens_beside_it(depth: int) -> None:
+    nested = '{"a":' * depth + "[]" + "}" * depth
+    body = f'{{"access_token": "at-1", "more": {nested}, "refresh_token": "rt-1"}}'
+    response = TokenResponse.parse(body.encode(), "application/json")
+    assert response.refresh_token is not None
+    assert response.refresh_token.get_secret_value() == "rt-1"
+
+
+@pytest.mark.parametrize("odd", ["two\nlines", "x" * (64 * 1024 + 1), 7], ids=["two lines", "too long", "a number"])
+def test_an_unusable_refresh_token_does_not_cost_the_access_token(odd: object) -> None:
+    response = parse(refresh_token=odd)
+    assert response.refresh_token is None
+
+
 def test_an_unusable_id_token_does_not_cost_the_tokens_beside_it() -> None:
     response = parse(id_token="x" * (64 * 1024 + 1), refresh_token="rt-1")
     assert response.id_token is None

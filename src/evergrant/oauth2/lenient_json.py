@@ -9,6 +9,8 @@ import re
 from typing import Any
 
 # Only those in which text of old systems is written: some of Python's other codecs are slow on purpose-made bytes.
+MOST_DEPTH = 50
+"""What is nested deeper is left out."""
 _CHARSET = re.compile(
     r"charset=[\"']?((?:iso-?8859|windows|cp|shift_?jis|sjis|gbk?|gb\d|big5|euc|koi8|latin)[\w-]*)", re.IGNORECASE
 )
@@ -33,7 +35,8 @@ def read_json(text: str) -> object:
     """Return the JSON value that `text` begins with, also where it stands inside a JSON string.
 
     Taken as they are: raw control characters in strings, whatever follows the value, of two members of one name the
-    last. NUL and halves of surrogates become U+FFFD: no database takes the one, and no encoding the other.
+    last. NUL and halves of surrogates become U+FFFD: no database takes the one, and no encoding the other. What is
+    nested deeper than anybody means it becomes null.
 
     Raises:
         ValueError: there is none.
@@ -54,13 +57,15 @@ def clean_text(text: str) -> str:
     return text.replace("\x00", "\ufffd").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-def _clean(value: Any) -> Any:
+def _clean(value: Any, *, depth: int = 0) -> Any:
+    if depth > MOST_DEPTH:
+        return None
     if isinstance(value, str):
         return clean_text(value)
     if isinstance(value, list):
-        return [_clean(item) for item in value]
+        return [_clean(item, depth=depth + 1) for item in value]
     if isinstance(value, dict):
-        return {clean_text(name): _clean(item) for name, item in value.items()}
+        return {clean_text(name): _clean(item, depth=depth + 1) for name, item in value.items()}
     return value
 
 

@@ -64,7 +64,9 @@ class TokenResponse:
         access_token = _token(first(members, shape.access_token), "access token")
         if access_token is None:
             raise InvalidTokenResponse("the answer has no access token")
-        refresh_token = _token(first(members, shape.refresh_token), "refresh token")
+        refresh_token = part_or(
+            None, "refresh token", lambda: _token(first(members, shape.refresh_token), "refresh token")
+        )
         # The two are safe now. What stands beside them can be done without; they cannot.
         renewed_by = "" if refresh_token is None else refresh_token.get_secret_value()
         now = clock.now()

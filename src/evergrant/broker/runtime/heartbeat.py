@@ -55,7 +55,6 @@ class Heartbeat:
         self._own: Database | None = None
         self._has_row = False
         self._warned = False
-        self._was_cut = False
         self._task: asyncio.Task[None] | None = None
         self._stop = asyncio.Event()
 
@@ -92,23 +91,15 @@ class Heartbeat:
             except Unavailable as error:
                 self._holder.note_gap()
                 self._health.note_away(error)
-                self._cut_off()
                 continue
             except Exception:
                 self._holder.note_gap()
                 log.exception("the heartbeat broke")
                 continue
             self._health.note_up()
-            self._was_cut = False
             if self._holder.to_give_back:
                 with contextlib.suppress(Unavailable):
                     await self._give_back()
-
-    def _cut_off(self) -> None:
-        """Cut off what hangs on connections that lead nowhere, once for each outage: each would wait by itself."""
-        if not self._was_cut and not self._health.is_up:
-            self._was_cut = True
-            self._everybodys.cut()
 
     async def _pause(self) -> None:
         """Wait for the next beat, which is due at once when something wants to know."""
@@ -163,6 +154,8 @@ class Heartbeat:
                 abandoned, self._own = self._own, None
                 if abandoned is not None:
                     await abandoned.engine.dispose(close=False)
+        # Whatever else waits for an answer hangs too, each on a connection of its own that leads nowhere.
+        self._everybodys.cut()
         raise Unavailable("The database does not answer in time.")
 
     async def _beat(self) -> datetime:
