@@ -9,12 +9,12 @@ from alembic.config import Config
 from sqlalchemy import JSON, Boolean, Connection, DateTime, Integer, MetaData, Table, insert, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from evergrant.db import Grant, OutboundApp
+from evergrant.db import Grant, GrantUse, OutboundApp
 from evergrant.db.engine import database_url as with_driver
 from evergrant.db.engine import make_engine
 
 ROOT = Path(__file__).parents[2]
-VERSION_BEFORE = "0005"
+VERSION_BEFORE = "0006"
 AT = datetime(2026, 1, 31, tzinfo=UTC)
 
 
@@ -40,8 +40,9 @@ def fill(connection: Connection) -> None:
     insert_row(connection, "projects", id="P1", name="One")
     for name in ("first", "second"):
         insert_row(connection, "outbound_apps", project_id="P1", id=name, name=name)
-    whose = {"project_id": "P1", "app_id": "first", "user_id": "alice", "status": "active"}
-    insert_row(connection, "grants", id="G1", scopes=["a"], **whose)
+    whose = {"project_id": "P1", "app_id": "first", "scopes": ["a"], "next_refresh_at": AT}
+    insert_row(connection, "grants", id="G1", user_id="alice", status="active", last_fetched_at=AT, **whose)
+    insert_row(connection, "grants", id="G2", user_id="bob", status="pending", **whose)
 
 
 async def test_connections_and_apps_of_the_version_before_are_all_there(tmp_path: Path, postgres_server: Any) -> None:
@@ -52,10 +53,12 @@ async def test_connections_and_apps_of_the_version_before_are_all_there(tmp_path
             await connection.run_sync(fill)
             await connection.run_sync(upgrade, "head")
         async with AsyncSession(engine) as session:
-            grant = (await session.scalars(select(Grant))).one()
-            apps = list(await session.scalars(select(OutboundApp).order_by(OutboundApp.id)))
+            fetched, waiting = list(await session.scalars(select(Grant).order_by(Grant.id)))
+            uses = list(await session.scalars(select(GrantUse)))
+            apps = list(await session.scalars(select(OutboundApp.id).order_by(OutboundApp.id)))
         await engine.dispose()
-        assert (grant.scopes, grant.requested_scopes, grant.refresh_token_expires_at) == (["a"], [], None)
-        # They share their callback address until they are moved, and each knows already where to.
-        assert [(app.id, app.own_callback) for app in apps] == [("first", False), ("second", False)]
-        assert len({app.callback_id for app in apps} - {""}) == 2
+        assert apps == ["first", "second"]
+        assert (fetched.scopes, fetched.next_refresh_at, fetched.warn_at) == (["a"], AT, None)
+        assert [(use.grant_id, use.fetched_at) for use in uses] == [("G1", AT)]
+        # What waits for its confirmation is not due any more.
+        assert (waiting.status, waiting.next_refresh_at) == ("pending", None)
