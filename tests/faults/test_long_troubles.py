@@ -25,7 +25,7 @@ from tests.infra.waiting import PATIENCE, wait_until
 
 COUNT = 10
 LONGER_THAN_A_LEASE = Pace().faster(SCALE).lease * 1.25
-TAKEOVER_SECONDS = 20
+TAKEOVER_SECONDS = 30
 """Longer than anything here but a process that never comes back."""
 HOLDER, OTHER = 0, 1
 
