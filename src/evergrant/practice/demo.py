@@ -54,8 +54,9 @@ async def run_demo(*, host: str, port: int, practice_port: int, data_dir: Path |
         async with httpx2.AsyncClient(trust_env=False) as http:
             site = _practice_site(origin=origin, made=made, http=http)
             async with _serving(create_app(settings), ours) as first, _serving(site, theirs) as second:
-                print(_welcome(origin, made, kept=data_dir), flush=True)
-                await _until_stopped(first, second)
+                with _told_to_stop() as stop:  # before anybody can read how to stop it
+                    print(_welcome(origin, made, kept=data_dir), flush=True)
+                    await _until_stopped(stop, first, second)
 
 
 def _settings(*, public_url: str, data_dir: Path, kept: bool) -> Settings:
@@ -151,22 +152,30 @@ async def _serving(app: Any, listener: socket.socket) -> AsyncIterator["asyncio.
         await task
 
 
-async def _until_stopped(*servers: "asyncio.Task[None]") -> None:
+@contextlib.contextmanager
+def _told_to_stop() -> Iterator[asyncio.Event]:
+    """Return what is set when SIGINT or SIGTERM comes while the block runs."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     # Not on Windows, and not outside the main thread: there, asyncio cancels this task on Ctrl-C.
     with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, stop.set)
+    try:
+        yield stop
+    finally:
+        # Where there were no handlers, there are none to remove.
+        with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.remove_signal_handler(number)
+
+
+async def _until_stopped(stop: asyncio.Event, *servers: "asyncio.Task[None]") -> None:
     stopped = asyncio.create_task(stop.wait())
     try:
         await asyncio.wait({stopped, *servers}, return_when=asyncio.FIRST_COMPLETED)
     finally:
         stopped.cancel()
-        # Where there were no handlers, there are none to remove.
-        with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
-            for number in (signal.SIGINT, signal.SIGTERM):
-                loop.remove_signal_handler(number)
 
 
 def _welcome(origin: str, made: InitResult, *, kept: Path | None) -> str:
