@@ -18,8 +18,8 @@ from evergrant.settings import Settings
 NOTED_LATER = {("management_keys", "last_used_at")}
 """Written about once a minute, not by the call that causes it."""
 
-WRITTEN_ANY_TIME = {"holders", "grant_uses"}
-"""Tables in which the background shows that it is there, and notes what was fetched."""
+WRITTEN_ANY_TIME = {"holders"}
+"""The table in which processes show that they are there."""
 NOTED_ANY_TIME = "key.used_from_new_address"
 """The audit record of the same minute's notes."""
 
