@@ -6,15 +6,15 @@ from typing import Any
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import JSON, Boolean, Connection, DateTime, Integer, MetaData, Table, insert, select
+from sqlalchemy import JSON, Boolean, Connection, DateTime, Integer, MetaData, Table, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from evergrant.db import Grant, GrantUse, OutboundApp
+from evergrant.db import AccessPolicy, DataKeyRow, Grant, OutboundApp, Project, TrustedIssuer
 from evergrant.db.engine import database_url as with_driver
 from evergrant.db.engine import make_engine
 
 ROOT = Path(__file__).parents[2]
-VERSION_BEFORE = "0006"
+VERSION_BEFORE = "0007"
 AT = datetime(2026, 1, 31, tzinfo=UTC)
 
 
@@ -38,14 +38,15 @@ def insert_row(connection: Connection, table: str, **values: Any) -> None:
 
 def fill(connection: Connection) -> None:
     insert_row(connection, "projects", id="P1", name="One")
-    for name in ("first", "second"):
-        insert_row(connection, "outbound_apps", project_id="P1", id=name, name=name)
+    insert_row(connection, "data_keys", project_id="P1", id="00" * 8, wrapped=b"w", master_key_id="m")
+    insert_row(connection, "outbound_apps", project_id="P1", id="first", name="first")
+    insert_row(connection, "access_policies", project_id="P1", id="p", app_id="first", action="fetch")
+    insert_row(connection, "trusted_issuers", project_id="P1", id="i", issuer="https://login.example", audience="a")
     whose = {"project_id": "P1", "app_id": "first", "scopes": ["a"], "next_refresh_at": AT}
-    insert_row(connection, "grants", id="G1", user_id="alice", status="active", last_fetched_at=AT, **whose)
-    insert_row(connection, "grants", id="G2", user_id="bob", status="pending", **whose)
+    insert_row(connection, "grants", id="G1", user_id="alice", status="active", **whose)
 
 
-async def test_connections_and_apps_of_the_version_before_are_all_there(tmp_path: Path, postgres_server: Any) -> None:
+async def test_what_the_version_before_stored_is_all_there(tmp_path: Path, postgres_server: Any) -> None:
     for url in (f"sqlite:///{tmp_path / 'old.db'}", postgres_server.create_database("of_the_version_before")):
         engine = make_engine(with_driver(url, Path()))
         async with engine.begin() as connection:
@@ -53,12 +54,16 @@ async def test_connections_and_apps_of_the_version_before_are_all_there(tmp_path
             await connection.run_sync(fill)
             await connection.run_sync(upgrade, "head")
         async with AsyncSession(engine) as session:
-            fetched, waiting = list(await session.scalars(select(Grant).order_by(Grant.id)))
-            uses = list(await session.scalars(select(GrantUse)))
-            apps = list(await session.scalars(select(OutboundApp.id).order_by(OutboundApp.id)))
+            project = await session.get_one(Project, "P1")
+            key = await session.get_one(DataKeyRow, ("P1", "00" * 8))
+            app = await session.get_one(OutboundApp, ("P1", "first"))
+            policy = await session.get_one(AccessPolicy, ("P1", "p"))
+            issuer = await session.get_one(TrustedIssuer, ("P1", "i"))
+            grant = await session.get_one(Grant, ("P1", "G1"))
         await engine.dispose()
-        assert apps == ["first", "second"]
-        assert (fetched.scopes, fetched.next_refresh_at, fetched.warn_at) == (["a"], AT, None)
-        assert [(use.grant_id, use.fetched_at) for use in uses] == [("G1", AT)]
-        # What waits for its confirmation is not due any more.
-        assert (waiting.status, waiting.next_refresh_at) == ("pending", None)
+        assert (project.closed_at, project.shredded_at) == (None, None)
+        assert (key.wrapped, key.binds_owner) == (b"w", False)
+        assert not app.revoke_replaced
+        assert policy.levels == []
+        assert not issuer.machines_without_user
+        assert (grant.scopes, grant.next_refresh_at, grant.restored_at) == (["a"], AT, None)

@@ -1,6 +1,7 @@
 """The store: one file per table. Importing this package makes `Base.metadata` complete."""
 
 from evergrant.db.access_policy import AccessPolicy
+from evergrant.db.audit_checkpoint import AuditCheckpoint
 from evergrant.db.audit_event import AuditEvent
 from evergrant.db.authorization_request import AuthorizationRequest
 from evergrant.db.base import Base
@@ -17,6 +18,7 @@ from evergrant.db.webhook import Webhook, WebhookDelivery
 
 __all__ = [
     "AccessPolicy",
+    "AuditCheckpoint",
     "AuditEvent",
     "AuthorizationRequest",
     "Base",

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from sqlalchemy import JSON, CheckConstraint, ForeignKey, Index, String
+from sqlalchemy import JSON, CheckConstraint, ForeignKey, Index, String, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from evergrant.db.base import Base
@@ -31,4 +31,6 @@ class AccessPolicy(Base):
     """For management keys: one of these."""
     scopes: Mapped[list[str]] = mapped_column(JSON, default=list)
     """At most these scopes. Empty: any."""
+    levels: Mapped[list[str]] = mapped_column(JSON, default=list, server_default=text("'[]'"))
+    """Whose connections: `user`, `tenant`. Empty: any, but users connect a tenant's own only where that is named."""
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)

@@ -55,6 +55,8 @@ class AuthorizationRequest(Base):
     nonce: Mapped[str] = mapped_column(default="")
     redirect_uri: Mapped[str] = mapped_column(default="")
     """The callback address that was sent to the provider; the token request must repeat it (RFC 6749 4.1.3)."""
+    destinations: Mapped[str] = mapped_column(String(32), default="", server_default="")
+    """Where the code and the verifier go, as a digest: of an app that was moved meanwhile, they must not get there."""
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     expires_at: Mapped[datetime] = mapped_column(UtcDateTime)
     finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime)

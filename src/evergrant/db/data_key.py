@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, LargeBinary, String
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, LargeBinary, String, false
 from sqlalchemy.orm import Mapped, mapped_column
 
 from evergrant.db.base import Base
@@ -21,4 +21,6 @@ class DataKeyRow(Base):
     wrapped: Mapped[bytes] = mapped_column(LargeBinary)
     seals_reserved: Mapped[int] = mapped_column(BigInteger, default=0)
     """How many seals processes have set aside for themselves: an upper bound of the messages under this key."""
+    binds_owner: Mapped[bool] = mapped_column(default=False, server_default=false())
+    """Whether what is sealed under it opens for one owner only; earlier versions' do not. It is part of the wrap."""
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)

@@ -116,6 +116,8 @@ class Grant(Base):
     """When the background refresher takes the grant up; none for never."""
     interrupted_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     """When a refresh ended without an answer that could be read: the provider may have rotated the token, or not."""
+    restored_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """When the row came back from a backup: its refresh token may be spent since. None once a refresh has worked."""
     token_version: Mapped[int] = mapped_column(default=1)
     """Counts every storing of tokens, so that a change is seen without opening anything."""
     lease_owner: Mapped[str | None] = mapped_column(String(32))

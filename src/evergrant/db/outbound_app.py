@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from sqlalchemy import JSON, ForeignKey, Index, String, UniqueConstraint, text
+from sqlalchemy import JSON, ForeignKey, Index, String, UniqueConstraint, false, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from evergrant.crypto.sealed import Sealed
@@ -80,6 +80,9 @@ class OutboundApp(Base):
     prompt: Mapped[list[str]] = mapped_column(JSON, default=list)
     skip_consent_page: Mapped[bool] = mapped_column(default=False)
     require_confirmation: Mapped[bool] = mapped_column(default=False)
+
+    revoke_replaced: Mapped[bool] = mapped_column(default=False, server_default=false())
+    """Whether a consent that another one replaces is revoked. Many providers end the new one with it."""
 
     refresh_policy: Mapped[str] = mapped_column(String(16), default="proactive")
     """`proactive`: refreshed in the background before anybody has to wait; `on_demand`: when a fetch needs it."""

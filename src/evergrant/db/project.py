@@ -23,3 +23,9 @@ class Project(Base):
     redirect_origins: Mapped[list[str]] = mapped_column(JSON, default=list)
     """Origins (scheme, host, port) that a connect trip may send the browser back to."""
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    closed_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """Since then nobody gets in: its deletion has begun. Its id is not given again."""
+    shred_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """When its data keys go at the latest, while a closed project's connections are revoked at the providers."""
+    shredded_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """When its data keys went, and with them all secrets. What is left is the audit log."""

@@ -35,6 +35,8 @@ class Revocation(Base):
     """How the provider wants it, as `oauth2.quirks.to_json` writes it."""
     token: Mapped[Sealed] = mapped_column(SealedBytes)
     token_type_hint: Mapped[str] = mapped_column(String(32))
+    reason: Mapped[str] = mapped_column(String(16), default="deleted", server_default="deleted")
+    """Why: `deleted`, `replaced`, `refused`, `unconfirmed`, `failed` or `closed` (its project)."""
     attempts: Mapped[int] = mapped_column(default=0)
     next_attempt_at: Mapped[datetime] = mapped_column(UtcDateTime)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)

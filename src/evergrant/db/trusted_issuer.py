@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from sqlalchemy import ForeignKey, String, UniqueConstraint
+from sqlalchemy import ForeignKey, String, UniqueConstraint, false
 from sqlalchemy.orm import Mapped, mapped_column
 
 from evergrant.db.base import Base
@@ -24,4 +24,6 @@ class TrustedIssuer(Base):
     """Must be among the claim `aud`."""
     user_claim: Mapped[str] = mapped_column(default="sub")
     tenant_claim: Mapped[str] = mapped_column(default="")
+    machines_without_user: Mapped[bool] = mapped_column(default=False, server_default=false())
+    """Whether a token without the user claim is a machine's, which stands for its tenant."""
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)

@@ -3,17 +3,18 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import ip_network
 
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from evergrant.broker.audit.record import record
+from evergrant.broker.runtime.authority import Authority, require_no_more
 from evergrant.broker.runtime.broker import Broker
 from evergrant.broker.runtime.principal import ALL_PERMISSIONS, Permission, Principal
 from evergrant.crypto.opaque import KEY_PREFIX, digest, is_management_key, new_id, new_management_key
 from evergrant.db import ManagementKey
-from evergrant.errors import InvalidValue, NotFound, PermissionDenied
+from evergrant.errors import InvalidValue, NotFound
 
 MIN_KEY_LENGTH = 32
 
@@ -76,7 +77,7 @@ async def create_key(
         created_at=now,
     )
     if maker is not None:
-        require_no_more(maker, row)
+        _require_no_more(maker, row)
     session.add(row)
     data = {"keyId": key.id, "name": name, "permissions": row.permissions, "appIds": row.app_ids}
     await record(session, project_id, "key.created", data=data)
@@ -106,32 +107,18 @@ def check_key_text(text: str) -> None:
         raise InvalidValue.of(("managementKey", "its checksum is wrong: copy the whole key again"))
 
 
-def require_no_more(principal: Principal, key: ManagementKey) -> None:
-    """Check that a key can do no more than the one that manages it: what it may do, with what, from where, how long.
-
-    Raises:
-        PermissionDenied: it can; the message says by what.
-    """
-    more = sorted(set(key.permissions) - principal.permissions)
-    if more:
-        raise PermissionDenied(f"This management key lacks permissions of the other one: {', '.join(more)}.")
-    if principal.app_ids and not (key.app_ids and principal.app_ids.issuperset(key.app_ids)):
-        raise PermissionDenied("This management key is limited to some apps, the other one is not limited to these.")
-    if principal.networks and not (
-        key.allowed_cidrs and all(_within(ip_network(cidr), principal.networks) for cidr in key.allowed_cidrs)
-    ):
-        raise PermissionDenied("This management key is limited to some networks, the other one reaches beyond them.")
-    if principal.expires_at is not None and (key.expires_at is None or key.expires_at > principal.expires_at):
-        raise PermissionDenied("This management key expires before the other one.")
+def authority_of(key: ManagementKey) -> Authority:
+    """Return what a key can do."""
+    return Authority(
+        permissions=frozenset(key.permissions),
+        app_ids=frozenset(key.app_ids),
+        networks=tuple(ip_network(cidr) for cidr in key.allowed_cidrs),
+        expires_at=key.expires_at,
+    )
 
 
-def _within(network: IPv4Network | IPv6Network, wider: Sequence[IPv4Network | IPv6Network]) -> bool:
-    for other in wider:
-        if isinstance(network, IPv4Network) and isinstance(other, IPv4Network) and network.subnet_of(other):
-            return True
-        if isinstance(network, IPv6Network) and isinstance(other, IPv6Network) and network.subnet_of(other):
-            return True
-    return False
+def _require_no_more(principal: Principal, key: ManagementKey) -> None:
+    require_no_more(principal, authority_of(key), what="the other key")
 
 
 async def list_keys(broker: Broker, project_id: str) -> list[ManagementKey]:
@@ -180,11 +167,11 @@ async def update_key(broker: Broker, principal: Principal, key_id: str, change: 
         raise InvalidValue.of(*problems)
     async with broker.database.write() as session:
         key = await _get_key(session, principal.project_id, key_id)
-        require_no_more(principal, key)
+        _require_no_more(principal, key)
         before = {field: getattr(key, field) for field in ("name", "description", "allowed_cidrs", "disabled")}
         key.name, key.description, key.disabled = change.name, change.description, change.disabled
         key.allowed_cidrs = list(change.allowed_cidrs)
-        require_no_more(principal, key)
+        _require_no_more(principal, key)
         wire = {"allowed_cidrs": "permittedIps", "disabled": "status"}
         changed = [wire.get(field, field) for field, value in before.items() if getattr(key, field) != value]
         if changed == ["status"]:
@@ -238,7 +225,7 @@ async def delete_keys(broker: Broker, principal: Principal, key_ids: Sequence[st
     async with broker.database.write() as session:
         found = list(await session.scalars(query.order_by(ManagementKey.id)))
         for key in found:
-            require_no_more(principal, key)
+            _require_no_more(principal, key)
         for key in found:
             await session.delete(key)
         await session.flush()

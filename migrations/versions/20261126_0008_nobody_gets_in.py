@@ -1,0 +1,62 @@
+"""levels of policies, machines by a positive sign, closed projects, checkpoints of the audit log, restored grants.
+
+Revision: 0008, after 0007
+"""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision: str = "0008"
+down_revision: str | None = "0007"
+branch_labels: str | None = None
+depends_on: str | None = None
+
+EMPTY_LIST = sa.text("'[]'")
+
+
+def upgrade() -> None:
+    """Bring the schema forward."""
+    op.add_column("access_policies", sa.Column("levels", sa.JSON(), nullable=False, server_default=EMPTY_LIST))
+    op.add_column(
+        "trusted_issuers",
+        sa.Column("machines_without_user", sa.Boolean(), nullable=False, server_default=sa.false()),
+    )
+    op.add_column(
+        "outbound_apps", sa.Column("revoke_replaced", sa.Boolean(), nullable=False, server_default=sa.false())
+    )
+    op.add_column("revocations", sa.Column("reason", sa.String(length=16), nullable=False, server_default="deleted"))
+    op.add_column("data_keys", sa.Column("binds_owner", sa.Boolean(), nullable=False, server_default=sa.false()))
+    op.add_column(
+        "authorization_requests", sa.Column("destinations", sa.String(length=32), nullable=False, server_default="")
+    )
+    op.add_column("projects", sa.Column("closed_at", sa.DateTime(timezone=True), nullable=True))
+    op.add_column("projects", sa.Column("shred_at", sa.DateTime(timezone=True), nullable=True))
+    op.add_column("projects", sa.Column("shredded_at", sa.DateTime(timezone=True), nullable=True))
+    op.add_column("grants", sa.Column("restored_at", sa.DateTime(timezone=True), nullable=True))
+    op.create_table(
+        "audit_checkpoints",
+        sa.Column("project_id", sa.String(length=31), nullable=False),
+        sa.Column("sequence", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("hash", sa.LargeBinary(length=32), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.ForeignKeyConstraint(["project_id"], ["projects.id"], ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("project_id"),
+    )
+
+
+def downgrade() -> None:
+    """Take it back."""
+    op.drop_table("audit_checkpoints")
+    for table, columns in (
+        ("grants", ("restored_at",)),
+        ("projects", ("shredded_at", "shred_at", "closed_at")),
+        ("authorization_requests", ("destinations",)),
+        ("data_keys", ("binds_owner",)),
+        ("revocations", ("reason",)),
+        ("outbound_apps", ("revoke_replaced",)),
+        ("trusted_issuers", ("machines_without_user",)),
+        ("access_policies", ("levels",)),
+    ):
+        with op.batch_alter_table(table, schema=None) as batch_op:
+            for column in columns:
+                batch_op.drop_column(column)
