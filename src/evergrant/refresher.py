@@ -8,9 +8,9 @@ import logging
 import signal
 from typing import Any
 
-from evergrant.broker.connections.revoking import revoke_until
 from evergrant.broker.refresh.scheduler import Scheduler
 from evergrant.broker.refresh.sweep import Sweep
+from evergrant.broker.revocations.revoking import revoke_until
 from evergrant.broker.runtime.broker import Broker, open_broker
 from evergrant.broker.webhooks.delivery import deliver_until
 from evergrant.chores import OF_A_PROCESS, OF_A_REFRESHER, do_until

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import func, select, update
 
 from evergrant import chores, pace
-from evergrant.broker.connections import revocation
+from evergrant.broker.revocations import revocation
 from evergrant.broker.runtime.broker import Broker, open_broker
 from evergrant.chores import Chore, do_until
 from evergrant.db import Revocation

@@ -15,8 +15,8 @@ from sqlalchemy import Engine, event
 from evergrant import clock as wall_clock
 from evergrant.broker.access.authentication import authenticate
 from evergrant.broker.connections.deletion import delete_token
-from evergrant.broker.connections.revocation import MAX_ATTEMPTS
-from evergrant.broker.connections.revoking import begin_revocations
+from evergrant.broker.revocations.revocation import MAX_ATTEMPTS
+from evergrant.broker.revocations.revoking import begin_revocations
 from evergrant.broker.runtime import broker as brokers
 from evergrant.broker.runtime.broker import Broker, open_broker
 from evergrant.broker.runtime.principal import Permission

@@ -1,25 +1,17 @@
-"""Deleting connections: here at once, and at the provider where it can (see `revocation`)."""
+"""Deleting connections: one, a user's, or those of an app."""
 
-import asyncio
-from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
 
-from sqlalchemy import ColumnElement, delete, select, tuple_
+from sqlalchemy import ColumnElement, delete, select
 
 from evergrant.broker.apps.apps import load_app
 from evergrant.broker.audit.record import record
-from evergrant.broker.connections.revocation import RevocationOutcome, claim_at_once, prepare_revocations, try_at_once
+from evergrant.broker.revocations.deleting import delete_grants
+from evergrant.broker.revocations.revocation import RevocationOutcome, RevocationReason
 from evergrant.broker.runtime.broker import Broker
 from evergrant.broker.runtime.principal import Principal
-from evergrant.broker.webhooks.outbox import EventType, about_grant, emit
-from evergrant.db import AccessPolicy, Grant, GrantStatus, OutboundApp, Revocation
+from evergrant.db import AccessPolicy, Grant, OutboundApp
 from evergrant.errors import AppNotFound, MissingArgument, TokenNotFound
-
-BATCH = 200
-IN_FLIGHT_SECONDS = 5.0
-"""How long a deletion waits for a refresh in flight, whose answer would otherwise be nowhere and not be revoked."""
-_POLL_SECONDS = 0.1
 
 
 async def delete_token(broker: Broker, principal: Principal, grant_id: str, *, now: datetime) -> RevocationOutcome:
@@ -35,7 +27,9 @@ async def delete_token(broker: Broker, principal: Principal, grant_id: str, *, n
     if app_id is None:
         raise TokenNotFound("There is no connection with this id.")
     principal.require_app(app_id)
-    outcomes = await _delete(broker, principal.project_id, Grant.id == grant_id, now=now)
+    outcomes = await delete_grants(
+        broker, principal.project_id, Grant.id == grant_id, reason=RevocationReason.DELETED, now=now
+    )
     if grant_id not in outcomes:
         raise TokenNotFound("There is no connection with this id.")
     return outcomes[grant_id]
@@ -60,7 +54,7 @@ async def delete_user_tokens(broker: Broker, principal: Principal, *, app_id: st
         raise MissingArgument.of(("appId", "give appId, userId or both"))
     elif principal.app_ids:
         which.append(Grant.app_id.in_(principal.app_ids))
-    await _delete(broker, principal.project_id, *which, now=now)
+    await delete_grants(broker, principal.project_id, *which, reason=RevocationReason.DELETED, now=now)
 
 
 async def delete_app(broker: Broker, project_id: str, app_id: str, *, now: datetime) -> None:
@@ -73,7 +67,8 @@ async def delete_app(broker: Broker, project_id: str, app_id: str, *, now: datet
     mine = (OutboundApp.project_id == project_id, OutboundApp.id == app_id)
     deleted = 0
     while True:
-        deleted += len(await _delete(broker, project_id, Grant.app_id == app_id, now=now))
+        gone = await delete_grants(broker, project_id, Grant.app_id == app_id, reason=RevocationReason.DELETED, now=now)
+        deleted += len(gone)
         async with broker.database.write() as session:
             # Under this lock nobody can store a connection, so that none goes with the app without being revoked.
             locked = await session.execute(select(OutboundApp.id).where(*mine).with_for_update())
@@ -87,83 +82,3 @@ async def delete_app(broker: Broker, project_id: str, app_id: str, *, now: datet
             await session.execute(delete(OutboundApp).where(*mine))
             await record(session, project_id, "app.deleted", app_id=app_id, data={"connections": deleted})
             return
-
-
-async def _delete(
-    broker: Broker, project_id: str, *which: ColumnElement[bool], now: datetime
-) -> dict[str, RevocationOutcome]:
-    """Delete the grants, batch by batch, and return how far each one's revocation has got."""
-    outcomes: dict[str, RevocationOutcome] = {}
-    first: list[Revocation] = []
-    deadline = asyncio.get_running_loop().time() + IN_FLIGHT_SECONDS
-    while grants := await _read_batch(broker, project_id, which):
-        if asyncio.get_running_loop().time() < deadline:
-            idle = [grant for grant in grants if grant.lease_owner is None]
-            if not idle:
-                await asyncio.sleep(_POLL_SECONDS)
-                continue
-            grants = idle
-        rows = await _prepare_batch(broker, project_id, grants, now=now)
-        chosen = claim_at_once(rows, now=now) if not first else []
-        gone = await _delete_batch(broker, grants, rows)
-        first += [row for row in chosen if row.grant_id in gone]
-        pending = {row.grant_id for row in rows}
-        outcomes |= {
-            one: RevocationOutcome.PENDING if one in pending else RevocationOutcome.UNSUPPORTED for one in gone
-        }
-    return outcomes | await try_at_once(broker, first)
-
-
-async def _read_batch(broker: Broker, project_id: str, which: Sequence[ColumnElement[bool]]) -> list[Grant]:
-    query = select(Grant).where(Grant.project_id == project_id, *which)
-    async with broker.database.read() as session:
-        # Those in nobody's hands first, so that one refresh in flight does not hold up the others.
-        return list(await session.scalars(query.order_by(Grant.lease_owner.is_not(None), Grant.id).limit(BATCH)))
-
-
-async def _prepare_batch(
-    broker: Broker, project_id: str, grants: Sequence[Grant], *, now: datetime
-) -> list[Revocation]:
-    by_app: dict[str, list[Grant]] = {}
-    for grant in grants:
-        by_app.setdefault(grant.app_id, []).append(grant)
-    rows: list[Revocation] = []
-    for app_id, its in by_app.items():
-        try:
-            app = await load_app(broker, project_id, app_id)
-        except AppNotFound:
-            continue  # deleted meanwhile, with its grants
-        rows += await prepare_revocations(broker, app, its, now=now)
-    return rows
-
-
-async def _delete_batch(broker: Broker, grants: Sequence[Grant], rows: Sequence[Revocation]) -> set[str]:
-    """Delete the grants that are as they were read; the others hold newer tokens, and are read again."""
-    as_read = tuple_(Grant.id, Grant.token_version).in_([(grant.id, grant.token_version) for grant in grants])
-    project_id = grants[0].project_id
-    async with broker.database.write() as session:
-        statement = (
-            delete(Grant)
-            .where(Grant.project_id == project_id, as_read)
-            .returning(Grant.id)
-            .execution_options(synchronize_session=False)
-        )
-        gone = set(await session.scalars(statement))
-        session.add_all(row for row in rows if row.grant_id in gone)
-        await session.flush()
-        # One that nobody has confirmed was never told of.
-        told = [grant for grant in grants if grant.id in gone and grant.status != GrantStatus.PENDING]
-        await emit(session, project_id, EventType.GRANT_REVOKED, *(about_grant(grant) for grant in told))
-        for grant in grants:
-            if grant.id in gone:
-                data: dict[str, Any] = {"grantId": grant.id, "scopes": grant.scopes}
-                await record(
-                    session,
-                    project_id,
-                    "token.deleted",
-                    app_id=grant.app_id,
-                    user_id=grant.user_id,
-                    tenant_id=grant.tenant_id,
-                    data=data,
-                )
-        return gone

@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import case, func, select, update
 
 from evergrant import clock
-from evergrant.broker.connections.revocation import PAUSE, attempt_revocation, is_revocation, revocation_address
+from evergrant.broker.revocations.revocation import PAUSE, attempt_revocation, is_revocation, revocation_address
 from evergrant.broker.runtime.backoff import doubling, jittered
 from evergrant.broker.runtime.broker import Broker
 from evergrant.broker.runtime.endpoints import Endpoint

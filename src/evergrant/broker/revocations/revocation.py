@@ -39,6 +39,22 @@ MAX_ATTEMPTS = 16
 """How often a revocation is tried: with these pauses, for about four days."""
 
 
+class RevocationReason(StrEnum):
+    """Why a grant goes."""
+
+    DELETED = "deleted"
+    REPLACED = "replaced"
+    """A newer consent took its place."""
+    REFUSED = "refused"
+    """The application confirmed somebody else."""
+    UNCONFIRMED = "unconfirmed"
+    """Nobody confirmed it in time."""
+    FAILED = "failed"
+    """The provider gave tokens, and the trip failed after that."""
+    CLOSED = "closed"
+    """Its project is closed."""
+
+
 class RevocationOutcome(StrEnum):
     """How far the revoking of one token has come."""
 
@@ -49,7 +65,7 @@ class RevocationOutcome(StrEnum):
 
 
 async def prepare_revocations(
-    broker: Broker, app: OutboundApp, grants: Sequence[Grant], *, now: datetime
+    broker: Broker, app: OutboundApp, grants: Sequence[Grant], *, reason: RevocationReason, now: datetime
 ) -> list[Revocation]:
     """Make the rows for these grants of `app`, to be added in the transaction that deletes them.
 
@@ -87,6 +103,7 @@ async def prepare_revocations(
             auth_method=provider.client.auth_method,
             token_type_hint=column,
             quirks=to_json(quirks),
+            reason=reason,
             attempts=0,
             next_attempt_at=now,
             created_at=now,
@@ -142,12 +159,12 @@ async def attempt_revocation(broker: Broker, row: Revocation) -> RevocationOutco
     except (UpstreamUnavailable, TimeoutError, Unavailable) as error:
         if row.attempts < MAX_ATTEMPTS:
             return RevocationOutcome.PENDING
-        await _over(broker, row, "token.revocation_failed", reason=_reason(error))
+        await _over(broker, row, "token.revocation_failed", error=_words(error))
         return RevocationOutcome.UNSUPPORTED
     except (UpstreamRejected, CannotOpenSealed) as error:
-        await _over(broker, row, "token.revocation_failed", reason=_reason(error))
+        await _over(broker, row, "token.revocation_failed", error=_words(error))
         return RevocationOutcome.UNSUPPORTED
-    await _over(broker, row, "token.revoked", reason="")
+    await _over(broker, row, "token.revoked")
     return RevocationOutcome.REVOKED
 
 
@@ -169,8 +186,8 @@ async def _call_revocation(broker: Broker, row: Revocation) -> None:
         )
 
 
-async def _over(broker: Broker, row: Revocation, action: str, *, reason: str) -> None:
-    data = {"grantId": row.grant_id, "attempts": row.attempts}
+async def _over(broker: Broker, row: Revocation, action: str, *, error: str = "") -> None:
+    data = {"grantId": row.grant_id, "reason": row.reason, "attempts": row.attempts}
     async with broker.database.write() as session:
         gone = await session.execute(
             delete(Revocation)
@@ -186,11 +203,11 @@ async def _over(broker: Broker, row: Revocation, action: str, *, reason: str) ->
                 app_id=row.app_id,
                 user_id=row.user_id,
                 tenant_id=row.tenant_id,
-                data={**data, "reason": reason} if reason else data,
+                data={**data, "error": error} if error else data,
             )
 
 
-def _reason(error: BaseException) -> str:
+def _words(error: BaseException) -> str:
     return error.message if isinstance(error, EvergrantError) else "The provider does not answer in time."
 
 
