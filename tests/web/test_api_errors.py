@@ -110,7 +110,7 @@ def app_fields() -> Iterator[Bad]:
     yield from texts("prompt", many=10)
     yield Bad("prompt", [MARK], INVALID)
     yield Bad("prompt", ["none", "login"], INVALID)
-    for field in ("pkce", "useDcr", "skipConsentPage", "requireConfirmation"):
+    for field in ("pkce", "useDcr", "skipConsentPage", "requireConfirmation", "revokeReplaced"):
         yield from flag(field)
     yield Bad("accessType", MARK, INVALID)
     yield Bad("appType", MARK, INVALID)

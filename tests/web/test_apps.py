@@ -43,6 +43,7 @@ EVERYTHING: dict[str, Any] = {
     "scopes": [{"value": "contacts", "description": "See your contacts, all of them ✓"}],
     "skipConsentPage": True,
     "requireConfirmation": True,
+    "revokeReplaced": True,
     "refreshPolicy": "on_demand",
     "refreshTokenIdleSeconds": 5_184_000,
 }
@@ -54,6 +55,7 @@ OURS = (
     "scopes",
     "skipConsentPage",
     "requireConfirmation",
+    "revokeReplaced",
     "refreshPolicy",
     "refreshTokenIdleSeconds",
 )

@@ -121,6 +121,8 @@ class Template(StrictModel):
     refresh_endpoint: OptionalUrl = ""
     revocation_endpoint: OptionalUrl = ""
     """Only where the provider revokes as RFC 7009 says; else `revocation`."""
+    revoke_replaced: bool = False
+    """Revoking one token leaves the same person's newer consents alone, so that replaced ones are revoked."""
     introspection_endpoint: OptionalUrl = ""
     """Asked for the expiry when the token answer does not state one (RFC 7662)."""
     userinfo_endpoint: OptionalUrl = ""

@@ -58,6 +58,8 @@ def _wholeness(it: Template) -> Iterator[str]:
         yield "verification: 'confirmed' needs sources = 2 or more; else write 'unconfirmed'"
     if it.revocation_endpoint and it.revocation is not None:
         yield "revocation: either revocation_endpoint (RFC 7009) or [revocation], not both"
+    if it.revoke_replaced and not (it.revocation_endpoint or it.revocation):
+        yield "revoke_replaced: needs revocation_endpoint or [revocation]"
     method = it.token_endpoint_auth_methods_supported[0]
     if method == "private_key_jwt" and not it.token_endpoint_auth_signing_alg:
         yield 'token_endpoint_auth_signing_alg: is required for private_key_jwt, e.g. "RS256"'

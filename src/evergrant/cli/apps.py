@@ -155,17 +155,30 @@ def _secret(given: str | None) -> str:
 @click.option(
     "--own-callback", is_flag=True, help="Leave the callback address that apps from before share; there is no way back."
 )
+@click.option(
+    "--revoke-replaced/--keep-replaced",
+    default=None,
+    help="Whether a consent that the same person's newer one replaces is revoked. Many providers end both then.",
+)
 @json_option
 def update(
-    project_id: str | None, app_id: str, client_id: str, client_secret: str | None, own_callback: bool, as_json: bool
+    project_id: str | None,
+    app_id: str,
+    client_id: str,
+    client_secret: str | None,
+    own_callback: bool,
+    revoke_replaced: bool | None,
+    as_json: bool,
 ) -> None:
-    """Give an app the client of yours at its provider, or a callback address of its own.
+    """Give an app the client of yours at its provider or a callback address of its own, or say what is revoked.
 
     Before --own-callback, register the address that 'evergrant doctor' shows at the provider, beside the present one.
     """
-    if not (client_id or own_callback):
-        raise click.UsageError("give --client-id or --own-callback")
+    if not (client_id or own_callback or revoke_replaced is not None):
+        raise click.UsageError("give --client-id, --own-callback, --revoke-replaced or --keep-replaced")
     changes: dict[str, Any] = {"own_callback": True} if own_callback else {}
+    if revoke_replaced is not None:
+        changes["revoke_replaced"] = revoke_replaced
     if client_id:
         changes |= {"client_id": client_id, "client_secret": SecretStr(_secret(client_secret))}
 

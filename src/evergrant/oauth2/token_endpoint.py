@@ -47,11 +47,13 @@ async def exchange_code(
     state: str = "",
     nonce: str = "",
     quirks: Quirks = NO_QUIRKS,
+    redeemed: Callable[[TokenResponse], None] = lambda _: None,
 ) -> TokenResponse:
     """Redeem an authorization code (RFC 6749 section 4.1.3, RFC 7636 section 4.5, RFC 8707 section 2.2).
 
     Where the provider trades the token that comes for another, that is done too. `scopes`, `state` and
-    `nonce` are those of the authorization request; they are sent where a quirk says so.
+    `nonce` are those of the authorization request; they are sent where a quirk says so. `redeemed` is told of the first
+    token before it is traded, which may fail.
 
     Raises:
         ConnectFailed: `invalid_grant`: the code is expired, used or not ours; the user starts again.
@@ -76,6 +78,7 @@ async def exchange_code(
     url = quirks.url(server.token_endpoint, client.name)
     answer, credentials = await send_to_token_endpoint(http, url, client, quirks, params)
     tokens = _tokens(answer, client, quirks, (code, verifier, *credentials), CODE, failed)
+    redeemed(tokens)
     for step in quirks.exchanges("connect"):
         traded = await _trade(http, client, quirks, step, tokens.access_token, failed)
         # Who it is, and what was granted, is often said with the first token only.

@@ -75,6 +75,7 @@ class AppDefinition:
     scope_descriptions: dict[str, str] | None = None
     skip_consent_page: bool | None = None
     require_confirmation: bool | None = None
+    revoke_replaced: bool | None = None
     refresh_policy: str | None = None
     refresh_token_idle_seconds: int | None = None
     own_callback: bool | None = None
@@ -102,6 +103,7 @@ class CompleteDefinition(AppDefinition):
     scope_descriptions: dict[str, str] = field(default_factory=dict)
     skip_consent_page: bool = False
     require_confirmation: bool = False
+    revoke_replaced: bool = False
     refresh_policy: str = PROACTIVE
     refresh_token_idle_seconds: int = 0
     own_callback: bool = True

@@ -72,3 +72,18 @@ def scope_words(broker: Broker, app: OutboundApp) -> ScopeWords:
         for scope, spellings in other.scope_aliases.items():
             aliases[scope] = (*aliases.get(scope, ()), *(spelling for spelling in spellings if "://" in spelling))
     return ScopeWords(aliases, template.scope_includes if template is not None else {})
+
+
+def can_revoke(broker: Broker, app: OutboundApp) -> bool:
+    """Tell whether evergrant knows how to revoke at an app's provider."""
+    return app.app_type == "oauth" and bool(app.revocation_url or quirks_of(broker, app).revocation)
+
+
+def revokes_singly(broker: Broker, app: OutboundApp) -> bool:
+    """Tell whether revoking one consent's token leaves the same person's other consents alone, as far as is known.
+
+    The operator says so, or the catalogue for the provider's own endpoint.
+    """
+    template = template_of(broker, app)
+    at_its_own = template is not None and app.revocation_url == template.revocation_endpoint
+    return app.revoke_replaced or (template is not None and template.revoke_replaced and at_its_own)

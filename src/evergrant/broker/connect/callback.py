@@ -14,8 +14,11 @@ from evergrant.broker.connect.authorization_requests import (
     open_verifier,
     values_of,
 )
+from evergrant.broker.connect.fresh_consent import FreshConsent, revoke_failed
 from evergrant.broker.connect.stored_consents import SEALS_OF_CONSENT, store_consent
+from evergrant.broker.grants.grants import new_grant_id
 from evergrant.broker.runtime.broker import Broker
+from evergrant.broker.runtime.vault import Sealer
 from evergrant.errors import ConnectFailed, EvergrantError, UpstreamError, UpstreamRejected
 from evergrant.oauth2 import follow_up, token_endpoint
 from evergrant.oauth2.authorization import AuthorizationResponse, check_issuer
@@ -57,25 +60,43 @@ async def complete_connect(
     details = {**details_of_user(template, app, values_of(request)), **allowed_captures(template, response.captured)}
     require_variables(template, details, "callback")
     provider = with_details(broker, app, provider, details)
-    answer = await _redeem(broker, authorization, response, provider)
-    details |= allowed_captures(template, answer.captured)
-    require_variables(template, details, "token")
-    provider = with_details(broker, app, provider, details)
-    answer = await follow_up.with_lifetime(broker.http, provider.client, answer, provider.quirks)
-    learnt = await follow_up.context(broker.http, provider.client, answer.access_token, provider.quirks)
-    details |= allowed_captures(template, learnt)
-    require_variables(template, details, "context")
-    subject = await _subject(broker, authorization, provider, answer)
-    return await store_consent(broker, authorization, answer, subject, details, provider.quirks, sealer)
+    fresh = FreshConsent(new_grant_id(), details)
+    try:
+        await _redeem(broker, authorization, response, provider, fresh)
+        return await _complete(broker, authorization, provider, fresh, sealer)
+    except Exception:
+        await revoke_failed(broker, authorization, fresh)
+        raise
+
+
+async def _complete(
+    broker: Broker, authorization: Authorization, provider: ProviderClient, fresh: FreshConsent, sealer: Sealer
+) -> str:
+    """Find out what else is to be known about tokens that have just come, and store them."""
+    app = authorization.app
+    template = template_of(broker, app)
+    fresh.learn(allowed_captures(template, fresh.tokens.captured))
+    require_variables(template, fresh.details, "token")
+    provider = with_details(broker, app, provider, fresh.details)
+    fresh.answer = await follow_up.with_lifetime(broker.http, provider.client, fresh.tokens, provider.quirks)
+    learnt = await follow_up.context(broker.http, provider.client, fresh.tokens.access_token, provider.quirks)
+    fresh.learn(allowed_captures(template, learnt))
+    require_variables(template, fresh.details, "context")
+    fresh.subject = await _subject(broker, authorization, provider, fresh.tokens)
+    return await store_consent(broker, authorization, fresh, provider.quirks, sealer)
 
 
 async def _redeem(
-    broker: Broker, authorization: Authorization, response: AuthorizationResponse, provider: ProviderClient
-) -> TokenResponse:
+    broker: Broker,
+    authorization: Authorization,
+    response: AuthorizationResponse,
+    provider: ProviderClient,
+    fresh: FreshConsent,
+) -> None:
     request = authorization.request
     verifier = await open_verifier(broker, request)
     try:
-        return await token_endpoint.exchange_code(
+        fresh.answer = await token_endpoint.exchange_code(
             broker.http,
             provider.server,
             provider.client,
@@ -87,6 +108,7 @@ async def _redeem(
             state=response.state,
             nonce=request.nonce,
             quirks=provider.quirks,
+            redeemed=fresh.take,
         )
     except UpstreamError as cause:
         error: UpstreamError = cause

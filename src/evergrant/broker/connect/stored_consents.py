@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from pydantic import SecretStr
@@ -11,7 +11,6 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from evergrant import clock
 from evergrant.broker.apps.quirks import scope_words
-from evergrant.broker.apps.variables import Values
 from evergrant.broker.connect.authorization_requests import (
     RESULT_PATH,
     Authorization,
@@ -19,6 +18,7 @@ from evergrant.broker.connect.authorization_requests import (
     record_connect,
     with_params,
 )
+from evergrant.broker.connect.fresh_consent import FreshConsent
 from evergrant.broker.grants.granted_scopes import GrantedScopes
 from evergrant.broker.grants.grants import (
     SEALS_OF_ANSWER,
@@ -26,23 +26,22 @@ from evergrant.broker.grants.grants import (
     ResourceOwner,
     SealedTokens,
     lock_app,
-    new_grant_id,
     owner_problems,
     save_tokens,
     seal_answer,
 )
 from evergrant.broker.grants.renewal import find_renewable, renew_grant
+from evergrant.broker.grants.replacing import Replacement, until_as_read
 from evergrant.broker.refresh.until_stored import until_stored
+from evergrant.broker.revocations.replaced import prepare_replacement
 from evergrant.broker.runtime.broker import Broker
 from evergrant.broker.runtime.vault import Sealer
 from evergrant.crypto.opaque import digest, new_opaque
 from evergrant.crypto.sealed import Sealed
 from evergrant.db import AuthorizationRequest, Grant, OutboundApp
 from evergrant.errors import ConnectFailed
-from evergrant.oauth2.id_token import Subject
 from evergrant.oauth2.quirks import Quirks
 from evergrant.oauth2.scopes import Proofs
-from evergrant.oauth2.token_response import TokenResponse
 
 BROWSER_SECONDS = 300.0
 """How long a browser waits for a page, and so how long a consent is tried to be stored while the database is away."""
@@ -76,19 +75,13 @@ def _ending(authorization: Authorization, sealer: Sealer) -> _Ending:
 
 
 async def store_consent(
-    broker: Broker,
-    authorization: Authorization,
-    answer: TokenResponse,
-    subject: Subject,
-    details: Values,
-    quirks: Quirks,
-    sealer: Sealer,
+    broker: Broker, authorization: Authorization, fresh: FreshConsent, quirks: Quirks, sealer: Sealer
 ) -> str:
     """Store the consent, however often that takes while the person waits, and return where the browser goes.
 
     There is no journal for this: who is at the browser can consent again, and is told to.
     """
-    request, app = authorization.request, authorization.app
+    request, app, answer = authorization.request, authorization.app, fresh.tokens
     words, now = scope_words(broker, app), clock.now()
     ending = _ending(authorization, sealer)
 
@@ -99,14 +92,19 @@ async def store_consent(
             external_identifier=request.external_identifier,
             granted_by=request.granted_by,
             scopes=GrantedScopes.of(words, request.scopes, answer.scopes, proofs),
-            subject=subject,
+            subject=fresh.subject,
             resources=request.resources,
-            details=details,
+            details=fresh.details,
         )
 
     def sealed(grant_id: str, own: Sealer, *, earlier: Grant | None = None) -> SealedTokens:
         return seal_answer(own, request.project_id, grant_id, answer, quirks=quirks, refreshed=earlier, now=now)
 
+    async def replacement(grant_id: str, consent: Consent, tokens: SealedTokens) -> Replacement | None:
+        new = Grant(project_id=app.project_id, id=grant_id, **{**consent.columns(app), **tokens.columns()})
+        return await prepare_replacement(broker, app, new, now=now)
+
+    @until_as_read
     async def renewed(refusals: int) -> str | None:
         """Go on with an earlier consent; None where there is none, or its refresh does not end."""
         _require_patience(refusals)
@@ -117,21 +115,32 @@ async def store_consent(
                 break
             again = await broker.vault.reserve(request.project_id, seals=SEALS_OF_ANSWER)
             tokens = sealed(earlier.id, again, earlier=earlier)
+            kept = replace(tokens, refresh_token=earlier.refresh_token)
+            replaced = await replacement(earlier.id, consent(renewed=True), kept)
             async with broker.database.write() as session:
                 current = await _lock_offered_app(session, authorization)
                 grant = await renew_grant(
-                    session, earlier, app=current, consent=consent(renewed=True), tokens=tokens, now=now
+                    session,
+                    earlier,
+                    app=current,
+                    consent=consent(renewed=True),
+                    tokens=tokens,
+                    replacement=replaced,
+                    now=now,
                 )
                 if grant is not None:
                     return await _record_stored(session, authorization, grant, ending, renewed=True)
             await asyncio.sleep(RENEWAL_PAUSE_SECONDS)  # it is being refreshed: that ends soon, one way or the other
         return None
 
-    grant_id = new_grant_id()
+    grant_id = fresh.grant_id
     tokens = sealed(grant_id, sealer)
 
+    @until_as_read
     async def stored(refusals: int) -> str:
         _require_patience(refusals)
+        pending = app.require_confirmation
+        replaced = None if pending else await replacement(grant_id, consent(), tokens)
         async with broker.database.write() as session:
             current = await _lock_offered_app(session, authorization)
             if await session.get(Grant, (request.project_id, grant_id)) is not None:
@@ -142,7 +151,8 @@ async def store_consent(
                 app=current,
                 consent=consent(),
                 tokens=tokens,
-                pending=app.require_confirmation,
+                pending=pending,
+                replacement=replaced,
                 now=now,
             )
             return await _record_stored(session, authorization, grant, ending)

@@ -26,6 +26,8 @@ from evergrant.broker.grants.grants import (
     token_slot,
 )
 from evergrant.broker.grants.lifetimes import NO_END, Lifetime, lifetime, unknown_end
+from evergrant.broker.grants.replacing import Replacement
+from evergrant.broker.revocations.replaced import prepare_replacement
 from evergrant.broker.runtime.broker import Broker
 from evergrant.db import Grant, OutboundApp
 from evergrant.errors import (
@@ -206,14 +208,30 @@ def _lifetime(upload: TokenUpload, quirks: Quirks, *, now: datetime) -> Lifetime
     return Lifetime(ends_at, ends_at, now + timedelta(seconds=1))
 
 
+async def replacement_of(
+    broker: Broker, app: OutboundApp, prepared: PreparedUpload, *, now: datetime
+) -> Replacement | None:
+    """Return what a prepared upload will replace, as it is now. Not inside a transaction: sealing may write."""
+    columns = {**prepared.consent.columns(app), **prepared.tokens.columns()}
+    new = Grant(project_id=app.project_id, id=prepared.grant_id, **columns)
+    return await prepare_replacement(broker, app, new, uploaded=True, now=now)
+
+
 async def store_upload(
-    session: AsyncSession, project_id: str, prepared: PreparedUpload, *, app_type: str, now: datetime
+    session: AsyncSession,
+    project_id: str,
+    prepared: PreparedUpload,
+    replacement: Replacement | None,
+    *,
+    app_type: str,
+    now: datetime,
 ) -> Grant:
     """Write a prepared upload.
 
     Raises:
         AppNotFound: the app was deleted meanwhile.
         InvalidValue: it was changed so that it does not take the upload any more.
+        ReplacedMeanwhile: it would replace others than `replacement` knows.
     """
     upload = prepared.upload
     current = await lock_app(session, project_id, upload.app_id)
@@ -227,6 +245,7 @@ async def store_upload(
         consent=prepared.consent,
         tokens=prepared.tokens,
         pending=False,
+        replacement=replacement,
         now=now,
     )
 

@@ -1,6 +1,6 @@
 """Uploading many owners' tokens at once: all of them or none."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -11,9 +11,11 @@ from evergrant.broker.connections.upload import (
     check_upload,
     prepare_upload,
     record_upload,
+    replacement_of,
     store_upload,
     subject_of,
 )
+from evergrant.broker.grants.replacing import until_as_read
 from evergrant.broker.runtime.broker import Broker
 from evergrant.broker.runtime.principal import Principal
 from evergrant.db import OutboundApp
@@ -62,13 +64,27 @@ async def upload_batch(
         app = apps[item.upload.app_id]
         subject = await subject_of(broker, app, item.upload, now=now)
         prepared.append(await prepare_upload(broker, app, item.upload, subject=subject, now=now))
+    return await _store_batch(broker, project_id, apps, prepared, now=now)
+
+
+@until_as_read
+async def _store_batch(
+    broker: Broker,
+    project_id: str,
+    apps: Mapping[str, OutboundApp],
+    prepared: Sequence[PreparedUpload],
+    *,
+    now: datetime,
+) -> list[BatchFailure]:
+    # By app, so that two batches lock apps in the same order and cannot block each other.
+    ordered = sorted(prepared, key=lambda prepared: prepared.upload.app_id)
+    replacements = [await replacement_of(broker, apps[one.upload.app_id], one, now=now) for one in ordered]
     storing = prepared[0]
     try:
         async with broker.database.write() as session:
-            # By app, so that two batches lock apps in the same order and cannot block each other.
-            for one in sorted(prepared, key=lambda prepared: prepared.upload.app_id):
+            for one, replacement in zip(ordered, replacements, strict=True):
                 storing = one
-                await store_upload(session, project_id, one, app_type="oauth", now=now)
+                await store_upload(session, project_id, one, replacement, app_type="oauth", now=now)
             for one in prepared:
                 await record_upload(session, project_id, one)
     except (AppNotFound, InvalidValue) as error:  # the app was changed meanwhile

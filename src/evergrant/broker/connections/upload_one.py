@@ -14,12 +14,14 @@ from evergrant.broker.apps.variables import allowed_captures, details_problems, 
 from evergrant.broker.audit.record import actor
 from evergrant.broker.connections.upload import (
     API_KEY,
+    PreparedUpload,
     TokenUpload,
     check_upload,
     consent_of,
     details_of,
     prepare_upload,
     record_upload,
+    replacement_of,
     scopes_of,
     store_upload,
     subject_of,
@@ -34,7 +36,9 @@ from evergrant.broker.grants.grants import (
     new_grant_id,
     seal_answer,
 )
+from evergrant.broker.grants.replacing import until_as_read
 from evergrant.broker.refresh.landing import AnswerInHand, ask_for_lifetime
+from evergrant.broker.revocations.late_answers import revoke_late_answer
 from evergrant.broker.runtime.broker import Broker
 from evergrant.broker.runtime.journal_entry import Entry
 from evergrant.broker.runtime.principal import Principal
@@ -85,9 +89,15 @@ async def upload_api_key(
         app_id=app_id, owner=owner, access_token=api_key, access_token_type=API_KEY, scopes=(), details=details
     )
     prepared = await prepare_upload(broker, app, upload, subject=Subject(), now=now)
+    await _store_prepared(broker, app, prepared, now=now)
+
+
+@until_as_read
+async def _store_prepared(broker: Broker, app: OutboundApp, prepared: PreparedUpload, *, now: datetime) -> None:
+    replacement = await replacement_of(broker, app, prepared, now=now)
     async with broker.database.write() as session:
-        await store_upload(session, principal.project_id, prepared, app_type=API_KEY, now=now)
-        await record_upload(session, principal.project_id, prepared)
+        await store_upload(session, app.project_id, prepared, replacement, app_type=app.app_type, now=now)
+        await record_upload(session, app.project_id, prepared)
 
 
 async def upload_tokens(
@@ -111,9 +121,7 @@ async def upload_tokens(
     subject = await subject_of(broker, app, upload, now=now)
     if not verify_refresh:
         prepared = await prepare_upload(broker, app, upload, subject=subject, now=now)
-        async with broker.database.write() as session:
-            await store_upload(session, principal.project_id, prepared, app_type="oauth", now=now)
-            await record_upload(session, principal.project_id, prepared)
+        await _store_prepared(broker, app, prepared, now=now)
         return
     if upload.refresh_token is None:
         raise MissingArgument.of(("refreshToken", "is required with verifyRefresh"))
@@ -152,6 +160,7 @@ async def _verify_and_store(
     in_hand = await AnswerInHand.take(broker, entry)
     grant = Grant(project_id=app.project_id, id=grant_id, token_version=1, **entry.values)
     if not await in_hand.land(broker):
+        await revoke_late_answer(broker, entry, app=app)
         await load_app(broker, app.project_id, app.id)  # unless that is gone, the user has connected anew meanwhile
         return grant
     return await ask_for_lifetime(broker, app, provider, answer, grant, used_at=clock.now())

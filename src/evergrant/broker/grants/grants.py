@@ -6,16 +6,16 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, delete, false, or_, select
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from evergrant.broker.grants.expiry_warnings import warning_time
 from evergrant.broker.grants.granted_scopes import GrantedScopes
 from evergrant.broker.grants.lifetimes import Lifetime, lifetime_of, refresh_token_end, unknown_end
+from evergrant.broker.grants.replacing import Replacement, replace_earlier
 from evergrant.broker.grants.schedule import next_refresh
 from evergrant.broker.runtime.broker import Broker
 from evergrant.broker.runtime.vault import Sealer
-from evergrant.broker.webhooks import outbox
 from evergrant.crypto.sealed import Sealed, Slot
 from evergrant.db import Grant, GrantStatus, OutboundApp
 from evergrant.errors import AppNotFound, ReauthorizationRequired, TokenNotFound
@@ -48,6 +48,10 @@ class SealedTokens:
     scopes: tuple[str, ...] | None
     lifetime: Lifetime
     refresh_token_expires_at: datetime | None = None
+
+    def columns(self) -> dict[str, Sealed | None]:
+        """Return the columns of the tokens that can be revoked."""
+        return {"access_token": self.access_token, "refresh_token": self.refresh_token}
 
 
 def new_grant_id() -> str:
@@ -161,6 +165,7 @@ async def save_tokens(
     consent: Consent,
     tokens: SealedTokens,
     pending: bool,
+    replacement: Replacement | None,
     now: datetime,
 ) -> Grant:
     """Store the grant of a new consent.
@@ -168,13 +173,16 @@ async def save_tokens(
     It takes the place of an earlier consent of the same owner to the same scopes, unless it is `pending`: then the
     earlier one stays in use until the confirmation. A refresh of the earlier one that is still under way finds its
     grant gone and stores nothing.
+
+    Raises:
+        ReplacedMeanwhile: there are others to replace than `replacement` knows.
     """
     columns = columns_of_consent(app, consent, tokens, pending=pending, now=now)
     grant = Grant(project_id=app.project_id, id=grant_id, **columns)
     session.add(grant)
     await session.flush()
     if not pending:
-        await replace_earlier(session, grant)
+        await replace_earlier(session, grant, replacement)
     return grant
 
 
@@ -221,43 +229,6 @@ def access_columns(tokens: SealedTokens, *, now: datetime, before: Grant | None 
         "refresh_token_expires_at": tokens.refresh_token_expires_at,
         "warn_at": warning_time(tokens.refresh_token_expires_at, now=now, before=before),
     }
-
-
-async def replace_earlier(session: AsyncSession, grant: Grant) -> None:
-    """Delete the grants that `grant` replaces (same app, owner and scopes), and tell webhooks.
-
-    One that can be refreshed stays beside one that cannot: it answers again when the newer one's token has ended.
-    """
-    useless = or_(Grant.status != GrantStatus.ACTIVE, Grant.refresh_token.is_(None), is_of_another_person(grant))
-    replaced = await session.execute(
-        delete(Grant)
-        .where(
-            *is_of_same_owner(grant),
-            Grant.scope_key == grant.scope_key,
-            Grant.status != GrantStatus.PENDING,
-            *([useless] if grant.refresh_token is None else []),
-        )
-        .returning(Grant.id, Grant.status)
-        .execution_options(synchronize_session=False)
-    )
-    await outbox.emit_connected(session, grant, replaced=[(row.id, row.status) for row in replaced])
-
-
-def is_of_same_owner(grant: Grant) -> tuple[ColumnElement[bool], ...]:
-    """Return the conditions for the other grants of a grant's owner and app."""
-    return (
-        Grant.project_id == grant.project_id,
-        Grant.app_id == grant.app_id,
-        Grant.user_id == grant.user_id,
-        Grant.tenant_id == grant.tenant_id,
-        Grant.external_identifier == grant.external_identifier,
-        Grant.id != grant.id,
-    )
-
-
-def is_of_another_person(grant: Grant) -> ColumnElement[bool]:
-    """Return the condition that somebody else has consented at the provider, as far as both grants say who it was."""
-    return and_(Grant.token_sub != "", Grant.token_sub != grant.token_sub) if grant.token_sub else false()
 
 
 async def load_grant(broker: Broker, project_id: str, grant_id: str) -> Grant | None:

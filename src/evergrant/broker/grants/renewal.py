@@ -10,14 +10,8 @@ from datetime import datetime
 from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from evergrant.broker.grants.grants import (
-    Consent,
-    SealedTokens,
-    access_columns,
-    is_of_another_person,
-    is_of_same_owner,
-    replace_earlier,
-)
+from evergrant.broker.grants.grants import Consent, SealedTokens, access_columns
+from evergrant.broker.grants.replacing import Replacement, is_of_another_person, is_of_same_owner, replace_earlier
 from evergrant.broker.grants.schedule import next_refresh, refreshed_at
 from evergrant.broker.runtime.broker import Broker
 from evergrant.db import Grant, GrantStatus, OutboundApp
@@ -48,12 +42,22 @@ async def find_renewable(broker: Broker, app: OutboundApp, consent: Consent, wor
 
 
 async def renew_grant(
-    session: AsyncSession, earlier: Grant, *, app: OutboundApp, consent: Consent, tokens: SealedTokens, now: datetime
+    session: AsyncSession,
+    earlier: Grant,
+    *,
+    app: OutboundApp,
+    consent: Consent,
+    tokens: SealedTokens,
+    replacement: Replacement | None,
+    now: datetime,
 ) -> Grant | None:
     """Store a consent on the row of an `earlier` one, whose refresh token stays; `tokens` are sealed for that row.
 
     None where the earlier one is being refreshed, or has moved on: what its refresh brings would overwrite this, or be
     lost.
+
+    Raises:
+        ReplacedMeanwhile: there are others to replace than `replacement` knows.
     """
     due = next_refresh(
         app,
@@ -88,5 +92,5 @@ async def renew_grant(
     )
     grant = (await session.execute(statement)).scalar_one_or_none()
     if grant is not None:
-        await replace_earlier(session, grant)
+        await replace_earlier(session, grant, replacement)
     return grant

@@ -21,6 +21,7 @@ from evergrant.broker.refresh.answer_columns import columns_of_answer
 from evergrant.broker.refresh.attempt import RefreshAttempt
 from evergrant.broker.refresh.storing import only_essential, store_entry
 from evergrant.broker.refresh.until_stored import until_stored
+from evergrant.broker.revocations.late_answers import revoke_late_answer
 from evergrant.broker.runtime.broker import Broker
 from evergrant.broker.runtime.journal_entry import Entry
 from evergrant.broker.runtime.vault import Sealer
@@ -109,6 +110,7 @@ async def land(broker: Broker, attempt: RefreshAttempt, answer: AnswerInHand) ->
         for name, value in values.items():
             setattr(grant, name, value)
         return grant
+    await revoke_late_answer(broker, answer.entry, app=attempt.app)
     current = alive(await load_grant(broker, grant.project_id, grant.id))
     if current.access_token == values["access_token"]:
         return current  # it was stored, but the database went away before it could say so

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from evergrant.broker.refresh.entry_check import flaw_of, without_unknown_columns
 from evergrant.broker.refresh.storing import only_essential, store_entry
+from evergrant.broker.revocations.late_answers import revoke_late_answer
 from evergrant.broker.runtime.broker import Broker
 from evergrant.broker.runtime.journal_entry import Entry
 from evergrant.db import Grant
@@ -84,6 +85,8 @@ async def _land_entry(broker: Broker, file: Path, entry: Entry) -> bool:
         raise
     except Exception:  # noqa: BLE001 - what is odd in it must not keep the tokens out
         landed = await store_entry(broker, only_essential(known))
+    if not landed:
+        await revoke_late_answer(broker, known)
     if not await broker.journal.drop(entry, file):
         broker.metrics.journal_failures.inc()
     what = "landed a refresh from the journal" if landed else "the journal held a refresh that is out of date"

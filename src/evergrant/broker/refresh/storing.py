@@ -8,9 +8,13 @@ from typing import Any, cast
 from sqlalchemy import Update, bindparam, case, exists, null, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from evergrant import clock
+from evergrant.broker.apps.apps import load_app
 from evergrant.broker.audit.record import Actor, record
-from evergrant.broker.grants.grants import is_of_same_owner, lock_app, replace_earlier
+from evergrant.broker.grants.grants import lock_app
+from evergrant.broker.grants.replacing import is_of_same_owner, replace_earlier, until_as_read
 from evergrant.broker.refresh.answer_columns import ESSENTIAL
+from evergrant.broker.revocations.replaced import prepare_replacement
 from evergrant.broker.runtime.broker import Broker
 from evergrant.broker.runtime.journal_entry import Entry
 from evergrant.db import AuditEvent, Grant, GrantStatus
@@ -85,10 +89,16 @@ def _landing(names: tuple[str, ...]) -> Update:
     )
 
 
+@until_as_read
 async def _store_as_new(broker: Broker, entry: Entry) -> bool:
     """Make the row that an answer is for, in the place of those that it replaces, whatever its app is like by now."""
     grant = Grant(project_id=entry.project_id, id=entry.grant_id, **entry.values)
     audit = cast(dict[str, Any], entry.audit)
+    try:
+        app = await load_app(broker, entry.project_id, grant.app_id)
+    except AppNotFound:
+        return False
+    replacement = await prepare_replacement(broker, app, grant, uploaded=True, now=clock.now())
     async with broker.database.write() as session:
         try:
             await lock_app(session, entry.project_id, grant.app_id)
@@ -98,7 +108,7 @@ async def _store_as_new(broker: Broker, entry: Entry) -> bool:
             return False
         session.add(grant)
         await session.flush()
-        await replace_earlier(session, grant)
+        await replace_earlier(session, grant, replacement)
         await record(
             session,
             entry.project_id,

@@ -6,7 +6,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from evergrant import clock
 from evergrant.broker.apps.quirks import scope_words
 from evergrant.broker.grants.granted_scopes import proofs_of
-from evergrant.broker.grants.grants import is_of_another_person, is_of_same_owner
+from evergrant.broker.grants.replacing import is_of_another_person, is_of_same_owner
 from evergrant.broker.runtime.broker import Broker
 from evergrant.db import Grant, GrantStatus, OutboundApp
 

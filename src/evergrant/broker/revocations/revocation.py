@@ -6,7 +6,7 @@ try follows at once; the background refresher makes the others, over days. The a
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
@@ -14,9 +14,10 @@ from typing import Any
 from sqlalchemy import ColumnElement, and_, delete
 
 from evergrant.broker.apps.provider_client import provider_client
-from evergrant.broker.apps.quirks import quirks_of
+from evergrant.broker.apps.quirks import can_revoke, quirks_of, revokes_singly
 from evergrant.broker.audit.record import record
 from evergrant.broker.grants.grants import token_slot
+from evergrant.broker.revocations.accounts import alone_on_account
 from evergrant.broker.runtime.broker import Broker
 from evergrant.crypto.opaque import new_id
 from evergrant.crypto.sealed import Sealed, Slot
@@ -55,6 +56,10 @@ class RevocationReason(StrEnum):
     """Its project is closed."""
 
 
+ON_PURPOSE = (RevocationReason.DELETED, RevocationReason.CLOSED)
+"""Somebody wants it to end at the provider too, whatever else ends with it."""
+
+
 class RevocationOutcome(StrEnum):
     """How far the revoking of one token has come."""
 
@@ -65,15 +70,33 @@ class RevocationOutcome(StrEnum):
 
 
 async def prepare_revocations(
-    broker: Broker, app: OutboundApp, grants: Sequence[Grant], *, reason: RevocationReason, now: datetime
+    broker: Broker,
+    app: OutboundApp,
+    grants: Sequence[Grant],
+    *,
+    reason: RevocationReason,
+    person: str = "",
+    besides: Collection[str] = (),
+    now: datetime,
 ) -> list[Revocation]:
     """Make the rows for these grants of `app`, to be added in the transaction that deletes them.
 
-    Not inside a transaction: sealing may write. There are none for an app whose provider cannot revoke.
+    Not inside a transaction: sealing may write. There are none for an app whose provider cannot revoke. What is deleted
+    on purpose is revoked in any case; what goes for another reason only where that ends no connection that stays, for
+    which `person` and `besides` are as in `alone_on_account`.
     """
-    if app.app_type != "oauth" or not grants:
+    if not grants or not can_revoke(broker, app):
         return []
-    if not app.revocation_url and quirks_of(broker, app).revocation is None:
+    if reason not in ON_PURPOSE and not revokes_singly(broker, app):
+        grants = await alone_on_account(broker, app, grants, besides=besides, person=person)
+    return await make_revocations(broker, app, grants, reason=reason, now=now)
+
+
+async def make_revocations(
+    broker: Broker, app: OutboundApp, grants: Sequence[Grant], *, reason: RevocationReason, now: datetime
+) -> list[Revocation]:
+    """Make the rows for grants of which it is decided that they are revoked, if the provider can."""
+    if not grants or not can_revoke(broker, app):
         return []
     provider = await provider_client(broker, app)
     rows: list[Revocation] = []
@@ -131,6 +154,24 @@ def claim_at_once(rows: Sequence[Revocation], *, now: datetime) -> list[Revocati
     for row in first:
         row.attempts, row.next_attempt_at = 1, now + PAUSE[0]
     return first
+
+
+async def write_and_try(broker: Broker, rows: Sequence[Revocation], *, now: datetime) -> None:
+    """Write rows of what was never stored, and make the first tries: without the row where the database takes none.
+
+    Raises:
+        UpstreamUnavailable, UpstreamRejected, TimeoutError: there is no row, and the only try has failed.
+    """
+    first = claim_at_once(rows, now=now)
+    try:
+        async with broker.database.write() as session:
+            session.add_all(rows)
+    except Exception:
+        log.exception("what is to be revoked cannot be written down, and is tried once")
+        for row in rows:
+            await _call_revocation(broker, row)
+        return
+    await try_at_once(broker, first)
 
 
 async def try_at_once(broker: Broker, rows: Sequence[Revocation]) -> dict[str, RevocationOutcome]:

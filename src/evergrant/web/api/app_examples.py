@@ -40,6 +40,7 @@ STORED = {
     "scopes": [{"value": SCOPE, "description": "See your contacts"}],
     "skipConsentPage": False,
     "requireConfirmation": False,
+    "revokeReplaced": False,
     "refreshPolicy": "proactive",
     "refreshTokenIdleSeconds": 0,
     "ownCallback": True,

@@ -116,6 +116,10 @@ class AppFields(StrictWireModel):
     require_confirmation: Flag | None = Field(
         default=None, description="A connection counts only after your backend confirmed who came back."
     )
+    revoke_replaced: Flag | None = Field(
+        default=None,
+        description="Revoke a consent that the same person's newer one replaces. Many providers end both then.",
+    )
     refresh_policy: ShortText | None = Field(
         default=None,
         description="`proactive` refreshes in the background before a fetch would have to wait; `on_demand` does not.",
@@ -228,6 +232,7 @@ class AppBody(WireModel):
     scopes: list[ScopeDescription]
     skip_consent_page: bool
     require_confirmation: bool
+    revoke_replaced: bool
     refresh_policy: str
     refresh_token_idle_seconds: int
     own_callback: bool
