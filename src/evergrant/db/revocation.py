@@ -27,6 +27,7 @@ class Revocation(Base):
     app_name: Mapped[str] = mapped_column(String(200))
     user_id: Mapped[str] = mapped_column(String(255), default="")
     tenant_id: Mapped[str] = mapped_column(String(255), default="")
+    external_identifier: Mapped[str] = mapped_column(String(255), default="", server_default="")
     revocation_url: Mapped[str] = mapped_column()
     client_id: Mapped[str] = mapped_column()
     client_secret: Mapped[Sealed | None] = mapped_column(SealedBytes)

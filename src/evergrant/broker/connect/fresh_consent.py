@@ -67,6 +67,7 @@ async def _revoke(broker: Broker, authorization: Authorization, fresh: FreshCons
         app_id=app.id,
         user_id=request.user_id,
         tenant_id=request.tenant_id,
+        external_identifier=request.external_identifier,
         granted_by=request.granted_by,
         token_sub=fresh.subject.sub,
         details=dict(fresh.details),

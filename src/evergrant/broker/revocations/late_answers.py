@@ -3,7 +3,7 @@
 import logging
 from datetime import datetime, timedelta
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from evergrant import clock
 from evergrant.broker.apps.apps import load_app
@@ -68,21 +68,30 @@ async def _revoked_grant(broker: Broker, entry: Entry, *, since: datetime) -> tu
 
     The row says so until the provider has answered, and from then on the audit log.
     """
-    waiting = select(Revocation.app_id, Revocation.user_id, Revocation.tenant_id, Revocation.reason).where(
-        Revocation.project_id == entry.project_id, Revocation.grant_id == entry.grant_id
-    )
+    waiting = select(
+        Revocation.app_id,
+        Revocation.user_id,
+        Revocation.tenant_id,
+        Revocation.external_identifier,
+        Revocation.reason,
+    ).where(Revocation.project_id == entry.project_id, Revocation.grant_id == entry.grant_id)
+    told = AuditEvent.data
     done = select(
-        AuditEvent.app_id, AuditEvent.user_id, AuditEvent.tenant_id, AuditEvent.data["reason"].as_string()
+        AuditEvent.app_id,
+        AuditEvent.user_id,
+        AuditEvent.tenant_id,
+        func.coalesce(told["externalIdentifier"].as_string(), ""),
+        told["reason"].as_string(),
     ).where(
         AuditEvent.project_id == entry.project_id,
         AuditEvent.occurred_at >= since - CLOCKS_DIFFER,
         AuditEvent.action.in_(("token.revoked", "token.revocation_failed")),
-        AuditEvent.data["grantId"].as_string() == entry.grant_id,
+        told["grantId"].as_string() == entry.grant_id,
     )
     async with broker.database.read() as session:
         for query in (waiting, done):
             if (found := (await session.execute(query.limit(1))).first()) is not None:
-                app_id, user_id, tenant_id, reason = found
-                owner = {"app_id": app_id, "user_id": user_id, "tenant_id": tenant_id}
-                return Grant(project_id=entry.project_id, id=entry.grant_id, **owner), RevocationReason(reason)
+                names = ("app_id", "user_id", "tenant_id", "external_identifier")
+                whose = dict(zip(names, found[:4], strict=True))
+                return Grant(project_id=entry.project_id, id=entry.grant_id, **whose), RevocationReason(found[4])
     return None

@@ -120,6 +120,7 @@ async def make_revocations(
             app_name=app.name,
             user_id=grant.user_id,
             tenant_id=grant.tenant_id,
+            external_identifier=grant.external_identifier,
             revocation_url=app.revocation_url,
             client_id=app.client_id,
             client_secret=None,
@@ -229,6 +230,10 @@ async def _call_revocation(broker: Broker, row: Revocation) -> None:
 
 async def _over(broker: Broker, row: Revocation, action: str, *, error: str = "") -> None:
     data = {"grantId": row.grant_id, "reason": row.reason, "attempts": row.attempts}
+    if row.external_identifier:
+        data["externalIdentifier"] = row.external_identifier
+    if error:
+        data["error"] = error
     async with broker.database.write() as session:
         gone = await session.execute(
             delete(Revocation)
@@ -244,7 +249,7 @@ async def _over(broker: Broker, row: Revocation, action: str, *, error: str = ""
                 app_id=row.app_id,
                 user_id=row.user_id,
                 tenant_id=row.tenant_id,
-                data={**data, "error": error} if error else data,
+                data=data,
             )
 
 
