@@ -13,17 +13,22 @@ from typing import Any
 
 import httpx2
 import pytest
+from pydantic import SecretStr
 
 from evergrant import clock as wall_clock
 from evergrant.broker.connect import stored_consents
 from evergrant.broker.connect.confirmation import clear_finished_requests
+from evergrant.broker.grants.grants import load_grant, token_slot
 from evergrant.broker.refresh import until_stored
+from evergrant.broker.refresh.replay import replay_journal
 from evergrant.broker.revocations import deleting
 from evergrant.broker.revocations.revoking import begin_revocations
 from evergrant.broker.runtime.broker import open_broker
+from evergrant.broker.runtime.journal import Journal
+from evergrant.broker.runtime.journal_entry import Entry
 from evergrant.broker.runtime.worker_pool import WorkerPool
 from tests.conftest import Clock
-from tests.infra.installation import Installation, came_back
+from tests.infra.installation import BACK, Installation, came_back
 from tests.infra.issuer import Issuer
 from tests.infra.rows import execute, expire, rows
 from tests.infra.scripted import Request, serving
@@ -419,6 +424,34 @@ def test_an_answer_that_comes_after_its_connection_went_does_not_stay_open(
     same = "the same" in goes
     assert before == ([] if same else ["rt-ann-1"])
     assert accounts.revoked(here) == ([] if same else ["rt-ann-1", "rt-ann-1+"])
+
+
+def test_an_answer_that_a_dead_process_left_for_a_connection_that_went_does_not_stay_open(
+    here: Installation, accounts: Accounts, user: str
+) -> None:
+    app_id = new_app(here, accounts)
+    connected(here, app_id, user, "ann-1", options={"redirectUrl": BACK, "externalIdentifier": "first"})
+    [token] = here.backend.get(f"tokens?appId={app_id}").json()["tokens"]
+
+    async def leave_an_answer() -> None:
+        async with open_broker(here.settings) as broker:
+            grant = await load_grant(broker, here.backend.project_id, token["id"])
+            assert grant is not None
+            values: dict[str, object] = {"token_version": 2, "last_refresh_time": wall_clock.now()}
+            for column in ("access_token", "refresh_token"):
+                slot = token_slot(grant.project_id, grant.id, column)
+                values[column] = await broker.vault.seal(slot, SecretStr(f"late {column}"))
+            entry = Entry(grant.project_id, grant.id, "", grant.token_version, values)
+            assert Journal(here.settings.data_dir / "journal").write(entry)
+
+    async def come_back() -> None:
+        async with open_broker(here.settings) as broker:
+            assert await replay_journal(broker) == 0
+
+    asyncio.run(leave_an_answer())
+    here.backend.post("token/revoke", {"id": token["id"]})
+    asyncio.run(come_back())
+    assert accounts.revoked(here) == ["rt-ann-1", "late refresh_token"]
 
 
 def test_tokens_that_a_verification_got_for_an_app_that_is_gone_do_not_stay_open(

@@ -16,7 +16,7 @@ from tests.conftest import Clock
 from tests.infra.chromium import Person, chromium
 from tests.infra.databases import settings_for
 from tests.infra.installation import BACK, Installation, came_back, installation
-from tests.infra.rows import dump, expire
+from tests.infra.rows import dump, execute, expire
 from tests.infra.scripted import ScriptedProvider, form_post_page, serving
 
 pytestmark = pytest.mark.xdist_group("trips quirks")
@@ -75,6 +75,7 @@ pattern = "[a-z]{{1,20}}"
 example = "contoso"
 """,
     "trader": """
+revocation_endpoint = "{url}/revoke"
 [[token_exchange]]
 when = ["connect", "refresh"]
 url = "{url}/swap"
@@ -86,6 +87,16 @@ default_expires_in = 900
 """,
     "late": "refresh_margin = 30\n",
     "bounded": "refresh_token_max_seconds = 31536000\n",
+    "single": """
+revocation_endpoint = "{url}/revoke"
+revoke_replaced = true
+""",
+    "sited": """
+revocation_endpoint = "{url}/revoke"
+context_request = {{ url = "{url}/sites" }}
+[variables]
+site = {{ title = "Site", source = "context", from = "/0/id", required = true }}
+""",
     "poster": 'authorization_params = {{ response_mode = "form_post" }}\n',
 }
 
@@ -486,3 +497,40 @@ def test_a_person_answers_on_the_page(here: Here, user: str) -> None:
         page.keyboard.press("Tab")
         page.get_by_role("button", name="Connect").click()
         page.wait_for_url("**/shop/acme/authorize?*tier=pro*")
+
+
+# what is revoked when a connection goes by another way than a deletion
+
+
+def revoked(here: Here) -> list[str]:
+    """What was revoked at once, and what the database still has to be revoked."""
+    waiting = [row["reason"] for row in dump(here.installation.settings)["revocations"]]
+    return [form["token"] for form in here.provider.forms_at("/revoke")] + waiting
+
+
+def test_of_a_trade_that_fails_the_first_token_does_not_stay_open(here: Here, user: str) -> None:
+    here.provider.routes = {"/trader/token": {"access_token": "short"}, "/swap": (500, {}), "/revoke": {}}
+    assert here.connect(here.create("trader"), user)["outboundStatus"] == "failed"
+    assert revoked(here) == ["short"]
+
+
+def test_a_consent_that_lacks_what_a_look_up_should_tell_does_not_stay_open(here: Here, user: str) -> None:
+    here.provider.routes = {"/sited/token": {"access_token": "at-1"}, "/sites": [[]], "/revoke": {}}
+    assert here.connect(here.create("sited"), user)["outboundStatus"] == "failed"
+    assert revoked(here) == ["at-1"]
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_a_template_can_say_that_replaced_consents_are_revoked(here: Here, user: str, elsewhere: bool) -> None:
+    """It says so of the provider's own endpoint, and of no other."""
+    here.provider.routes = {
+        "/single/token": [{"access_token": "at-1"}, {"access_token": "at-2"}],
+        "/revoke": {},
+        "/other": {},
+    }
+    overrides = {"revocationUrl": f"{here.provider.url}/other"} if elsewhere else {}
+    app_id = here.create("single", overrides=overrides)
+    here.connect(app_id, user)
+    here.connect(app_id, user)
+    assert revoked(here) == ([] if elsewhere else ["replaced"])
+    execute(here.installation.settings, "DELETE FROM revocations")

@@ -88,7 +88,10 @@ async def prepare_revocations(
     if not grants or not can_revoke(broker, app):
         return []
     if reason not in ON_PURPOSE and not revokes_singly(broker, app):
-        grants = await alone_on_account(broker, app, grants, besides=besides, person=person)
+        alone = await alone_on_account(broker, app, grants, besides=besides, person=person)
+        if spared := [grant.id for grant in grants if grant not in alone]:
+            log.info("not revoked: another connection may stand on the same account", extra={"grants": spared})
+        grants = alone
     return await make_revocations(broker, app, grants, reason=reason, now=now)
 
 
