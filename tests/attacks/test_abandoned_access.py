@@ -21,7 +21,7 @@ from evergrant.broker.connect.confirmation import clear_finished_requests
 from evergrant.broker.grants.grants import load_grant, token_slot
 from evergrant.broker.refresh import until_stored
 from evergrant.broker.refresh.replay import replay_journal
-from evergrant.broker.revocations import deleting
+from evergrant.broker.revocations import deleting, replaced
 from evergrant.broker.revocations.revoking import begin_revocations
 from evergrant.broker.runtime.broker import open_broker
 from evergrant.broker.runtime.journal import Journal
@@ -357,8 +357,8 @@ def test_an_upload_ends_what_it_replaces_only_where_that_is_another_account(
 ) -> None:
     if verified and "batch" in path:
         return  # nobody verifies in a batch
-    signed = {"issuer": accounts.url, "jwksUrl": f"{accounts.url}/jwks", "revokeReplaced": True}
-    app_id = new_app(here, accounts, **signed)
+    signed: dict[str, Any] = {"issuer": accounts.url, "jwksUrl": f"{accounts.url}/jwks"}
+    app_id = new_app(here, accounts, revokeReplaced=True, **signed)
     connected(here, app_id, user, "ann-1")
     id_token = accounts.session(person, aud="evergrant")
     item = {"appId": app_id, "userId": user, "refreshToken": f"rt-{person}-2", "idToken": id_token}
@@ -376,7 +376,7 @@ def test_what_changes_while_it_is_replaced_is_revoked_as_it_is_then(
     app_id = new_app(here, accounts)
     connected(here, app_id, user, "ann-1")
     [token] = here.backend.get(f"tokens?appId={app_id}").json()["tokens"]
-    prepare, looks = stored_consents.prepare_replacement, list[int]()
+    prepare, looks = replaced.prepare_replacement, list[int]()
 
     async def refreshed_in_between(*args: Any, **kwargs: Any) -> Any:
         prepared = await prepare(*args, **kwargs)

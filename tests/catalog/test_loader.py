@@ -222,6 +222,7 @@ CAPTURED = VARIABLE + 'source = "token"\nfrom = "/shop"\n'
         (GOOD + 'app_type = "apikey"\n', "a template of API keys has no endpoints"),
         (GOOD + "api_key = {}\n", "api_key: only with"),
         (GOOD.replace("unconfirmed", "confirmed"), "verification: 'confirmed' needs sources"),
+        (f"{GOOD}revoke_replaced = true\n", "revoke_replaced: needs revocation_endpoint or"),
         (GOOD + 'pkce = "yes"\n', "pkce"),
         (GOOD + 'authorization_params = { state = "1" }\n', "authorization_params.state: the protocol sets it"),
         (GOOD + 'refresh_params = { grant_type = "x" }\n', "refresh_params.grant_type"),

@@ -6,7 +6,7 @@ import pytest
 
 from evergrant.settings import Settings
 from tests.cli.conftest import Evergrant
-from tests.infra.rows import execute
+from tests.infra.rows import execute, rows
 
 ENTRY = """
 name = "Example"
@@ -131,6 +131,18 @@ def test_an_app_from_before_is_moved_to_an_address_of_its_own(
     assert "todo " in evergrant(with_entry, "doctor").out
     assert evergrant(with_entry, "apps", "update", "example", "--own-callback", "--json").json["callbackUrl"] == own
     assert advice() == []
+
+
+def test_the_command_line_says_whether_replaced_consents_are_revoked(
+    evergrant: Evergrant, with_entry: Settings, settings: Settings
+) -> None:
+    assert evergrant(with_entry, "init").code == 0
+    create = ("apps", "create", "--template", "example", "--client-id", "c", "--client-secret", "s")
+    assert evergrant(with_entry, *create, "--variable", "shop=acme").code == 0
+    for option, revoked in (("--revoke-replaced", True), ("--keep-replaced", False)):
+        assert evergrant(with_entry, "apps", "update", "example", option).code == 0
+        (app,) = rows(settings, "outbound_apps")
+        assert bool(app["revoke_replaced"]) is revoked
 
 
 def test_an_app_of_api_keys_has_nothing_to_register(evergrant: Evergrant, with_entry: Settings) -> None:
