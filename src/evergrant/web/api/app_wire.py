@@ -116,10 +116,7 @@ class AppFields(StrictWireModel):
     require_confirmation: Flag | None = Field(
         default=None, description="A connection counts only after your backend confirmed who came back."
     )
-    revoke_replaced: Flag | None = Field(
-        default=None,
-        description="Revoke a consent that the same person's newer one replaces. Many providers end both then.",
-    )
+    revoke_replaced: Flag | None = Field(default=None, description="Revoke what a newer consent replaces.")
     refresh_policy: ShortText | None = Field(
         default=None,
         description="`proactive` refreshes in the background before a fetch would have to wait; `on_demand` does not.",
