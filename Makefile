@@ -53,7 +53,7 @@ pictures: $(VENV)/.installed-dev ## Take the README's pictures anew (needs Chrom
 	$(BIN)/python -m scripts.pictures
 
 lock: $(VENV)/.uv ## Resolve the locks again; UPGRADE=--upgrade takes newer releases
-	$(UV_COMPILE) --output-file requirements.lock pyproject.toml
+	$(UV_COMPILE) --extra aws --output-file requirements.lock pyproject.toml
 	$(UV_COMPILE) --group build --output-file requirements-build.lock
 	$(UV_COMPILE) --group dev --constraint requirements.lock --constraint requirements-build.lock \
 		--output-file requirements-dev.lock pyproject.toml

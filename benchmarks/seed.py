@@ -19,6 +19,7 @@ from evergrant.crypto.sealed import Sealed, Slot
 from evergrant.db import Grant, GrantStatus, OutboundApp
 from evergrant.db.engine import connect_postgresql
 from evergrant.db.grant import scope_key
+from evergrant.db.grant_reader import OwnerKey
 from evergrant.settings import Settings
 
 APP_ID = "benchmark"
@@ -85,11 +86,9 @@ async def seed(settings: Settings, grants: int, *, token_url: str = "") -> Seede
 
 
 async def _sealed(broker: Broker, project_id: str, number: int) -> tuple[str, Sealed, Sealed]:
-    grant_id = new_grant_id()
-    access = await broker.vault.seal(token_slot(project_id, grant_id, "access_token"), SecretStr(access_token(number)))
-    refresh = await broker.vault.seal(
-        token_slot(project_id, grant_id, "refresh_token"), SecretStr(refresh_token(number))
-    )
+    grant_id, owner = new_grant_id(), OwnerKey(project_id, APP_ID, user_id(number), "", "")
+    access = await broker.vault.seal(token_slot(owner, grant_id, "access_token"), SecretStr(access_token(number)))
+    refresh = await broker.vault.seal(token_slot(owner, grant_id, "refresh_token"), SecretStr(refresh_token(number)))
     return grant_id, access, refresh
 
 

@@ -2,6 +2,7 @@
 
 import ast
 import re
+import subprocess
 import sys
 import tomllib
 from collections.abc import Iterable
@@ -40,11 +41,24 @@ def imported(*folders: str) -> set[str]:
 
 
 RUNTIME = declared(PROJECT["project"]["dependencies"])
+EXTRAS = declared(name for names in PROJECT["project"]["optional-dependencies"].values() for name in names)
 
 
 def test_what_evergrant_imports_is_declared_and_nothing_else_is() -> None:
-    assert imported("src", "migrations") | USED_WITHOUT_IMPORT == RUNTIME
+    assert imported("src", "migrations") | USED_WITHOUT_IMPORT == RUNTIME | EXTRAS
 
 
 def test_what_only_tests_and_tools_import_is_declared_for_development() -> None:
-    assert imported("tests", "benchmarks", "scripts") - RUNTIME - declared(PROJECT["dependency-groups"]["dev"]) == set()
+    assert (
+        imported("tests", "benchmarks", "scripts") - RUNTIME - EXTRAS - declared(PROJECT["dependency-groups"]["dev"])
+        == set()
+    )
+
+
+def test_what_is_an_extra_is_not_needed_to_start() -> None:
+    code = (
+        "import sys, evergrant.web.app, evergrant.cli, evergrant.broker.runtime.broker;"
+        "print([name for name in sys.modules if name.partition('.')[0] == 'botocore'])"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert said.stdout.strip() == "[]"

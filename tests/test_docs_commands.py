@@ -42,7 +42,8 @@ NOT_RUN = {
     "faults.md: make test": "runs this very test",
     "journal.md: EVERGRANT_DATA_DIR=/mnt/old-replica evergrant refresher": "runs until it is stopped",
     "journal.md: python3 -m json.tool evergrant-data/journal/0123456789abcdef.json": "only outages leave such files",
-    "keys.md: evergrant keyring rotate": "waits a minute; tests/broker/test_rotation.py rotates without the wait",
+    "keys.md: evergrant keyring rotate": "waits a minute; tests/broker/test_key_rotation.py rotates without the wait",
+    "keys.md: bao secrets enable transit": "tests/crypto/test_key_services.py has an OpenBao with this policy",
     "migrate-from-descope.md: import itertools": "tests/sdk/test_migration.py runs it between two installations",
     "monitoring.md: evergrant refresher --metrics-host 0.0.0.0 --metrics-port 9464": "runs until it is stopped;"
     " tests/cli/test_serve.py does so",

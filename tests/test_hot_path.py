@@ -27,6 +27,7 @@ from evergrant.broker.projects.projects import create_project
 from evergrant.broker.runtime.broker import Broker
 from evergrant.db import Grant, OutboundApp
 from evergrant.db.grant import scope_key
+from evergrant.db.grant_reader import OwnerKey
 from evergrant.logs import redact
 from evergrant.pace import Pace
 from evergrant.settings import Settings
@@ -93,7 +94,8 @@ async def service(settings: Settings) -> AsyncIterator[Service]:
             key = await create_key(session, "Pshop", name="backend", now=now)
             session.add(OutboundApp(project_id="Pshop", id="practice", name="Practice", created_at=now, updated_at=now))
         grant_id = new_grant_id()
-        sealed = await broker.vault.seal(token_slot("Pshop", grant_id, "access_token"), SecretStr("alice's token"))
+        slot = token_slot(OwnerKey("Pshop", "practice", "alice", "", ""), grant_id, "access_token")
+        sealed = await broker.vault.seal(slot, SecretStr("alice's token"))
         async with broker.database.write() as session:
             session.add(
                 Grant(

@@ -5,14 +5,16 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.parse import parse_qs, quote, urlsplit
 
 import httpx2
 import pytest
 
 from evergrant.broker.runtime.broker import open_broker
-from evergrant.crypto.keyring import new_master_key
-from evergrant.crypto.sealed import Sealed, Slot
+from evergrant.broker.runtime.places import slot_in
+from evergrant.crypto.kms.local import new_master_key
+from evergrant.crypto.sealed import Sealed
 from evergrant.practice.faults import half_a_body, html, instead
 from evergrant.settings import Settings
 from tests.infra.installation import APP_ID, Backend, Browser, Provider, new_project, practice_provider
@@ -156,7 +158,7 @@ async def code_verifiers(settings: Settings) -> list[str]:
         return [
             (
                 await broker.vault.open(
-                    Slot(row["project_id"], "authorization_requests", "code_verifier", row["id"]),
+                    slot_in("authorization_requests", SimpleNamespace(**row), "code_verifier"),
                     Sealed(row["code_verifier"]),
                 )
             ).get_secret_value()

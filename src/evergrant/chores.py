@@ -45,6 +45,10 @@ async def _replay(broker: Broker) -> None:
     await replay_journal(broker, older_than_seconds=broker.pace.beat)
 
 
+async def _look_after_keys(broker: Broker) -> None:
+    await broker.vault.look_after_keys()
+
+
 async def _clear_trips(broker: Broker) -> None:
     await clear_finished_requests(broker, now=clock.now())
 
@@ -60,8 +64,9 @@ async def _warn(broker: Broker) -> None:
 OF_A_PROCESS = (
     Chore("replay the journal", _replay),
     Chore("give back what dead processes held", give_back_left_behind, often=True),
+    Chore("forget data keys that are gone", _look_after_keys, often=True),
 )
-"""What each process does with what is in its own data folder."""
+"""What each process does with what it has itself: its data folder, and the data keys that it has opened."""
 OF_A_REFRESHER = (
     Chore("clear trips that are over", _clear_trips),
     Chore("clear old deliveries", _clear_deliveries),

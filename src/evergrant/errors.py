@@ -23,10 +23,12 @@ EvergrantError                           status  code
 │       └── EgressRefused                502     E111506
 ├── ConnectFailed                        400     E111509   (a browser's trip ended without a grant)
 ├── Unavailable                          503     E011009   (ourselves: the database is away)
-│   └── Busy                             503     E011009   (ourselves: the database has not come to it)
+│   ├── Busy                             503     E011009   (ourselves: the database has not come to it)
+│   └── KeyServiceUnavailable            503     E011009   (the service that holds the master key is away)
 └── OperatorError                        500     E011000
     ├── ConfigurationError
     ├── MigrationsPending
+    ├── MasterKeyRefused
     └── CannotOpenSealed
 
 A class's docstring is its default message, so it is written once and for whoever reads the answer. What only the
@@ -324,6 +326,10 @@ class Busy(Unavailable):
     """evergrant's database has too much to do right now: try again shortly."""
 
 
+class KeyServiceUnavailable(Unavailable):
+    """evergrant cannot reach the service that holds its master key right now: try again shortly."""
+
+
 class OperatorError(EvergrantError):
     """evergrant is not set up correctly: its operator finds the reason in the log."""
 
@@ -334,6 +340,10 @@ class ConfigurationError(OperatorError):
 
 class MigrationsPending(OperatorError):
     """The database schema is not the one this version needs: run 'evergrant db upgrade'."""
+
+
+class MasterKeyRefused(OperatorError):
+    """The service that holds the master key does not let evergrant use it."""
 
 
 class CannotOpenSealed(OperatorError):

@@ -41,8 +41,15 @@ class Settings(BaseSettings):
     )
     master_keys: SecretStr | None = Field(
         default=None,
-        description="Base64 keys of 32 bytes, separated by commas. The first seals, all of them open.",
+        description="Base64 keys of 32 bytes, or where others are, separated by commas. The first seals, all open.",
     )
+    vault_token: SecretStr | None = Field(
+        default=None, description="The token for master keys in OpenBao's or HashiCorp Vault's transit engine."
+    )
+    vault_token_file: Path | None = Field(
+        default=None, description="A file with that token. It is read at each use, so that an agent can renew it."
+    )
+    vault_namespace: str = Field(default="", description="The namespace of that transit engine, where it has one.")
     public_url: str = Field(
         default="http://127.0.0.1:8420",
         description="Where browsers reach evergrant. https, except on loopback.",
@@ -129,6 +136,11 @@ class Settings(BaseSettings):
         if url.scheme == "http" and not is_loopback_host(url.hostname):
             raise ValueError("must be https: plain http is for loopback trials only")
         return value.rstrip("/")
+
+    @field_validator("vault_token", "vault_token_file", mode="before")
+    @classmethod
+    def _vault_token(cls, value: object) -> object:
+        return value or None  # set to nothing, as compose does with what is not in .env
 
     @field_validator("metrics_token")
     @classmethod

@@ -9,7 +9,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
 
 from evergrant.broker.runtime.broker import open_broker
-from evergrant.crypto.keyring import new_master_key
+from evergrant.crypto.kms.local import new_master_key
 from evergrant.settings import Settings
 
 

@@ -11,6 +11,7 @@ from pydantic import SecretStr
 from sqlalchemy import LargeBinary, event, select
 from sqlalchemy.types import TypeDecorator
 
+from evergrant.broker.grants.grants import owner_of, token_slot
 from evergrant.broker.operations.key_rotation import (
     EVERYTHING_SEALED,
     RotationProgress,
@@ -20,7 +21,6 @@ from evergrant.broker.operations.key_rotation import (
 )
 from evergrant.broker.runtime.broker import open_broker
 from evergrant.crypto.keyring import data_key_id
-from evergrant.crypto.sealed import Slot
 from evergrant.db import Base, DataKeyRow, Grant
 from evergrant.db.types import SealedBytes
 from evergrant.errors import CannotOpenSealed
@@ -75,7 +75,7 @@ async def test_after_a_rotation_the_old_master_key_is_not_needed(here: Installat
 
     only_old = here.settings
     async with open_broker(only_old) as broker:
-        slot = Slot(grants[0].project_id, "grants", "access_token", grants[0].id)
+        slot = token_slot(owner_of(grants[0]), grants[0].id, "access_token")
         with pytest.raises(CannotOpenSealed, match="EVERGRANT_MASTER_KEYS lacks the key"):
             await broker.vault.open(slot, tokens[0])
 

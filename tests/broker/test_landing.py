@@ -16,7 +16,7 @@ from pydantic import SecretStr
 from sqlalchemy import select
 
 from evergrant import clock as wall_clock
-from evergrant.broker.grants.grants import token_slot
+from evergrant.broker.grants.grants import owner_of, token_slot
 from evergrant.broker.refresh.landing import AnswerInHand
 from evergrant.broker.refresh.refresh import refresh_grant
 from evergrant.broker.refresh.replay import replay_journal
@@ -59,7 +59,7 @@ async def new_tokens(broker: Broker, grant: Grant, **more: object) -> Entry:
     """Return an entry with an access token and a refresh token that nobody else has."""
     values: dict[str, object] = {"token_version": grant.token_version + 1, **more}
     for name in ("access_token", "refresh_token"):
-        slot = token_slot(grant.project_id, grant.id, name)
+        slot = token_slot(owner_of(grant), grant.id, name)
         values[name] = await broker.vault.seal(slot, SecretStr(f"new {name}"))
     return Entry(grant.project_id, grant.id, "", grant.token_version, values)
 
@@ -69,9 +69,7 @@ async def stored_tokens(broker: Broker) -> list[str]:
     opened = []
     for name in ("access_token", "refresh_token"):
         sealed: Sealed = getattr(grant, name)
-        opened.append(
-            (await broker.vault.open(token_slot(grant.project_id, grant.id, name), sealed)).get_secret_value()
-        )
+        opened.append((await broker.vault.open(token_slot(owner_of(grant), grant.id, name), sealed)).get_secret_value())
     return opened
 
 

@@ -7,7 +7,7 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import select, update
 
-from evergrant.broker.grants.grants import token_slot
+from evergrant.broker.grants.grants import owner_of, token_slot
 from evergrant.broker.refresh import lease
 from evergrant.broker.refresh.left_behind import give_back_left_behind
 from evergrant.broker.runtime import holder_files
@@ -137,7 +137,7 @@ async def test_what_a_dead_process_held_is_given_back_as_an_interrupted_refresh(
 async def test_an_answer_of_a_dead_process_lands_before_its_lease_is_given_back(here: Installation) -> None:
     async with open_broker(here.settings) as broker:
         held = await killed_with_alices_lease(broker)
-        slot = token_slot(held.project_id, held.grant_id, "access_token")
+        slot = token_slot(owner_of(await the_grant(broker)), held.grant_id, "access_token")
         values = {"access_token": await broker.vault.seal(slot, SecretStr("landed")), "token_version": 2}
         broker.journal.write(Entry(*held, seen_version=1, values=values))
         assert await give_back_left_behind(broker) == 0, "landing gave it back"

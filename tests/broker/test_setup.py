@@ -11,7 +11,7 @@ from pydantic import SecretStr
 
 from evergrant.broker.operations import setup
 from evergrant.broker.runtime.broker import MASTER_KEY_FILE, create_master_key_file, load_keyring
-from evergrant.crypto.keyring import Keyring, new_master_key
+from evergrant.crypto.kms.local import LocalKey, new_master_key
 from evergrant.crypto.opaque import digest
 from evergrant.errors import ConfigurationError, InvalidValue
 from evergrant.settings import Settings
@@ -53,7 +53,7 @@ def test_processes_that_start_together_agree_on_one_master_key(
     assert create_master_key_file(embedded) is None
     assert path.read_text() == theirs
     assert list(embedded.data_dir.iterdir()) == [path]
-    assert load_keyring(embedded).first_id == Keyring.parse(theirs).first_id
+    assert load_keyring(embedded).first_id == LocalKey.parse(theirs).id
 
 
 def test_no_key_is_generated_where_one_is_configured_or_the_database_is_shared(data_dir: Path) -> None:

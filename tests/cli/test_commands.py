@@ -8,7 +8,7 @@ import pytest
 from pydantic import SecretStr
 
 from evergrant.broker.runtime import broker as broker_module
-from evergrant.crypto.keyring import new_master_key
+from evergrant.crypto.kms.local import new_master_key
 from evergrant.settings import Settings
 from evergrant.web.app import create_app
 from tests.cli.conftest import Done, Evergrant

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 
 from sqlalchemy import select
 
-from evergrant.broker.grants.grants import token_slot
+from evergrant.broker.grants.grants import owner_of, token_slot
 from evergrant.broker.runtime.broker import open_broker
 from evergrant.db import Grant
 from evergrant.practice.state import Family, ProviderState
@@ -81,7 +81,7 @@ def refresh_tokens_of(settings: Settings) -> dict[str, str]:
             tokens = {}
             for grant in grants:
                 assert grant.refresh_token is not None
-                slot = token_slot(grant.project_id, grant.id, "refresh_token")
+                slot = token_slot(owner_of(grant), grant.id, "refresh_token")
                 tokens[grant.user_id] = (await broker.vault.open(slot, grant.refresh_token)).get_secret_value()
             return tokens
 

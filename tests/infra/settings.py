@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from evergrant.crypto.keyring import new_master_key
+from evergrant.crypto.kms.local import new_master_key
 from evergrant.settings import Settings
 from tests.infra.serving import free_port
 

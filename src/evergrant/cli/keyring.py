@@ -9,7 +9,7 @@ from evergrant.broker.operations.key_rotation import RotationProgress, reseal, r
 from evergrant.broker.runtime.broker import Broker
 from evergrant.broker.runtime.vault import RESERVATION_SECONDS
 from evergrant.cli.running import run
-from evergrant.crypto.keyring import new_master_key
+from evergrant.crypto.kms.local import new_master_key
 
 
 @click.group()
@@ -19,7 +19,10 @@ def keyring() -> None:
 
 @keyring.command("new")
 def new() -> None:
-    """Print a new master key for EVERGRANT_MASTER_KEYS. Nothing is stored: keep it, apart from the database."""
+    """Print a new master key for EVERGRANT_MASTER_KEYS. Nothing is stored: keep it, apart from the database.
+
+    A key in AWS KMS, OpenBao or HashiCorp Vault is made there.
+    """
     click.echo(new_master_key())
 
 
@@ -35,6 +38,12 @@ def rotate(rewrap_only: bool, resume: bool) -> None:
     progress = run(lambda broker: _rotate(broker, rewrap_only=rewrap_only, resume=resume))
     if progress is not None:
         click.echo(f"Sealed {progress.resealed} values again, under new data keys.")
+        if progress.unopened:
+            click.echo(
+                f"{progress.unopened} values do not open and stayed as they are: somebody changed or moved them. "
+                "The warnings above name them.",
+                err=True,
+            )
 
 
 async def _rotate(broker: Broker, *, rewrap_only: bool, resume: bool) -> RotationProgress | None:

@@ -4,9 +4,6 @@ A sealed value is `version(1) | data key id(8) | nonce(12) | ciphertext and tag`
 seal at most 2^32 values (SP 800-38D section 8.3); `broker.vault` counts and rolls data keys over long before that.
 """
 
-import base64
-import binascii
-import hashlib
 import os
 import secrets
 from collections.abc import Sequence
@@ -15,10 +12,10 @@ from dataclasses import dataclass, field
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from evergrant.crypto.kms.master_key import KEY_BYTES, MasterKey
 from evergrant.crypto.sealed import Sealed, Slot
-from evergrant.errors import CannotOpenSealed, ConfigurationError
+from evergrant.errors import CannotOpenSealed
 
-KEY_BYTES = 32
 _VERSION = b"\x01"
 _KEY_ID_BYTES = 8
 _NONCE_BYTES = 12
@@ -34,16 +31,19 @@ class WrappedDataKey:
     project_id: str
     master_key_id: str
     wrapped: bytes = field(repr=False)
+    binds_owner: bool = True
+    """Whether what it seals opens for one owner only. It is wrapped for that, so nobody can say otherwise later."""
 
 
 class DataKey:
-    """One project's key for sealing values. Unwrapped once per process and kept."""
+    """One project's key for sealing values. Unwrapped once per process, and kept while its row is there."""
 
-    __slots__ = ("_aead", "_header", "id")
+    __slots__ = ("_aead", "_binds_owner", "_header", "id")
 
-    def __init__(self, key_id: str, key: bytes) -> None:
+    def __init__(self, key_id: str, key: bytes, *, binds_owner: bool = True) -> None:
         self.id = key_id
         self._aead = AESGCM(key)
+        self._binds_owner = binds_owner
         self._header = _VERSION + bytes.fromhex(key_id)
 
     def __repr__(self) -> str:
@@ -53,7 +53,7 @@ class DataKey:
     def seal(self, slot: Slot, plaintext: str) -> Sealed:
         """Encrypt `plaintext` so that it opens in `slot` only."""
         nonce = os.urandom(_NONCE_BYTES)
-        text = self._aead.encrypt(nonce, plaintext.encode(), slot.associated_data())
+        text = self._aead.encrypt(nonce, plaintext.encode(), self._associated_data(slot))
         return Sealed(self._header + nonce + text)
 
     def open(self, slot: Slot, sealed: Sealed) -> str:
@@ -64,9 +64,12 @@ class DataKey:
         """
         raw = sealed.ciphertext
         try:
-            return self._aead.decrypt(raw[_NONCE_AT:_TEXT_AT], raw[_TEXT_AT:], slot.associated_data()).decode()
+            return self._aead.decrypt(raw[_NONCE_AT:_TEXT_AT], raw[_TEXT_AT:], self._associated_data(slot)).decode()
         except (InvalidTag, ValueError):
             raise CannotOpenSealed from None
+
+    def _associated_data(self, slot: Slot) -> bytes:
+        return (slot if self._binds_owner else slot.place).associated_data()
 
 
 def data_key_id(sealed: Sealed) -> str:
@@ -84,85 +87,56 @@ def data_key_id(sealed: Sealed) -> str:
 class Keyring:
     """The operator's master keys: the first wraps, all of them unwrap."""
 
-    def __init__(self, keys: Sequence[bytes]) -> None:
-        if not keys:
-            raise ConfigurationError("EVERGRANT_MASTER_KEYS: give at least one key")
-        self._aeads = {master_key_id(key): AESGCM(key) for key in keys}
-        self.first_id = master_key_id(keys[0])
+    def __init__(self, keys: Sequence[MasterKey]) -> None:
+        self.keys = tuple(keys)
+        self._by_id = {key.id: key for key in keys}
+        self.first_id = keys[0].id
 
     def __repr__(self) -> str:
         """Show the ids only."""
-        return f"<Keyring {', '.join(self._aeads)}>"
+        return f"<Keyring {', '.join(self._by_id)}>"
 
-    @classmethod
-    def parse(cls, text: str) -> "Keyring":
-        """Read `EVERGRANT_MASTER_KEYS`: base64 keys of 32 bytes, separated by commas or line breaks.
+    async def new_data_key(self, project_id: str) -> WrappedDataKey:
+        """Make a data key for a project, wrapped by the first master key.
 
         Raises:
-            ConfigurationError: a key does not decode or has the wrong length; the message says which, never its text.
+            KeyServiceUnavailable, MasterKeyRefused: as `MasterKey.wrap`.
         """
-        keys = []
-        for number, part in enumerate(text.replace("\n", ",").split(","), start=1):
-            if not part.strip():
-                continue
-            try:
-                key = base64.b64decode(part.strip().replace("-", "+").replace("_", "/"), validate=True)
-            except (binascii.Error, ValueError):
-                key = b""
-            if len(key) != KEY_BYTES:
-                raise ConfigurationError(
-                    f"EVERGRANT_MASTER_KEYS: key {number} is not base64 of 32 bytes; "
-                    "make one with 'evergrant keyring new'"
-                )
-            keys.append(key)
-        return cls(keys)
+        return await self._wrap(secrets.token_hex(_KEY_ID_BYTES), project_id, os.urandom(KEY_BYTES), binds_owner=True)
 
-    def new_data_key(self, project_id: str) -> WrappedDataKey:
-        """Make a data key for a project, wrapped by the first master key."""
-        return self._wrap(secrets.token_hex(_KEY_ID_BYTES), project_id, os.urandom(KEY_BYTES))
-
-    def unwrap(self, wrapped: WrappedDataKey) -> DataKey:
+    async def unwrap(self, wrapped: WrappedDataKey) -> DataKey:
         """Unwrap a data key.
 
         Raises:
             CannotOpenSealed: its master key is not among ours, or the row was altered.
+            KeyServiceUnavailable, MasterKeyRefused: as `MasterKey.wrap`.
         """
-        return DataKey(wrapped.id, self._unwrap(wrapped))
+        return DataKey(wrapped.id, await self._unwrap(wrapped), binds_owner=wrapped.binds_owner)
 
-    def rewrap(self, wrapped: WrappedDataKey) -> WrappedDataKey:
+    async def rewrap(self, wrapped: WrappedDataKey) -> WrappedDataKey:
         """Wrap the same data key by the first master key.
 
         Raises:
-            CannotOpenSealed: as in `unwrap`.
+            CannotOpenSealed, KeyServiceUnavailable, MasterKeyRefused: as in `unwrap`.
         """
-        return self._wrap(wrapped.id, wrapped.project_id, self._unwrap(wrapped))
+        key = await self._unwrap(wrapped)
+        return await self._wrap(wrapped.id, wrapped.project_id, key, binds_owner=wrapped.binds_owner)
 
-    def _wrap(self, key_id: str, project_id: str, key: bytes) -> WrappedDataKey:
-        nonce = os.urandom(_NONCE_BYTES)
-        slot = Slot(project_id, "data_keys", "wrapped", key_id)
-        text = self._aeads[self.first_id].encrypt(nonce, key, slot.associated_data())
-        return WrappedDataKey(key_id, project_id, self.first_id, nonce + text)
+    async def _wrap(self, key_id: str, project_id: str, key: bytes, *, binds_owner: bool) -> WrappedDataKey:
+        slot = _slot(project_id, key_id, binds_owner=binds_owner)
+        return WrappedDataKey(key_id, project_id, self.first_id, await self.keys[0].wrap(slot, key), binds_owner)
 
-    def _unwrap(self, wrapped: WrappedDataKey) -> bytes:
-        aead = self._aeads.get(wrapped.master_key_id)
-        if aead is None:
+    async def _unwrap(self, wrapped: WrappedDataKey) -> bytes:
+        master = self._by_id.get(wrapped.master_key_id)
+        if master is None:
             raise CannotOpenSealed(
                 f"EVERGRANT_MASTER_KEYS lacks the key with id {wrapped.master_key_id}, which project "
                 f"{wrapped.project_id} is sealed with: add it behind the others"
             )
-        slot = Slot(wrapped.project_id, "data_keys", "wrapped", wrapped.id)
-        raw = wrapped.wrapped
-        try:
-            return aead.decrypt(raw[:_NONCE_BYTES], raw[_NONCE_BYTES:], slot.associated_data())
-        except (InvalidTag, ValueError):
-            raise CannotOpenSealed from None
+        slot = _slot(wrapped.project_id, wrapped.id, binds_owner=wrapped.binds_owner)
+        return await master.unwrap(slot, wrapped.wrapped)
 
 
-def master_key_id(key: bytes) -> str:
-    """Name a master key by a fingerprint of it, so that nobody has to invent, keep and match names."""
-    return hashlib.sha256(b"evergrant master key\x00" + key).hexdigest()[:12]
-
-
-def new_master_key() -> str:
-    """Make a master key in the form `EVERGRANT_MASTER_KEYS` takes."""
-    return base64.b64encode(os.urandom(KEY_BYTES)).decode()
+def _slot(project_id: str, key_id: str, *, binds_owner: bool) -> Slot:
+    """Return what a data key is wrapped for: its row, and whether it binds owners, which must not be changed there."""
+    return Slot(project_id, "data_keys", "wrapped", key_id, ("binds owner",) if binds_owner else ())

@@ -1,6 +1,6 @@
 """A ciphertext as a value that tells nothing about itself."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +22,15 @@ class Slot:
     table: str
     column: str
     row_id: str
+    bound: tuple[str, ...] = ()
+    """What its row says in plain columns that decides where the secret goes, such as the owner of a token."""
+
+    @property
+    def place(self) -> "Slot":
+        """The same without what its row says, as earlier versions sealed."""
+        return replace(self, bound=())
 
     def associated_data(self) -> bytes:
         """Encode the place unambiguously: no part can run over into its neighbour."""
-        parts = (self.project_id, self.table, self.column, self.row_id)
-        return b"".join(len(raw).to_bytes(4, "big") + raw for raw in (part.encode() for part in parts))
+        raws = [part.encode() for part in (self.project_id, self.table, self.column, self.row_id, *self.bound)]
+        return b"".join([len(raw).to_bytes(4, "big") + raw for raw in raws])

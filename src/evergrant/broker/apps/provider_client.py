@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from evergrant.broker.apps.quirks import quirks_of
 from evergrant.broker.apps.variables import Values
 from evergrant.broker.runtime.broker import Broker
+from evergrant.broker.runtime.places import slot_in
 from evergrant.crypto.sealed import Slot
 from evergrant.db import OutboundApp
 from evergrant.oauth2.quirks import Quirks
@@ -112,4 +113,4 @@ def _filled(broker: Broker, app: OutboundApp, client: ClientRegistration, detail
 
 def secret_slot(app: OutboundApp) -> Slot:
     """Return the place that an app's client secret is sealed for."""
-    return Slot(app.project_id, "outbound_apps", "client_secret", app.id)
+    return slot_in("outbound_apps", app, "client_secret")

@@ -16,6 +16,7 @@ from evergrant.broker.apps.apps import load_app
 from evergrant.broker.audit.record import record
 from evergrant.broker.projects.projects import load_project
 from evergrant.broker.runtime.broker import Broker
+from evergrant.broker.runtime.places import slot_in
 from evergrant.crypto.opaque import digest, equal
 from evergrant.crypto.sealed import Slot
 from evergrant.db import AuthorizationRequest, OutboundApp, Project
@@ -160,7 +161,7 @@ def values_of(request: AuthorizationRequest) -> dict[str, str]:
 
 def verifier_slot(request: AuthorizationRequest) -> Slot:
     """Return the place that a request's PKCE verifier is sealed for."""
-    return Slot(request.project_id, "authorization_requests", "code_verifier", request.id)
+    return slot_in("authorization_requests", request, "code_verifier")
 
 
 async def open_verifier(broker: Broker, request: AuthorizationRequest) -> CodeVerifier | None:
@@ -173,9 +174,9 @@ async def open_verifier(broker: Broker, request: AuthorizationRequest) -> CodeVe
 
 def state_slot(request: AuthorizationRequest) -> Slot:
     """Return the place that a request's state is sealed for."""
-    return Slot(request.project_id, "authorization_requests", "state", request.id)
+    return slot_in("authorization_requests", request, "state")
 
 
 def outcome_slot(request: AuthorizationRequest) -> Slot:
     """Return the place that a request's outcome is sealed for."""
-    return Slot(request.project_id, "authorization_requests", "outcome", request.id)
+    return slot_in("authorization_requests", request, "outcome")

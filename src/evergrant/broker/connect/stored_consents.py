@@ -26,6 +26,7 @@ from evergrant.broker.grants.grants import (
     ResourceOwner,
     SealedTokens,
     lock_app,
+    owner_key,
     owner_problems,
     save_tokens,
     seal_answer,
@@ -83,6 +84,7 @@ async def store_consent(
     """
     request, app, answer = authorization.request, authorization.app, fresh.tokens
     words, now = scope_words(broker, app), clock.now()
+    owner = owner_key(app, ResourceOwner(request.user_id, request.tenant_id), request.external_identifier)
     ending = _ending(authorization, sealer)
 
     def consent(*, renewed: bool = False) -> Consent:
@@ -98,7 +100,7 @@ async def store_consent(
         )
 
     def sealed(grant_id: str, own: Sealer, *, earlier: Grant | None = None) -> SealedTokens:
-        return seal_answer(own, request.project_id, grant_id, answer, quirks=quirks, refreshed=earlier, now=now)
+        return seal_answer(own, owner, grant_id, answer, quirks=quirks, refreshed=earlier, now=now)
 
     async def replacement(grant_id: str, consent: Consent, tokens: SealedTokens) -> Replacement | None:
         new = Grant(project_id=app.project_id, id=grant_id, **{**consent.columns(app), **tokens.columns()})

@@ -21,6 +21,7 @@ from evergrant.broker.grants.grants import (
     SealedTokens,
     lock_app,
     new_grant_id,
+    owner_key,
     owner_problems,
     save_tokens,
     token_slot,
@@ -141,13 +142,14 @@ async def prepare_upload(
     refresh_token = upload.refresh_token
     if refresh_token is None and quirks.exchanges("refresh"):
         refresh_token = upload.access_token  # it is what the provider gives the next one for
+    owner = owner_key(app, upload.owner, upload.external_identifier)
     access = refresh = identity = None
     if upload.access_token is not None:
-        access = await vault.seal(token_slot(app.project_id, grant_id, "access_token"), upload.access_token)
+        access = await vault.seal(token_slot(owner, grant_id, "access_token"), upload.access_token)
     if refresh_token is not None:
-        refresh = await vault.seal(token_slot(app.project_id, grant_id, "refresh_token"), refresh_token)
+        refresh = await vault.seal(token_slot(owner, grant_id, "refresh_token"), refresh_token)
     if upload.id_token is not None and subject.sub:
-        identity = await vault.seal(token_slot(app.project_id, grant_id, "id_token"), upload.id_token)
+        identity = await vault.seal(token_slot(owner, grant_id, "id_token"), upload.id_token)
     tokens = SealedTokens(
         access_token=access,
         access_token_type=upload.access_token_type or "Bearer",

@@ -34,6 +34,7 @@ from evergrant.broker.grants.grants import (
     SealedTokens,
     columns_of_consent,
     new_grant_id,
+    owner_key,
     seal_answer,
 )
 from evergrant.broker.grants.replacing import until_as_read
@@ -184,7 +185,8 @@ def _entry_of(
     )
     details = {**details_of(broker, app, upload), **captured}
     answer = follow_up.with_usual_lifetime(answer, quirks)
-    tokens = seal_answer(sealer, app.project_id, grant_id, answer, quirks=quirks, now=now)
+    owner = owner_key(app, upload.owner, upload.external_identifier)
+    tokens = seal_answer(sealer, owner, grant_id, answer, quirks=quirks, now=now)
 
     def consent(tokens: SealedTokens) -> Consent:
         return consent_of(broker, app, upload, tokens, subject=subject, details=details)

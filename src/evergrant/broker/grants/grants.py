@@ -18,6 +18,7 @@ from evergrant.broker.runtime.broker import Broker
 from evergrant.broker.runtime.vault import Sealer
 from evergrant.crypto.sealed import Sealed, Slot
 from evergrant.db import Grant, GrantStatus, OutboundApp
+from evergrant.db.grant_reader import OwnerKey
 from evergrant.errors import AppNotFound, ReauthorizationRequired, TokenNotFound
 from evergrant.oauth2.id_token import Subject
 from evergrant.oauth2.odd_parts import part_or
@@ -59,14 +60,27 @@ def new_grant_id() -> str:
     return secrets.token_hex(16)
 
 
-def token_slot(project_id: str, grant_id: str, column: str) -> Slot:
-    """Return the place that one of a grant's tokens is sealed for."""
-    return Slot(project_id, "grants", column, grant_id)
+def token_slot(owner: OwnerKey, grant_id: str, column: str) -> Slot:
+    """Return the place that one of a grant's tokens is sealed for: its owner's, and nobody else's.
+
+    A fetch asks with whom it was asked for, so that a row that was given to somebody else opens for nobody.
+    """
+    return Slot(owner[0], "grants", column, grant_id, owner[1:])
+
+
+def owner_key(app: OutboundApp, owner: ResourceOwner, external_identifier: str) -> OwnerKey:
+    """Return whose a grant of `app` is, as fetches find it and as its tokens are sealed."""
+    return OwnerKey(app.project_id, app.id, owner.user_id, owner.tenant_id, external_identifier)
+
+
+def owner_of(grant: Grant) -> OwnerKey:
+    """Return whose a grant is, likewise."""
+    return OwnerKey(grant.project_id, grant.app_id, grant.user_id, grant.tenant_id, grant.external_identifier)
 
 
 def seal_answer(
     sealer: Sealer,
-    project_id: str,
+    owner: OwnerKey,
     grant_id: str,
     answer: TokenResponse,
     *,
@@ -78,7 +92,7 @@ def seal_answer(
 
     Args:
         sealer: `SEALS_OF_ANSWER` seals, reserved before the provider was called.
-        project_id: the grant's project.
+        owner: whose grant it is.
         grant_id: the grant, which need not exist yet.
         answer: what the token endpoint answered.
         quirks: the provider's habits.
@@ -86,12 +100,12 @@ def seal_answer(
             token.
         now: the moment of the answer.
     """
-    access = sealer.seal(token_slot(project_id, grant_id, "access_token"), answer.access_token)
+    access = sealer.seal(token_slot(owner, grant_id, "access_token"), answer.access_token)
     refresh = identity = None
     if answer.refresh_token is not None:
-        refresh = sealer.seal(token_slot(project_id, grant_id, "refresh_token"), answer.refresh_token)
+        refresh = sealer.seal(token_slot(owner, grant_id, "refresh_token"), answer.refresh_token)
     if answer.id_token is not None:
-        identity = sealer.seal(token_slot(project_id, grant_id, "id_token"), answer.id_token)
+        identity = sealer.seal(token_slot(owner, grant_id, "id_token"), answer.id_token)
     return SealedTokens(
         access_token=access,
         access_token_type=answer.token_type,

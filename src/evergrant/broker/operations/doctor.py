@@ -1,24 +1,30 @@
 """Checks of an installation, for `evergrant doctor`: each finding says what was looked at and how it is."""
 
 import asyncio
+import os
+import secrets
 import socket
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
-from sqlalchemy import select
+from sqlalchemy import LargeBinary, func, select, type_coerce
 
 from evergrant import clock
 from evergrant.broker.apps.warnings import warnings_about
+from evergrant.broker.operations.key_rotation import EVERYTHING_SEALED
 from evergrant.broker.runtime.broker import load_keyring, open_database
 from evergrant.broker.runtime.vault import unwrapped
 from evergrant.catalog.loader import load_catalogue
 from evergrant.catalog.template import Template
 from evergrant.crypto.keyring import Keyring
+from evergrant.crypto.kms.master_key import KEY_BYTES, MasterKey
+from evergrant.crypto.sealed import Slot
 from evergrant.db import DataKeyRow, OutboundApp
 from evergrant.db.engine import Database
 from evergrant.db.types import database_now
-from evergrant.errors import CannotOpenSealed, EvergrantError
+from evergrant.errors import EvergrantError
 from evergrant.settings import Settings
 
 MAX_CLOCK_SKEW_SECONDS = 5.0
@@ -47,9 +53,11 @@ async def examine_installation(settings: Settings) -> AsyncIterator[Finding]:
     keyring = None
     try:
         keyring = load_keyring(settings)
-        yield Finding("master keys", True, f"the first is {keyring.first_id}")
+        yield Finding("master keys", True, f"{len(keyring.keys)}, the first is {keyring.first_id}")
     except EvergrantError as error:
         yield Finding("master keys", False, error.message)
+    for number, key in enumerate(keyring.keys if keyring is not None else (), start=1):
+        yield await _master_key(key, number)
     try:
         database = open_database(settings)
     except EvergrantError as error:
@@ -86,6 +94,7 @@ async def _database(
         return
     if keyring is not None:
         yield await _data_keys(database, keyring)
+        yield await _owners(database)
     if catalogue is not None:
         yield await _templates(database, catalogue)
     async with database.read() as session:
@@ -108,13 +117,48 @@ async def _templates(database: Database, catalogue: Mapping[str, Template]) -> F
     return Finding("apps' templates", True, f"{len(rows)} apps have one, all are there")
 
 
+async def _master_key(key: MasterKey, number: int) -> Finding:
+    """Let a master key wrap something, and see that it opens in its place and in no other."""
+    what, text = "master key", f"{key.id} ({key.name})"
+    place = Slot("doctor", "data_keys", "wrapped", secrets.token_hex(8))
+    tried = os.urandom(KEY_BYTES)
+    try:
+        wrapped = await key.wrap(place, tried)
+        if await key.unwrap(place, wrapped) != tried:
+            return Finding(what, False, f"{text} unwraps something else than it wrapped")
+    except EvergrantError as error:
+        return Finding(what, False, f"{text}: {error.message}")
+    with suppress(EvergrantError):
+        await key.unwrap(replace(place, row_id="moved"), wrapped)
+        return Finding(what, False, f"{text} does not heed associated data: use a key of the type aes256-gcm96")
+    return Finding(what, True, f"{text} wraps and unwraps{' and is the first' if number == 1 else ''}")
+
+
+async def _owners(database: Database) -> Finding:
+    """Tell how much was sealed by earlier versions, and opens for whomever its row names."""
+    unbound = 0
+    async with database.read() as session:
+        ids = list(await session.scalars(select(DataKeyRow.id).where(DataKeyRow.binds_owner.is_(False))))
+        keys = [bytes.fromhex(key_id) for key_id in ids]
+        for sealed in EVERYTHING_SEALED if keys else ():
+            for name in sealed.columns:
+                # Behind the version's byte, each value has the id of its data key.
+                key_of_value = func.substr(type_coerce(sealed.column(name), LargeBinary), 2, len(keys[0]))
+                query = select(func.count()).select_from(sealed.table).where(key_of_value.in_(keys))
+                unbound += (await session.execute(query)).scalar_one()
+    if not unbound:
+        return Finding("owners", True, "what is sealed opens for its owner only")
+    text = f"{unbound} values were sealed by an earlier version, without their owner: run 'evergrant keyring rotate'"
+    return Finding("owners", True, text, advice=True)
+
+
 async def _data_keys(database: Database, keyring: Keyring) -> Finding:
     async with database.read() as session:
         rows = list(await session.scalars(select(DataKeyRow)))
     try:
         for row in rows:
-            unwrapped(keyring, row)
-    except CannotOpenSealed as error:
+            await unwrapped(keyring, row)
+    except EvergrantError as error:
         return Finding("data keys", False, error.message)
     return Finding("data keys", True, f"{len(rows)}, all open")
 

@@ -5,7 +5,7 @@ from datetime import datetime
 from evergrant.broker.apps.quirks import scope_words
 from evergrant.broker.apps.variables import allowed_captures, template_of
 from evergrant.broker.grants.granted_scopes import granted_anew
-from evergrant.broker.grants.grants import access_columns, seal_answer
+from evergrant.broker.grants.grants import access_columns, owner_of, seal_answer
 from evergrant.broker.grants.schedule import next_refresh
 from evergrant.broker.refresh.attempt import RefreshAttempt
 from evergrant.broker.runtime.broker import Broker
@@ -43,7 +43,7 @@ def columns_of_answer(
     """
     grant, quirks = attempt.leased.grant, attempt.provider.quirks
     answer = follow_up.with_usual_lifetime(answer, quirks)
-    tokens = seal_answer(sealer, grant.project_id, grant.id, answer, quirks=quirks, refreshed=grant, now=now)
+    tokens = seal_answer(sealer, owner_of(grant), grant.id, answer, quirks=quirks, refreshed=grant, now=now)
     values: dict[str, object] = {
         **access_columns(tokens, now=now, before=grant),
         "next_refresh_at": tokens.lifetime.due,

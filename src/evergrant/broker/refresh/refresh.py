@@ -21,7 +21,7 @@ from evergrant import clock
 from evergrant.broker.apps import dynamic_registration, health
 from evergrant.broker.apps.apps import load_app
 from evergrant.broker.apps.provider_client import provider_client
-from evergrant.broker.grants.grants import SEALS_OF_ANSWER, alive, load_grant, token_slot
+from evergrant.broker.grants.grants import SEALS_OF_ANSWER, alive, load_grant, owner_of, token_slot
 from evergrant.broker.refresh import failures, lease
 from evergrant.broker.refresh.attempt import RefreshAttempt, send_refresh_token
 from evergrant.broker.refresh.blame import Fault, whose_fault
@@ -262,7 +262,7 @@ async def _call_provider(
     """
     grant = attempt.leased.grant
     assert grant.refresh_token is not None  # noqa: S101 - _refresh_leased has looked; this tells the type checker
-    slot = token_slot(grant.project_id, grant.id, "refresh_token")
+    slot = token_slot(owner_of(grant), grant.id, "refresh_token")
     refresh_token = await broker.vault.open(slot, grant.refresh_token)
     sealer = await broker.vault.reserve(grant.project_id, seals=SEALS_OF_ANSWER)
     if attempt.leased.ends - time.monotonic() < broker.pace.call * CALL_MARGIN:

@@ -16,9 +16,10 @@ from sqlalchemy import ColumnElement, and_, delete
 from evergrant.broker.apps.provider_client import provider_client
 from evergrant.broker.apps.quirks import can_revoke, quirks_of, revokes_singly
 from evergrant.broker.audit.record import record
-from evergrant.broker.grants.grants import token_slot
+from evergrant.broker.grants.grants import owner_of, token_slot
 from evergrant.broker.revocations.accounts import alone_on_account
 from evergrant.broker.runtime.broker import Broker
+from evergrant.broker.runtime.places import slot_in
 from evergrant.crypto.opaque import new_id
 from evergrant.crypto.sealed import Sealed, Slot
 from evergrant.db import Grant, OutboundApp, Revocation
@@ -110,7 +111,7 @@ async def make_revocations(
         if sealed is None:
             continue
         try:
-            token = await broker.vault.open(token_slot(grant.project_id, grant.id, column), sealed)
+            token = await broker.vault.open(token_slot(owner_of(grant), grant.id, column), sealed)
         except CannotOpenSealed:
             # It must be possible to delete what nobody can read any more.
             log.exception("a token cannot be revoked", extra={"grant": grant.id, "app": app.id})
@@ -272,4 +273,4 @@ def revocation_address(url: str, quirks: Mapping[str, Any]) -> str:
 
 
 def _slot(row: Revocation, column: str) -> Slot:
-    return Slot(row.project_id, "revocations", column, row.id)
+    return slot_in("revocations", row, column)

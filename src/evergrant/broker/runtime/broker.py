@@ -27,7 +27,10 @@ from evergrant.broker.runtime.unwritten_uses import UnwrittenUses
 from evergrant.broker.runtime.vault import Vault
 from evergrant.catalog.loader import load_catalogue
 from evergrant.catalog.template import Template
-from evergrant.crypto.keyring import Keyring, new_master_key
+from evergrant.crypto.keyring import Keyring
+from evergrant.crypto.kms.local import new_master_key
+from evergrant.crypto.kms.sources import read_master_keys
+from evergrant.crypto.kms.transit import TransitAccess
 from evergrant.db import AccessPolicy, Grant
 from evergrant.db.engine import Database, database_url
 from evergrant.db.grant_reader import GrantReader, open_grant_reader
@@ -174,7 +177,7 @@ def open_database(settings: Settings) -> Database:
 
 
 def load_keyring(settings: Settings) -> Keyring:
-    """Return the operator's master keys.
+    """Return the operator's master keys. No key service is asked.
 
     With SQLite and none configured, the key file in the data directory is used; `create_master_key_file` makes it.
 
@@ -182,10 +185,11 @@ def load_keyring(settings: Settings) -> Keyring:
         ConfigurationError: no key is configured, or one is malformed.
     """
     if settings.master_keys is not None:
-        return Keyring.parse(settings.master_keys.get_secret_value())
+        access = TransitAccess(settings.vault_token, settings.vault_token_file, settings.vault_namespace)
+        return Keyring(read_master_keys(settings.master_keys.get_secret_value(), access))
     path = settings.data_dir / MASTER_KEY_FILE
     if settings.uses_sqlite and path.exists():
-        return Keyring.parse(path.read_text(encoding="ascii"))
+        return Keyring(read_master_keys(path.read_text(encoding="ascii")))
     raise ConfigurationError(
         "EVERGRANT_MASTER_KEYS is not set: make a key with 'evergrant keyring new' and keep it apart from the database"
     )

@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from evergrant.errors import Busy, Unavailable
+from evergrant.errors import Busy, KeyServiceUnavailable, Unavailable
 
 log = logging.getLogger(__name__)
 
@@ -40,8 +40,8 @@ class DatabaseHealth:
         return time.monotonic() - self._since
 
     def note_away(self, error: Unavailable) -> None:
-        """Note that it does not answer, unless it is only busy. The log says so once for each outage."""
-        if self.is_up and not isinstance(error, Busy):
+        """Note that it does not answer, unless it is only busy, or another is. The log says so once for each outage."""
+        if self.is_up and not isinstance(error, Busy | KeyServiceUnavailable):
             self._up.clear()
             self._away.set()
             self._since = time.monotonic()

@@ -1,8 +1,9 @@
 """The vault: the only code that opens secrets.
 
-A project's data keys are unwrapped once and kept. Sealing may have to reserve room under a key or make a new one, which
-writes; so callers seal first and open their own transaction after. Who has to be able to seal whatever happens to the
-database, because somebody else's answer is on its way, reserves before.
+A project's data keys are unwrapped once, and kept while their rows are there: within a minute of a row's end nothing
+opens here that it sealed. Sealing may have to reserve room under a key or make a new one, which writes, and asks the
+service that holds the master key; so callers seal first and open their own transaction after. Who has to be able to
+seal whatever happens to the database, because somebody else's answer is on its way, reserves before.
 """
 
 import asyncio
@@ -15,6 +16,7 @@ from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from evergrant import clock
+from evergrant.broker.runtime.opened_keys import KeyOfProject, OpenedKeys
 from evergrant.broker.runtime.single_flight import SingleFlight
 from evergrant.crypto.keyring import DataKey, Keyring, WrappedDataKey, data_key_id
 from evergrant.crypto.sealed import Sealed, Slot
@@ -70,10 +72,11 @@ class Vault:
 
     def __init__(self, keyring: Keyring, database: Database) -> None:
         self._keyring = keyring
+        self._opened = OpenedKeys(database)
         self._database = database
-        self._opening: dict[tuple[str, str], DataKey] = {}
         self._sealing: dict[str, _SealingKey] = {}
         self._reservations: SingleFlight[str, _SealingKey] = SingleFlight()
+        self._unwraps: SingleFlight[KeyOfProject, DataKey] = SingleFlight()
 
     async def seal(self, slot: Slot, secret: SecretStr) -> Sealed:
         """Encrypt `secret` for its place. Not inside a transaction of the caller's: this may write."""
@@ -83,8 +86,10 @@ class Vault:
         """Return what can seal so often for a project. Not inside a transaction of the caller's: this may write.
 
         Raises:
-            Unavailable: the database is away, and there is no earlier reservation with as many seals left.
+            Unavailable: the database or the key service is away, and there is no earlier reservation with as many
+                seals left.
             CannotOpenSealed: the project has no data key, or its master key is not configured.
+            MasterKeyRefused: the key service refuses.
         """
         assert seals <= SEALS_PER_RESERVATION, "nobody seals so often at once"  # noqa: S101 - a mistake of ours
         current = self._sealing.get(project_id)
@@ -108,11 +113,13 @@ class Vault:
         """Decrypt what was sealed for this place.
 
         Raises:
-            CannotOpenSealed: the value was altered or moved, or its master key is not configured.
+            CannotOpenSealed: the value was altered or moved, its data key is gone, or its master key is not configured.
+            Unavailable, MasterKeyRefused: its data key was not used here yet, and cannot be read or unwrapped now.
         """
-        key = self._opening.get((slot.project_id, data_key_id(sealed)))
+        which = (slot.project_id, data_key_id(sealed))
+        key = self._opened.get(which)
         if key is None:
-            key = await self._load(slot.project_id, data_key_id(sealed))
+            key = await self._still_there(which)
         return SecretStr(key.open(slot, sealed))
 
     @staticmethod
@@ -120,27 +127,63 @@ class Vault:
         """Return the id of the data key that a value is sealed under, without opening it."""
         return data_key_id(sealed)
 
-    async def create_key(self, session: AsyncSession, project_id: str, *, now: datetime) -> str:
-        """Give a project a new data key, its first or the next one, and return the key's id.
+    def forget(self, project_id: str) -> None:
+        """Forget a project's data keys, here and at once. Every other process does when it finds their rows gone."""
+        self._opened.forget(project_id)
+        self._sealing.pop(project_id, None)
 
-        Every process seals with it within `RESERVATION_SECONDS`.
-        """
-        row = _row(self._keyring.new_data_key(project_id), now=now)
+    @property
+    def keys_in_memory(self) -> int:
+        """How many data keys this process has opened and keeps."""
+        return len(self._opened)
+
+    async def look_after_keys(self) -> None:
+        """Forget the data keys whose rows are gone, if the last look is some time ago. To be done every few seconds."""
+        if self._opened.should_look:
+            await self._look()
+
+    async def create_key(self, session: AsyncSession, project_id: str, *, now: datetime) -> str:
+        """Give a project its first data key, and return the key's id. Raises as `Keyring.new_data_key`."""
+        row = _row(await self._keyring.new_data_key(project_id), now=now)
         session.add(row)
         self._sealing.pop(project_id, None)
         return row.id
 
-    async def rewrap(self, session: AsyncSession) -> int:
-        """Wrap every data key by the first master key, and return how many were under another.
+    async def renew_keys(self, *, now: datetime) -> list[str]:
+        """Give each project that has a data key a new one, and return the projects. Raises as `Keyring.new_data_key`.
+
+        Every process seals with it within `RESERVATION_SECONDS`. A project without any has none to seal with again.
+        """
+        wrapped = [await self._keyring.new_data_key(project_id) for project_id in await self.newest_keys()]
+        async with self._database.write() as session:
+            there = set(await session.scalars(select(DataKeyRow.project_id).distinct()))
+            rows = [_row(key, now=now) for key in wrapped if key.project_id in there]
+            session.add_all(rows)
+        for row in rows:
+            self._sealing.pop(row.project_id, None)
+        return [row.project_id for row in rows]
+
+    async def rewrap(self) -> int:
+        """Wrap every data key by the first master key, also what it has wrapped before, and return how many there are.
+
+        A key service has versions of a key: what is wrapped again is under the newest.
 
         Raises:
             CannotOpenSealed: a data key's master key is not configured; nothing is changed then.
+            KeyServiceUnavailable, MasterKeyRefused: as `MasterKey.wrap`; nothing is changed either.
         """
-        stale = DataKeyRow.master_key_id != self._keyring.first_id
-        rows = list(await session.scalars(select(DataKeyRow).where(stale).with_for_update()))
-        for row in rows:
-            again = self._keyring.rewrap(_wrapped(row))
-            row.master_key_id, row.wrapped = again.master_key_id, again.wrapped
+        async with self._database.read() as session:
+            rows = list(await session.scalars(select(DataKeyRow)))
+        # Key services are asked while no transaction is open.
+        again = [(row, await self._keyring.rewrap(_wrapped(row))) for row in rows]
+        async with self._database.write() as session:
+            for row, new in again:
+                await session.execute(
+                    update(DataKeyRow)
+                    .where(DataKeyRow.project_id == row.project_id, DataKeyRow.id == row.id)
+                    .values(master_key_id=new.master_key_id, wrapped=new.wrapped)
+                    .execution_options(synchronize_session=False)
+                )
         return len(rows)
 
     async def newest_keys(self) -> dict[str, str]:
@@ -150,45 +193,80 @@ class Vault:
             return {row.project_id: row.id for row in rows}
 
     async def _reserve(self, project_id: str) -> _SealingKey:
-        now = clock.now()
-        async with self._database.write() as session:
-            newest = (
-                select(DataKeyRow)
-                .where(DataKeyRow.project_id == project_id)
-                .order_by(DataKeyRow.created_at.desc())
-                .limit(1)
-                .with_for_update()
-            )
-            row = (await session.execute(newest)).scalar_one_or_none()
-            if row is None:
-                raise CannotOpenSealed("this project has no data key: it was deleted, and with it all secrets")
-            worn_out = row.seals_reserved + SEALS_PER_RESERVATION > MAX_SEALS_PER_KEY
-            if worn_out or now - row.created_at > MAX_KEY_AGE:
-                row = _row(self._keyring.new_data_key(project_id), now=now)
-                session.add(row)
-                await session.flush()
-            await session.execute(
-                update(DataKeyRow)
-                .where(DataKeyRow.project_id == project_id, DataKeyRow.id == row.id)
-                .values(seals_reserved=DataKeyRow.seals_reserved + SEALS_PER_RESERVATION)
-                .execution_options(synchronize_session=False)
-            )
-            wrapped = _wrapped(row)
-        reserved = _SealingKey(self._unwrap(wrapped))
+        looked = time.monotonic()
+        try:
+            wrapped = await self._newest_with_room(project_id)
+        except CannotOpenSealed:
+            self.forget(project_id)
+            raise
+        which = (project_id, wrapped.id)
+        known = self._opened.get(which, however_old=True)  # its row was there just now
+        key = known or await self._unwraps.start(which, partial(self._unwrap, wrapped))
+        self._opened.put(which, key, as_of=looked)
+        reserved = _SealingKey(key)
         self._sealing[project_id] = reserved
         return reserved
 
-    async def _load(self, project_id: str, key_id: str) -> DataKey:
+    async def _newest_with_room(self, project_id: str) -> WrappedDataKey:
+        """Set seals aside under a project's newest data key, which is a new one if that is worn out, and return it."""
+        fresh: WrappedDataKey | None = None
+        while True:
+            now = clock.now()
+            async with self._database.write() as session:
+                newest = (
+                    select(DataKeyRow)
+                    .where(DataKeyRow.project_id == project_id)
+                    .order_by(DataKeyRow.created_at.desc())
+                    .limit(1)
+                    .with_for_update()
+                )
+                row = (await session.execute(newest)).scalar_one_or_none()
+                if row is None:
+                    raise CannotOpenSealed("this project has no data key: it was deleted, and with it all secrets")
+                worn_out = row.seals_reserved + SEALS_PER_RESERVATION > MAX_SEALS_PER_KEY
+                is_old = worn_out or now - row.created_at > MAX_KEY_AGE
+                if is_old and fresh is not None:
+                    row = _row(fresh, now=now)
+                    session.add(row)
+                    await session.flush()
+                if not is_old or fresh is not None:
+                    await session.execute(
+                        update(DataKeyRow)
+                        .where(DataKeyRow.project_id == project_id, DataKeyRow.id == row.id)
+                        .values(seals_reserved=DataKeyRow.seals_reserved + SEALS_PER_RESERVATION)
+                        .execution_options(synchronize_session=False)
+                    )
+                    return _wrapped(row)
+            # Made while no transaction is open: a key service may take seconds.
+            fresh = await self._keyring.new_data_key(project_id)
+
+    async def _still_there(self, which: KeyOfProject) -> DataKey:
+        """Return a data key that was not used here yet, or not looked after for too long."""
+        if self._opened.get(which, however_old=True) is not None:
+            await self._look()
+            key = self._opened.get(which, however_old=True)
+            if key is not None:
+                return key
+        return await asyncio.shield(self._unwraps.start(which, partial(self._load, which)))
+
+    async def _look(self) -> None:
+        await self._opened.look()
+        for project_id, current in list(self._sealing.items()):
+            if self._opened.get((project_id, current.key.id), however_old=True) is None:
+                del self._sealing[project_id]
+
+    async def _load(self, which: KeyOfProject) -> DataKey:
+        looked = time.monotonic()
         async with self._database.read() as session:
-            row = await session.get(DataKeyRow, (project_id, key_id))
+            row = await session.get(DataKeyRow, which)
         if row is None:
             raise CannotOpenSealed
-        return self._unwrap(_wrapped(row))
-
-    def _unwrap(self, wrapped: WrappedDataKey) -> DataKey:
-        key = self._opening.get((wrapped.project_id, wrapped.id)) or self._keyring.unwrap(wrapped)
-        self._opening[wrapped.project_id, wrapped.id] = key
+        key = await self._unwrap(_wrapped(row))
+        self._opened.put(which, key, as_of=looked)
         return key
+
+    async def _unwrap(self, wrapped: WrappedDataKey) -> DataKey:
+        return await self._keyring.unwrap(wrapped)
 
 
 def _row(wrapped: WrappedDataKey, *, now: datetime) -> DataKeyRow:
@@ -197,19 +275,16 @@ def _row(wrapped: WrappedDataKey, *, now: datetime) -> DataKeyRow:
         id=wrapped.id,
         master_key_id=wrapped.master_key_id,
         wrapped=wrapped.wrapped,
+        binds_owner=wrapped.binds_owner,
         seals_reserved=0,
         created_at=now,
     )
 
 
 def _wrapped(row: DataKeyRow) -> WrappedDataKey:
-    return WrappedDataKey(id=row.id, project_id=row.project_id, master_key_id=row.master_key_id, wrapped=row.wrapped)
+    return WrappedDataKey(row.id, row.project_id, row.master_key_id, row.wrapped, row.binds_owner)
 
 
-def unwrapped(keyring: Keyring, row: DataKeyRow) -> DataKey:
-    """Unwrap a stored data key, for checks.
-
-    Raises:
-        CannotOpenSealed: its master key is not configured, or the row was altered.
-    """
-    return keyring.unwrap(_wrapped(row))
+async def unwrapped(keyring: Keyring, row: DataKeyRow) -> DataKey:
+    """Unwrap a stored data key, for checks. Raises as `Keyring.unwrap`."""
+    return await keyring.unwrap(_wrapped(row))

@@ -84,11 +84,11 @@ async def fetch_token(broker: Broker, principal: Principal, wanted: FetchRequest
     view = await _usable(broker, principal, owner, wanted, now=now)
     if view.access_token is None:  # a refresh brings one, so this cannot be; but an empty token must never get out
         raise TokenNotFound
-    access = await broker.vault.open(token_slot(project_id, view.id, "access_token"), view.access_token)
+    access = await broker.vault.open(token_slot(owner, view.id, "access_token"), view.access_token)
     broker.uses.note_grant((project_id, view.id), at=now)
     refresh = None
     if wanted.with_refresh_token and view.refresh_token is not None:
-        refresh = await broker.vault.open(token_slot(project_id, view.id, "refresh_token"), view.refresh_token)
+        refresh = await broker.vault.open(token_slot(owner, view.id, "refresh_token"), view.refresh_token)
         await _record_disclosure(broker, project_id, view)
     return Token(view, access, refresh)
 

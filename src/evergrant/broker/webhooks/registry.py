@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from evergrant.broker.audit.record import record
 from evergrant.broker.runtime.broker import Broker
+from evergrant.broker.runtime.places import slot_in
 from evergrant.broker.webhooks.outbox import SUBSCRIBABLE
 from evergrant.crypto.opaque import new_id
 from evergrant.crypto.sealed import Slot
@@ -221,7 +222,7 @@ async def signing_secrets(broker: Broker, webhook: Webhook, *, now: datetime) ->
 
 def webhook_secret_slot(webhook: Webhook, column: str) -> Slot:
     """Return the place that one of a webhook's secrets is sealed for."""
-    return Slot(webhook.project_id, "webhooks", column, webhook.id)
+    return slot_in("webhooks", webhook, column)
 
 
 def is_webhook(project_id: str, webhook_id: str) -> ColumnElement[bool]:
