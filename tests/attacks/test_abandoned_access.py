@@ -18,7 +18,7 @@ from pydantic import SecretStr
 from evergrant import clock as wall_clock
 from evergrant.broker.connect import stored_consents
 from evergrant.broker.connect.confirmation import clear_finished_requests
-from evergrant.broker.grants.grants import load_grant, token_slot
+from evergrant.broker.grants.grants import load_grant, owner_of, token_slot
 from evergrant.broker.refresh import until_stored
 from evergrant.broker.refresh.replay import replay_journal
 from evergrant.broker.revocations import deleting, replaced
@@ -439,7 +439,7 @@ def test_an_answer_that_a_dead_process_left_for_a_connection_that_went_does_not_
             assert grant is not None
             values: dict[str, object] = {"token_version": 2, "last_refresh_time": wall_clock.now()}
             for column in ("access_token", "refresh_token"):
-                slot = token_slot(grant.project_id, grant.id, column)
+                slot = token_slot(owner_of(grant), grant.id, column)
                 values[column] = await broker.vault.seal(slot, SecretStr(f"late {column}"))
             entry = Entry(grant.project_id, grant.id, "", grant.token_version, values)
             assert Journal(here.settings.data_dir / "journal").write(entry)

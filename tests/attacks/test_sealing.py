@@ -14,8 +14,8 @@ import pytest
 from pydantic import SecretStr
 
 from evergrant import clock as wall_clock
-from evergrant.broker.connections.revoking import begin_revocations
 from evergrant.broker.operations.key_rotation import reseal, start_new_data_keys
+from evergrant.broker.revocations.revoking import begin_revocations
 from evergrant.broker.runtime import opened_keys
 from evergrant.broker.runtime.broker import open_broker
 from evergrant.broker.runtime.worker_pool import WorkerPool

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from evergrant import clock
 from evergrant.broker.connect.authorization_requests import Authorization
-from evergrant.broker.grants.grants import load_grant, token_slot
+from evergrant.broker.grants.grants import load_grant, owner_of, token_slot
 from evergrant.broker.revocations.revocation import RevocationReason, prepare_revocations, write_and_try
 from evergrant.broker.runtime.broker import Broker
 from evergrant.db import Grant
@@ -74,6 +74,6 @@ async def _revoke(broker: Broker, authorization: Authorization, fresh: FreshCons
     )
     for column, token in (("access_token", answer.access_token), ("refresh_token", answer.refresh_token)):
         if token is not None:
-            setattr(grant, column, await broker.vault.seal(token_slot(grant.project_id, grant.id, column), token))
+            setattr(grant, column, await broker.vault.seal(token_slot(owner_of(grant), grant.id, column), token))
     rows = await prepare_revocations(broker, app, [grant], reason=RevocationReason.FAILED, now=now)
     await write_and_try(broker, rows, now=now)

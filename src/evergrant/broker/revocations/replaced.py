@@ -9,7 +9,7 @@ from datetime import datetime
 from sqlalchemy import select
 
 from evergrant.broker.apps.quirks import can_revoke, revokes_singly
-from evergrant.broker.grants.grants import token_slot
+from evergrant.broker.grants.grants import owner_of, token_slot
 from evergrant.broker.grants.replacing import Replacement, is_replaced_by
 from evergrant.broker.revocations.revocation import RevocationReason, prepare_revocations
 from evergrant.broker.runtime.broker import Broker
@@ -62,7 +62,7 @@ async def _tokens_of(broker: Broker, grant: Grant) -> set[str]:
     for column, sealed in (("access_token", grant.access_token), ("refresh_token", grant.refresh_token)):
         if sealed is not None:
             try:
-                opened = await broker.vault.open(token_slot(grant.project_id, grant.id, column), sealed)
+                opened = await broker.vault.open(token_slot(owner_of(grant), grant.id, column), sealed)
             except CannotOpenSealed:
                 continue
             tokens.add(opened.get_secret_value())
