@@ -279,35 +279,65 @@ def test_a_file_that_is_not_good_says_where_and_what_to_do(tmp_path: Path, text:
 
 
 @pytest.mark.parametrize(
-    ("endpoint", "source", "pattern", "good"),
+    ("endpoint", "source", "pattern", "example", "good"),
     [
-        ("https://{shop}.example.com/token", "user", "[a-z0-9-]+", True),
-        ("https://{shop}.example.com/token", "user", "[a-z0-9.-]+", False),  # one label is all that a shop needs
-        ("https://{shop}.example.com/token", "app", "[a-z0-9-]+/?", True),
-        ("https://{shop}.example.com/token", "app", ".+", False),
-        ("https://{shop}/token", "app", "[a-z0-9.-]+", True),  # the operator may name any host
-        ("https://{shop}/token", "user", "[a-z0-9.-]+", False),
-        ("https://{shop}/token", "user", "[a-z0-9-]+\\\\.example\\\\.com", True),
-        ("https://accounts.example.{shop}/token", "user", "(com|eu)", True),
-        ("https://accounts.example.{shop}/token", "user", "[a-z.]+", False),
-        ("https://example.com/{shop}/token", "user", "[a-z0-9-]+", True),
-        ("https://example.com/{shop}/token", "user", "[^/]+", False),
-        ("{shop}/token", "callback", "https://[a-z]+\\\\.example\\\\.com", True),
-        ("{shop}/token", "callback", "https://.+", False),
-        ("{shop}/token", "callback", "https://[a-z.]+", False),
-        ("{shop}/token", "app", "https?://[a-z.]+", False),
+        ("https://{shop}.example.com/token", "user", "[a-z0-9-]+", "", True),
+        ("https://{shop}.example.com/token", "user", "[a-z0-9.-]+", "", False),  # one label is all that a shop needs
+        ("https://{shop}.example.com/token", "app", "[a-z0-9-]+/?", "", True),
+        ("https://{shop}.example.com/token", "app", ".+", "", False),
+        ("https://{shop}/token", "app", "[a-z0-9.-]+", "", True),  # the operator may name any host
+        ("https://{shop}/token", "user", "[a-z0-9.-]+", "", False),
+        ("https://{shop}/token", "user", "[a-z0-9-]+\\\\.example\\\\.com", "acme.example.com", True),
+        ("https://{shop}/token", "user", "[a-z0-9-]*example\\\\.com", "acme-example.com", False),
+        ("https://{shop}/token", "user", "[a-z]+\\\\.(com|eu)", "acme.eu", False),
+        ("https://{shop}/token", "user", "acme\\\\.[a-z]+", "acme.eu", False),
+        ("https://{shop}/token", "user", "[a-z]+\\\\.co\\\\.uk", "acme.co.uk", False),
+        ("https://{shop}/token", "user", "[a-z]+\\\\.acme\\\\.co\\\\.uk", "eu.acme.co.uk", True),
+        ("https://{shop}/token", "user", "[0-9.]+", "1.1", False),
+        ("https://{shop}.com/token", "user", "[a-z0-9-]+", "acme", False),
+        ("https://{shop}example.com/token", "user", "[a-z]+-", "acme-", False),
+        ("https://{shop}.co.uk/token", "user", "[a-z]+", "acme", False),
+        ("https://accounts.example.{shop}/token", "user", "(com|eu)", "eu", True),
+        ("https://accounts.example.{shop}/token", "user", "[a-z.]+", "eu", False),
+        ("https://accounts.example.{shop}/token", "user", "[a-z]{2}", "eu", False),
+        ("https://example.com/{shop}/token", "user", "[a-z0-9-]+", "", True),
+        ("https://example.com/{shop}/token", "user", "[^/]+", "", False),
+        ("https://example.com:{shop}/token", "user", "[0-9]+", "", True),
+        ("{shop}/token", "callback", "https://[a-z]+\\\\.example\\\\.com", "https://eu.example.com", True),
+        ("{shop}/token", "callback", "https://.+", "", False),
+        ("{shop}/token", "callback", "https://[a-z.]+", "", False),
+        ("{shop}/token", "callback", "https://[a-z]+\\\\.com", "https://example.com", False),
+        ("{shop}/token", "app", "https?://[a-z.]+", "", False),
     ],
 )
 def test_nobody_can_lead_a_request_to_another_place(
-    tmp_path: Path, endpoint: str, source: str, pattern: str, good: bool
+    tmp_path: Path, endpoint: str, source: str, pattern: str, example: str, good: bool
 ) -> None:
     text = GOOD.replace(TOKEN, endpoint) + VARIABLE + f'source = "{source}"\npattern = "{pattern}"\n'
     text += 'from = "shop"\nrequired = true\n' if source == "callback" else ""
+    text += f'example = "{example}"\n' if example else ""
     if good:
         assert loaded(tmp_path, text).variables["shop"].problem_with("a?b")
     else:
         with pytest.raises(ConfigurationError, match=r"variables\.shop\.pattern: lets .* into token_endpoint"):
             loaded(tmp_path, text)
+
+
+@pytest.mark.parametrize("source", ["token", "context"])
+def test_an_answer_cannot_name_a_host_of_any_domain(tmp_path: Path, source: str) -> None:
+    """Who uploads a connection gives these values too."""
+    shape = CAPTURED.replace("token", source) + "default = 'https://eu.example.com'\n"
+    context = "[context_request]\nurl = 'https://example.com/me'\n" if source == "context" else ""
+    text = 'revocation = { url = "{shop}/revoke" }\n' + GOOD + context + shape
+    with pytest.raises(ConfigurationError, match=r"variables\.shop\.pattern: lets .* into revocation\.url"):
+        loaded(tmp_path, text + "pattern = 'https://[a-z0-9.:-]+'\n")
+    assert loaded(tmp_path, text + "pattern = 'https://[a-z]+[.]example[.]com'\n")
+
+
+def test_a_whole_host_that_others_give_needs_an_example_to_check_its_pattern_by(tmp_path: Path) -> None:
+    text = GOOD.replace(TOKEN, "https://{shop}/token") + VARIABLE + 'source = "user"\n'
+    with pytest.raises(ConfigurationError, match=r"variables\.shop: names a host .*: give an example"):
+        loaded(tmp_path, text + 'pattern = "[a-z]+[.]example[.]com"\n')
 
 
 def test_a_variables_value_is_checked_whole(tmp_path: Path) -> None:

@@ -1,10 +1,10 @@
 """Checks a template as a whole: its fields fit together, and no value that is filled in can lead a request astray."""
 
-import re
 from collections.abc import Iterator, Mapping
 
 from evergrant import placeholders
 from evergrant.catalog.template import Template
+from evergrant.catalog.url_variables import url_problems
 from evergrant.catalog.variable import Variable
 
 GIVEN = frozenset({"app", "user"})
@@ -189,11 +189,6 @@ def _origin(it: Template, variable: Variable) -> str:
     return other.source if other is not None else variable.source
 
 
-# What a value must not be able to do to the URL that it is filled into, whoever gave it: reach another path, add a
-# query, or turn what precedes it into a user name. The second list is for those whom nobody trusts with the choice
-# of a host: who sees our client secret must be the provider, whatever a user or a browser says.
-_BREAKING = ("a/../b", "a?b", "a#b", "a@b", "a b", "a:b@c", "a\\b", "a%2fb")
-_FOREIGN = ("evil.example", "evil.example.", "example.evil", "evil", "evil.example/")
 _NO_URLS = ("params", "headers", "username", "redirect_uri")
 
 
@@ -201,43 +196,3 @@ def _url_variables(it: Template) -> Iterator[str]:
     for field, text, _, _ in _uses(it):
         if text.startswith(("https://", "http://", "{")) and not any(part in field for part in _NO_URLS):
             yield from url_problems(field, text, it.variables)
-
-
-def url_problems(field: str, text: str, variables: Mapping[str, Variable]) -> Iterator[str]:
-    """Say which variables could lead a URL to another place, by a value that their patterns allow."""
-    for match in placeholders.NAME.finditer(text):
-        variable = variables.get(match[1])
-        if variable is None or variable.enum or variable.values:
-            continue
-        if not variable.pattern:
-            yield f"variables.{match[1]}: is part of a URL ({field}), so it needs a pattern or an enum"
-            continue
-        hole = next((probe for probe in _probes(text, match, variable) if not variable.problem_with(probe)), None)
-        if hole is not None:
-            yield (
-                f"variables.{match[1]}.pattern: lets {hole!r} into {field}: allow only what the provider's own "
-                "hosts and names need"
-            )
-
-
-def _probes(text: str, match: re.Match[str], variable: Variable) -> Iterator[str]:
-    """Yield values that would be dangerous at this place of the URL."""
-    good = variable.default or variable.example
-    trusted = variable.source in ("app", "token", "context")
-    before = text[: match.start()]
-    if not before:  # the value is the whole origin
-        yield from ("http://provider.example", "https://a@b.example", "https://a.example?b", "https://a.example#b")
-        if not trusted:
-            yield from (
-                "https://evil.example",
-                "https://evil.example/a",
-                f"{good}.evil.example",
-                f"{good}@evil.example",
-            )
-        return
-    yield from _BREAKING
-    in_host = "/" not in before.removeprefix("https://").removeprefix("http://")
-    if in_host and not trusted:
-        label_of_a_fixed_domain = text[match.end() :].startswith(".")
-        yield from (probe for probe in _FOREIGN if "." in probe or not label_of_a_fixed_domain)
-        yield from (f"{good}.evil.example",) if not label_of_a_fixed_domain else ()

@@ -14,7 +14,7 @@ from evergrant.broker.grants.schedule import POLICIES, PROACTIVE
 from evergrant.broker.projects.redirects import check_redirect_url
 from evergrant.broker.runtime.broker import Broker
 from evergrant.catalog.template import Template
-from evergrant.catalog.validation import url_problems
+from evergrant.catalog.url_variables import url_problems
 from evergrant.db import OutboundApp, Project
 from evergrant.errors import InvalidValue, MissingArgument
 from evergrant.oauth2 import client_assertion
