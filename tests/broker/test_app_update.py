@@ -41,7 +41,7 @@ async def grants(broker: Broker) -> dict[str, Grant]:
 async def changed(broker: Broker, here: Installation, clock: Clock, **fields: object) -> OutboundApp:
     project_id = here.backend.project_id
     stored = definition_as_stored(await load_app(broker, project_id, APP_ID))
-    return await update_app(broker, project_id, replace(stored, **fields), now=clock.now)  # type: ignore[arg-type]
+    return await update_app(broker, project_id, replace(stored, **fields), by=None, now=clock.now)  # type: ignore[arg-type]
 
 
 async def test_a_registration_that_is_stored_during_an_update_survives_it(
@@ -52,7 +52,8 @@ async def test_a_registration_that_is_stored_during_an_update_survives_it(
     async with open_broker(here.settings) as broker:
         async with broker.database.write() as session:
             mine = update(OutboundApp).where(OutboundApp.id == APP_ID)
-            await session.execute(mine.values(use_dcr=True, dcr_url="https://idp.example.com/register", client_id=""))
+            dcr = {"use_dcr": True, "dcr_url": "https://idp.example.com/register"}
+            await session.execute(mine.values(client_id="", client_secret=None, **dcr))
         before = await load_app(broker, project_id, APP_ID)
 
         async def discover(*_: object, **__: object) -> Discovered:
@@ -70,7 +71,7 @@ async def test_a_registration_that_is_stored_during_an_update_survives_it(
             authorization_url=before.authorization_url,
             token_url=before.token_url,
         )
-        await update_app(broker, project_id, sent, now=clock.now)
+        await update_app(broker, project_id, sent, by=None, now=clock.now)
         after = await load_app(broker, project_id, APP_ID)
     assert after.name == "Renamed"
     assert {name: getattr(after, name) for name in registered} == registered

@@ -293,6 +293,7 @@ def test_a_file_that_is_not_good_says_where_and_what_to_do(tmp_path: Path, text:
         ("https://{shop}/token", "user", "acme\\\\.[a-z]+", "acme.eu", False),
         ("https://{shop}/token", "user", "[a-z]+\\\\.co\\\\.uk", "acme.co.uk", False),
         ("https://{shop}/token", "user", "[a-z]+\\\\.acme\\\\.co\\\\.uk", "eu.acme.co.uk", True),
+        ("https://{shop}/token", "user", "acme([.][a-z]+)?[.]com", "acme.com", False),
         ("https://{shop}/token", "user", "[0-9.]+", "1.1", False),
         ("https://{shop}.com/token", "user", "[a-z0-9-]+", "acme", False),
         ("https://{shop}example.com/token", "user", "[a-z]+-", "acme-", False),

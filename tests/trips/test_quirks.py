@@ -349,7 +349,8 @@ def test_an_update_changes_variables_and_one_that_leaves_them_out_keeps_them(her
     backend = here.installation.backend
     app = backend.get(f"app/{app_id}").json()["app"]
     assert app["tokenUrl"].endswith("/{tenant}/token")
-    assert backend.post("app/update", {"app": {**app, "variables": {"tenant": "fabrikam"}}}).status_code == 200
+    another = {"variables": {"tenant": "fabrikam"}, "clientSecret": "secret"}
+    assert backend.post("app/update", {"app": {**app, **another}}).status_code == 200
     assert backend.post("app/update", {"app": {**app, "variables": None}}).status_code == 200
     assert backend.get(f"app/{app_id}").json()["app"]["variables"] == {"tenant": "fabrikam"}
     refused = backend.post("app/update", {"app": {**app, "variables": {}}})

@@ -13,12 +13,14 @@ from evergrant.catalog.variable import Variable
 
 # Reach another path, add a query, or turn what precedes the value into a user name.
 _BREAKING = ("a/../b", "a?b", "a#b", "a@b", "a b", "a:b@c", "a\\b", "a%2fb")
-_FOREIGN = ("evil.example", "evil.example.", "example.evil", "evil", "evil.example/", "192.0.2.1", "[2001:db8::1]") + (
-    "evil.com",
-    "evil.net",
-    "evil.org",
-    "evil.io",
-    "www.evil.com",
+_FOREIGN = (
+    "evil",
+    "evil.example",
+    "evil.example.",
+    "evil.example/",
+    "example.evil",
+    *("evil.com", "evil.net", "evil.org", "evil.io", "www.evil.com"),
+    *("192.0.2.1", "[2001:db8::1]"),
 )
 _SECOND_LEVEL = frozenset({"ac", "co", "com", "edu", "go", "gov", "ne", "net", "or", "org"})
 """Below a country's domain, what belongs to nobody in particular: `example.co.uk` is one owner's, `co.uk` is not."""
@@ -96,9 +98,9 @@ def _other_domains(text: str, match: re.Match[str], variables: Mapping[str, Vari
     place = before.count(".")  # the label of the host in which the value begins
     for number, label in enumerate(own):
         if place + number >= first:
-            for other in ("evil", f"evil{label}", f"{label}evil", f"evil-{label}", "x", "7"):
-                if other != label:
-                    yield scheme + ".".join([*own[:number], other, *own[number + 1 :]]) + rest
+            for other in ("evil", f"evil{label}", f"{label}evil", f"evil-{label}", label.translate(_NEXT)):
+                yield scheme + ".".join([*own[:number], other, *own[number + 1 :]]) + rest
+            yield scheme + ".".join([*own[: number + 1], "evil", *own[number + 1 :]]) + rest
 
 
 def _owned(labels: list[str]) -> int:

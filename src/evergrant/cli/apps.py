@@ -186,7 +186,7 @@ def update(
         project = await the_project(broker, project_id)
         stored = definition_as_stored(await use_cases.load_app(broker, project, app_id))
         definition = replace(stored, **changes)
-        return _summary(broker, await use_cases.update_app(broker, project, definition, now=clock.now()))
+        return _summary(broker, await use_cases.update_app(broker, project, definition, by=None, now=clock.now()))
 
     summary = run(_update)
     if as_json:

@@ -5,6 +5,7 @@ both sides know.
 """
 
 import json
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -23,6 +24,8 @@ METHODS = ("private_key_jwt", "client_secret_jwt")
 TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 LIFETIME_SECONDS = 120
 _BY_CURVE = {"P-256": "ES256", "P-384": "ES384", "P-521": "ES512"}
+_PRIVATE_PEM = re.compile(r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY")
+_PRIVATE_PART = re.compile(r'"d"\s*:')
 _FORMS: tuple[type[Key], ...] = (ECKey, RSAKey, OKPKey)
 
 
@@ -93,6 +96,14 @@ def private_key(text: str) -> Key:
         if key.is_private:
             return key
     raise ValueError("not a private key in PEM or as a JWK")
+
+
+def is_private_key(text: str) -> bool:
+    """Tell whether a private key stands in a text: in PEM of any kind, locked ones too, or as a JWK.
+
+    Such a secret signs. It is never sent.
+    """
+    return _PRIVATE_PEM.search(text) is not None or ('"kty"' in text and _PRIVATE_PART.search(text) is not None)
 
 
 def _algorithm(key: Key) -> str:

@@ -41,13 +41,19 @@ def authentication(client: ClientRegistration, quirks: Quirks, url: str, *, meth
     """Return how `client` authenticates at `url`: by its own method, or the one given.
 
     Raises:
-        UpstreamRejected: the secret is not the key that the method needs.
+        UpstreamRejected: the secret is not the key that the method needs, or a key that the method would send.
     """
     secret = client.client_secret.get_secret_value() if client.client_secret is not None else ""
     method = method or client.auth_method
     own_id = ("client_id", client.client_id)
     if client.client_secret is None or method == "none":
         return Authentication([own_id])
+    if method not in client_assertion.METHODS and client_assertion.is_private_key(secret):
+        raise UpstreamRejected(
+            f"{client.name or 'The app'}: its client secret is a private key, which is never sent. Set "
+            "tokenEndpointAuthMethod to private_key_jwt, or enter another clientSecret.",
+            provider_error="invalid_client_key",
+        )
     if method == "client_secret_basic":
         # RFC 6749 section 2.3.1: form-urlencode both before they are joined. A space as %20, because servers that
         # decode with a plain unquote leave a "+" as it is.
@@ -70,9 +76,10 @@ def authentication(client: ClientRegistration, quirks: Quirks, url: str, *, meth
 
 
 def request_values(client: ClientRegistration, quirks: Quirks, **more: str) -> dict[str, str]:
-    """Return the values of a request that an entry's parameters and headers may use."""
+    """Return the values of a request that an entry's parameters and headers may use. A private key is none of them."""
     client = hooked(client, quirks)
     secret = client.client_secret.get_secret_value() if client.client_secret is not None else ""
+    secret = "" if client_assertion.is_private_key(secret) else secret
     return {"client_id": client.client_id, "client_secret": secret, "random": random.token_urlsafe(16), **more}
 
 

@@ -35,6 +35,8 @@ OWN_CALLBACK_PATH = f"{CALLBACK_PATH}/{{callback_id}}"
 # What our own result page says. Only these codes are shown, so that nobody can make it say something with a link.
 FAILURES = {
     "access_denied": "The connection was not allowed. Nothing was stored.",
+    "app_changed": "The application changed while the connection was under way. Nothing was stored. Go back to it and "
+    "start again.",
     "callback_mismatch": "The answer came to another address than the one that was asked for. Nothing was stored. Go "
     "back to the application and start again.",
     "expired": "The connection took too long. Go back to the application and start again.",

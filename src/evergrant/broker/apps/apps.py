@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import date, datetime
+from typing import Any
 
+from pydantic import SecretStr
 from pydantic.alias_generators import to_camel
-from sqlalchemy import select
+from sqlalchemy import Select, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -15,6 +17,14 @@ from evergrant.broker.apps.definition import (
     CompleteDefinition,
     api_key_problems,
     check_definition,
+)
+from evergrant.broker.apps.destinations import (
+    Move,
+    check_may_move,
+    check_secret_follows,
+    check_secret_is_no_key,
+    moved_for_audit,
+    moves,
 )
 from evergrant.broker.apps.health import clear_unhealthy
 from evergrant.broker.apps.merge import NOTHING_DISCOVERED, merge
@@ -26,10 +36,11 @@ from evergrant.broker.audit.record import record
 from evergrant.broker.grants.schedule import PROACTIVE
 from evergrant.broker.projects.projects import load_project
 from evergrant.broker.runtime.broker import Broker
+from evergrant.broker.runtime.principal import Principal
 from evergrant.crypto.opaque import new_id
 from evergrant.crypto.sealed import Sealed
 from evergrant.db import Grant, OutboundApp, Project
-from evergrant.errors import AlreadyExists, AppNotFound, InvalidValue, MissingArgument
+from evergrant.errors import AlreadyExists, AppNotFound, CannotOpenSealed, InvalidValue, MissingArgument
 from evergrant.oauth2.protected_resource import Discovered, discover_either
 
 
@@ -44,8 +55,10 @@ async def create_app(broker: Broker, project_id: str, definition: AppDefinition,
     definition = _with_tidy_variables(broker, "", definition)
     nothing = CompleteDefinition(id=app.id, name="")
     found = await _learn(broker, app, nothing, definition, now=now)
+    merged = merge(nothing, definition, found)
+    check_secret_is_no_key(broker.catalogue, merged.client_secret, merged)
     secret = await _sealed_secret(broker, app, definition)
-    _apply(broker, app, merge(nothing, definition, found), secret=secret, now=now)
+    _apply(broker, app, merged, secret=secret, now=now)
     try:
         async with broker.database.write() as session:
             session.add(app)
@@ -55,12 +68,17 @@ async def create_app(broker: Broker, project_id: str, definition: AppDefinition,
     return app
 
 
-async def update_app(broker: Broker, project_id: str, definition: AppDefinition, *, now: datetime) -> OutboundApp:
+async def update_app(
+    broker: Broker, project_id: str, definition: AppDefinition, *, by: Principal | None, now: datetime
+) -> OutboundApp:
     """Replace an app's definition. Its grants that waited for a correction are tried again at once.
 
+    `by` is the key that asks; None is somebody at the machine itself, who may do everything.
+
     Raises:
-        MissingArgument, InvalidValue: a field is wrong, or does not fit the connections that there are; nothing is
-            written.
+        MissingArgument, InvalidValue: a field is wrong, or does not fit the connections that there are, or a stored
+            secret would go where it did not go before; nothing is written.
+        PermissionDenied: tokens of connections would, and the key may not have them.
         AppNotFound: there is no such app.
         AlreadyExists: the name is taken by another app.
     """
@@ -69,19 +87,28 @@ async def update_app(broker: Broker, project_id: str, definition: AppDefinition,
     draft = await load_app(broker, project_id, definition.id)
     definition = _with_tidy_variables(broker, draft.template_id, definition)
     found = await _learn(broker, draft, _as_stored(draft), definition, now=now)
+    drafted = merge(_as_stored(draft), definition, found)
+    check_secret_is_no_key(broker.catalogue, await _secret_after(broker, draft, drafted), drafted)
     secret = await _sealed_secret(broker, draft, definition)
     try:
         async with broker.database.write() as session:
             app = await _lock(session, project_id, definition.id)
             stored, stored_secret = _as_stored(app), app.client_secret
-            merged = _apply(broker, app, merge(stored, definition, found), secret=secret, now=now)
+            merged = merge(stored, definition, found)
+            moved = moves(broker.catalogue, stored, merged)
+            if stored_secret is not None and merged.client_secret is None:
+                check_secret_follows(broker.catalogue, moved, stored, merged)
+            await _check_move(session, app, by, moved)
+            _apply(broker, app, merged, secret=secret, now=now)
             changed = [name for name in PLAIN_FIELDS if getattr(merged, name) != getattr(stored, name)]
             if app.client_secret != stored_secret:
                 changed.append("client_secret")
             await _check_connections(session, app, stored)
             await clear_unhealthy(session, project_id, app.id, reason="updated")
             app.unhealthy_since, app.unhealthy_reason = None, ""
-            data = {"fields": sorted(to_camel(name) for name in changed)}
+            data: dict[str, Any] = {"fields": sorted(to_camel(name) for name in changed)}
+            if moved:
+                data["moved"] = moved_for_audit(moved)
             await record(session, project_id, "app.updated", app_id=app.id, data=data)
     except IntegrityError:
         raise AlreadyExists("Another app has this name already.") from None
@@ -142,7 +169,7 @@ async def _learn(
 
 def _apply(
     broker: Broker, app: OutboundApp, merged: CompleteDefinition, *, secret: Sealed | None, now: datetime
-) -> CompleteDefinition:
+) -> None:
     """Set all of `app` by a definition; `secret` is the definition's, sealed, where it brings one."""
     for name in PLAIN_FIELDS:
         setattr(app, name, getattr(merged, name))
@@ -152,7 +179,6 @@ def _apply(
     if merged.client_secret is not None:
         app.client_secret = secret if merged.client_secret.get_secret_value() else None
     app.updated_at = now
-    return merged
 
 
 def _as_stored(app: OutboundApp) -> CompleteDefinition:
@@ -183,12 +209,32 @@ def _check_new_definition(
         raise InvalidValue.of(*problems)
 
 
+async def _secret_after(broker: Broker, app: OutboundApp, merged: CompleteDefinition) -> SecretStr | None:
+    """Return the secret that an app will have. One that cannot be opened is none: nobody can send it either."""
+    if merged.client_secret is not None or app.client_secret is None:
+        return merged.client_secret
+    try:
+        return await broker.vault.open(secret_slot(app), app.client_secret)
+    except CannotOpenSealed:
+        return None
+
+
+async def _check_move(session: AsyncSession, app: OutboundApp, by: Principal | None, moved: list[Move]) -> None:
+    """Check that a key moves no tokens that it may not have. The app is locked, as in `_check_connections`."""
+    if moved and by is not None and (await session.execute(_one_grant_of(app))).first():
+        check_may_move(by, app.id, moved)
+
+
+def _one_grant_of(app: OutboundApp) -> Select[str]:
+    return select(Grant.id).where(Grant.project_id == app.project_id, Grant.app_id == app.id).limit(1)
+
+
 async def _check_connections(session: AsyncSession, app: OutboundApp, stored: CompleteDefinition) -> None:
     """Check that an update leaves no connection behind that could not have been made under it.
 
     The app is locked, and who stores a grant locks it too, so the answer stays true.
     """
-    of_this_app = select(Grant.id).where(Grant.project_id == app.project_id, Grant.app_id == app.id).limit(1)
+    of_this_app = _one_grant_of(app)
     if stored.app_type != app.app_type and (await session.execute(of_this_app)).first():
         raise InvalidValue.of(("appType", "cannot be changed while there are connections: delete them first"))
     others = of_this_app.where(Grant.tenant_id != app.tenant_id)

@@ -15,6 +15,7 @@ from sqlalchemy import select, update
 
 from evergrant import clock
 from evergrant.broker.apps.apps import load_app
+from evergrant.broker.apps.destinations import destinations_of
 from evergrant.broker.apps.health import clear_unhealthy
 from evergrant.broker.apps.provider_client import callback_url, client_document_url, provider_client, secret_slot
 from evergrant.broker.audit.record import record
@@ -105,34 +106,25 @@ async def _register(broker: Broker, key: tuple[str, str], *, now: datetime) -> N
     client = await _identity(broker, app, redirect_uri)
     # Sealing may write, so it comes before the transaction.
     sealed = await broker.vault.seal(secret_slot(app), client.client_secret) if client.client_secret else None
-    statement = (
-        update(OutboundApp)
-        .where(
-            OutboundApp.project_id == app.project_id,
-            OutboundApp.id == app.id,
-            # As it was when we asked: another replica, or the operator, may have been faster.
-            OutboundApp.use_dcr,
-            OutboundApp.client_id == app.client_id,
-            OutboundApp.registered_redirect_uri == app.registered_redirect_uri,
-            OutboundApp.token_url == app.token_url,
-        )
-        .values(
-            client_id=client.client_id,
-            client_secret=sealed,
-            client_secret_expires_at=client.expires_at,
-            token_endpoint_auth_method=client.auth_method,
-            registered_redirect_uri=redirect_uri,
-        )
-        .returning(OutboundApp.id)
-        .execution_options(synchronize_session=False)
-    )
     async with broker.database.write() as session:
-        if (await session.execute(statement)).one_or_none() is None:
+        current = await session.get(OutboundApp, key, with_for_update=True)
+        if current is None or _what_counts(broker, current) != _what_counts(broker, app):
             log.info("a registration came second and was dropped", extra={"app": app.id, "project": app.project_id})
             return
+        current.client_id = client.client_id
+        current.client_secret = sealed
+        current.client_secret_expires_at = client.expires_at
+        current.token_endpoint_auth_method = client.auth_method
+        current.registered_redirect_uri = redirect_uri
         await clear_unhealthy(session, app.project_id, app.id, reason="registered")
         data = {"clientId": client.client_id, "redirectUri": redirect_uri, "again": bool(app.registered_redirect_uri)}
         await record(session, app.project_id, "app.registered", app_id=app.id, data=data)
+
+
+def _what_counts(broker: Broker, app: OutboundApp) -> tuple[object, ...]:
+    """Return what another replica or the operator may have changed since we asked, so that the answer is of no use."""
+    destinations = destinations_of(broker.catalogue, app)
+    return app.use_dcr, app.client_id, app.registered_redirect_uri, destinations
 
 
 async def _identity(broker: Broker, app: OutboundApp, redirect_uri: str) -> RegisteredClient:

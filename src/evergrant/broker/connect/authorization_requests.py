@@ -54,6 +54,20 @@ def is_browser_of(request: AuthorizationRequest, browser: str) -> bool:
     return request.browser_digest is not None and equal(request.browser_digest, digest(browser))
 
 
+def check_not_moved(authorization: Authorization, destinations: str) -> None:
+    """Check that an app's destinations, as a digest, are what they were when the browser left for the provider.
+
+    Raises:
+        ConnectFailed: somebody has changed where codes and tokens of this trip would go.
+    """
+    request = authorization.request
+    if request.destinations not in ("", destinations):  # none is known of a trip that an earlier version began
+        raise ConnectFailed(
+            "app_changed",
+            f"The addresses of {authorization.app.name} were changed while the connection was under way. Start again.",
+        )
+
+
 async def finish_request(broker: Broker, request: AuthorizationRequest, *, browser: str, now: datetime) -> bool:
     """Mark a request as over; false if it was already, or is another browser's.
 

@@ -7,10 +7,12 @@ from urllib.parse import urlsplit
 
 from evergrant import clock
 from evergrant.broker.apps import dynamic_registration
+from evergrant.broker.apps.destinations import digest_of
 from evergrant.broker.apps.provider_client import ProviderClient, provider_client, with_details
 from evergrant.broker.apps.variables import allowed_captures, details_of_user, require_variables, template_of
 from evergrant.broker.connect.authorization_requests import (
     Authorization,
+    check_not_moved,
     open_verifier,
     values_of,
 )
@@ -49,6 +51,7 @@ async def complete_connect(
             f"The answer came to another callback address than the one that was asked for. Register "
             f"{request.redirect_uri} at {app.name}, exactly so.",
         )
+    check_not_moved(authorization, digest_of(broker.catalogue, app))
     provider = await provider_client(broker, app, values_of(request))
     response = AuthorizationResponse.parse(params, provider.quirks)
     check_issuer(response, provider.server, provider.quirks)

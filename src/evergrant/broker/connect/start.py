@@ -11,16 +11,18 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from pydantic import SecretStr
-from sqlalchemy import or_, select, update
+from sqlalchemy import and_, or_, select, update
 
 from evergrant.broker.access import policies
 from evergrant.broker.apps.apps import load_app, missing_for_connect
 from evergrant.broker.apps.definition import prompt_problems, resource_problems, scope_problems
+from evergrant.broker.apps.destinations import digest_of
 from evergrant.broker.apps.dynamic_registration import ensure_registered
 from evergrant.broker.apps.provider_client import callback_url, provider_client, public_origin
 from evergrant.broker.apps.variables import missing_variables, template_of, tidied, user_variable_problems
 from evergrant.broker.connect.authorization_requests import (
     Authorization,
+    check_not_moved,
     is_browser_of,
     load_authorization,
     open_verifier,
@@ -170,7 +172,7 @@ async def leave_for_provider(
     None leaves those that there are.
 
     Raises:
-        ConnectFailed: another browser was faster.
+        ConnectFailed: another browser was faster, or the app has moved since this one left.
         UpstreamRejected: the provider's address needs a variable that has no value; nothing is used up.
     """
     request, app = authorization.request, authorization.app
@@ -180,7 +182,9 @@ async def leave_for_provider(
     provider = await provider_client(broker, app, {**request.variables, **answers})
     state = new_opaque()
     verifier = CodeVerifier.new() if app.pkce else None
+    destinations = digest_of(broker.catalogue, app)
     if request.state is not None:
+        check_not_moved(authorization, destinations)
         state = (await broker.vault.open(state_slot(request), request.state)).get_secret_value()
         verifier = await open_verifier(broker, request)
     nonce = request.nonce or (new_opaque() if "openid" in request.scopes else "")
@@ -207,7 +211,14 @@ async def leave_for_provider(
         .where(
             AuthorizationRequest.project_id == request.project_id,
             AuthorizationRequest.id == request.id,
-            or_(AuthorizationRequest.state_digest.is_(None), AuthorizationRequest.state_digest == digest(state)),
+            or_(
+                AuthorizationRequest.state_digest.is_(None),
+                # A code that another tab gets must not be redeemed where the app was moved to meanwhile.
+                and_(
+                    AuthorizationRequest.state_digest == digest(state),
+                    AuthorizationRequest.destinations.in_([destinations, ""]),
+                ),
+            ),
             AuthorizationRequest.finished_at.is_(None),
         )
         .values(
@@ -217,6 +228,7 @@ async def leave_for_provider(
             code_verifier=sealed_verifier,
             nonce=nonce,
             redirect_uri=redirect_uri,
+            destinations=destinations,
             answers=answers,
             expires_at=now + TRIP_LIFETIME,
         )

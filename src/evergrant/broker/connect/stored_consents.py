@@ -10,10 +10,12 @@ from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from evergrant import clock
+from evergrant.broker.apps.destinations import digest_of
 from evergrant.broker.apps.quirks import scope_words
 from evergrant.broker.connect.authorization_requests import (
     RESULT_PATH,
     Authorization,
+    check_not_moved,
     outcome_slot,
     record_connect,
     with_params,
@@ -120,7 +122,7 @@ async def store_consent(
             kept = replace(tokens, refresh_token=earlier.refresh_token)
             replaced = await replacement(earlier.id, consent(renewed=True), kept)
             async with broker.database.write() as session:
-                current = await _lock_offered_app(session, authorization)
+                current = await _lock_offered_app(broker, session, authorization)
                 grant = await renew_grant(
                     session,
                     earlier,
@@ -144,7 +146,7 @@ async def store_consent(
         pending = app.require_confirmation
         replaced = None if pending else await replacement(grant_id, consent(), tokens)
         async with broker.database.write() as session:
-            current = await _lock_offered_app(session, authorization)
+            current = await _lock_offered_app(broker, session, authorization)
             if await session.get(Grant, (request.project_id, grant_id)) is not None:
                 return ending.location  # the database went away before it could say so
             grant = await save_tokens(
@@ -182,9 +184,10 @@ def _require_patience(refusals: int) -> None:
         raise ConnectFailed("server_error", "evergrant could not finish the connection.")
 
 
-async def _lock_offered_app(session: AsyncSession, authorization: Authorization) -> OutboundApp:
+async def _lock_offered_app(broker: Broker, session: AsyncSession, authorization: Authorization) -> OutboundApp:
     request, app = authorization.request, authorization.app
     current = await lock_app(session, request.project_id, app.id)
+    check_not_moved(authorization, digest_of(broker.catalogue, current))
     if owner_problems(current, ResourceOwner(request.user_id, request.tenant_id)):
         raise ConnectFailed("access_denied", f"{app.name} is not available to this tenant any more.")
     return current

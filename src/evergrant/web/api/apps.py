@@ -33,11 +33,14 @@ async def create_app(body: CreateApp, broker: BrokerDep, principal: AppsWriter) 
 
 @router.post("/app/update", summary="Replace an outbound app's definition", responses=errors(400, 404, 409, 413))
 async def update_app(body: UpdateApp, broker: BrokerDep, principal: AppsWriter) -> AppAnswer:
-    """Replace everything of an app but the client secret and fields of ours that are left out."""
+    """Replace everything of an app but the client secret and fields of ours that are left out.
+
+    Where credentials will go to another place, send the client secret too.
+    """
     principal.require_app(body.app.id)
     new = definition(body.app, body.app.id)
     try:
-        app = await apps.update_app(broker, principal.project_id, new, now=clock.now())
+        app = await apps.update_app(broker, principal.project_id, new, by=principal, now=clock.now())
     except InvalidRequest as error:
         raise error.under("app") from None
     return AppAnswer(app=app_body(broker, app))

@@ -1,0 +1,186 @@
+"""Destinations: where an app's client secret, its users' codes and their tokens go, and who decides about them.
+
+A stored secret never follows a definition that somebody changed without knowing it. So who moves a destination brings
+the client secret again, and where there are connections may see refresh tokens anyway, for ever and from anywhere.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from pydantic import SecretStr
+from pydantic.alias_generators import to_camel
+
+from evergrant import placeholders
+from evergrant.broker.apps.definition import CompleteDefinition
+from evergrant.broker.apps.variables import known_values
+from evergrant.broker.runtime.authority import Authority, require_no_more
+from evergrant.broker.runtime.principal import Permission, Principal
+from evergrant.catalog.template import Template
+from evergrant.db import OutboundApp
+from evergrant.errors import InvalidValue, MissingArgument, PermissionDenied
+from evergrant.oauth2.client_assertion import is_private_key
+
+Catalogue = Mapping[str, Template]
+Destinations = Mapping[str, str]
+"""By the field that leads there, as the wire calls it."""
+
+_ADDRESSES = (
+    "discovery_url",  # fills the others where they are empty
+    "authorization_url",
+    "token_url",
+    "revocation_url",
+    "userinfo_url",
+    "dcr_url",
+    "issuer",  # these two decide whose word about users is believed
+    "jwks_url",
+)
+_BY_BROWSER = ("authorizationUrl", "callbackDomain")
+"""Where evergrant sends nothing by itself, so that no secret gets there."""
+_SENT_AS_IT_IS = ("client_secret_post", "client_secret_basic")
+_METHOD = "tokenEndpointAuthMethod"
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A destination that an update changes; `before` is empty where there was none."""
+
+    field: str
+    before: str
+    after: str
+
+
+def destinations_of(catalogue: Catalogue, app: OutboundApp | CompleteDefinition) -> Destinations:
+    """Return where an app's credentials go, with the values of its variables; without the empty ones.
+
+    Addresses that are equal by RFC 3986 section 6.2.2 and 6.2.3, in their scheme and host, are written alike.
+    """
+    template = catalogue.get(app.template_id)
+    values = known_values(template, app.variables, {})
+    found = {to_camel(name): _plain(placeholders.fill(getattr(app, name), values)) for name in _ADDRESSES}
+    found["callbackDomain"] = app.callback_domain.lower()
+    # Without a template, what it did to a secret before that was sent ends as well.
+    found["templateId"] = app.template_id or "none"
+    found["variables"] = " ".join(_plain(placeholders.fill(url, values)) for url in _own_addresses(template))
+    return {name: place for name, place in found.items() if place}
+
+
+def digest_of(catalogue: Catalogue, app: OutboundApp) -> str:
+    """Return an app's destinations as 32 characters, to tell later whether one has moved."""
+    return hashlib.sha256(json.dumps(destinations_of(catalogue, app), sort_keys=True).encode()).hexdigest()[:32]
+
+
+def moves(catalogue: Catalogue, before: CompleteDefinition, after: CompleteDefinition) -> list[Move]:
+    """Return what an update makes credentials go to that they did not go to before.
+
+    What is emptied gets nothing any more, and is no move; what is filled again is one.
+    """
+    if after.app_type == "apikey":  # has no secret of its own, and sends nothing anywhere
+        return []
+    old, new = destinations_of(catalogue, before), destinations_of(catalogue, after)
+    if before.template_id != after.template_id:
+        old, new = ({name: place for name, place in each.items() if name != "variables"} for each in (old, new))
+    return [Move(name, old.get(name, ""), place) for name, place in new.items() if old.get(name) != place]
+
+
+def check_secret_follows(
+    catalogue: Catalogue, moved: list[Move], before: CompleteDefinition, after: CompleteDefinition
+) -> None:
+    """Check that a stored secret, which stays, is sent nowhere new and by no way that shows it for the first time.
+
+    Raises:
+        MissingArgument: it would be; the update has to bring it.
+    """
+    named = [move.field for move in moved if move.field not in _BY_BROWSER]
+    if _shows_secret(after, catalogue) and not _shows_secret(before, catalogue):
+        named.append(_METHOD)
+    if not named:
+        return
+    remedy = (
+        "evergrant has registered this client by itself, so have it register anew: see 'Registering by itself'"
+        if after.registered_redirect_uri
+        else 'send it with this update, or "" if the app has none any more'
+    )
+    raise MissingArgument.of(
+        ("clientSecret", f"the stored secret does not follow a change of {', '.join(named)}: {remedy}")
+    )
+
+
+def check_secret_is_no_key(catalogue: Catalogue, secret: SecretStr | None, app: CompleteDefinition) -> None:
+    """Check that an app does not send a private key as it is.
+
+    Raises:
+        InvalidValue: it would.
+    """
+    if secret is not None and _shows_secret(app, catalogue) and is_private_key(secret.get_secret_value()):
+        raise InvalidValue.of(
+            ("clientSecret", f"is a private key, which must never be sent, as {app.token_endpoint_auth_method} would"),
+            (_METHOD, "use private_key_jwt with a private key"),
+        )
+
+
+def check_may_move(principal: Principal, app_id: str, moved: Iterable[Move]) -> None:
+    """Check that who moves an app with connections may have their tokens anyway, for ever and from anywhere.
+
+    Raises:
+        PermissionDenied: not by this key.
+    """
+    names = ", ".join(move.field for move in moved)
+    to_tokens = Authority(
+        permissions=frozenset({Permission.TOKENS_FETCH_REFRESH_TOKEN}), app_ids=frozenset({app_id}), expires_at=None
+    )
+    try:
+        require_no_more(principal, to_tokens, what=f"a change of {names}")
+    except PermissionDenied as error:
+        raise PermissionDenied(
+            f"{error.message} The app has connections, whose tokens would go there. Use a key with "
+            f"'{Permission.TOKENS_FETCH_REFRESH_TOKEN}' that neither expires nor is limited to networks, or delete "
+            "the connections first."
+        ) from None
+
+
+def moved_for_audit(moved: Iterable[Move]) -> dict[str, dict[str, str]]:
+    """Return what the audit log says: of addresses only the origins."""
+    return {move.field: {"from": _origins(move.before), "to": _origins(move.after)} for move in moved}
+
+
+def _shows_secret(app: CompleteDefinition, catalogue: Catalogue) -> bool:
+    """Tell whether the secret is sent as it is, and not used to sign what is sent."""
+    template = catalogue.get(app.template_id)
+    signed_by_hook = template is not None and template.hook is not None
+    return app.token_endpoint_auth_method in _SENT_AS_IT_IS and not signed_by_hook
+
+
+def _own_addresses(template: Template | None) -> Iterable[str]:
+    """Return what only the template knows, and an app's definition has no field for."""
+    if template is None:
+        return []
+    others = (template.context_request, template.revocation, *template.token_exchange)
+    urls = [template.refresh_endpoint, template.introspection_endpoint, *(other.url for other in others if other)]
+    return [url for url in urls if url]
+
+
+def _plain(url: str) -> str:
+    """Write scheme and host in small letters, and leave out the port that is the scheme's own."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return url
+    if not parts.netloc or "@" in parts.netloc:
+        return url
+    host = parts.netloc.lower()
+    if port == {"https": 443, "http": 80}.get(parts.scheme):
+        host = host.rpartition(":")[0]
+    return parts._replace(netloc=host, path=parts.path or "/").geturl()
+
+
+def _origins(places: str) -> str:
+    return " ".join(dict.fromkeys(_origin_of(place) for place in places.split()))
+
+
+def _origin_of(place: str) -> str:
+    parts = urlsplit(place)
+    return f"{parts.scheme}://{parts.netloc}" if parts.netloc else place
