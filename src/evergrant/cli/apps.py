@@ -182,17 +182,20 @@ def update(
     if client_id:
         changes |= {"client_id": client_id, "client_secret": SecretStr(_secret(client_secret))}
 
-    async def _update(broker: Broker) -> dict[str, Any]:
+    async def _update(broker: Broker) -> tuple[dict[str, Any], str]:
         project = await the_project(broker, project_id)
         stored = definition_as_stored(await use_cases.load_app(broker, project, app_id))
         definition = replace(stored, **changes)
-        return _summary(broker, await use_cases.update_app(broker, project, definition, by=None, now=clock.now()))
+        app = await use_cases.update_app(broker, project, definition, by=None, now=clock.now())
+        return _summary(broker, app), app.token_url
 
-    summary = run(_update)
+    summary, token_url = run(_update)
     if as_json:
         click.echo(json.dumps(summary))
     else:
         click.echo(f"{summary['id']}  updated. Its redirect URI at the provider is\n{summary['callbackUrl']}")
+        if client_id:
+            click.echo(f"Its client secret goes to {token_url}")
 
 
 def _variable(text: str) -> tuple[str, str]:

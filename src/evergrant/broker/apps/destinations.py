@@ -147,7 +147,7 @@ def moved_for_audit(moved: Iterable[Move]) -> dict[str, dict[str, str]]:
 
 
 def _shows_secret(app: CompleteDefinition, catalogue: Catalogue) -> bool:
-    """Tell whether the secret is sent as it is, and not used to sign what is sent."""
+    """Tell whether the method sends the secret as it is, and does not sign with it."""
     template = catalogue.get(app.template_id)
     signed_by_hook = template is not None and template.hook is not None
     return app.token_endpoint_auth_method in _SENT_AS_IT_IS and not signed_by_hook

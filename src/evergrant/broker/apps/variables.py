@@ -69,6 +69,11 @@ def details_problems(template: Template | None, app: OutboundApp, values: Values
     """
     values = tidied(template, values)
     problems = _value_problems("details", declared_variables(template, "user", "callback", "token", "context"), values)
+    problems += [
+        (f"details.{name}", "the app's value counts for everybody: leave it out")
+        for name in declared_variables(template, "user")
+        if app.variables.get(name) and values.get(name) not in (None, "", app.variables[name])
+    ]
     known = {**app.variables, **values}
     problems += [
         (f"details.{name}", f"is required: {variable.title}{_example_hint(variable)}")

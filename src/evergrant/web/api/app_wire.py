@@ -58,7 +58,8 @@ class AppFields(StrictWireModel):
     client_id: ShortText = Field(default="", description="From the provider.")
     client_secret: SecretText | None = Field(
         default=None,
-        description="From the provider. Write-only; left out of an update, the stored one stays.",
+        description="From the provider. Write-only; left out of an update, the stored one stays. An update by which it "
+        "would go elsewhere must bring it.",
     )
     discovery_url: ShortText = Field(
         default="",
