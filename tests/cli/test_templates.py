@@ -109,6 +109,8 @@ def test_the_client_follows_when_the_provider_knows_the_redirect_uri(
     monkeypatch.setenv("CLIENT_SECRET", "s")
     done = evergrant(with_entry, "apps", "update", "example", "--client-id", "c", "--json")
     assert done.json == app | {"clientId": "c"}
+    told = evergrant(with_entry, "apps", "update", "example", "--client-id", "c").out
+    assert "Its client secret goes to https://{shop}.example.com/token" in told
     assert evergrant(with_entry, "apps", "update", "example").code == 2
     assert evergrant(with_entry, "apps", "update", "nothing", "--own-callback").code == 1
 
