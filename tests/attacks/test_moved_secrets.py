@@ -273,6 +273,9 @@ def test_an_attacker_who_changes_how_the_secret_is_used_does_not_make_it_travel(
         assert change(thief, app_id, tokenEndpointAuthMethod=method).status_code == 400
     shared = new_app(here, honest, tokenEndpointAuthMethod="client_secret_jwt")
     assert demands_secret(change(thief, shared, tokenEndpointAuthMethod="client_secret_post"), "AuthMethod")
+    copies = [{"key": "copy", "value": "{client_secret}"}]
+    assert demands_secret(change(thief, shared, tokenUrlParams=copies), "tokenUrlParams")
+    assert change(thief, shared, tokenUrlParams=[{"key": "format", "value": "json"}]).status_code == 200
     sent = new_app(here, honest, tokenEndpointAuthMethod="client_secret_post")
     assert change(thief, sent, tokenEndpointAuthMethod="client_secret_basic").status_code == 200
 

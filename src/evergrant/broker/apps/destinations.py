@@ -96,6 +96,8 @@ def check_secret_follows(
     named = [move.field for move in moved if move.field not in _BY_BROWSER]
     if _shows_secret(after, catalogue) and not _shows_secret(before, catalogue):
         named.append(_METHOD)
+    if _writes_secret(after) and not _writes_secret(before):
+        named.append("tokenUrlParams")
     if not named:
         return
     remedy = (
@@ -151,6 +153,11 @@ def _shows_secret(app: CompleteDefinition, catalogue: Catalogue) -> bool:
     template = catalogue.get(app.template_id)
     signed_by_hook = template is not None and template.hook is not None
     return app.token_endpoint_auth_method in _SENT_AS_IT_IS and not signed_by_hook
+
+
+def _writes_secret(app: CompleteDefinition) -> bool:
+    """Tell whether parameters of the app's own repeat the secret, whatever the method does with it."""
+    return any("{client_secret}" in value for _, value in app.token_url_params)
 
 
 def _own_addresses(template: Template | None) -> Iterable[str]:
