@@ -168,7 +168,7 @@ def test_an_attacker_who_changes_what_fills_the_addresses_has_to_know_the_client
     app_id = from_template(
         here, honest, tokenUrl=f"{honest.url}/token" if "templateId" in fields else "https://{host}/"
     )
-    more = {} if fields.get("templateId") != "" else {"variables": {}}
+    more: dict[str, Any] = {} if fields.get("templateId") != "" else {"variables": {}}
     assert demands_secret(
         change(thief, app_id, **fields, **more), "templateId" if "templateId" in fields else "tokenUrl"
     )
