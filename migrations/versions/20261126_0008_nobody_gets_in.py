@@ -12,6 +12,26 @@ branch_labels: str | None = None
 depends_on: str | None = None
 
 EMPTY_LIST = sa.text("'[]'")
+ALL_PERMISSIONS_BEFORE = {
+    "apps:read",
+    "apps:write",
+    "connect",
+    "tokens:fetch",
+    "tokens:fetch:refresh_token",
+    "tokens:write",
+    "keys",
+    "audit",
+    "webhooks",
+}
+KEYS = sa.table(
+    "management_keys",
+    sa.column("project_id", sa.String),
+    sa.column("id", sa.String),
+    sa.column("permissions", sa.JSON),
+    sa.column("app_ids", sa.JSON),
+    sa.column("allowed_cidrs", sa.JSON),
+    sa.column("expires_at", sa.DateTime(timezone=True)),
+)
 
 
 def upgrade() -> None:
@@ -45,10 +65,22 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["project_id"], ["projects.id"], ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("project_id"),
     )
+    for key in op.get_bind().execute(sa.select(KEYS)).all():
+        unlimited = not key.app_ids and not key.allowed_cidrs and key.expires_at is None
+        if unlimited and set(key.permissions) >= ALL_PERMISSIONS_BEFORE:  # it may do everything, as it could before
+            _set_permissions(key, {*key.permissions, "policies"})
+
+
+def _set_permissions(key: sa.Row[tuple[object, ...]], permissions: set[str]) -> None:
+    which = (KEYS.c.project_id == key.project_id, KEYS.c.id == key.id)
+    op.get_bind().execute(sa.update(KEYS).where(*which).values(permissions=sorted(permissions)))
 
 
 def downgrade() -> None:
     """Take it back."""
+    for key in op.get_bind().execute(sa.select(KEYS)).all():
+        if "policies" in key.permissions:
+            _set_permissions(key, {*key.permissions} - {"policies"})
     op.drop_table("audit_checkpoints")
     for table, columns in (
         ("grants", ("restored_at",)),

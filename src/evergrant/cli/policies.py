@@ -3,7 +3,7 @@
 import click
 
 from evergrant import clock
-from evergrant.broker.access.policies import ACTIONS, create_policy, delete_policy, list_policies
+from evergrant.broker.access.policies import ACTIONS, LEVELS, create_policy, delete_policy, list_policies
 from evergrant.broker.runtime.broker import Broker
 from evergrant.cli.running import json_option, print_rows, project_option, run, the_project
 
@@ -20,6 +20,13 @@ def policies() -> None:
 @click.option("--claim", "claims", multiple=True, help="About users: NAME=VALUE,VALUE. May be repeated; all must hold.")
 @click.option("--key", "key_ids", multiple=True, help="About management keys: this one, by id. May be repeated.")
 @click.option("--scope", "scopes", multiple=True, help="At most this scope. May be repeated.")
+@click.option(
+    "--level",
+    "levels",
+    multiple=True,
+    type=click.Choice(LEVELS),
+    help="For users' connections, or for tenants' own. May be repeated; both when left out.",
+)
 def add(
     project_id: str | None,
     app_id: str,
@@ -27,6 +34,7 @@ def add(
     claims: tuple[str, ...],
     key_ids: tuple[str, ...],
     scopes: tuple[str, ...],
+    levels: tuple[str, ...],
 ) -> None:
     """Allow ACTION on APP_ID. With the first policy, everybody whom none allows is refused."""
 
@@ -39,6 +47,7 @@ def add(
             claims=dict(_claim(text) for text in claims),
             key_ids=key_ids,
             scopes=scopes,
+            levels=levels,
             now=clock.now(),
         )
         return policy.id
@@ -68,6 +77,7 @@ def list_(project_id: str | None, as_json: bool) -> None:
                 "claims": row.claims,
                 "keys": row.key_ids,
                 "scopes": row.scopes,
+                "levels": row.levels,
             }
             for row in await list_policies(broker, await the_project(broker, project_id))
         ]

@@ -22,7 +22,20 @@ def issuers() -> None:
     "--user-claim", default="sub", type=PASTED, show_default=True, help="The claim with your own id of the user."
 )
 @click.option("--tenant-claim", default="", type=PASTED, help="The claim with the tenant's id, if tokens have one.")
-def add(project_id: str | None, issuer: str, audience: str, jwks_url: str, user_claim: str, tenant_claim: str) -> None:
+@click.option(
+    "--machines-without-user",
+    is_flag=True,
+    help="Take a token that names a tenant and no user for the tenant's machine. Only where no user can get one.",
+)
+def add(
+    project_id: str | None,
+    issuer: str,
+    audience: str,
+    jwks_url: str,
+    user_claim: str,
+    tenant_claim: str,
+    machines_without_user: bool,
+) -> None:
     """Trust ISSUER, exactly as the claim 'iss' has it."""
 
     async def _add(broker: Broker) -> str:
@@ -34,6 +47,7 @@ def add(project_id: str | None, issuer: str, audience: str, jwks_url: str, user_
             jwks_url=jwks_url,
             user_claim=user_claim,
             tenant_claim=tenant_claim,
+            machines_without_user=machines_without_user,
             now=clock.now(),
         )
         return f"{row.id}  {row.issuer}  {row.jwks_url}"
@@ -55,6 +69,7 @@ def list_(project_id: str | None, as_json: bool) -> None:
                 "audience": row.audience,
                 "userClaim": row.user_claim,
                 "tenantClaim": row.tenant_claim,
+                "machinesWithoutUser": row.machines_without_user,
                 "jwksUrl": row.jwks_url,
             }
             for row in await list_issuers(broker, await the_project(broker, project_id))

@@ -65,12 +65,12 @@ async def refuse_unset(request: Request) -> None:
         raise InvalidValue.of(*problems)
 
 
-def require(permission: Permission) -> Callable[[Request], Awaitable[Principal]]:
-    """Make a dependency that authenticates and checks one permission."""
+def require(*permissions: Permission) -> Callable[[Request], Awaitable[Principal]]:
+    """Make a dependency that authenticates and checks a permission; of several, one is enough."""
 
     async def authorised(request: Request) -> Principal:
         principal = await principal_of(request)
-        principal.require(permission)
+        principal.require(*permissions)
         return principal
 
     return authorised
@@ -97,6 +97,7 @@ BrokerDep = Annotated[Broker, Depends(get_broker)]
 AppsReader = Annotated[Principal, Depends(require(Permission.APPS_READ))]
 AppsWriter = Annotated[Principal, Depends(require(Permission.APPS_WRITE))]
 KeysKeeper = Annotated[Principal, Depends(require(Permission.KEYS))]
+PoliciesKeeper = Annotated[Principal, Depends(require(Permission.POLICIES, Permission.KEYS))]
 Auditor = Annotated[Principal, Depends(require(Permission.AUDIT))]
 WebhooksKeeper = Annotated[Principal, Depends(require(Permission.WEBHOOKS))]
 TokensWriter = Annotated[Principal, Depends(require(Permission.TOKENS_WRITE))]

@@ -4,6 +4,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from ipaddress import ip_network
+from itertools import pairwise
 
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -14,9 +15,11 @@ from evergrant.broker.runtime.broker import Broker
 from evergrant.broker.runtime.principal import ALL_PERMISSIONS, Permission, Principal
 from evergrant.crypto.opaque import KEY_PREFIX, digest, is_management_key, new_id, new_management_key
 from evergrant.db import ManagementKey
-from evergrant.errors import InvalidValue, NotFound
+from evergrant.errors import InvalidValue, NotFound, PermissionDenied
 
 MIN_KEY_LENGTH = 32
+MIN_DIFFERENT_CHARACTERS = 10
+"""Of 32 random hexadecimal digits, fewer than one text in ten thousand has less."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,12 +102,26 @@ def check_key_text(text: str) -> None:
     """Check a key that the operator's own tools generated.
 
     Raises:
-        InvalidValue: it is too short to be random, or could not stand in a header; or it is one of ours, mistyped.
+        InvalidValue: it is too short to be random, or could not stand in a header; it is one that can be guessed; or
+            it is one of ours, mistyped.
     """
-    if len(text) < MIN_KEY_LENGTH or not text.isascii() or any(c.isspace() for c in text):
+    if len(text) < MIN_KEY_LENGTH or not all("!" <= c <= "~" for c in text):
         raise InvalidValue.of(("managementKey", f"use at least {MIN_KEY_LENGTH} random characters without spaces"))
+    if _can_be_guessed(text):
+        problem = "it can be guessed: take random characters, such as 'openssl rand -base64 32' prints"
+        raise InvalidValue.of(("managementKey", problem))
     if text.startswith(KEY_PREFIX) and not is_management_key(text):
         raise InvalidValue.of(("managementKey", "its checksum is wrong: copy the whole key again"))
+
+
+def _can_be_guessed(text: str) -> bool:
+    """Tell whether a text has few different characters, repeats itself, or counts up or down most of the way."""
+    if len(set(text)) < MIN_DIFFERENT_CHARACTERS:
+        return True
+    if any(text[period:] == text[:-period] for period in range(1, len(text) // 2 + 1)):
+        return True
+    steps = [abs(ord(one) - ord(other)) <= 1 for one, other in pairwise(text.lower())]
+    return sum(steps) * 2 > len(steps)
 
 
 def authority_of(key: ManagementKey) -> Authority:
@@ -121,21 +138,33 @@ def _require_no_more(principal: Principal, key: ManagementKey) -> None:
     require_no_more(principal, authority_of(key), what="the other key")
 
 
-async def list_keys(broker: Broker, project_id: str) -> list[ManagementKey]:
-    """Return a project's keys, oldest first. Their texts are not stored."""
+def _is_no_more(principal: Principal, key: ManagementKey) -> bool:
+    try:
+        _require_no_more(principal, key)
+    except PermissionDenied:
+        return False
+    return True
+
+
+async def list_keys(broker: Broker, project_id: str, *, reader: Principal | None = None) -> list[ManagementKey]:
+    """Return a project's keys, oldest first; for a `reader`, those that it manages. Their texts are not stored."""
     async with broker.database.read() as session:
         query = select(ManagementKey).where(ManagementKey.project_id == project_id)
-        return list(await session.scalars(query.order_by(ManagementKey.created_at, ManagementKey.id)))
+        keys = list(await session.scalars(query.order_by(ManagementKey.created_at, ManagementKey.id)))
+    return [key for key in keys if reader is None or _is_no_more(reader, key)]
 
 
-async def load_key(broker: Broker, project_id: str, key_id: str) -> ManagementKey:
+async def load_key(broker: Broker, principal: Principal, key_id: str) -> ManagementKey:
     """Return a key.
 
     Raises:
         NotFound: the project has no such key.
+        PermissionDenied: it can do more than the one that asks.
     """
     async with broker.database.read() as session:
-        return await _get_key(session, project_id, key_id)
+        key = await _get_key(session, principal.project_id, key_id)
+    _require_no_more(principal, key)
+    return key
 
 
 async def _get_key(session: AsyncSession, project_id: str, key_id: str) -> ManagementKey:

@@ -3,6 +3,10 @@
 An app and action without a policy are open, as ever, to everybody who is authenticated for them. As soon as there is
 one, at least one must match. A policy that names claims is about users, one that names keys is about those management
 keys, and one that names neither is about everybody.
+
+A policy also names levels: whose connections it is about, users' or tenants' own. Without levels it is about both, but
+for one thing: a user connects a tenant's own only where a policy says `tenant`. Who may make policies is
+`policy_makers`.
 """
 
 import time
@@ -11,17 +15,22 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
 
+from evergrant.broker.access.policy_makers import is_about, require_may_make, require_may_remove
 from evergrant.broker.apps.apps import load_app
 from evergrant.broker.apps.quirks import scope_words
 from evergrant.broker.audit.record import record
+from evergrant.broker.grants.grants import ResourceOwner
 from evergrant.broker.runtime.broker import Broker
 from evergrant.broker.runtime.principal import Principal
 from evergrant.crypto.opaque import new_id
-from evergrant.db import AccessPolicy, ManagementKey
-from evergrant.errors import InvalidValue, NotFound, PermissionDenied
+from evergrant.db import AccessPolicy, ManagementKey, OutboundApp
+from evergrant.errors import AppNotFound, InvalidValue, NotFound, PermissionDenied
 
 FETCH, CONNECT = ACTIONS = ("fetch", "connect")
+USER, TENANT = LEVELS = ("user", "tenant")
+"""Whose connections: a user's, in a tenant or not, or the tenant's own."""
 
 
 async def create_policy(
@@ -34,16 +43,22 @@ async def create_policy(
     claims: Mapping[str, Sequence[str]] | None = None,
     key_ids: Sequence[str] = (),
     scopes: Sequence[str] = (),
+    levels: Sequence[str] = (),
+    maker: Principal | None = None,
 ) -> AccessPolicy:
     """Make a policy that allows an action to these users or keys, with at most these scopes; empty does not limit.
+
+    `maker` is the key that asks for it; None for the operator.
 
     Raises:
         AppNotFound: there is no such app.
         InvalidValue: an argument cannot be used; nothing is written.
+        PermissionDenied: the policy would allow more than its maker may do itself.
     """
     await load_app(broker, project_id, app_id)
     problems = [("action", f"use {' or '.join(ACTIONS)}")] if action not in ACTIONS else []
     problems += [("claims", "give each claim at least one value") for values in (claims or {}).values() if not values]
+    problems += [("levels", f"use {' or '.join(LEVELS)}") for level in levels if level not in LEVELS]
     problems += [("scopes", "each scope is one word") for scope in scopes if scope.split() != [scope]]
     async with broker.database.read() as session:
         for key_id in key_ids:
@@ -59,9 +74,13 @@ async def create_policy(
         claims={name: list(values) for name, values in (claims or {}).items()},
         key_ids=list(key_ids),
         scopes=list(scopes),
+        levels=[level for level in LEVELS if level in levels],
         created_at=now,
     )
     async with broker.database.write() as session:
+        existing = await _lock_policies(session, project_id, app_id, action)
+        if maker is not None:
+            require_may_make(maker, policy, existing)
         session.add(policy)
         await session.flush()
         await record(session, project_id, "policy.created", app_id=app_id, data=_audit_data(policy))
@@ -81,18 +100,36 @@ async def delete_policy(broker: Broker, project_id: str, policy_id: str, *, prin
 
     Raises:
         NotFound: the project has no such policy.
-        PermissionDenied: `principal` is limited to other apps.
+        PermissionDenied: the policy allows more than `principal` may do itself, or removing it would.
     """
     async with broker.database.write() as session:
         policy = await session.get(AccessPolicy, (project_id, policy_id))
-        if policy is None:
+        existing = []
+        if policy is not None:
+            existing = await _lock_policies(session, project_id, policy.app_id, policy.action)
+        if policy is None or policy not in existing:
             raise NotFound(f"Project '{project_id}' has no policy '{policy_id}'.")
-        if principal is not None:
-            principal.require_app(policy.app_id)
         app_id, data = policy.app_id, _audit_data(policy)
+        if principal is not None:
+            require_may_remove(principal, policy, existing)
         await session.delete(policy)
         await record(session, project_id, "policy.deleted", app_id=app_id, data=data)
     broker.policies.forget(project_id)
+
+
+async def _lock_policies(session: AsyncSession, project_id: str, app_id: str, action: str) -> list[AccessPolicy]:
+    """Return the policies for an app and action; nobody makes or deletes one until the transaction ends.
+
+    Raises:
+        AppNotFound: the app was deleted.
+    """
+    mine = (OutboundApp.project_id == project_id, OutboundApp.id == app_id)
+    if (await session.execute(select(OutboundApp.id).where(*mine).with_for_update())).scalar_one_or_none() is None:
+        raise AppNotFound
+    query = select(AccessPolicy).where(
+        AccessPolicy.project_id == project_id, AccessPolicy.app_id == app_id, AccessPolicy.action == action
+    )
+    return list(await session.scalars(query))
 
 
 async def check_policies(
@@ -101,13 +138,13 @@ async def check_policies(
     app_id: str,
     action: str,
     *,
-    user_id: str,
-    tenant_id: str,
+    owner: ResourceOwner,
+    granted_by: str = "",
     scopes: Collection[str] = (),
 ) -> None:
     """Check that a policy allows this, if there is any for the app and action. Costs no query for a few seconds.
 
-    `user_id` and `tenant_id` say for whom it would be done; the audit log keeps every denial.
+    `owner` says whose connection it is, `granted_by` which user connects a tenant's; the audit log keeps every denial.
 
     Raises:
         PermissionDenied: no policy allows it.
@@ -116,25 +153,34 @@ async def check_policies(
     if by_use is None:
         by_use = await _load(broker, principal.project_id)
     policies = by_use.get((app_id, action))
-    if policies is None:
+    must_be_named = bool(action == CONNECT and principal.user_id and not owner.user_id)
+    if policies is None and not must_be_named:
         return
-    matching = [policy for policy in policies if _is_about(policy, principal)]
+    level = USER if owner.user_id else TENANT
+    about = [policy for policy in policies or () if is_about(policy, principal)]
+    matching = [policy for policy in about if level in (policy.levels or (() if must_be_named else LEVELS))]
     if any(not policy.scopes or set(scopes) <= set(policy.scopes) for policy in matching):
         return
     if matching and await _allowed_in_other_words(broker, principal.project_id, app_id, matching, scopes):
         return
-    reason = "scopes" if matching else "principal"
+    reason = "scopes" if matching else "level" if about or must_be_named else "principal"
     async with broker.database.write() as session:
         await record(
             session,
             principal.project_id,
             "policy.denied",
             app_id=app_id,
-            user_id=user_id,
-            tenant_id=tenant_id,
-            data={"action": action, "reason": reason, "scopes": sorted(scopes)},
+            user_id=granted_by or owner.user_id,
+            tenant_id=owner.tenant_id,
+            data={"action": action, "reason": reason, "scopes": sorted(scopes), "level": level},
         )
-    what = "with these scopes" if matching else "to this credential"
+    if must_be_named and not matching:
+        raise PermissionDenied(
+            "A user connects a tenant's own connection only where an access policy of this app says so: make a policy "
+            "for 'connect' with levels: ['tenant'], for those users, or let your backend start the connect trip."
+        )
+    whose = "for a tenant's own connection" if level == TENANT else "for a user's connection"
+    what = {"scopes": "with these scopes", "level": whose, "principal": "to this credential"}[reason]
     raise PermissionDenied(f"The access policies of this app forbid '{action}' {what}.")
 
 
@@ -156,23 +202,6 @@ async def _load(broker: Broker, project_id: str) -> Mapping[tuple[str, str], Seq
     return by_use
 
 
-def _is_about(policy: AccessPolicy, principal: Principal) -> bool:
-    if not policy.claims and not policy.key_ids:
-        return True
-    if principal.claims is None:
-        return principal.key_id in policy.key_ids
-    claims = principal.claims
-    return bool(policy.claims) and all(
-        _claim_values(claims.get(name)) & set(values) for name, values in policy.claims.items()
-    )
-
-
-def _claim_values(claim: object) -> set[str]:
-    """Return a claim's values as text: one, those of a list, or the names of an object's members."""
-    values = claim if isinstance(claim, (list, dict)) else [claim]
-    return {str(value).lower() if isinstance(value, bool) else str(value) for value in values if value is not None}
-
-
 def _audit_data(policy: AccessPolicy) -> dict[str, Any]:
     return {
         "id": policy.id,
@@ -180,4 +209,5 @@ def _audit_data(policy: AccessPolicy) -> dict[str, Any]:
         "claims": policy.claims,
         "keyIds": policy.key_ids,
         "scopes": policy.scopes,
+        "levels": policy.levels,
     }

@@ -1,6 +1,7 @@
 """Users who authenticate themselves, with a JWT of an issuer that their project trusts (RFC 7519, RFC 9068)."""
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -9,12 +10,21 @@ from sqlalchemy import select
 from evergrant.broker.runtime.broker import Broker
 from evergrant.broker.runtime.principal import FETCH_SCOPE, Permission, Principal
 from evergrant.db import TrustedIssuer
-from evergrant.errors import AuthenticationFailed
+from evergrant.errors import AuthenticationFailed, EvergrantError, UpstreamUnavailable
 from evergrant.oauth2.signed_token import InvalidToken, check_parties, unverified_claims, verified_claims
 
 _MAX_TOKEN_LENGTH = 16_384
 """Longer ones are not even looked at."""
 _MAX_ID_LENGTH = 255
+_MAX_CANDIDATES = 4
+"""So many projects are tried at most, where the caller does not say which."""
+_KEYS_SECONDS = 3.0
+"""How long each of several may take to bring its issuer's keys."""
+_MAX_AUDIENCES = 32
+"""Of a token, where the caller does not say which project."""
+_SEVERAL = "its issuer is trusted by several projects; say which: Bearer <PROJECT_ID>:<JWT>"
+_NONE = "no project that trusts its issuer accepts it"
+_MACHINES_GRANTS = ("client-credentials", "client_credentials")
 
 
 def looks_like_jwt(credential: str) -> bool:
@@ -23,42 +33,80 @@ def looks_like_jwt(credential: str) -> bool:
 
 
 async def authenticate_user(broker: Broker, project_id: str, token: str, *, now: datetime) -> Principal:
-    """Validate a user's JWT. Without a project, its issuer must be trusted by exactly one.
+    """Validate a user's JWT. Without a project, exactly one must accept it: by its audience, and its issuer's keys.
+
+    A project accepts a token by what it trusts itself. What others trust neither helps nor hinders it.
 
     Raises:
         AuthenticationFailed: the token must not be believed; the message says why, and holds nothing of the token.
         UpstreamUnavailable: the issuer's keys cannot be read right now.
     """
     try:
-        trusted = await _trusted(broker, project_id, unverified_claims(token).get("iss"))
-        claims = await verified_claims(broker.http, trusted.jwks_url, token, now=now)
-        return _principal(trusted, claims)
+        found = await _trusted(broker, project_id, unverified_claims(token))
+        if len(found) == 1:
+            return await _verified(broker, found[0], token, now=now)
+        return await _the_one(broker, found, token, now=now)
     except InvalidToken as error:
         raise AuthenticationFailed(f"This token is not accepted: {error}.") from None
 
 
-async def _trusted(broker: Broker, project_id: str, unverified_issuer: object) -> TrustedIssuer:
-    if not isinstance(unverified_issuer, str) or "\x00" in unverified_issuer or not unverified_issuer.isprintable():
+async def _trusted(broker: Broker, project_id: str, unverified: Mapping[str, Any]) -> Sequence[TrustedIssuer]:
+    """Return the issuers that may have made a token, by what it says: at least one, and few."""
+    issuer, audience = unverified.get("iss"), unverified.get("aud")
+    if not isinstance(issuer, str) or "\x00" in issuer or not issuer.isprintable():
         raise InvalidToken("it names no issuer")
-    # The one query across projects: here the issuer is what says which project it is.
-    query = select(TrustedIssuer).where(TrustedIssuer.issuer == unverified_issuer).limit(2)
+    query = select(TrustedIssuer).where(TrustedIssuer.issuer == issuer)
     if project_id:
         query = query.where(TrustedIssuer.project_id == project_id)
+    else:
+        # The one query across projects: here the issuer is what says which project it is.
+        audiences = audience[:_MAX_AUDIENCES] if isinstance(audience, list) else [audience]
+        printable = [one for one in audiences if isinstance(one, str) and one.isprintable()]
+        query = query.where(TrustedIssuer.audience.in_(printable)).limit(_MAX_CANDIDATES + 1)
     async with broker.database.read() as session:
         found = list(await session.scalars(query))
     if not found:
-        raise InvalidToken("its issuer is not trusted here")
-    if len(found) > 1:
-        raise InvalidToken("its issuer is trusted by several projects; say which: Bearer <PROJECT_ID>:<JWT>")
-    return found[0]
+        raise InvalidToken("its issuer is not trusted here" + ("" if project_id else ", or not for its audience"))
+    if len(found) > _MAX_CANDIDATES:
+        raise InvalidToken(_SEVERAL)
+    return found
+
+
+async def _verified(broker: Broker, trusted: TrustedIssuer, token: str, *, now: datetime) -> Principal:
+    return _principal(trusted, await verified_claims(broker.http, trusted.jwks_url, token, now=now))
+
+
+async def _the_one(broker: Broker, found: Sequence[TrustedIssuer], token: str, *, now: datetime) -> Principal:
+    """Return whom a token identifies in the only one of these projects that accepts it.
+
+    Each has its own word about where the keys are, so one that leads nowhere must neither stop nor delay the others.
+    """
+
+    async def attempt(trusted: TrustedIssuer) -> Principal | InvalidToken | EvergrantError:
+        try:
+            async with asyncio.timeout(_KEYS_SECONDS):
+                return await _verified(broker, trusted, token, now=now)
+        except TimeoutError:
+            return UpstreamUnavailable("The issuer's keys cannot be read right now.")
+        except (InvalidToken, EvergrantError) as error:
+            return error
+
+    outcomes = await asyncio.gather(*(attempt(trusted) for trusted in found))
+    accepted = [outcome for outcome in outcomes if isinstance(outcome, Principal)]
+    if len(accepted) > 1:
+        raise InvalidToken(_SEVERAL)
+    if accepted:
+        return accepted[0]
+    # One that is away may be the right one, for which the caller should wait.
+    raise next((one for one in outcomes if isinstance(one, UpstreamUnavailable)), InvalidToken(_NONE))
 
 
 def _principal(trusted: TrustedIssuer, claims: Mapping[str, Any]) -> Principal:
     check_parties(claims, issuer=trusted.issuer, audience=trusted.audience, recipient="audience")
     # Compared at every use, without leeway: it is the bearer's to renew it in time.
-    expires_at = datetime.fromtimestamp(min(claims["exp"], 253_402_300_799), UTC)
+    expires_at = datetime.fromtimestamp(claims["exp"], UTC)
     tenant_ids = _tenants(claims.get(trusted.tenant_claim)) if trusted.tenant_claim else frozenset()
-    user_id = "" if _is_a_machines(trusted, claims, tenant_ids) else _id(claims.get(trusted.user_claim))
+    user_id = "" if _is_machine(trusted, claims) else _id(claims.get(trusted.user_claim))
     if not user_id and not tenant_ids:
         raise InvalidToken("it names neither a user nor a tenant")
     may_fetch = FETCH_SCOPE in _scopes(claims)
@@ -75,12 +123,29 @@ def _principal(trusted: TrustedIssuer, claims: Mapping[str, Any]) -> Principal:
     )
 
 
-def _is_a_machines(trusted: TrustedIssuer, claims: Mapping[str, Any], tenant_ids: frozenset[str]) -> bool:
-    """Tell whether a token is a machine's, with no user: then it stands for its tenant (RFC 9068 section 2.2)."""
+def _is_machine(trusted: TrustedIssuer, claims: Mapping[str, Any]) -> bool:
+    """Tell whether a token is a machine's, which stands for its tenant.
+
+    A machine is known by a sign. Nobody becomes one by a token that says less: it can do more than a user. And nobody
+    stops being a user by a token that says more: one that names a user is that user's.
+    """
+    if trusted.user_claim not in claims:
+        return trusted.machines_without_user or _says_it_is_a_machines(claims)
+    named = claims[trusted.user_claim]
+    is_its_own = isinstance(named, str) and named in [claims.get(name) for name in ("sub", "client_id", "azp")]
+    return is_its_own and _says_it_is_a_machines(claims)
+
+
+def _says_it_is_a_machines(claims: Mapping[str, Any]) -> bool:
+    """Tell whether a token shows a sign that no user's does.
+
+    The subject is the client itself (RFC 9068 section 2.2), or the issuer has a claim of its own for it: the grant that
+    the token is by (`gty`), or the kind of identity (`idtyp`).
+    """
     subject = claims.get("sub")
     if isinstance(subject, str) and subject and subject in (claims.get("client_id"), claims.get("azp")):
         return True
-    return trusted.user_claim not in claims and bool(tenant_ids)
+    return claims.get("gty") in _MACHINES_GRANTS or claims.get("idtyp") == "app"
 
 
 def _id(value: object) -> str:

@@ -171,7 +171,7 @@ async def record_report(broker: Broker, project_id: str, reported: ReportedEvent
     Raises:
         InvalidValue: the action could be mistaken for one of evergrant's own; nothing is written.
     """
-    if reported.action.startswith(OWN_ACTIONS):
+    if reported.action.strip().casefold().startswith(OWN_ACTIONS):
         raise InvalidValue.of(("action", f"evergrant's own actions begin with {', '.join(OWN_ACTIONS)}: use another"))
     async with broker.database.write() as session:
         await record(

@@ -79,7 +79,7 @@ async def begin_connect(broker: Broker, principal: Principal, wanted: ConnectReq
     app = await load_app(broker, project_id, wanted.app_id)
     scopes = list(dict.fromkeys(wanted.scopes or app.default_scopes))
     await policies.check_policies(
-        broker, principal, app.id, policies.CONNECT, user_id=user_id, tenant_id=owner.tenant_id, scopes=scopes
+        broker, principal, app.id, policies.CONNECT, owner=owner, granted_by=wanted.granted_by, scopes=scopes
     )
     async with broker.database.read() as session:
         project = await load_project(session, project_id)

@@ -6,9 +6,11 @@ from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 
 from evergrant.broker.audit.record import record
+from evergrant.broker.runtime.authority import Authority, require_no_more
 from evergrant.broker.runtime.broker import Broker
+from evergrant.broker.runtime.principal import Permission, Principal
 from evergrant.crypto.opaque import new_id
-from evergrant.db import TrustedIssuer
+from evergrant.db import AccessPolicy, TrustedIssuer
 from evergrant.errors import AlreadyExists, InvalidValue, MissingArgument, NotFound, UpstreamError
 from evergrant.oauth2.discovery import discover
 from evergrant.oauth2.signed_token import read_jwks
@@ -25,13 +27,20 @@ async def create_issuer(
     jwks_url: str = "",
     user_claim: str = "sub",
     tenant_claim: str = "",
+    machines_without_user: bool = False,
+    maker: Principal | None = None,
 ) -> TrustedIssuer:
     """Trust an issuer. Without `jwks_url`, its metadata says where its keys are (RFC 8414, OpenID Connect Discovery).
 
+    `maker` is the key that asks for it; None for the operator.
+
     Raises:
+        PermissionDenied: the issuer's users could do more than its maker.
         MissingArgument, InvalidValue: an argument cannot be used, or the keys cannot be read; nothing is written.
         AlreadyExists: the project trusts this issuer already.
     """
+    if maker is not None:
+        await _require_may_change(broker, maker)
     missing = [name for name, value in (("issuer", issuer), ("audience", audience)) if not value]
     if missing:
         raise MissingArgument.of(*((name, "is required") for name in missing))
@@ -48,13 +57,15 @@ async def create_issuer(
         audience=audience,
         user_claim=user_claim,
         tenant_claim=tenant_claim,
+        machines_without_user=machines_without_user,
         created_at=now,
     )
     try:
         async with broker.database.write() as session:
             session.add(row)
             await session.flush()
-            await record(session, project_id, "issuer.created", data={"id": row.id, "issuer": issuer})
+            data = {"id": row.id, "issuer": issuer, "machinesWithoutUser": machines_without_user}
+            await record(session, project_id, "issuer.created", data=data)
     except IntegrityError:
         raise AlreadyExists("The project trusts this issuer already; remove it first to change it.") from None
     return row
@@ -67,12 +78,15 @@ async def list_issuers(broker: Broker, project_id: str) -> list[TrustedIssuer]:
         return list(await session.scalars(query.order_by(TrustedIssuer.created_at, TrustedIssuer.id)))
 
 
-async def delete_issuer(broker: Broker, project_id: str, issuer_id: str) -> None:
-    """Stop trusting an issuer; effective everywhere within 5 seconds.
+async def delete_issuer(broker: Broker, project_id: str, issuer_id: str, *, remover: Principal | None = None) -> None:
+    """Stop trusting an issuer; effective everywhere within 5 seconds. `remover` is the key that asks for it.
 
     Raises:
         NotFound: the project trusts no issuer with this id.
+        PermissionDenied: `remover` could not have made it.
     """
+    if remover is not None:
+        await _require_may_change(broker, remover)
     async with broker.database.write() as session:
         row = await session.get(TrustedIssuer, (project_id, issuer_id))
         if row is None:
@@ -81,6 +95,20 @@ async def delete_issuer(broker: Broker, project_id: str, issuer_id: str) -> None
         await session.delete(row)
         await record(session, project_id, "issuer.deleted", data={"id": issuer_id, "issuer": issuer})
     broker.principals.clear()
+
+
+async def _require_may_change(broker: Broker, principal: Principal) -> None:
+    """Check that an issuer's users can do no more than a key: they fetch and connect, with every app, for ever.
+
+    The issuer writes the claims that policies ask for, and so decides whom these let in.
+    """
+    permissions = {Permission.TOKENS_FETCH, Permission.CONNECT}
+    query = select(AccessPolicy.claims).where(AccessPolicy.project_id == principal.project_id)
+    async with broker.database.read() as session:
+        if any(await session.scalars(query)):
+            permissions.add(Permission.POLICIES)
+    made = Authority(permissions=frozenset(permissions))
+    require_no_more(principal, made, what="a trusted issuer")
 
 
 async def _discovered(broker: Broker, issuer: str) -> tuple[str, str]:

@@ -20,6 +20,7 @@ class Permission(StrEnum):
     TOKENS_FETCH_REFRESH_TOKEN = "tokens:fetch:refresh_token"
     TOKENS_WRITE = "tokens:write"
     KEYS = "keys"
+    POLICIES = "policies"
     AUDIT = "audit"
     WEBHOOKS = "webhooks"
 
@@ -75,16 +76,17 @@ class Principal:
         if self.networks and not _is_within(client_address, self.networks):
             raise AuthenticationFailed("This management key may not be used from your address.")
 
-    def require(self, permission: Permission) -> None:
-        """Check a management key's permission.
+    def require(self, *permissions: Permission) -> None:
+        """Check a management key's permission; of several, one is enough.
 
         Raises:
             PermissionDenied: the key lacks it, and the message names it; or it is no management key.
         """
         if self.claims is not None:
             raise PermissionDenied("This takes a management key; a user's token is not enough.")
-        if permission not in self.permissions:
-            raise PermissionDenied(f"This management key lacks the permission '{permission}'.")
+        if self.permissions.isdisjoint(permissions):
+            names = " or ".join(f"'{permission}'" for permission in permissions)
+            raise PermissionDenied(f"This management key lacks the permission {names}.")
 
     def require_for(self, permission: Permission, *, user_id: str, tenant_id: str) -> None:
         """Check that this may be done for an owner: a key needs the permission, a user needs it and is the owner.
@@ -126,13 +128,15 @@ class Principal:
             raise PermissionDenied("This management key is limited to other apps.")
 
     def require_every_app(self) -> None:
-        """Check that the key is not limited to some apps.
+        """Check that the key is not limited to some apps: for what makes a new one, or shows what concerns all.
+
+        What a key leaves behind is for `authority.require_no_more`, which asks for more.
 
         Raises:
-            PermissionDenied: it is, so it cannot make new ones.
+            PermissionDenied: it is.
         """
         if self.app_ids:
-            raise PermissionDenied("This management key is limited to existing apps.")
+            raise PermissionDenied("This management key is limited to some apps, and this concerns all of them.")
 
 
 def _is_within(address: str, networks: tuple[IPv4Network | IPv6Network, ...]) -> bool:

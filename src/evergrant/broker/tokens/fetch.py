@@ -136,16 +136,7 @@ async def _another(
 
 
 async def _check_policies(broker: Broker, principal: Principal, wanted: FetchRequest, scopes: Collection[str]) -> None:
-    owner = wanted.owner
-    await policies.check_policies(
-        broker,
-        principal,
-        wanted.app_id,
-        policies.FETCH,
-        user_id=owner.user_id,
-        tenant_id=owner.tenant_id,
-        scopes=scopes,
-    )
+    await policies.check_policies(broker, principal, wanted.app_id, policies.FETCH, owner=wanted.owner, scopes=scopes)
 
 
 async def _record_disclosure(broker: Broker, project_id: str, view: GrantView) -> None:

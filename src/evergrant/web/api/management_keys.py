@@ -238,7 +238,7 @@ async def create_key(body: CreateKey, broker: BrokerDep, principal: KeysKeeper) 
             )
     except InvalidRequest as error:
         raise _in_our_words(error) from None
-    key = await management_keys.load_key(broker, principal.project_id, made.id)
+    key = await management_keys.load_key(broker, principal, made.id)
     return NewKeyAnswer(key=key_body(key), cleartext=made.text)
 
 
@@ -263,8 +263,8 @@ async def update_key(body: UpdateKey, broker: BrokerDep, principal: KeysKeeper) 
 async def load_key(
     key_id: Annotated[KeyId, Query(alias="id", examples=["5yZ1cK8vQd3w"])], broker: BrokerDep, principal: KeysKeeper
 ) -> KeyAnswer:
-    """Return one key."""
-    return KeyAnswer(key=key_body(await management_keys.load_key(broker, principal.project_id, key_id)))
+    """Return one key, which can do no more than the one that asks."""
+    return KeyAnswer(key=key_body(await management_keys.load_key(broker, principal, key_id)))
 
 
 @router.post("/delete", summary="Delete management keys", responses=errors(400, 413))
@@ -275,5 +275,6 @@ async def delete_keys(body: DeleteKeys, broker: BrokerDep, principal: KeysKeeper
 
 @router.get("/search", summary="Load all management keys", responses=errors())
 async def search_keys(broker: BrokerDep, principal: KeysKeeper) -> KeysAnswer:
-    """Return the project's keys, oldest first."""
-    return KeysAnswer(keys=[key_body(key) for key in await management_keys.list_keys(broker, principal.project_id)])
+    """Return the project's keys, oldest first: those that can do no more than the one that asks."""
+    keys = await management_keys.list_keys(broker, principal.project_id, reader=principal)
+    return KeysAnswer(keys=[key_body(key) for key in keys])

@@ -9,7 +9,7 @@ from evergrant import clock
 from evergrant.broker.access import policies
 from evergrant.db import AccessPolicy
 from evergrant.web.api.wire import AppId, Nothing, ShortText, StrictWireModel, Text, WireModel, errors, example
-from evergrant.web.deps import BrokerDep, KeysKeeper
+from evergrant.web.deps import BrokerDep, PoliciesKeeper
 
 router = APIRouter(prefix="/v1/mgmt/outbound", tags=["policies"])
 
@@ -19,6 +19,7 @@ _POLICY = {
     "claims": {"roles": ["support", "sales"]},
     "keyIds": [],
     "scopes": ["https://www.googleapis.com/auth/contacts.readonly"],
+    "levels": [],
 }
 _STORED = {"id": "7Yq2nWx5Tb9Lc4Vd8Rf1Hm", **_POLICY, "createdTime": "1741103514"}
 Few = Annotated[list[ShortText], Field(max_length=100)]
@@ -40,6 +41,12 @@ class CreatePolicy(StrictWireModel):
     )
     key_ids: Few = Field(default_factory=list, description="About management keys: one of these, by id.")
     scopes: list[ShortText] = Field(default_factory=list, max_length=500, description="At most these scopes.")
+    levels: list[Literal["user", "tenant"]] = Field(
+        default_factory=list,
+        max_length=2,
+        description="Whose connections: users' (`user`), tenants' own (`tenant`); empty for both. But a user's JWT "
+        "connects a tenant's own only where a policy names `tenant`.",
+    )
 
 
 class PolicyBody(WireModel):
@@ -51,6 +58,7 @@ class PolicyBody(WireModel):
     claims: dict[str, list[str]]
     key_ids: list[str]
     scopes: list[str]
+    levels: list[str]
     created_time: str = Field(description="Epoch seconds as text.")
 
 
@@ -78,14 +86,17 @@ def _body(row: AccessPolicy) -> PolicyBody:
         claims=row.claims,
         key_ids=row.key_ids,
         scopes=row.scopes,
+        levels=row.levels,
         created_time=str(int(row.created_at.timestamp())),
     )
 
 
 @router.post("/policies", summary="Make a policy", responses=errors(400, 404, 413))
-async def create_policy(body: CreatePolicy, broker: BrokerDep, principal: KeysKeeper) -> PolicyAnswer:
-    """Limit who may do this with the app. With the first one, everybody whom none allows is refused."""
-    principal.require_app(body.app_id)
+async def create_policy(body: CreatePolicy, broker: BrokerDep, principal: PoliciesKeeper) -> PolicyAnswer:
+    """Limit who may do this with the app. With the first one, everybody whom none allows is refused.
+
+    Without the permission `policies`, a key that has `keys` allows others no more than the policies allow the key.
+    """
     row = await policies.create_policy(
         broker,
         principal.project_id,
@@ -94,13 +105,15 @@ async def create_policy(body: CreatePolicy, broker: BrokerDep, principal: KeysKe
         claims=body.claims,
         key_ids=body.key_ids,
         scopes=body.scopes,
+        levels=body.levels,
+        maker=principal,
         now=clock.now(),
     )
     return PolicyAnswer(policy=_body(row))
 
 
 @router.get("/policies", summary="List the policies", responses=errors())
-async def load_policies(broker: BrokerDep, principal: KeysKeeper) -> PoliciesAnswer:
+async def load_policies(broker: BrokerDep, principal: PoliciesKeeper) -> PoliciesAnswer:
     """Return the policies, oldest first; those of the apps that the key is limited to."""
     rows = await policies.list_policies(broker, principal.project_id)
     return PoliciesAnswer(
@@ -111,7 +124,7 @@ async def load_policies(broker: BrokerDep, principal: KeysKeeper) -> PoliciesAns
 @router.delete("/policies", summary="Delete a policy", responses=errors(400, 404))
 async def delete_policy(
     broker: BrokerDep,
-    principal: KeysKeeper,
+    principal: PoliciesKeeper,
     id: Annotated[str, Query(min_length=1, max_length=64, examples=[_STORED["id"]])],
 ) -> Nothing:
     """Delete a policy, within 5 seconds everywhere. Without any other for its app and action, these are open again."""

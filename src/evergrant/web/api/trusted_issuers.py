@@ -7,9 +7,8 @@ from pydantic import Field
 
 from evergrant import clock
 from evergrant.broker.projects import trusted_issuers
-from evergrant.broker.runtime.principal import Permission, Principal
 from evergrant.db import TrustedIssuer
-from evergrant.web.api.wire import Nothing, ShortText, StrictWireModel, WireModel, errors, example
+from evergrant.web.api.wire import Flag, Nothing, ShortText, StrictWireModel, WireModel, errors, example
 from evergrant.web.deps import BrokerDep, KeysKeeper
 
 router = APIRouter(prefix="/v1/mgmt", tags=["trusted issuers"])
@@ -20,6 +19,7 @@ _ISSUER = {
     "audience": "https://api.example.com",
     "userClaim": "sub",
     "tenantClaim": "org_id",
+    "machinesWithoutUser": False,
 }
 _STORED = {"id": "3Xk9mQ2vT7pL4wZ8rB1nYc", **_ISSUER, "createdTime": "1741103514"}
 
@@ -38,6 +38,11 @@ class CreateIssuer(StrictWireModel):
     tenant_claim: ShortText = Field(
         default="", description="The claim with the tenant's id, a list of them, or an object with a member for each."
     )
+    machines_without_user: Flag = Field(
+        default=False,
+        description="Take a token that lacks `userClaim`, and names a tenant, for that tenant's machine. Only where no "
+        "user can get such a token.",
+    )
 
 
 class IssuerBody(WireModel):
@@ -49,6 +54,7 @@ class IssuerBody(WireModel):
     audience: str
     user_claim: str
     tenant_claim: str
+    machines_without_user: bool
     created_time: str = Field(description="Epoch seconds as text.")
 
 
@@ -76,21 +82,18 @@ def _body(row: TrustedIssuer) -> IssuerBody:
         audience=row.audience,
         user_claim=row.user_claim,
         tenant_claim=row.tenant_claim,
+        machines_without_user=row.machines_without_user,
         created_time=str(int(row.created_at.timestamp())),
     )
 
 
-def _may_change(principal: Principal) -> None:
-    """Check that a key does not give others more than it has: an issuer says who may fetch and connect, every app."""
-    principal.require(Permission.TOKENS_FETCH)
-    principal.require(Permission.CONNECT)
-    principal.require_every_app()
-
-
 @router.post("/trustedissuer", summary="Trust an issuer", responses=errors(400, 409, 413))
 async def create_trusted_issuer(body: CreateIssuer, broker: BrokerDep, principal: KeysKeeper) -> IssuerAnswer:
-    """Accept the JWTs of an identity provider from the project's users. The key needs `tokens:fetch` and `connect`."""
-    _may_change(principal)
+    """Accept the JWTs of an identity provider from the project's users.
+
+    The key needs `tokens:fetch` and `connect`, and `policies` where a policy asks for claims. It must not expire, nor
+    be limited to some apps or networks.
+    """
     row = await trusted_issuers.create_issuer(
         broker,
         principal.project_id,
@@ -99,6 +102,8 @@ async def create_trusted_issuer(body: CreateIssuer, broker: BrokerDep, principal
         audience=body.audience,
         user_claim=body.user_claim,
         tenant_claim=body.tenant_claim,
+        machines_without_user=body.machines_without_user,
+        maker=principal,
         now=clock.now(),
     )
     return IssuerAnswer(trusted_issuer=_body(row))
@@ -106,7 +111,8 @@ async def create_trusted_issuer(body: CreateIssuer, broker: BrokerDep, principal
 
 @router.get("/trustedissuer", summary="List the trusted issuers", responses=errors())
 async def load_trusted_issuers(broker: BrokerDep, principal: KeysKeeper) -> IssuersAnswer:
-    """Return the issuers that the project trusts, oldest first."""
+    """Return the issuers that the project trusts, oldest first. The key must not be limited to some apps."""
+    principal.require_every_app()
     rows = await trusted_issuers.list_issuers(broker, principal.project_id)
     return IssuersAnswer(trusted_issuers=[_body(row) for row in rows])
 
@@ -117,7 +123,6 @@ async def delete_trusted_issuer(
     principal: KeysKeeper,
     id: Annotated[str, Query(min_length=1, max_length=64, examples=[_STORED["id"]])],
 ) -> Nothing:
-    """Refuse its JWTs, within 5 seconds everywhere."""
-    _may_change(principal)
-    await trusted_issuers.delete_issuer(broker, principal.project_id, id)
+    """Refuse its JWTs, within 5 seconds everywhere. The key needs what it needs to trust an issuer."""
+    await trusted_issuers.delete_issuer(broker, principal.project_id, id, remover=principal)
     return Nothing()

@@ -11,7 +11,7 @@ from evergrant.broker.webhooks import log as webhook_log
 from evergrant.broker.webhooks.log import DeliveryFilter
 from evergrant.db import WebhookDelivery
 from evergrant.errors import InvalidRequest, InvalidValue
-from evergrant.web.api.webhook_wire import WEBHOOK_ID, WhichWebhook, project_of
+from evergrant.web.api.webhook_wire import WEBHOOK_ID, WhichWebhook
 from evergrant.web.api.wire import StrictWireModel, Text, WireModel, epoch, errors, example
 from evergrant.web.deps import BrokerDep, WebhooksKeeper
 
@@ -113,7 +113,8 @@ def _delivery(row: WebhookDelivery) -> DeliveryBody:
 @router.post("/webhook/test", summary="Try a webhook out", responses=errors(400, 404, 413))
 async def try_webhook(body: WhichWebhook, broker: BrokerDep, principal: WebhooksKeeper) -> DeliveryAnswer:
     """Send a `webhook.test`, wait for the answer (15 s at most), and say what came of it."""
-    row = await webhook_log.try_webhook(broker, project_of(principal), body.id, now=clock.now())
+    principal.require_every_app()
+    row = await webhook_log.try_webhook(broker, principal.project_id, body.id, now=clock.now())
     return DeliveryAnswer(delivery=_delivery(row))
 
 
@@ -129,10 +130,9 @@ async def list_deliveries(
     limit: Annotated[int, Query(ge=1, le=200, description="How many at most.", examples=[50])] = 50,
 ) -> DeliveriesAnswer:
     """Return the deliveries of the last 30 days, newest first; every filter is optional."""
+    principal.require_every_app()
     which = DeliveryFilter(webhook_id=webhook_id, status=status)
-    page, following = await webhook_log.list_deliveries(
-        broker, project_of(principal), which, before=cursor, limit=limit
-    )
+    page, following = await webhook_log.list_deliveries(broker, principal.project_id, which, before=cursor, limit=limit)
     return DeliveriesAnswer(deliveries=[_delivery(row) for row in page], next_cursor=following)
 
 
@@ -142,7 +142,8 @@ async def replay_deliveries(body: Replay, broker: BrokerDep, principal: Webhooks
 
     Ids and payloads are the same, and the attempts begin anew.
     """
-    project_id, now = project_of(principal), clock.now()
+    principal.require_every_app()
+    project_id, now = principal.project_id, clock.now()
     if bool(body.delivery_id) == bool(body.webhook_id):
         raise InvalidRequest.of(("deliveryId", "give deliveryId, or webhookId"))
     if body.delivery_id:

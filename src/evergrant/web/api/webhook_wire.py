@@ -4,7 +4,6 @@ from typing import Annotated
 
 from pydantic import Field
 
-from evergrant.broker.runtime.principal import Principal
 from evergrant.web.api.wire import StrictWireModel, Text, example
 
 WEBHOOK_ID = "5Tq8nWx2Yb7Lc4Vd9Rf3Hm"
@@ -17,13 +16,3 @@ class WhichWebhook(StrictWireModel):
     model_config = example({"id": WEBHOOK_ID})
 
     id: WebhookId
-
-
-def project_of(principal: Principal) -> str:
-    """Return the project. A webhook is told of every app, so a key that is limited to some cannot have to do with it.
-
-    Raises:
-        PermissionDenied: the key is limited to some apps.
-    """
-    principal.require_every_app()
-    return principal.project_id

@@ -6,14 +6,19 @@ from fastapi import APIRouter, Path
 from pydantic import Field
 
 from evergrant import clock
+from evergrant.broker.runtime.authority import Authority, require_no_more
+from evergrant.broker.runtime.principal import Permission
 from evergrant.broker.webhooks import registry as webhook_registry
 from evergrant.broker.webhooks.registry import MAX_OVERLAP_SECONDS, OVERLAP_SECONDS, WebhookDefinition
 from evergrant.db import Webhook
-from evergrant.web.api.webhook_wire import WEBHOOK_ID, WebhookId, WhichWebhook, project_of
+from evergrant.web.api.webhook_wire import WEBHOOK_ID, WebhookId, WhichWebhook
 from evergrant.web.api.wire import Flag, Nothing, ShortText, StrictWireModel, Text, WireModel, epoch, errors, example
 from evergrant.web.deps import BrokerDep, WebhooksKeeper
 
 router = APIRouter(prefix="/v1/mgmt/outbound", tags=["webhooks"])
+
+WEBHOOK = Authority(permissions=frozenset({Permission.WEBHOOKS}))
+"""What a webhook does: it tells of every app, wherever its receiver is, for ever."""
 
 _DEFINED = {
     "url": "https://api.example.com/hooks/evergrant",
@@ -145,7 +150,8 @@ def _body(row: Webhook) -> WebhookBody:
 @router.post("/webhook/create", summary="Make a webhook", responses=errors(400, 413))
 async def create_webhook(body: CreateWebhook, broker: BrokerDep, principal: WebhooksKeeper) -> SecretAnswer:
     """Make a webhook, which is told what happens from now on. The answer has the secret that signs, this once."""
-    made = await webhook_registry.create_webhook(broker, project_of(principal), body.definition(), now=clock.now())
+    require_no_more(principal, WEBHOOK, what="a webhook")
+    made = await webhook_registry.create_webhook(broker, principal.project_id, body.definition(), now=clock.now())
     return SecretAnswer(webhook=_body(made.webhook), secret=made.secret.get_secret_value())
 
 
@@ -155,8 +161,9 @@ async def update_webhook(body: UpdateWebhook, broker: BrokerDep, principal: Webh
 
     Disabling lets what is waiting fail; enabling does not send it: replay it.
     """
+    require_no_more(principal, WEBHOOK, what="a webhook")
     row = await webhook_registry.update_webhook(
-        broker, project_of(principal), body.id, body.definition(), enabled=body.enabled
+        broker, principal.project_id, body.id, body.definition(), enabled=body.enabled
     )
     return WebhookAnswer(webhook=_body(row))
 
@@ -164,22 +171,25 @@ async def update_webhook(body: UpdateWebhook, broker: BrokerDep, principal: Webh
 @router.post("/webhook/delete", summary="Delete a webhook", responses=errors(400, 404, 413))
 async def delete_webhook(body: WhichWebhook, broker: BrokerDep, principal: WebhooksKeeper) -> Nothing:
     """Delete a webhook with the log of its deliveries. What was waiting is not delivered."""
-    await webhook_registry.delete_webhook(broker, project_of(principal), body.id)
+    require_no_more(principal, WEBHOOK, what="a webhook")
+    await webhook_registry.delete_webhook(broker, principal.project_id, body.id)
     return Nothing()
 
 
 @router.get("/webhooks", summary="List the webhooks", responses=errors())
 async def load_webhooks(broker: BrokerDep, principal: WebhooksKeeper) -> WebhooksAnswer:
     """Return the project's webhooks, oldest first."""
-    rows = await webhook_registry.list_webhooks(broker, project_of(principal))
+    principal.require_every_app()
+    rows = await webhook_registry.list_webhooks(broker, principal.project_id)
     return WebhooksAnswer(webhooks=[_body(row) for row in rows])
 
 
 @router.post("/webhook/rotate-secret", summary="Replace a webhook's secret", responses=errors(400, 404, 413))
 async def rotate_webhook_secret(body: RotateSecret, broker: BrokerDep, principal: WebhooksKeeper) -> SecretAnswer:
     """Make a new secret, which the answer has, this once. The old one signs beside it for the overlap."""
+    require_no_more(principal, WEBHOOK, what="a webhook")
     made = await webhook_registry.rotate_secret(
-        broker, project_of(principal), body.id, overlap_seconds=body.overlap_seconds, now=clock.now()
+        broker, principal.project_id, body.id, overlap_seconds=body.overlap_seconds, now=clock.now()
     )
     return SecretAnswer(webhook=_body(made.webhook), secret=made.secret.get_secret_value())
 
@@ -191,4 +201,5 @@ async def load_webhook(
     id: Annotated[Text, Path(min_length=1, max_length=22, examples=[WEBHOOK_ID], description="The webhook.")],
 ) -> WebhookAnswer:
     """Return a webhook: among the rest, whether it is disabled or failing."""
-    return WebhookAnswer(webhook=_body(await webhook_registry.load_webhook(broker, project_of(principal), id)))
+    principal.require_every_app()
+    return WebhookAnswer(webhook=_body(await webhook_registry.load_webhook(broker, principal.project_id, id)))

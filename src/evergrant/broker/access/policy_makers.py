@@ -1,0 +1,106 @@
+"""Whom a policy is about, and who may make and remove policies.
+
+Whoever holds the permission `policies` may: that is what it is for. Everybody else with `keys` may only shut out, or
+hand on what they are allowed themselves. Otherwise somebody whom the policies exclude would let themselves in.
+
+| without `policies` | may a key do it? |
+|---|---|
+| make the first policy for an app and action | yes: until then everybody was let in |
+| make another | where a policy is about this key, with scopes and levels that contain the new one's |
+| delete one | likewise, and unless it is the last: then everybody would be let in |
+| let users connect a tenant's own connection | as making another: never with the first one |
+
+And like everything that lasts, a policy cannot be made by a key that expires, is limited to some networks or to other
+apps, or lacks the permission for the action itself.
+"""
+
+from collections.abc import Sequence
+
+from evergrant.broker.runtime.authority import Authority, require_no_more
+from evergrant.broker.runtime.principal import Permission, Principal
+from evergrant.db import AccessPolicy
+from evergrant.errors import PermissionDenied
+
+_LEVELS = ("user", "tenant")
+_PERMISSIONS = {"fetch": Permission.TOKENS_FETCH, "connect": Permission.CONNECT}
+
+
+def require_may_make(maker: Principal, new: AccessPolicy, existing: Sequence[AccessPolicy]) -> None:
+    """Check that a key lets nobody do more by a policy than it may do itself. `existing`: of the app and action.
+
+    Raises:
+        PermissionDenied: it would; the message says what is missing.
+    """
+    _require_no_more(maker, new)
+    if Permission.POLICIES in maker.permissions:
+        return
+    narrows = not existing and not _lets_users_connect_tenants(new)
+    if not narrows and not _is_allowed(maker, new, existing):
+        raise PermissionDenied(
+            "The access policies that there are do not allow this key itself what the new one would allow. "
+            "This takes the permission 'policies'."
+        )
+
+
+def require_may_remove(remover: Principal, old: AccessPolicy, existing: Sequence[AccessPolicy]) -> None:
+    """Check that a key opens nothing by removing a policy, and removes none that it could not make. `existing`: all.
+
+    Raises:
+        PermissionDenied: it does; the message says what is missing.
+    """
+    _require_no_more(remover, old)
+    if Permission.POLICIES in remover.permissions:
+        return
+    if len(existing) == 1 and not _lets_everybody(old):
+        raise PermissionDenied(
+            "Without its last access policy, the app is open to everybody. This takes the permission 'policies'."
+        )
+    if not _is_allowed(remover, old, existing):
+        raise PermissionDenied(
+            "The access policies do not allow this key itself what this one allows. "
+            "This takes the permission 'policies'."
+        )
+
+
+def _require_no_more(principal: Principal, policy: AccessPolicy) -> None:
+    own = Permission.POLICIES if Permission.POLICIES in principal.permissions else _PERMISSIONS[policy.action]
+    made = Authority(permissions=frozenset({own}), app_ids=frozenset({policy.app_id}))
+    require_no_more(principal, made, what="a policy")
+
+
+def _is_allowed(principal: Principal, policy: AccessPolicy, existing: Sequence[AccessPolicy]) -> bool:
+    return any(is_about(other, principal) and _contains(other, policy) for other in existing)
+
+
+def _contains(wider: AccessPolicy, policy: AccessPolicy) -> bool:
+    if wider.scopes and not (policy.scopes and set(policy.scopes) <= set(wider.scopes)):
+        return False
+    if _lets_users_connect_tenants(policy):  # which no policy does without saying so
+        return set(policy.levels) <= set(wider.levels)
+    return set(policy.levels or _LEVELS) <= set(wider.levels or _LEVELS)
+
+
+def _lets_users_connect_tenants(policy: AccessPolicy) -> bool:
+    return policy.action == "connect" and "tenant" in policy.levels
+
+
+def _lets_everybody(policy: AccessPolicy) -> bool:
+    return not (policy.claims or policy.key_ids or policy.scopes or len(policy.levels) == 1)
+
+
+def is_about(policy: AccessPolicy, principal: Principal) -> bool:
+    """Tell whether a policy is about this key or user, whatever it allows them."""
+    if not policy.claims and not policy.key_ids:
+        return True
+    if principal.claims is None:
+        return principal.key_id in policy.key_ids
+    claims = principal.claims
+    return bool(policy.claims) and all(
+        _claim_values(claims.get(name)) & set(values) for name, values in policy.claims.items()
+    )
+
+
+def _claim_values(claim: object) -> set[str]:
+    """Return a claim's values as text: one, those of a list, or the names of an object's members."""
+    values = claim if isinstance(claim, (list, dict)) else [claim]
+    return {str(value).lower() if isinstance(value, bool) else str(value) for value in values if value is not None}
