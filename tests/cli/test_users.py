@@ -10,8 +10,9 @@ from tests.infra.serving import LiveApp
 
 
 def test_issuers_are_added_listed_and_removed(evergrant: Evergrant, settings: Settings, project: str) -> None:
+    rule = ("--machines-without-user",)
     with serving(Issuer()) as idp:
-        added = evergrant(settings, "issuers", "add", idp.url, "--audience", AUDIENCE, "--tenant-claim", "org")
+        added = evergrant(settings, "issuers", "add", idp.url, "--audience", AUDIENCE, "--tenant-claim", "org", *rule)
     assert added.code == 0, added.err
     (listed,) = evergrant(settings, "issuers", "list", "--json").json
     assert listed == {
@@ -20,6 +21,7 @@ def test_issuers_are_added_listed_and_removed(evergrant: Evergrant, settings: Se
         "audience": AUDIENCE,
         "userClaim": "sub",
         "tenantClaim": "org",
+        "machinesWithoutUser": True,
         "jwksUrl": f"{idp.url}/jwks",
     }
     assert evergrant(settings, "issuers", "remove", listed["id"]).code == 0
@@ -35,7 +37,10 @@ def test_policies_are_added_listed_and_removed(evergrant: Evergrant, settings: S
         backend.http.close()
     key = evergrant(settings, "keys", "create", "--name", "agents", "--json").json["id"]
     claim = ("--claim", "roles=sales,support", "--claim", "verified=true")
-    added = evergrant(settings, "policies", "add", "contacts", "fetch", *claim, "--key", key, "--scope", "read")
+    levels = ("--level", "tenant", "--level", "user")
+    added = evergrant(
+        settings, "policies", "add", "contacts", "fetch", *claim, "--key", key, "--scope", "read", *levels
+    )
     assert added.code == 0, added.err
     assert evergrant(settings, "policies", "list", "--json").json == [
         {
@@ -45,6 +50,7 @@ def test_policies_are_added_listed_and_removed(evergrant: Evergrant, settings: S
             "claims": {"roles": ["sales", "support"], "verified": ["true"]},
             "keys": [key],
             "scopes": ["read"],
+            "levels": ["user", "tenant"],
         }
     ]
     assert evergrant(settings, "policies", "remove", added.out.strip()).code == 0

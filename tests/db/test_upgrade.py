@@ -6,15 +6,17 @@ from typing import Any
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import JSON, Boolean, Connection, DateTime, Integer, MetaData, Table, insert
+from sqlalchemy import JSON, Boolean, Connection, DateTime, Integer, MetaData, Table, insert, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from evergrant.db import AccessPolicy, DataKeyRow, Grant, OutboundApp, Project, TrustedIssuer
+from evergrant.db import AccessPolicy, DataKeyRow, Grant, ManagementKey, OutboundApp, Project, TrustedIssuer
 from evergrant.db.engine import database_url as with_driver
 from evergrant.db.engine import make_engine
 
 ROOT = Path(__file__).parents[2]
 VERSION_BEFORE = "0007"
+EVERYTHING = ["apps:read", "apps:write", "audit", "connect", "keys", "tokens:fetch"]
+EVERYTHING += ["tokens:fetch:refresh_token", "tokens:write", "webhooks"]
 AT = datetime(2026, 1, 31, tzinfo=UTC)
 
 
@@ -42,6 +44,15 @@ def fill(connection: Connection) -> None:
     insert_row(connection, "outbound_apps", project_id="P1", id="first", name="first")
     insert_row(connection, "access_policies", project_id="P1", id="p", app_id="first", action="fetch")
     insert_row(connection, "trusted_issuers", project_id="P1", id="i", issuer="https://login.example", audience="a")
+    for key_id, permissions, limits in (
+        ("root", EVERYTHING, {}),
+        ("most", [one for one in EVERYTHING if one != "keys"], {}),
+        ("of-an-app", EVERYTHING, {"app_ids": ["first"]}),
+        ("near", EVERYTHING, {"allowed_cidrs": ["127.0.0.0/8"]}),
+        ("brief", EVERYTHING, {"expires_at": AT}),
+    ):
+        row = {"project_id": "P1", "id": key_id, "permissions": permissions, "digest": key_id.encode(), **limits}
+        insert_row(connection, "management_keys", **row)
     whose = {"project_id": "P1", "app_id": "first", "scopes": ["a"], "next_refresh_at": AT}
     insert_row(connection, "grants", id="G1", user_id="alice", status="active", **whose)
 
@@ -60,10 +71,15 @@ async def test_what_the_version_before_stored_is_all_there(tmp_path: Path, postg
             policy = await session.get_one(AccessPolicy, ("P1", "p"))
             issuer = await session.get_one(TrustedIssuer, ("P1", "i"))
             grant = await session.get_one(Grant, ("P1", "G1"))
+            keys = {one.id: one.permissions for one in await session.scalars(select(ManagementKey))}
         await engine.dispose()
         assert (project.closed_at, project.shredded_at) == (None, None)
         assert (key.wrapped, key.binds_owner) == (b"w", False)
         assert not app.revoke_replaced
         assert policy.levels == []
+        # What could do everything still can; nothing else can do more than before.
+        assert keys.pop("root") == sorted([*EVERYTHING, "policies"])
+        assert all("policies" not in permissions for permissions in keys.values())
+        assert len(keys) == 4
         assert not issuer.machines_without_user
         assert (grant.scopes, grant.next_refresh_at, grant.restored_at) == (["a"], AT, None)
