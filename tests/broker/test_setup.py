@@ -18,8 +18,8 @@ from evergrant.settings import Settings
 from tests.infra.installation import new_project
 from tests.infra.rows import dump, execute
 
-KEY = "k" * 40
-OTHER_KEY = "o" * 40
+KEY = "Zr8t-hUqW3_nYb5xLc2Kd9VfGm4Ps7Ja"
+OTHER_KEY = "pX6e_Rv1TgQ8wZ-yMk3Hs5Bn7Cj2Ld9F"
 
 
 @pytest.fixture
@@ -113,6 +113,7 @@ def test_a_deleted_bootstrap_key_is_not_brought_back(settings: Settings) -> None
         ("short", "shop"),
         ("k" * 31, "shop"),
         ("k k" * 20, "shop"),
+        ("k" * 40, "shop"),
         ("evg_k1_" + "A" * 49, "shop"),  # of our own form, mistyped
         (KEY, "x" * 32),
     ],

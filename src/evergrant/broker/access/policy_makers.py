@@ -31,7 +31,7 @@ def require_may_make(maker: Principal, new: AccessPolicy, existing: Sequence[Acc
     Raises:
         PermissionDenied: it would; the message says what is missing.
     """
-    _require_no_more(maker, new)
+    _require_authority(maker, new)
     if Permission.POLICIES in maker.permissions:
         return
     narrows = not existing and not _lets_users_connect_tenants(new)
@@ -48,7 +48,7 @@ def require_may_remove(remover: Principal, old: AccessPolicy, existing: Sequence
     Raises:
         PermissionDenied: it does; the message says what is missing.
     """
-    _require_no_more(remover, old)
+    _require_authority(remover, old)
     if Permission.POLICIES in remover.permissions:
         return
     if len(existing) == 1 and not _lets_everybody(old):
@@ -62,7 +62,7 @@ def require_may_remove(remover: Principal, old: AccessPolicy, existing: Sequence
         )
 
 
-def _require_no_more(principal: Principal, policy: AccessPolicy) -> None:
+def _require_authority(principal: Principal, policy: AccessPolicy) -> None:
     own = Permission.POLICIES if Permission.POLICIES in principal.permissions else _PERMISSIONS[policy.action]
     made = Authority(permissions=frozenset({own}), app_ids=frozenset({policy.app_id}))
     require_no_more(principal, made, what="a policy")
