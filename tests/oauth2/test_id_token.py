@@ -148,6 +148,7 @@ async def test_an_altered_token_ends_the_trip(told: Told) -> None:
         ({"exp": "tomorrow"}, "exp is not a time"),
         ({"exp": True}, "exp is not a time"),
         ({"exp": float("inf")}, "exp is not a time"),
+        ({"exp": float("nan")}, "exp is not a time"),
         ({"exp": 10**400}, "exp is not a time"),
         ({"iat": ...}, "when it was issued"),
         ({"iat": "today"}, "iat is not a time"),
