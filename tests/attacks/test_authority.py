@@ -378,6 +378,7 @@ GUESSABLE = [
     "a" * 32, "ab" * 20, "12345678" * 4, "changeme-changeme-changeme-changeme", "0123456789abcdef" * 3,
     "abcdefghijklmnopqrstuvwxyz0123456789", "ABCDEFGHIJKLMNOPQRSTUVWXYZABCDEFGHIJKLMNOPQRSTUVWXYZ",
     "zyxwvutsrqponmlkjihgfedcba9876543210", "aaaabbbbccccddddeeeeffffgggghhhhiiiijjjjkkkk", "0" * 31 + "1",
+    "aTzQ7maT7QzmTQ7aazmTzQ7TamQ7zTmaQT", "kR7vQ2xT9mZ4bH1w" * 2,
 ]  # fmt: skip
 
 
