@@ -165,7 +165,7 @@ class RateLimited(EvergrantError):
     code = "E130429"
 
     def __init__(self, *, limit: int, wait_seconds: float) -> None:
-        """`limit` is in requests per second."""
+        """`limit` is what may be done in each period of the limit: a second, for most."""
         super().__init__()
         self.limit = limit
         self.retry_after = max(1, ceil(wait_seconds))

@@ -39,6 +39,7 @@ _SECRET_PATTERNS: tuple[tuple[tuple[str, ...], re.Pattern[str]], ...] = (
 
 _STANDARD_ATTRIBUTES = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}
 
+_WORD = re.compile(r"[!#-<>-~]+")
 _encode = json.JSONEncoder(default=str, ensure_ascii=False).encode
 
 
@@ -49,6 +50,14 @@ def redact(text: str) -> str:
         if any(map(lower.__contains__, words)):
             text = pattern.sub(lambda m: (m.group(1) if m.lastindex else "") + "[redacted]", text)
     return text
+
+
+def printable(text: str) -> str:
+    """Escape what is not printable, as JSON does: line breaks, escape sequences, what turns or hides text.
+
+    So nobody writes lines of their own into the log, or makes one look like another, by what they send.
+    """
+    return text if text.isprintable() else "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
 
 
 class JsonFormatter(logging.Formatter):
@@ -67,16 +76,25 @@ class JsonFormatter(logging.Formatter):
         entry |= {name: getattr(record, name) for name in sorted(vars(record).keys() - _STANDARD_ATTRIBUTES)}
         if record.exc_info:
             entry["exception"] = self.formatException(record.exc_info)
-        return redact(_encode(entry))
+        return redact(printable(_encode(entry)))
 
 
 class TextFormatter(logging.Formatter):
     """Formats a record for a person at a terminal."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the line or, with a traceback, the lines, redacted."""
-        extra = " ".join(f"{k}={v}" for k, v in vars(record).items() if k not in _STANDARD_ATTRIBUTES)
-        return redact(f"{super().format(record)}{'  ' if extra else ''}{extra}")
+        """Return the line or, with a traceback, the lines, redacted. Only its first one begins with a time."""
+        line = f"{self.formatTime(record)} {record.levelname:<7} {record.name}: {printable(record.getMessage())}"
+        said = {name: value for name, value in vars(record).items() if name not in _STANDARD_ATTRIBUTES}
+        if said:
+            line += "  " + " ".join(f"{name}={_word(str(value))}" for name, value in said.items())
+        traceback = self.formatException(record.exc_info).split("\n") if record.exc_info else ()
+        return redact("\n".join([line, *(f"    {printable(one)}" for one in traceback)]))
+
+
+def _word(text: str) -> str:
+    """Return text as it is if it is one word, or else in quotation marks: two members never look like three."""
+    return text if _WORD.fullmatch(text) else printable(_encode(text))
 
 
 def configure_logging(*, level: str, style: str) -> None:
@@ -87,9 +105,7 @@ def configure_logging(*, level: str, style: str) -> None:
         style: "json" for machines, "text" for people.
     """
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(
-        JsonFormatter() if style == "json" else TextFormatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
-    )
+    handler.setFormatter(JsonFormatter() if style == "json" else TextFormatter())
     # No line shows these, so no record needs to find them out.
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     root = logging.getLogger()

@@ -19,6 +19,8 @@ from evergrant.networks import Network, is_loopback_host, parse_networks
 
 PREFIX = "EVERGRANT_"
 _WORKERS_FOLDER = "_EVERGRANT_WORKERS_FOLDER"  # from us to ourselves, and no setting
+WIDEST_OF_PROXIES = 7
+"""How many bits a network of proxies fixes at least: the widest private one, fc00::/7, has so many."""
 SECRETS = ("database_url", "master_keys", "bootstrap_management_key", "metrics_token")
 
 
@@ -85,12 +87,22 @@ class Settings(BaseSettings):
     rate_limit_per_key: int = Field(
         default=3000,
         ge=0,
-        description="Requests per second that one management key or user may make of one process; 0 for no limit.",
+        description="Requests per second that one management key may make of one process; 0 for no limit.",
+    )
+    rate_limit_per_user: int = Field(
+        default=50,
+        ge=0,
+        description="Requests per second that one user may make of one process with a JWT; 0 for no limit.",
+    )
+    connects_per_user: int = Field(
+        default=30,
+        ge=0,
+        description="Connect trips per minute that one user may begin at one process with a JWT; 0 for no limit.",
     )
     rate_limit_per_address: int = Field(
         default=20,
         ge=0,
-        description="Wrong credentials and browser pages per second that one address may ask of one process; 0: any.",
+        description="Wrong credentials, and wrong links to pages, per second and address and process; 0 for no limit.",
     )
     bootstrap_project_id: str | None = Field(
         default=None, description="A project to create at start if it does not exist."
@@ -124,6 +136,16 @@ class Settings(BaseSettings):
         if not isinstance(value, str):
             return value
         return tuple(part.strip() for part in value.split(",") if part.strip())
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _trusted_proxies(cls, value: str) -> str:
+        if "*" in value or any(network.prefixlen < WIDEST_OF_PROXIES for network in parse_networks(value)):
+            raise ValueError(
+                "must not be everybody: each caller could then choose its address. Write the addresses of your own "
+                "proxies, or the network that only they are in, like 10.0.3.0/24"
+            )
+        return value
 
     @field_validator("public_url")
     @classmethod

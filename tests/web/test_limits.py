@@ -21,6 +21,13 @@ def here(settings: Settings) -> Iterator[Installation]:
 
 
 @pytest.fixture
+def backend_key(here: Installation) -> str:
+    """A management key that was never used."""
+    body = {"name": "fresh", "permissions": ["apps:read"]}
+    return str(here.backend.http.put("/v1/mgmt/managementkey", json=body).json()["cleartext"])
+
+
+@pytest.fixture
 def lookups() -> Iterator[list[str]]:
     """The queries for management keys."""
     seen: list[str] = []
@@ -66,24 +73,18 @@ def test_a_key_that_asks_too_much_waits_and_then_goes_on(here: Installation) -> 
     assert here.backend.get("apps").status_code == 200
 
 
-def test_wrong_credentials_are_refused_unread_after_too_many_and_right_ones_are_still_known(
-    here: Installation, lookups: list[str]
+def test_wrong_credentials_wait_after_too_many_and_right_ones_do_not(
+    here: Installation, lookups: list[str], backend_key: str
 ) -> None:
-    assert here.backend.get("apps").status_code == 200
-    queries: list[int] = []
     with httpx2.Client(base_url=here.url, trust_env=False) as http:
-        path, headers = "/v1/mgmt/outbound/apps", {"Authorization": f"Bearer {here.backend.project_id}:guess"}
+        path = "/v1/mgmt/outbound/apps"
 
-        def guess() -> httpx2.Response:
-            lookups.clear()
-            answer = http.get(path, headers=headers)
-            queries.append(len(lookups))
-            return answer
+        def ask(key: str) -> httpx2.Response:
+            return http.get(path, headers={"Authorization": f"Bearer {here.backend.project_id}:{key}"})
 
-        answers = until_limited(guess)
+        answers = until_limited(lambda: ask("a guess that is as long as a key is"))
         assert answers[0].status_code == 401
         assert is_limited(answers[-1], limit=1)
-        assert (queries[0], queries[-1]) == (1, 0)
         form = {
             "grant_type": "urn:ietf:params:oauth:grant-type:token-exchange",
             "subject_token": "eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJhIn0.c2ln",
@@ -92,8 +93,25 @@ def test_wrong_credentials_are_refused_unread_after_too_many_and_right_ones_are_
         }
         exchanged = until_limited(lambda: http.post("/oauth2/v1/token", data=form))[-1]
         assert (exchanged.status_code, exchanged.json()["error"]) == (429, "temporarily_unavailable")
-        assert exchanged.headers["retry-after"]
-    assert here.backend.get("apps").status_code == 200
+        assert exchanged.headers["retry-after"] == exchanged.headers["x-ratelimit-reset"]
+        assert (exchanged.headers["x-ratelimit-limit"], exchanged.headers["x-ratelimit-remaining"]) == ("1", "0")
+        assert ask(backend_key).status_code == 200, "its first use comes in the middle of the flood"
+        lookups.clear()
+        assert ask("too short").status_code in (401, 429)
+        assert lookups == [], "no key is so short"
+
+
+def test_every_answer_says_what_is_left_of_the_limit(here: Installation) -> None:
+    good, bad = here.backend.get("apps"), here.backend.get("app/there-is-none")
+    for answer in (good, bad, here.backend.fetch("nobody")):
+        said = [answer.headers[f"x-ratelimit-{name}"] for name in ("limit", "remaining", "reset")]
+        assert (said[0], said[2]) == ("2", "0")
+        assert 0 <= int(said[1]) <= 2
+    limited = until_limited(lambda: here.backend.get("apps"))
+    remaining = [int(answer.headers["x-ratelimit-remaining"]) for answer in limited]
+    assert (remaining[0], remaining[-1]) == (2, 0)
+    assert limited[-1].headers["x-ratelimit-reset"] == limited[-1].headers["retry-after"]
+    assert "x-ratelimit-limit" not in httpx2.get(f"{here.url}/healthz", trust_env=False).headers
 
 
 def test_pages_for_browsers_are_limited_by_address(here: Installation) -> None:
@@ -105,6 +123,6 @@ def test_pages_for_browsers_are_limited_by_address(here: Installation) -> None:
 
 
 def test_without_limits_nobody_waits(settings: Settings) -> None:
-    limits = {"refresher": False, "rate_limit_per_key": 0, "rate_limit_per_address": 0}
+    limits = {"refresher": False, "rate_limit_per_key": 0, "rate_limit_per_user": 0, "rate_limit_per_address": 0}
     with installation(settings.model_copy(update=limits)) as running:
         assert {running.backend.get("apps").status_code for _ in range(60)} == {200}

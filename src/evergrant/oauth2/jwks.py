@@ -52,6 +52,8 @@ class JwksCache:
             if len(self._entries) >= _MAX_SETS:
                 self._entries.pop(next(iter(self._entries)))
             entry = self._entries[uri] = _Entry()
+        if not self._must_load(entry, kid, now):
+            return entry.keys  # without a wait for a fetch that another token's unknown kid causes
         async with entry.lock:
             if self._must_load(entry, kid, now):
                 if entry.failure and entry.asked_at and now - entry.asked_at < FAILURE_INTERVAL:

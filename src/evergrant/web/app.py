@@ -10,8 +10,9 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from types import FrameType
 
-from fastapi import Depends, FastAPI
+from fastapi import Depends, FastAPI, Response
 from fastapi.staticfiles import StaticFiles
+from starlette.types import Scope
 
 from evergrant import __version__
 from evergrant.broker.operations.metrics import Exposition
@@ -39,9 +40,11 @@ from evergrant.web.api import (
     webhooks,
 )
 from evergrant.web.api import connect as api_connect
-from evergrant.web.deps import refuse_unset
+from evergrant.web.deps import refuse_odd_text
 from evergrant.web.middleware import RequestMiddleware
 from evergrant.web.templating import STATIC
+
+KEEP_STATIC_SECONDS = 300
 
 
 def create_app(settings: Settings, *, workers_folder: Path | None = None) -> FastAPI:
@@ -57,10 +60,11 @@ def create_app(settings: Settings, *, workers_folder: Path | None = None) -> Fas
         docs_url=None,  # ours are in `documentation`
         redoc_url=None,
         openapi_url="/openapi.json",
+        redirect_slashes=False,  # such a redirect leads where the Host header says
         generate_unique_id_function=documentation.operation_id,
     )
     errors.install(app)
-    app.add_middleware(RequestMiddleware, on_bug=errors.bug)
+    app.add_middleware(RequestMiddleware, on_bug=errors.bug, settings=settings)
     # First, and not included like the others: FastAPI puts a layer of its own around each call of an included router,
     # which is a fifteenth of what a fetch costs. So these routes name their operations themselves.
     app.router.routes.extend(tokens.router.routes)
@@ -80,7 +84,7 @@ def create_app(settings: Settings, *, workers_folder: Path | None = None) -> Fas
         webhooks.router,
         license_tier.router,
     ):
-        app.include_router(router, dependencies=[Depends(refuse_unset)])
+        app.include_router(router, dependencies=[Depends(refuse_odd_text)])
     for router in (
         connect.router,
         client_metadata.router,
@@ -90,18 +94,27 @@ def create_app(settings: Settings, *, workers_folder: Path | None = None) -> Fas
     ):
         app.include_router(router)
     app.router.routes.extend(cors.PREFLIGHTS)
-    app.mount("/static", StaticFiles(directory=STATIC), name="static")
+    app.mount("/static", _Static(directory=STATIC), name="static")
     app.openapi = lambda: documentation.openapi_document(  # type: ignore[method-assign]  # FastAPI's documented way to extend it
         app, bodies=tokens.REQUEST_MODELS, user_calls=tokens.PATHS
     )
     return app
 
 
+class _Static(StaticFiles):
+    """Files that browsers keep for a while: they change with a release only."""
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        response = await super().get_response(path, scope)
+        response.headers["Cache-Control"] = f"public, max-age={KEEP_STATIC_SECONDS}"
+        return response
+
+
 def create_refresher_app(settings: Settings) -> FastAPI:
     """Make the application of `evergrant refresher --metrics-port`: it refreshes, and tells only how that goes."""
-    app = FastAPI(lifespan=_lifespan(settings), docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(lifespan=_lifespan(settings), docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     errors.install(app)
-    app.add_middleware(RequestMiddleware, on_bug=errors.bug)
+    app.add_middleware(RequestMiddleware, on_bug=errors.bug, settings=settings)
     for router in (health.router, metrics.router):
         app.include_router(router)
     return app

@@ -2,31 +2,35 @@
 
 import secrets
 from collections.abc import Mapping, Sequence
-from urllib.parse import urlencode
+from typing import Annotated
+from urllib.parse import parse_qsl, urlencode
 
-from fastapi import APIRouter, Depends, Form, Request
+from fastapi import APIRouter, Depends, Path, Query, Request
 from fastapi.responses import RedirectResponse, Response
-from starlette.exceptions import HTTPException
 
 from evergrant import clock
 from evergrant.broker.apps import variables
 from evergrant.broker.apps.provider_client import CALLBACK_PATH
-from evergrant.broker.audit.record import Actor, actor
+from evergrant.broker.audit.record import Actor
 from evergrant.broker.connect.authorization_requests import RESULT_PATH, Authorization, described_scopes
 from evergrant.broker.connect.outcomes import end_with_answer, end_with_failure, find_by_answer
 from evergrant.broker.connect.start import cancel_connect, find_by_ticket, leave_for_provider
 from evergrant.broker.runtime.broker import Broker
 from evergrant.catalog.variable import Variable
-from evergrant.errors import AppNotFound, ConnectFailed
+from evergrant.errors import AppNotFound, ConnectFailed, InvalidValue
 from evergrant.oauth2.authorization import AuthorizationResponse
 from evergrant.pasted import trimmed
-from evergrant.web.deps import BrokerDep, limit_address
+from evergrant.web.api.wire import Text
+from evergrant.web.deps import BrokerDep, address_of, counting_failures, limit_trip, note_actor, refuse_odd_text
 from evergrant.web.templating import PAGE_HEADERS, message_page, page
 
-router = APIRouter(include_in_schema=False, dependencies=[Depends(limit_address)])
+router = APIRouter(include_in_schema=False, dependencies=[Depends(refuse_odd_text)])
+
+Ticket = Annotated[Text, Path(max_length=100)]
 
 COOKIE_SECONDS = 1800
 MAX_FORM_FIELDS = 1000
+MAX_FORM_BYTES = 100_000
 ROOM_FOR_QUERY = 6_000
 """How long a query may become by fields that evergrant may not need; many proxies take 8 KiB for all of a request's
 first line."""
@@ -51,7 +55,7 @@ NO_COOKIE = "Your browser did not send evergrant's cookie. Allow cookies and sta
 
 
 @router.get("/connect/{ticket}")
-async def show(ticket: str, request: Request, broker: BrokerDep) -> Response:
+async def show(ticket: Ticket, request: Request, broker: BrokerDep) -> Response:
     """Show the consent page. Looking uses nothing up, so a link preview cannot spoil the link.
 
     The browser that agreed may come back: while its trip is under way it sees the page again, and after that it is sent
@@ -65,7 +69,7 @@ async def show(ticket: str, request: Request, broker: BrokerDep) -> Response:
             raise ConnectFailed("ticket_expired", EXPIRED)
         return _not_yet() if _only_looks_ahead(request) else _redirect(await _end(broker, authorization, browser))
     asked = variables.questions(broker, authorization.app, authorization.request.variables)
-    if authorization.app.skip_consent_page and not variables.wrong_answers(asked, {}):
+    if _goes_on_by_itself(authorization) and not variables.wrong_answers(asked, {}):
         if _only_looks_ahead(request):
             return _not_yet()
         if known:
@@ -78,7 +82,7 @@ async def show(ticket: str, request: Request, broker: BrokerDep) -> Response:
 
 
 @router.post("/connect/{ticket}")
-async def decide(ticket: str, request: Request, broker: BrokerDep, decision: str = Form("")) -> Response:
+async def decide(ticket: Ticket, request: Request, broker: BrokerDep) -> Response:
     """Go on to the provider, or cancel. From then on the link is this browser's."""
     if request.headers.get("sec-fetch-site", "same-origin") != "same-origin":
         raise ConnectFailed("cross_site", "This form can only be sent from evergrant's own page.")
@@ -88,10 +92,10 @@ async def decide(ticket: str, request: Request, broker: BrokerDep, decision: str
     authorization = await _find_authorization(broker, ticket, request, browser)
     if _is_over(authorization):
         return _redirect(await _end(broker, authorization, browser))
-    if decision == "connect":
+    form = dict(await _form(request))
+    if form.get("decision") == "connect":
         asked = variables.questions(broker, authorization.app, authorization.request.variables)
-        form = await request.form()
-        entered = {name: trimmed(str(form.get(f"variables.{name}", ""))) for name in asked}
+        entered = {name: trimmed(form.get(f"variables.{name}", "")) for name in asked}
         answers = variables.tidied(variables.template_of(broker, authorization.app), entered)
         if wrong := variables.wrong_answers(asked, answers):
             return _consent_page(authorization, asked, answers, wrong)
@@ -105,9 +109,10 @@ async def callback(request: Request, broker: BrokerDep) -> Response:
     """End the connect trip with the provider's answer, and send the browser on; again, if it comes again."""
     if _only_looks_ahead(request):
         return _not_yet()
-    params, path, browser = dict(request.query_params), request.url.path, _browser_id(request, broker)
-    authorization = await find_by_answer(broker, params, browser=browser, path=path, now=clock.now())
-    _set_actor(authorization, request)
+    params, path, browser = dict(request.query_params), request.scope["path"], _browser_id(request, broker)
+    async with counting_failures(request):
+        authorization = await find_by_answer(broker, params, browser=browser, path=path, now=clock.now())
+    _note_trip(authorization, request)
     return _redirect(await end_with_answer(broker, authorization, params, browser=browser, path=path))
 
 
@@ -115,13 +120,24 @@ async def callback(request: Request, broker: BrokerDep) -> Response:
 @router.post(OWN_CALLBACK_PATH)
 async def form_post_callback(request: Request) -> Response:
     """Turn a form_post answer into the ordinary one: browsers send our cookie on that GET, not on a foreign POST."""
+    # Not to `request.url`, which is made of the Host header.
+    return _redirect(f"{request.scope['path']}?{_query_of(await _form(request))}")
+
+
+async def _form(request: Request) -> list[tuple[str, str]]:
+    """Read a form, as browsers send it if nothing else is said. Anybody may send one, so it may not cost much."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    body = await request.body()
+    unreadable = ConnectFailed("invalid_response", "What was sent cannot be read. " + START_AGAIN)
+    if kind != "application/x-www-form-urlencoded" or len(body) > MAX_FORM_BYTES:
+        raise unreadable
     try:
-        form = await request.form(max_files=MAX_FORM_FIELDS, max_fields=MAX_FORM_FIELDS)
-    except HTTPException:
-        raise ConnectFailed("invalid_response", "The provider's answer cannot be read. " + START_AGAIN) from None
-    answer = [(key, value) for key, value in form.multi_items() if isinstance(value, str)]
-    await form.close()
-    return _redirect(f"{request.url.path}?{_query_of(answer)}")
+        pairs = parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=MAX_FORM_FIELDS)
+    except ValueError:
+        raise unreadable from None
+    if problems := [(name, "must not contain the NUL character") for name, value in pairs if "\x00" in name + value]:
+        raise InvalidValue.of(*problems)
+    return pairs
 
 
 def _query_of(answer: Sequence[tuple[str, str]]) -> str:
@@ -138,7 +154,7 @@ def _query_of(answer: Sequence[tuple[str, str]]) -> str:
 
 
 @router.get(RESULT_PATH)
-async def result(err: str = "") -> Response:
+async def result(err: Annotated[Text, Query(max_length=100)] = "") -> Response:
     """Show how connecting ended, where the application gave no address to return to."""
     if not err:
         return message_page("Connected", "You can close this window and go back to the application.", good=True)
@@ -166,18 +182,34 @@ def _not_yet() -> Response:
 
 
 async def _find_authorization(broker: Broker, ticket: str, request: Request, browser: str) -> Authorization:
-    try:
-        authorization = await find_by_ticket(broker, ticket, browser=browser)
-    except AppNotFound:
-        raise ConnectFailed("invalid_ticket", "The application no longer offers this connection.") from None
-    _set_actor(authorization, request)
+    async with counting_failures(request):
+        try:
+            authorization = await find_by_ticket(broker, ticket, browser=browser)
+        except AppNotFound:
+            raise ConnectFailed("invalid_ticket", "The application no longer offers this connection.") from None
+    _note_trip(authorization, request)
     return authorization
 
 
-def _set_actor(authorization: Authorization, request: Request) -> None:
-    """Tell the audit log who is connecting: the user it was started for, as far as anybody knows."""
+def _note_trip(authorization: Authorization, request: Request) -> None:
+    """Count a page of the trip, and tell the logs who connects: the user it was started for, as far as anybody knows.
+
+    Raises:
+        RateLimited: this trip's pages were asked for too often.
+    """
     user_id = authorization.request.user_id or authorization.request.granted_by
-    actor.set(Actor(f"user:{user_id}" if user_id else "user", request.client.host if request.client else ""))
+    who = Actor(f"user:{user_id}" if user_id else "user", address_of(request))
+    note_actor(request, who, authorization.request.project_id)
+    limit_trip(request, authorization)
+
+
+def _goes_on_by_itself(authorization: Authorization) -> bool:
+    """Tell whether the browser goes straight to the provider.
+
+    Whoever has a link could then send other people's browsers there, and get their accounts where the provider does not
+    ask either. So the application must say afterwards who came back.
+    """
+    return authorization.app.skip_consent_page and authorization.app.require_confirmation
 
 
 def _consent_page(

@@ -16,6 +16,7 @@ from evergrant.broker.projects.redirects import origins_by_project
 from evergrant.broker.runtime.broker import Broker
 from evergrant.errors import PermissionDenied
 from evergrant.web.deps import get_broker
+from evergrant.web.headers import LIMIT_HEADERS
 
 CALLED_FROM_BROWSERS = {
     "/v1/mgmt/outbound/app/connect": "POST",
@@ -24,7 +25,7 @@ CALLED_FROM_BROWSERS = {
     "/v1/mgmt/outbound/tokens": "GET",
 }
 _PREFLIGHT_SECONDS = "600"
-_EXPOSED = "Retry-After, X-Request-Id"
+_EXPOSED = ", ".join(("Retry-After", "X-Request-Id", *LIMIT_HEADERS))
 
 
 class BrowserRoute(APIRoute):
@@ -69,7 +70,7 @@ async def _preflight(request: Request) -> Response:
     headers = {
         "Access-Control-Allow-Origin": origin,
         "Access-Control-Allow-Credentials": "true",
-        "Access-Control-Allow-Methods": CALLED_FROM_BROWSERS[request.url.path],
+        "Access-Control-Allow-Methods": CALLED_FROM_BROWSERS[request.scope["path"]],
         "Access-Control-Allow-Headers": ", ".join(allowed),
         "Access-Control-Max-Age": _PREFLIGHT_SECONDS,
         "Vary": "Origin",

@@ -1,6 +1,7 @@
 """What routes need: the broker, and who is asking."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -8,9 +9,11 @@ from fastapi import Depends, Request
 from evergrant import clock
 from evergrant.broker.access.authentication import authenticate
 from evergrant.broker.audit.record import Actor, actor
+from evergrant.broker.connect.authorization_requests import Authorization
 from evergrant.broker.runtime.broker import Broker
 from evergrant.broker.runtime.principal import Permission, Principal
-from evergrant.errors import InvalidValue
+from evergrant.errors import ConnectFailed, InvalidValue, NotFound
+from evergrant.networks import limited_as, plain_address
 
 UNSET = frozenset({"undefined", "null", "NaN", "[object Object]"})
 """What JavaScript writes into an address for an argument that is not there."""
@@ -22,46 +25,83 @@ def get_broker(request: Request) -> Broker:
     return broker
 
 
+def address_of(request: Request) -> str:
+    """Return the caller's address, as far as proxies that are trusted tell; empty if that is none."""
+    return plain_address(request.client.host) if request.client else ""
+
+
 async def principal_of(request: Request) -> Principal:
     """Authenticate the request's one header.
 
     Raises:
-        AuthenticationFailed: as `broker.access.authenticate`.
+        AuthenticationFailed, RateLimited: as `broker.access.authenticate`.
     """
-    address = request.client.host if request.client else ""
-    principal = await authenticate(
-        get_broker(request),
-        request.headers.get("authorization", ""),
-        client_address=address,
-        now=clock.now(),
-    )
-    actor.set(Actor(principal.name, address))
+    return await recognised(request, request.headers.get("authorization", ""))
+
+
+async def recognised(request: Request, authorization: str) -> Principal:
+    """Authenticate a request by what is, or would be, its `Authorization` header.
+
+    Raises:
+        AuthenticationFailed, RateLimited: as `broker.access.authenticate`.
+    """
+    broker, address = get_broker(request), address_of(request)
+    principal = await authenticate(broker, authorization, client_address=address, now=clock.now())
+    note_actor(request, Actor(principal.name, address), principal.project_id)
+    if (limit := broker.limits.of(principal)).limit:
+        request.state.left = limit.left((principal.project_id, principal.name))
     return principal
 
 
-def limit_address(request: Request) -> None:
-    """Count a call that needs no credential against its address.
+def note_actor(request: Request, who: Actor, project_id: str) -> None:
+    """Tell the audit log and the access log who is asking."""
+    actor.set(who)
+    request.state.actor, request.state.project = who.name, project_id
+
+
+@asynccontextmanager
+async def counting_failures(request: Request) -> AsyncIterator[None]:
+    """Find what a browser's address stands for in this block: what there is not counts against the browser's network.
 
     Raises:
-        RateLimited: there were too many.
+        RateLimited: there is no such thing, and the network has asked for too many of these.
     """
-    get_broker(request).limits.addresses.take(request.client.host if request.client else "")
+    limit, network = get_broker(request).limits.pages, limited_as(address_of(request))
+    try:
+        async with limit.turn(network):
+            yield
+    except (ConnectFailed, NotFound):
+        limit.take(network)
+        raise
 
 
-async def refuse_unset(request: Request) -> None:
-    """Refuse an address with a parameter that the caller's program had no value for.
+def limit_trip(request: Request, authorization: Authorization) -> None:
+    """Count a page against the one trip that it belongs to.
 
-    Taken at its word, `userId=undefined` finds nothing, and says so as if nothing were there.
+    Raises:
+        RateLimited: this trip's pages were asked for too often.
+    """
+    trip = authorization.request
+    get_broker(request).limits.trips.take((trip.project_id, trip.id))
+
+
+async def refuse_odd_text(request: Request) -> None:
+    """Refuse an address with a parameter that no text can be, or that the caller's program had no value for.
+
+    Taken at its word, `userId=undefined` finds nothing, and says so as if nothing were there. NUL is nothing that a
+    database takes.
 
     Raises:
         InvalidValue: naming each such parameter.
     """
-    given = [*request.path_params.items(), *request.query_params.multi_items()]
-    if problems := [
-        (name, f"'{value}' is what JavaScript writes for a value that is missing: give one, or leave {name} out")
-        for name, value in given
-        if value in UNSET
-    ]:
+    problems = []
+    for name, value in (*request.path_params.items(), *request.query_params.multi_items()):
+        if value in UNSET:
+            say = f"'{value}' is what JavaScript writes for a value that is missing: give one, or leave {name} out"
+            problems.append((name, say))
+        elif "\x00" in value:
+            problems.append((name, "must not contain the NUL character"))
+    if problems:
         raise InvalidValue.of(*problems)
 
 

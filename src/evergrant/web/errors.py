@@ -10,6 +10,7 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
 from evergrant.broker.apps.provider_client import CALLBACK_PATH
+from evergrant.broker.runtime.limits import Left
 from evergrant.errors import (
     ConnectFailed,
     EvergrantError,
@@ -90,19 +91,19 @@ def render(request: Request, error: EvergrantError) -> Response:
         log.error("not set up correctly", exc_info=error)
         error = OperatorError()  # the reason is the operator's, and is in the log
     headers = {"Retry-After": str(error.retry_after)} if error.retry_after is not None else {}
-    if isinstance(error, RateLimited):
-        headers |= {
-            "x-ratelimit-limit": str(error.limit),
-            "x-ratelimit-remaining": "0",
-            "x-ratelimit-reset": str(error.retry_after),
-        }
+    note_limit(request, error)
     if error.status == 401:
         headers["WWW-Authenticate"] = 'Bearer realm="evergrant"'
-    path = request.url.path
+    path = request.scope["path"]
     if path.startswith("/v1/") and not path.startswith(CALLBACK_PATH) and not isinstance(error, ConnectFailed):
-        headers["Cache-Control"] = "no-store"
         return JSONResponse(error_body(error), error.status, headers)
     return message_page("That did not work", error.message, good=False, status=error.status, headers=headers)
+
+
+def note_limit(request: Request, error: EvergrantError) -> None:
+    """Let the answer's headers say which limit was reached, if one was, in the place of what is left of another."""
+    if isinstance(error, RateLimited):
+        request.state.left = Left(error.limit, 0, error.retry_after or 1)
 
 
 def _from_framework(error: HTTPException) -> EvergrantError:

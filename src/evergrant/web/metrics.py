@@ -1,6 +1,5 @@
 """`/metrics`, for Prometheus. Ids of projects and apps are nobody else's business, so it is not open to everybody."""
 
-import ipaddress
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -8,14 +7,17 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from evergrant.broker.operations.metrics import Exposition
 from evergrant.crypto.opaque import digest, equal
-from evergrant.web.deps import get_broker
+from evergrant.networks import is_loopback_host
+from evergrant.web.deps import address_of, get_broker
 
 router = APIRouter(tags=["health"])
 
-_OF_PROXIES = ("x-forwarded-for", "forwarded", "x-real-ip", "via")
+_OF_PROXIES = ("x-", "forwarded", "via", "cf-", "true-client-ip", "fly-", "fastly-", "cdn-loop", "front-end-https")
+"""How headers begin that proxies add. Prometheus and curl send none of them."""
+_OF_PROMETHEUS = "x-prometheus-"
 _NO_TOKEN = (
-    "Without EVERGRANT_METRICS_TOKEN, only this machine itself may read the metrics, and not through a proxy. Set it "
-    "where evergrant runs, and send it as 'Authorization: Bearer <token>'.\n"
+    "Without EVERGRANT_METRICS_TOKEN, only this machine itself may read the metrics, at 127.0.0.1 and not through a "
+    "proxy. Set it where evergrant runs, and send it as 'Authorization: Bearer <token>'.\n"
 )
 _WRONG_TOKEN = "Send the value of EVERGRANT_METRICS_TOKEN as 'Authorization: Bearer <token>'.\n"
 _EXAMPLE = 'evergrant_refreshes_total{app="google-contacts",outcome="refreshed",project="P2abc"} 1204.0\n'
@@ -44,18 +46,20 @@ async def metrics(request: Request) -> Response:
     elif not equal(digest(request.headers.get("authorization", "")), digest(f"Bearer {token.get_secret_value()}")):
         return _text(401, _WRONG_TOKEN, {"WWW-Authenticate": 'Bearer realm="evergrant metrics"'})
     exposition: Exposition = request.app.state.exposition
-    return Response(await exposition.text(), media_type=CONTENT_TYPE_PLAIN_0_0_4, headers={"Cache-Control": "no-store"})
+    return Response(await exposition.text(), media_type=CONTENT_TYPE_PLAIN_0_0_4)
 
 
 def _is_this_machine(request: Request) -> bool:
     """Tell whether a process on this machine asks for itself. A proxy on it asks for anybody, and most say so."""
-    if request.client is None or any(name in request.headers for name in _OF_PROXIES):
+    if any(name.startswith(_OF_PROXIES) and not name.startswith(_OF_PROMETHEUS) for name in request.headers):
         return False
-    try:
-        return ipaddress.ip_address(request.client.host).is_loopback
-    except ValueError:
-        return False
+    # It also asks by the machine's own name for itself. A proxy may hand on the name by which its callers know it, and
+    # a page that was opened here may have a name that leads here.
+    host, _, port = request.headers.get("host", "").rpartition(":")
+    if not port.isdecimal():
+        host = request.headers.get("host", "")
+    return is_loopback_host(address_of(request)) and is_loopback_host(host.lower().removeprefix("[").removesuffix("]"))
 
 
 def _text(status: int, text: str, headers: dict[str, str] | None = None) -> Response:
-    return Response(text, status, {"Cache-Control": "no-store", **(headers or {})}, media_type="text/plain")
+    return Response(text, status, headers, media_type="text/plain")

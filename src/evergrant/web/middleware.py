@@ -1,9 +1,13 @@
-"""One pure ASGI layer: a request id, a body limit, one log line, a count. Layers cost; the hot path has only this."""
+"""One pure ASGI layer: a request id, a body limit, headers, one log line, a count.
+
+Layers cost; the hot path has only this.
+"""
 
 import logging
 import secrets
 import time
 from collections.abc import Callable
+from urllib.parse import quote
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -12,6 +16,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from evergrant.broker.runtime.broker import Broker
 from evergrant.errors import RequestTooLarge
 from evergrant.logs import request_id
+from evergrant.networks import plain_address
+from evergrant.settings import Settings
+from evergrant.web.headers import limit_headers, usual_headers
+from evergrant.web.proxies import ProxyWatch
 
 log = logging.getLogger("evergrant.access")
 
@@ -19,13 +27,18 @@ MAX_BODY_BYTES = 1024 * 1024
 MAX_BATCH_BODY_BYTES = 10 * 1024 * 1024
 BATCH_PATHS = frozenset(f"/v1/mgmt/outbound/app/{owner}/oauthtoken/batch/upload" for owner in ("user", "tenant"))
 
+LONGEST_LOGGED = 300
+"""Characters of a path or a name in the access log."""
+
 
 class RequestMiddleware:
-    """Gives every request an id, refuses bodies that are too large and writes the access log."""
+    """Gives every request an id and every answer its headers, refuses bodies that are too large, and logs access."""
 
-    def __init__(self, app: ASGIApp, *, on_bug: Callable[[Request], Response]) -> None:
+    def __init__(self, app: ASGIApp, *, on_bug: Callable[[Request], Response], settings: Settings) -> None:
         self._app = app
         self._on_bug = on_bug
+        self._headers = usual_headers(settings.public_url)
+        self._proxies = ProxyWatch(settings.trusted_proxies)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
@@ -33,6 +46,7 @@ class RequestMiddleware:
             await self._app(scope, receive, send)
             return
         rid = secrets.token_hex(8)
+        state = scope.setdefault("state", {})
         token = request_id.set(rid)
         started, status, received, answering = time.perf_counter(), 500, 0, False
 
@@ -44,31 +58,49 @@ class RequestMiddleware:
                 raise RequestTooLarge
             return message
 
-        async def send_with_id(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             nonlocal status, answering
             if message["type"] == "http.response.start":
                 answering = True
                 status = message["status"]
-                message["headers"] = [*message["headers"], (b"x-request-id", rid.encode())]
+                own = {name for name, _ in message["headers"]}
+                message["headers"] = [
+                    *message["headers"],
+                    *(header for header in self._headers if header[0] not in own),
+                    *(limit_headers(state["left"]) if "left" in state else ()),
+                    (b"x-request-id", rid.encode()),
+                ]
             await send(message)
 
         try:
-            await self._app(scope, limited_receive, send_with_id)
+            await self._app(scope, limited_receive, send_with_headers)
         except Exception:  # here, where the request still has its id
             log.exception("a bug")
             if answering:
                 raise
-            await self._on_bug(Request(scope))(scope, receive, send_with_id)
+            await self._on_bug(Request(scope))(scope, receive, send_with_headers)
         finally:
             broker: Broker = scope["app"].state.broker
             broker.metrics.responded(status)
             if log.isEnabledFor(logging.INFO):
                 # The path only: query strings carry codes and states. What is secret in a path, the formatter redacts.
-                log.info(
-                    "%s %s %d",
-                    scope["method"],
-                    scope["path"],
-                    status,
-                    extra={"ms": round((time.perf_counter() - started) * 1000, 1)},
-                )
+                said = {"ms": round((time.perf_counter() - started) * 1000, 1), "address": _address(scope)}
+                if "actor" in state:
+                    said |= {"actor": state["actor"][:LONGEST_LOGGED], "project": state["project"]}
+                log.info("%s %s %d", scope["method"], _path(scope["path"]), status, extra=said)
+            if "actor" not in state:
+                self._proxies.look_at(scope)
             request_id.reset(token)
+
+
+def _address(scope: Scope) -> str:
+    return plain_address(scope["client"][0]) if scope.get("client") else ""
+
+
+def _path(path: str) -> str:
+    """Return a path as one word, so that nobody writes into our line by asking for one."""
+    if len(path) > LONGEST_LOGGED:
+        path = path[:LONGEST_LOGGED] + "..."
+    return (
+        path if path.isascii() and path.isprintable() and " " not in path else quote(path, safe="/", errors="replace")
+    )

@@ -10,6 +10,7 @@ from ipaddress import ip_network
 
 from sqlalchemy import func, select, update
 
+from evergrant.broker.access.management_keys import MIN_KEY_LENGTH
 from evergrant.broker.access.user_tokens import authenticate_user, looks_like_jwt
 from evergrant.broker.audit.record import Actor, record
 from evergrant.broker.runtime.broker import Broker
@@ -17,6 +18,7 @@ from evergrant.broker.runtime.principal import Principal
 from evergrant.crypto.opaque import digest, equal
 from evergrant.db import AuditEvent, ManagementKey
 from evergrant.errors import AuthenticationFailed
+from evergrant.networks import limited_as
 
 NEW_ADDRESS = "key.used_from_new_address"
 BATCH = 500
@@ -31,7 +33,7 @@ async def authenticate(broker: Broker, authorization: str, *, client_address: st
     Raises:
         AuthenticationFailed: whatever is wrong with it; only an expired key or a forbidden address is told apart, and
             only to somebody who holds the right key.
-        RateLimited: it asks too much, or this address has brought too many wrong ones.
+        RateLimited: it asks too much; or it is wrong, and this address has brought too many such.
         Unavailable: the database cannot be reached.
     """
     scheme, _, credential = authorization.partition(" ")
@@ -46,7 +48,7 @@ async def authenticate(broker: Broker, authorization: str, *, client_address: st
         principal = await _look_up_or_count(broker, project_id, key, key_digest, client_address, now=now)
         broker.principals.put((project_id, key_digest), principal)
     principal.check_usable(client_address=client_address, now=now)
-    broker.limits.keys.take((principal.project_id, principal.name))
+    broker.limits.of(principal).take((principal.project_id, principal.name))
     if not principal.is_user:
         broker.uses.note_key(project_id, principal.key_id, client_address, at=now)
     return principal
@@ -55,18 +57,21 @@ async def authenticate(broker: Broker, authorization: str, *, client_address: st
 async def _look_up_or_count(
     broker: Broker, project_id: str, key: str, key_digest: bytes, client_address: str, *, now: datetime
 ) -> Principal:
-    """Look a credential up. A wrong one counts against the address, which at its limit costs us nothing any more."""
-    broker.limits.addresses.require(client_address)
+    """Look a credential up. A wrong one counts against the address; a good one is never refused for those of others."""
+    network, limit = limited_as(client_address), broker.limits.credentials
     try:
         try:
-            return await _look_up(broker, project_id, key_digest)
+            if len(key) >= MIN_KEY_LENGTH:  # there are no shorter ones
+                async with limit.turn(network):
+                    return await _look_up(broker, project_id, key_digest)
+            raise AuthenticationFailed  # noqa: TRY301 - the handlers below are for this too
         except AuthenticationFailed:
             # An operator's own key may look like a JWT, but no JWT is the text of a key.
             if not looks_like_jwt(key):
                 raise
             return await authenticate_user(broker, project_id, key, now=now)
     except AuthenticationFailed:
-        broker.limits.addresses.take(client_address)
+        limit.take(network)
         raise
 
 
@@ -93,7 +98,7 @@ async def write_key_uses(broker: Broker) -> None:
     A crash loses no more than that.
 
     Raises:
-        Unavailable: the database is away; what is left is written the next time.
+        Unavailable: the database is away, or did not come to some of it: what is left is written the next time.
     """
 
     async def write_addresses(uses: Sequence[tuple[tuple[str, str, str], datetime]]) -> None:
@@ -109,8 +114,10 @@ async def write_key_uses(broker: Broker) -> None:
                     .values(last_used_at=at)
                 )
 
-    await broker.uses.addresses.drain(write_addresses, at_once=1)
-    await broker.uses.keys.drain(write_keys, at_once=BATCH)
+    try:
+        await broker.uses.addresses.drain(write_addresses, at_once=1)
+    finally:
+        await broker.uses.keys.drain(write_keys, at_once=BATCH)
 
 
 async def _record_address(broker: Broker, project_id: str, key_id: str, address: str, *, first_use: datetime) -> None:
@@ -126,10 +133,12 @@ async def _record_address(broker: Broker, project_id: str, key_id: str, address:
             AuditEvent.remote_address == address,
         )
     )
+    broker.uses.know_address(
+        project_id, key_id, address
+    )  # before, so that one that cannot be written is not noted again
     async with broker.database.write() as session:
         # Without a row there is no key any more, and perhaps no project to write to.
         known = await session.get(ManagementKey, (project_id, key_id)) is None
         if not known and not (await session.execute(seen)).scalar_one():
             data = {"keyId": key_id, "firstUse": first_use.isoformat(timespec="seconds")}
             await record(session, project_id, NEW_ADDRESS, data=data, who=who)
-    broker.uses.know_address(project_id, key_id, address)

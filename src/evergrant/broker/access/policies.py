@@ -144,7 +144,8 @@ async def check_policies(
 ) -> None:
     """Check that a policy allows this, if there is any for the app and action. Costs no query for a few seconds.
 
-    `owner` says whose connection it is, `granted_by` which user connects a tenant's; the audit log keeps every denial.
+    `owner` says whose connection it is, `granted_by` which user connects a tenant's. The audit log keeps one denial a
+    minute of who was denied what with which app.
 
     Raises:
         PermissionDenied: no policy allows it.
@@ -164,16 +165,18 @@ async def check_policies(
     if matching and await _allowed_in_other_words(broker, principal.project_id, app_id, matching, scopes):
         return
     reason = "scopes" if matching else "level" if about or must_be_named else "principal"
-    async with broker.database.write() as session:
-        await record(
-            session,
-            principal.project_id,
-            "policy.denied",
-            app_id=app_id,
-            user_id=granted_by or owner.user_id,
-            tenant_id=owner.tenant_id,
-            data={"action": action, "reason": reason, "scopes": sorted(scopes), "level": level},
-        )
+    # A write for each would let whoever is denied fill the log, and hold up the project's other records.
+    if broker.limits.denials.allows((principal.project_id, principal.name, app_id, action)):
+        async with broker.database.write() as session:
+            await record(
+                session,
+                principal.project_id,
+                "policy.denied",
+                app_id=app_id,
+                user_id=granted_by or owner.user_id,
+                tenant_id=owner.tenant_id,
+                data={"action": action, "reason": reason, "scopes": sorted(scopes), "level": level},
+            )
     if must_be_named and not matching:
         raise PermissionDenied(
             "A user connects a tenant's own connection only where an access policy of this app says so: make a policy "

@@ -54,7 +54,8 @@ async def find_by_answer(
     if request is None:
         raise _unknown()
     if not is_browser_of(request, browser):
-        await record_connect_failure(broker, request, "browser_mismatch")
+        if broker.limits.denials.allows((request.project_id, request.id)):
+            await record_connect_failure(broker, request, "browser_mismatch")
         raise ConnectFailed(
             "browser_mismatch",
             "The connection was started in another browser. Start again in this one, with cookies on.",

@@ -70,6 +70,7 @@ async def begin_connect(broker: Broker, principal: Principal, wanted: ConnectReq
         PermissionDenied: the key may not use this app, a user connects for somebody else, or a policy forbids it.
         AppNotFound: there is no such app.
         InvalidValue: the app lacks what a connect trip needs, or an option cannot be used; nothing is written.
+        RateLimited: the user has begun too many trips.
         UpstreamRejected, UpstreamUnavailable: the app registers by itself, and the server would not or could not.
     """
     project_id, owner = principal.project_id, wanted.owner
@@ -85,6 +86,8 @@ async def begin_connect(broker: Broker, principal: Principal, wanted: ConnectReq
         project = await load_project(session, project_id)
     wanted = replace(wanted, variables=tidied(template_of(broker, app), wanted.variables))
     _check_connect_request(broker, project, app, wanted)
+    if principal.is_user:
+        broker.limits.connects.take((project_id, principal.name))
     app = await ensure_registered(broker, app, now=now)
     ticket = new_opaque()
     request = AuthorizationRequest(

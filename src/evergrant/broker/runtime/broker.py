@@ -153,7 +153,12 @@ async def open_broker(settings: Settings) -> AsyncIterator[Broker]:
                 revocation_endpoints=Endpoints(revocation_http.most),
                 pace=pace.PACE,
                 holder=holder,
-                limits=Limits(per_key=settings.rate_limit_per_key, per_address=settings.rate_limit_per_address),
+                limits=Limits(
+                    per_key=settings.rate_limit_per_key,
+                    per_user=settings.rate_limit_per_user,
+                    connects_per_user=settings.connects_per_user,
+                    per_address=settings.rate_limit_per_address,
+                ),
             )
             broker.metrics.registry.register(EndpointGauges(broker.endpoints))
             heartbeat = Heartbeat(holder, broker.database_health, broker.pace, database)

@@ -3,9 +3,14 @@
 A crash loses no more than that minute.
 """
 
+import logging
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from datetime import datetime, timedelta
 from typing import Generic, TypeVar
+
+from evergrant.errors import Unavailable
+
+log = logging.getLogger(__name__)
 
 K = TypeVar("K", bound=Hashable)
 
@@ -39,15 +44,32 @@ class Unwritten(Generic[K]):
     async def drain(self, write: Callable[[Sequence[tuple[K, datetime]]], Awaitable[None]], *, at_once: int) -> None:
         """Give what waits to `write`, at most `at_once` moments in each call, and forget what it has written.
 
-        When `write` raises, what it was given waits on; so does a key for which a later moment is noted meanwhile.
+        What cannot be written is tried by itself, logged and dropped: it holds nothing else up.
+
+        Raises:
+            Unavailable: the database is away. What was given to `write` waits on; so does a key for which a later
+                moment is noted meanwhile.
         """
         waiting = list(self._moments.items())
         for start in range(0, len(waiting), at_once):
-            part = waiting[start : start + at_once]
+            await self._write(waiting[start : start + at_once], write)
+
+    async def _write(
+        self, part: Sequence[tuple[K, datetime]], write: Callable[[Sequence[tuple[K, datetime]]], Awaitable[None]]
+    ) -> None:
+        try:
             await write(part)
-            for key, at in part:
-                if self._moments.get(key) == at:
-                    del self._moments[key]
+        except Unavailable:
+            raise
+        except Exception:
+            if len(part) > 1:
+                for one in part:
+                    await self._write([one], write)
+                return
+            log.exception("a use cannot be written down and is dropped", extra={"of": part[0][0]})
+        for key, at in part:
+            if self._moments.get(key) == at:
+                del self._moments[key]
 
 
 class UnwrittenUses:

@@ -11,8 +11,6 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 
 from evergrant import clock
-from evergrant.broker.access.authentication import authenticate
-from evergrant.broker.audit.record import Actor, actor
 from evergrant.broker.runtime.principal import Principal
 from evergrant.broker.tokens.exchange import ExchangeRequest, exchange_subject_token
 from evergrant.broker.tokens.fetch import Token
@@ -28,7 +26,8 @@ from evergrant.errors import (
     UpstreamRejected,
 )
 from evergrant.web.api.wire import example
-from evergrant.web.deps import get_broker
+from evergrant.web.deps import get_broker, recognised
+from evergrant.web.errors import note_limit
 
 log = logging.getLogger(__name__)
 
@@ -134,16 +133,17 @@ async def exchange_token(request: Request) -> Response:
     try:
         try:
             form = _form(request, await request.body())
-            principal = await _subject(request, form, now=now)
+            principal = await _subject(request, form)
             token = await exchange_subject_token(get_broker(request), principal, _wanted(form), now=now)
         except EvergrantError as error:
+            note_limit(request, error)
             raise _translated(error) from error
     except OAuthError as error:
-        headers = {"Cache-Control": "no-store", "Pragma": "no-cache"}
+        headers = {"Pragma": "no-cache"}
         if error.retry_after is not None:
             headers["Retry-After"] = str(error.retry_after)
         return JSONResponse({"error": error.error, "error_description": error.description}, error.status, headers)
-    return JSONResponse(_body(token, now=now), headers={"Cache-Control": "no-store", "Pragma": "no-cache"})
+    return JSONResponse(_body(token, now=now), headers={"Pragma": "no-cache"})
 
 
 def _form(request: Request, body: bytes) -> Mapping[str, str]:
@@ -177,16 +177,14 @@ def _form(request: Request, body: bytes) -> Mapping[str, str]:
     return form
 
 
-async def _subject(request: Request, form: Mapping[str, str], *, now: datetime) -> Principal:
+async def _subject(request: Request, form: Mapping[str, str]) -> Principal:
     token, project_id = form["subject_token"], form.get("project_id")
-    address = request.client.host if request.client else ""
     if ":" in token:  # no JWT has one; and a management key is nobody's token
         raise AuthenticationFailed("The subject_token is not a JWT.")
     header = f"Bearer {project_id}:{token}" if project_id else f"Bearer {token}"
-    principal = await authenticate(get_broker(request), header, client_address=address, now=now)
+    principal = await recognised(request, header)
     if not principal.is_user:
         raise AuthenticationFailed("The subject_token is not a JWT.")
-    actor.set(Actor(principal.name, address))
     return principal
 
 

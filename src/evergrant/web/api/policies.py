@@ -125,7 +125,7 @@ async def load_policies(broker: BrokerDep, principal: PoliciesKeeper) -> Policie
 async def delete_policy(
     broker: BrokerDep,
     principal: PoliciesKeeper,
-    id: Annotated[str, Query(min_length=1, max_length=64, examples=[_STORED["id"]])],
+    id: Annotated[Text, Query(min_length=1, max_length=64, examples=[_STORED["id"]])],
 ) -> Nothing:
     """Delete a policy, within 5 seconds everywhere. Without any other for its app and action, these are open again."""
     await policies.delete_policy(broker, principal.project_id, id, principal=principal)

@@ -180,11 +180,7 @@ async def _answer(
     token = await fetch_token(get_broker(request), principal, wanted, now=now)
     if token.grant.last_refresh_time is not None and token.grant.last_refresh_time >= now:
         timer.outcome = "refreshed"
-    return Response(
-        to_json({"token": token_body(token)}),
-        media_type="application/json",
-        headers={"Cache-Control": "no-store"},
-    )
+    return Response(to_json({"token": token_body(token)}), media_type="application/json")
 
 
 def _documented(model: type[WireModel], example: dict[str, Any]) -> dict[str, Any]:

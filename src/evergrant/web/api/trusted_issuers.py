@@ -8,7 +8,7 @@ from pydantic import Field
 from evergrant import clock
 from evergrant.broker.projects import trusted_issuers
 from evergrant.db import TrustedIssuer
-from evergrant.web.api.wire import Flag, Nothing, ShortText, StrictWireModel, WireModel, errors, example
+from evergrant.web.api.wire import Flag, Nothing, ShortText, StrictWireModel, Text, WireModel, errors, example
 from evergrant.web.deps import BrokerDep, KeysKeeper
 
 router = APIRouter(prefix="/v1/mgmt", tags=["trusted issuers"])
@@ -121,7 +121,7 @@ async def load_trusted_issuers(broker: BrokerDep, principal: KeysKeeper) -> Issu
 async def delete_trusted_issuer(
     broker: BrokerDep,
     principal: KeysKeeper,
-    id: Annotated[str, Query(min_length=1, max_length=64, examples=[_STORED["id"]])],
+    id: Annotated[Text, Query(min_length=1, max_length=64, examples=[_STORED["id"]])],
 ) -> Nothing:
     """Refuse its JWTs, within 5 seconds everywhere. The key needs what it needs to trust an issuer."""
     await trusted_issuers.delete_issuer(broker, principal.project_id, id, remover=principal)

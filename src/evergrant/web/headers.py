@@ -1,0 +1,30 @@
+"""Headers that answers have: what keeps them out of caches and frames, and what is left of the caller's limit."""
+
+from evergrant.broker.runtime.limits import Left
+
+RawHeaders = list[tuple[bytes, bytes]]
+
+LIMIT_HEADERS = {
+    "x-ratelimit-limit": "Requests per second; of connect trips begun with a user's token, per minute.",
+    "x-ratelimit-remaining": "How many of these may be made right now.",
+    "x-ratelimit-reset": "Seconds until the next may be made; 0 unless nothing remains.",
+}
+_LIMIT, _REMAINING, _RESET = (name.encode() for name in LIMIT_HEADERS)
+
+
+def usual_headers(public_url: str) -> RawHeaders:
+    """Return the headers of every answer that does not set them itself."""
+    headers = [
+        (b"cache-control", b"no-store"),
+        (b"x-content-type-options", b"nosniff"),
+        # Nothing that is no page runs or shows anything, should a browser take it for one.
+        (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    ]
+    if public_url.startswith("https://"):
+        headers.append((b"strict-transport-security", b"max-age=31536000"))
+    return headers
+
+
+def limit_headers(left: Left) -> RawHeaders:
+    """Return the headers that say what a caller has left of its limit."""
+    return [(_LIMIT, b"%d" % left.limit), (_REMAINING, b"%d" % left.remaining), (_RESET, b"%d" % left.reset)]
