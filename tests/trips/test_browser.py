@@ -209,7 +209,7 @@ def test_going_back_from_the_provider_and_cancelling_leads_to_the_application(
 def test_a_link_that_the_browser_fetched_beforehand_still_works(
     here: Installation, application: str, browser: Browser, create_app: CreateApp, user: str
 ) -> None:
-    link = link_of(here, application, user, appId=create_app(skipConsentPage=True))
+    link = link_of(here, application, user, appId=create_app(skipConsentPage=True, requireConfirmation=True))
     with Person(browser) as somebody:
         page = somebody.tab()
         page.goto(link_of(here, application, f"{user}-before"))  # so that the browser has the cookie

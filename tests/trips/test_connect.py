@@ -197,7 +197,7 @@ def test_a_refresh_of_the_replaced_grant_that_lands_late_does_not_touch_the_new_
 
 
 def test_an_app_may_skip_the_consent_page(here: Installation, create_app: CreateApp, user: str) -> None:
-    app_id = create_app(skipConsentPage=True)
+    app_id = create_app(skipConsentPage=True, requireConfirmation=True)
     link = here.backend.connect_url(user, appId=app_id)
     browser = here.browser()
     browser.http.follow_redirects = True
@@ -210,7 +210,7 @@ def test_an_app_may_skip_the_consent_page(here: Installation, create_app: Create
 def test_a_link_preview_does_not_spoil_a_link_without_a_consent_page(
     here: Installation, create_app: CreateApp, user: str
 ) -> None:
-    link = here.backend.connect_url(user, appId=create_app(skipConsentPage=True))
+    link = here.backend.connect_url(user, appId=create_app(skipConsentPage=True, requireConfirmation=True))
     assert httpx2.get(link, trust_env=False).status_code == 303
     browser = here.browser()
     browser.http.follow_redirects = True
@@ -218,7 +218,7 @@ def test_a_link_preview_does_not_spoil_a_link_without_a_consent_page(
 
 
 def test_a_browser_that_keeps_no_cookies_is_told_so(here: Installation, create_app: CreateApp, user: str) -> None:
-    link = here.backend.connect_url(user, appId=create_app(skipConsentPage=True))
+    link = here.backend.connect_url(user, appId=create_app(skipConsentPage=True, requireConfirmation=True))
     again = httpx2.get(link, trust_env=False).headers["location"]
     page = httpx2.get(httpx2.URL(here.url).join(again), trust_env=False)
     assert page.status_code == 400

@@ -233,7 +233,7 @@ def test_who_comes_back_to_the_page_finds_the_answers_and_may_change_them(here: 
 
 
 def test_the_caller_can_answer_and_then_nobody_is_asked(here: Here, user: str) -> None:
-    app_id = here.create("shop", overrides={"skipConsentPage": True})
+    app_id = here.create("shop", overrides={"skipConsentPage": True, "requireConfirmation": True})
     link = here.installation.backend.connect_url(
         user, appId=app_id, options={"variables": {"shop": "acme", "tier": "pro"}}
     )

@@ -219,7 +219,7 @@ class TestLookingAhead:
     def test_a_prefetch_uses_no_link_up(
         self, here: Installation, browser: Browser, create_app: CreateApp, user: str, headers: dict[str, str]
     ) -> None:
-        link = here.backend.connect_url(user, appId=create_app(skipConsentPage=True))
+        link = here.backend.connect_url(user, appId=create_app(skipConsentPage=True, requireConfirmation=True))
         browser.open(here.backend.connect_url(user))  # now it has a cookie
         looked = browser.http.get(link, headers=headers)
         assert (looked.status_code, looked.headers["cache-control"]) == (503, "no-store")
@@ -232,7 +232,7 @@ class TestLookingAhead:
     def test_a_head_request_uses_no_link_up(
         self, here: Installation, browser: Browser, create_app: CreateApp, user: str
     ) -> None:
-        link = here.backend.connect_url(user, appId=create_app(skipConsentPage=True))
+        link = here.backend.connect_url(user, appId=create_app(skipConsentPage=True, requireConfirmation=True))
         browser.open(here.backend.connect_url(user))
         browser.http.head(link)
         assert row_of_link(here, user)["state_digest"] is None

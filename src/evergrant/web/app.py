@@ -64,7 +64,7 @@ def create_app(settings: Settings, *, workers_folder: Path | None = None) -> Fas
         generate_unique_id_function=documentation.operation_id,
     )
     errors.install(app)
-    app.add_middleware(RequestMiddleware, on_bug=errors.bug, settings=settings)
+    _add_middleware(app, settings)
     # First, and not included like the others: FastAPI puts a layer of its own around each call of an included router,
     # which is a fifteenth of what a fetch costs. So these routes name their operations themselves.
     app.router.routes.extend(tokens.router.routes)
@@ -101,6 +101,15 @@ def create_app(settings: Settings, *, workers_folder: Path | None = None) -> Fas
     return app
 
 
+def _add_middleware(app: FastAPI, settings: Settings) -> None:
+    app.add_middleware(
+        RequestMiddleware,
+        on_bug=errors.bug,
+        public_url=settings.public_url,
+        trusted_proxies=settings.trusted_proxies,
+    )
+
+
 class _Static(StaticFiles):
     """Files that browsers keep for a while: they change with a release only."""
 
@@ -114,7 +123,7 @@ def create_refresher_app(settings: Settings) -> FastAPI:
     """Make the application of `evergrant refresher --metrics-port`: it refreshes, and tells only how that goes."""
     app = FastAPI(lifespan=_lifespan(settings), docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     errors.install(app)
-    app.add_middleware(RequestMiddleware, on_bug=errors.bug, settings=settings)
+    _add_middleware(app, settings)
     for router in (health.router, metrics.router):
         app.include_router(router)
     return app

@@ -6,7 +6,6 @@ from fastapi import APIRouter, Depends, Path, Request
 from fastapi.responses import JSONResponse, Response
 
 from evergrant.broker.apps.dynamic_registration import client_metadata
-from evergrant.web.api.wire import Text
 from evergrant.web.deps import BrokerDep, counting_failures, refuse_odd_text
 
 router = APIRouter(include_in_schema=False, dependencies=[Depends(refuse_odd_text)])
@@ -15,7 +14,7 @@ CACHE_SECONDS = 300
 """How long a server may go without noticing that an app's name or callback has changed."""
 
 
-Id = Annotated[Text, Path(max_length=64)]
+Id = Annotated[str, Path(max_length=64, pattern=r"^[!-~]+$")]
 
 
 @router.get("/oauth-client/{project_id}/{app_id}.json")

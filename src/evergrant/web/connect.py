@@ -7,6 +7,7 @@ from urllib.parse import parse_qsl, urlencode
 
 from fastapi import APIRouter, Depends, Path, Query, Request
 from fastapi.responses import RedirectResponse, Response
+from starlette.exceptions import HTTPException
 
 from evergrant import clock
 from evergrant.broker.apps import variables
@@ -18,19 +19,26 @@ from evergrant.broker.connect.start import cancel_connect, find_by_ticket, leave
 from evergrant.broker.runtime.broker import Broker
 from evergrant.catalog.variable import Variable
 from evergrant.errors import AppNotFound, ConnectFailed, InvalidValue
+from evergrant.networks import limited_as
 from evergrant.oauth2.authorization import AuthorizationResponse
 from evergrant.pasted import trimmed
-from evergrant.web.api.wire import Text
-from evergrant.web.deps import BrokerDep, address_of, counting_failures, limit_trip, note_actor, refuse_odd_text
+from evergrant.web.deps import (
+    BrokerDep,
+    address_of,
+    counting_failures,
+    get_broker,
+    limit_trip,
+    note_actor,
+    refuse_odd_text,
+)
 from evergrant.web.templating import PAGE_HEADERS, message_page, page
 
 router = APIRouter(include_in_schema=False, dependencies=[Depends(refuse_odd_text)])
 
-Ticket = Annotated[Text, Path(max_length=100)]
+Ticket = Annotated[str, Path(max_length=100, pattern=r"^[!-~]+$")]
 
 COOKIE_SECONDS = 1800
 MAX_FORM_FIELDS = 1000
-MAX_FORM_BYTES = 100_000
 ROOM_FOR_QUERY = 6_000
 """How long a query may become by fields that evergrant may not need; many proxies take 8 KiB for all of a request's
 first line."""
@@ -125,16 +133,18 @@ async def form_post_callback(request: Request) -> Response:
 
 
 async def _form(request: Request) -> list[tuple[str, str]]:
-    """Read a form, as browsers send it if nothing else is said. Anybody may send one, so it may not cost much."""
+    """Read a form. Anybody may send one, so none may cost much; one in parts costs most, and counts."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    body = await request.body()
-    unreadable = ConnectFailed("invalid_response", "What was sent cannot be read. " + START_AGAIN)
-    if kind != "application/x-www-form-urlencoded" or len(body) > MAX_FORM_BYTES:
-        raise unreadable
     try:
-        pairs = parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=MAX_FORM_FIELDS)
-    except ValueError:
-        raise unreadable from None
+        if kind == "multipart/form-data":
+            get_broker(request).limits.pages.take(limited_as(address_of(request)))
+            async with request.form(max_files=MAX_FORM_FIELDS, max_fields=MAX_FORM_FIELDS) as form:
+                pairs = [(name, value) for name, value in form.multi_items() if isinstance(value, str)]
+        else:
+            body = (await request.body()).decode()
+            pairs = parse_qsl(body, keep_blank_values=True, max_num_fields=MAX_FORM_FIELDS)
+    except (ValueError, HTTPException):
+        raise ConnectFailed("invalid_response", "What was sent cannot be read. " + START_AGAIN) from None
     if problems := [(name, "must not contain the NUL character") for name, value in pairs if "\x00" in name + value]:
         raise InvalidValue.of(*problems)
     return pairs
@@ -154,7 +164,7 @@ def _query_of(answer: Sequence[tuple[str, str]]) -> str:
 
 
 @router.get(RESULT_PATH)
-async def result(err: Annotated[Text, Query(max_length=100)] = "") -> Response:
+async def result(err: Annotated[str, Query(max_length=1000, pattern=r"^[^\x00]*$")] = "") -> Response:
     """Show how connecting ended, where the application gave no address to return to."""
     if not err:
         return message_page("Connected", "You can close this window and go back to the application.", good=True)

@@ -17,7 +17,6 @@ from evergrant.broker.runtime.broker import Broker
 from evergrant.errors import RequestTooLarge
 from evergrant.logs import request_id
 from evergrant.networks import plain_address
-from evergrant.settings import Settings
 from evergrant.web.headers import limit_headers, usual_headers
 from evergrant.web.proxies import ProxyWatch
 
@@ -34,11 +33,14 @@ LONGEST_LOGGED = 300
 class RequestMiddleware:
     """Gives every request an id and every answer its headers, refuses bodies that are too large, and logs access."""
 
-    def __init__(self, app: ASGIApp, *, on_bug: Callable[[Request], Response], settings: Settings) -> None:
+    def __init__(
+        self, app: ASGIApp, *, on_bug: Callable[[Request], Response], public_url: str, trusted_proxies: str
+    ) -> None:
+        """`public_url` and `trusted_proxies` are the settings."""
         self._app = app
         self._on_bug = on_bug
-        self._headers = usual_headers(settings.public_url)
-        self._proxies = ProxyWatch(settings.trusted_proxies)
+        self._headers = usual_headers(public_url)
+        self._proxies = ProxyWatch(trusted_proxies)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
