@@ -25,7 +25,7 @@ def warnings_about(app: OutboundApp, template: Template | None, *, public_url: s
     `public_url` is the installation's.
     """
     ends = [AdviceOnApp(end.code, end.text, end.on <= today) for end in endings(app, template, today=today)]
-    return [*ends, *_shared_callback(app, public_url=public_url)]
+    return [*ends, *_shared_callback(app, public_url=public_url), *_unskipped_page(app)]
 
 
 def _shared_callback(app: OutboundApp, *, public_url: str) -> list[AdviceOnApp]:
@@ -41,3 +41,11 @@ def _shared_callback(app: OutboundApp, *, public_url: str) -> list[AdviceOnApp]:
         first = f"register {address} at the provider, beside the present one"
     text = f"It shares its callback address with other apps, where answers can be mixed up. Give it its own: {first}; "
     return [AdviceOnApp("shared_callback", f"{text}then update the app with ownCallback true.")]
+
+
+def _unskipped_page(app: OutboundApp) -> list[AdviceOnApp]:
+    """Without a page, and without a word on who came back, a link connects whoever's browser is sent along it."""
+    if not app.skip_consent_page or app.require_confirmation:
+        return []
+    text = "skipConsentPage does nothing without requireConfirmation, so users see the consent page: turn both on, or "
+    return [AdviceOnApp("skip_consent_page", f"{text}skipConsentPage off.")]

@@ -113,7 +113,9 @@ class AppFields(StrictWireModel):
         description="client_secret_post, client_secret_basic, none, private_key_jwt or client_secret_jwt (RFC 7591).",
     )
     scopes: list[ScopeDescription] | None = Field(default=None, max_length=500, description="For the consent page.")
-    skip_consent_page: Flag | None = Field(default=None, description="Go to the provider without evergrant's page.")
+    skip_consent_page: Flag | None = Field(
+        default=None, description="Go to the provider without evergrant's page; takes `requireConfirmation` too."
+    )
     require_confirmation: Flag | None = Field(
         default=None, description="A connection counts only after your backend confirmed who came back."
     )
