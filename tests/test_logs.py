@@ -88,3 +88,34 @@ def test_libraries_that_log_whole_urls_are_kept_quiet(capsys: pytest.CaptureFixt
     for name in ("httpx2", "httpcore2", "uvicorn.access"):
         logging.getLogger(name).info("GET https://p.example/?anything")
     assert capsys.readouterr().err == ""
+
+
+def fail(text: str) -> None:
+    raise ValueError(text)
+
+
+@pytest.mark.parametrize("style", ["json", "text"])
+def test_what_is_not_printable_is_escaped_wherever_it_comes_from(
+    capsys: pytest.CaptureFixture[str], style: str
+) -> None:
+    configure_logging(level="info", style=style)
+    odd = "a\r\n2026-11-26 12:00:00,000 ERROR forged\x1b[2K\u202e\u2028\u200b\x85\x7f\ud800 ü 漢 \U0001f600"
+    try:
+        fail(odd)
+    except ValueError:
+        logging.getLogger("evergrant.test").exception("failed: %s", odd, extra={"app": odd})
+    lines = capsys.readouterr().err.removesuffix("\n").split("\n")
+    assert all(line.isprintable() for line in lines)
+    assert all("ü 漢 \U0001f600" in line for line in lines if "forged" in line), "what people read stays as it is"
+    if style == "json":
+        (entry,) = map(json.loads, lines)
+        assert (entry["message"], entry["app"]) == (f"failed: {odd}", odd)
+    else:
+        assert all(line.startswith("    ") for line in lines[1:])
+        assert r"failed: a\r\n2026" in lines[0]
+
+
+def test_two_members_of_a_line_of_text_never_look_like_three(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging(level="info", style="text")
+    logging.getLogger("evergrant.test").info("said", extra={"app": "contacts", "user": 'bob actor=key:x "', "ms": 1.5})
+    assert capsys.readouterr().err.endswith('said  app=contacts user="bob actor=key:x \\"" ms=1.5\n')

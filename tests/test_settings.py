@@ -94,3 +94,16 @@ def test_a_metrics_token_is_long_and_fits_into_a_header(monkeypatch: pytest.Monk
 def test_a_metrics_token_that_is_set_to_nothing_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EVERGRANT_METRICS_TOKEN", "")
     assert load_settings().metrics_token is None
+
+
+@pytest.mark.parametrize("everybody", ["*", "127.0.0.1,*", "0.0.0.0/0", "::/0", "0.0.0.0/1,128.0.0.0/1", "the proxy"])
+def test_proxies_that_could_be_anybody_are_refused(monkeypatch: pytest.MonkeyPatch, everybody: str) -> None:
+    monkeypatch.setenv("EVERGRANT_TRUSTED_PROXIES", everybody)
+    with pytest.raises(ConfigurationError, match=r"^EVERGRANT_TRUSTED_PROXIES: .*10\.0\."):
+        load_settings()
+
+
+@pytest.mark.parametrize("own", ["127.0.0.1", "10.0.0.0/8, 172.18.0.1", "fc00::/7,::1", ""])
+def test_proxies_of_ones_own_are_trusted(monkeypatch: pytest.MonkeyPatch, own: str) -> None:
+    monkeypatch.setenv("EVERGRANT_TRUSTED_PROXIES", own)
+    assert load_settings().trusted_proxies == own

@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import httpx2
 import pytest
@@ -81,7 +82,7 @@ def test_an_attacker_who_opens_links_that_nobody_made_keeps_nobody_from_connecti
     link = here.backend.connect_url(user)
     with Browser().http as http:
         for path in ("/connect/nobodys", "/v1/outbound/oauth/callback?state=nobodys", "/oauth-client/P/nobodys.json"):
-            assert flood(lambda path=path: http.get(here.url + path)).status_code == 429
+            assert flood(partial(http.get, here.url + path)).status_code == 429
     assert browser.connect(link)["outboundStatus"] == "connected"
     assert here.backend.token(user)["accessToken"]
     assert guess(here).status_code == 401, "pages and credentials are counted apart"

@@ -43,6 +43,25 @@ async def test_what_could_not_be_written_waits_on() -> None:
     assert len(uses) == 2
 
 
+async def test_one_that_cannot_be_written_is_dropped_and_holds_nothing_else_up(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    uses: Unwritten[str] = Unwritten()
+    written: list[str] = []
+
+    async def write(part: Moments) -> None:
+        if any(key == "bad" for key, _ in part):
+            raise ValueError("the database takes no such text")
+        written.extend(key for key, _ in part)
+
+    for key in ("a", "bad", "b", "c", "d"):
+        uses.note_latest(key, NOON)
+    await uses.drain(write, at_once=3)
+    assert written == ["a", "b", "c", "d"]
+    assert len(uses) == 0
+    assert len([record for record in caplog.records if "cannot be written" in record.message]) == 1
+
+
 async def test_a_use_during_the_writing_is_written_the_next_time() -> None:
     uses: Unwritten[str] = Unwritten()
     written: list[Moments] = []

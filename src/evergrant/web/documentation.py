@@ -12,10 +12,12 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
 from evergrant.web.cors import CALLED_FROM_BROWSERS
+from evergrant.web.headers import LIMIT_HEADERS
 from evergrant.web.templating import page
 
 router = APIRouter(include_in_schema=False)
 
+_LIMIT_HEADERS = {name: {"description": text, "schema": {"type": "integer"}} for name, text in LIMIT_HEADERS.items()}
 _REF = "#/components/schemas/"
 
 
@@ -62,6 +64,9 @@ def openapi_document(
             operation["security"] = [{"managementKey": []}]
         if path in CALLED_FROM_BROWSERS or path in user_calls:
             operation["security"].append({"userToken": []})
+        if "429" in operation["responses"]:
+            for status in ("200", "429"):
+                operation["responses"][status]["headers"] = _LIMIT_HEADERS
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
     app.openapi_schema = document

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field
 from evergrant.broker.audit import log as audit_log
 from evergrant.broker.audit.log import MAX_RECORDS, AuditQuery, ReportedEvent
 from evergrant.db import AuditEvent
-from evergrant.web.api.wire import Flag, Nothing, OptionalId, OwnerId, Text, WireModel, errors, example
+from evergrant.web.api.wire import Flag, Nothing, OptionalId, OwnerId, Text, WireModel, errors, example, storable_json
 from evergrant.web.deps import Auditor, BrokerDep
 
 router = APIRouter(prefix="/v1/mgmt/audit", tags=["audit"])
@@ -28,6 +28,7 @@ Milliseconds = Annotated[int, Field(le=LAST_MILLISECOND, strict=True)]
 
 
 def _small_json(value: dict[str, Any]) -> dict[str, Any]:
+    storable_json(value)
     try:
         text = json.dumps(value, allow_nan=False)
     except ValueError:

@@ -21,8 +21,15 @@ from evergrant.oauth2.token_response import MAX_TOKEN_LENGTH
 from evergrant.pasted import trimmed
 from evergrant.web.errors import invalid_request
 
+MAX_LEVELS = 50
 
-def _storable(value: str) -> str:
+
+def storable(value: str) -> str:
+    """Return text that a database takes.
+
+    Raises:
+        ValueError: it is none.
+    """
     if "\x00" in value:
         raise ValueError("must not contain the NUL character")
     if not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value):
@@ -31,7 +38,7 @@ def _storable(value: str) -> str:
 
 
 def _storable_secret(value: SecretStr) -> SecretStr:
-    text = _storable(value.get_secret_value())
+    text = storable(value.get_secret_value())
     if text and not trimmed(text):
         raise ValueError("is blank: paste it again, or leave it out")
     return SecretStr(trimmed(text))
@@ -44,7 +51,22 @@ def _seconds(value: Any) -> Any:
     return value
 
 
-Text = Annotated[str, Strict(), AfterValidator(_storable)]
+def storable_json(value: Any, *, levels: int = MAX_LEVELS) -> None:
+    """Check every text in a piece of JSON, names of members among them, and that it can be written out again.
+
+    Raises:
+        ValueError: a database would not take one, or it has more than so many levels.
+    """
+    if isinstance(value, str):
+        storable(value)
+    elif isinstance(value, (dict, list)):
+        if not levels:
+            raise ValueError(f"use at most {MAX_LEVELS} levels of objects and lists")
+        for member in (*value, *value.values()) if isinstance(value, dict) else value:
+            storable_json(member, levels=levels - 1)
+
+
+Text = Annotated[str, Strict(), AfterValidator(storable)]
 """Text that is taken exactly as it is sent, such as an id that somebody else has chosen."""
 PastedText = Annotated[Text, AfterValidator(trimmed)]
 """Text that neither begins nor ends with white space, whatever was pasted: a name, a URL, a client id."""
@@ -149,7 +171,7 @@ def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
         404: "There is no such app, or nobody has connected it with these scopes: send the user through connect.",
         409: "The id or the name is already taken.",
         413: "The body is larger than 1 MiB.",
-        429: "Too many requests. Obey `Retry-After` (seconds); `x-ratelimit-limit` is per second.",
+        429: "Too many requests. Obey `Retry-After` (seconds).",
         502: "The provider refuses the app, which its operator must correct, or this connection alone.",
         503: "The provider or the database is away and there is no valid token left. Obey `Retry-After` (seconds).",
     }
