@@ -22,15 +22,8 @@ from evergrant.errors import AppNotFound, ConnectFailed, InvalidValue
 from evergrant.networks import limited_as
 from evergrant.oauth2.authorization import AuthorizationResponse
 from evergrant.pasted import trimmed
-from evergrant.web.deps import (
-    BrokerDep,
-    address_of,
-    counting_failures,
-    get_broker,
-    limit_trip,
-    note_actor,
-    refuse_odd_text,
-)
+from evergrant.web.asked import address_of, note_actor
+from evergrant.web.deps import BrokerDep, counting_failures, get_broker, limit_trip, refuse_odd_text
 from evergrant.web.templating import PAGE_HEADERS, message_page, page
 
 router = APIRouter(include_in_schema=False, dependencies=[Depends(refuse_odd_text)])
@@ -137,7 +130,7 @@ async def _form(request: Request) -> list[tuple[str, str]]:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     try:
         if kind == "multipart/form-data":
-            get_broker(request).limits.pages.take(limited_as(address_of(request)))
+            get_broker(request).limits.pages.take(limited_as(address_of(request.scope)))
             async with request.form(max_files=MAX_FORM_FIELDS, max_fields=MAX_FORM_FIELDS) as form:
                 pairs = [(name, value) for name, value in form.multi_items() if isinstance(value, str)]
         else:
@@ -208,8 +201,8 @@ def _note_trip(authorization: Authorization, request: Request) -> None:
         RateLimited: this trip's pages were asked for too often.
     """
     user_id = authorization.request.user_id or authorization.request.granted_by
-    who = Actor(f"user:{user_id}" if user_id else "user", address_of(request))
-    note_actor(request, who, authorization.request.project_id)
+    who = Actor(f"user:{user_id}" if user_id else "user", address_of(request.scope))
+    note_actor(request.scope, who, authorization.request.project_id)
     limit_trip(request, authorization)
 
 

@@ -8,12 +8,13 @@ from fastapi import Depends, Request
 
 from evergrant import clock
 from evergrant.broker.access.authentication import authenticate
-from evergrant.broker.audit.record import Actor, actor
+from evergrant.broker.audit.record import Actor
 from evergrant.broker.connect.authorization_requests import Authorization
 from evergrant.broker.runtime.broker import Broker
 from evergrant.broker.runtime.principal import Permission, Principal
-from evergrant.errors import ConnectFailed, InvalidValue, NotFound
-from evergrant.networks import limited_as, plain_address
+from evergrant.errors import AuthenticationFailed, ConnectFailed, InvalidValue, NotFound
+from evergrant.networks import limited_as
+from evergrant.web.asked import address_of, note_actor, note_left
 
 UNSET = frozenset({"undefined", "null", "NaN", "[object Object]"})
 """What JavaScript writes into an address for an argument that is not there."""
@@ -23,11 +24,6 @@ def get_broker(request: Request) -> Broker:
     """Return the broker that the application opened at its start."""
     broker: Broker = request.app.state.broker
     return broker
-
-
-def address_of(request: Request) -> str:
-    """Return the caller's address, as far as proxies that are trusted tell; empty if that is none."""
-    return plain_address(request.client.host) if request.client else ""
 
 
 async def principal_of(request: Request) -> Principal:
@@ -45,18 +41,17 @@ async def recognised(request: Request, authorization: str) -> Principal:
     Raises:
         AuthenticationFailed, RateLimited: as `broker.access.authenticate`.
     """
-    broker, address = get_broker(request), address_of(request)
-    principal = await authenticate(broker, authorization, client_address=address, now=clock.now())
-    note_actor(request, Actor(principal.name, address), principal.project_id)
-    if (limit := broker.limits.of(principal)).limit:
-        request.state.left = limit.left((principal.project_id, principal.name))
+    broker, scope = get_broker(request), request.scope
+    address = address_of(scope)
+    try:
+        principal = await authenticate(broker, authorization, client_address=address, now=clock.now())
+    except AuthenticationFailed:
+        note_left(scope, broker.limits.credentials, limited_as(address))
+        raise
+    name, project_id = principal.name, principal.project_id
+    note_actor(scope, Actor(name, address), project_id)
+    note_left(scope, broker.limits.of(principal), (project_id, name))
     return principal
-
-
-def note_actor(request: Request, who: Actor, project_id: str) -> None:
-    """Tell the audit log and the access log who is asking."""
-    actor.set(who)
-    request.state.actor, request.state.project = who.name, project_id
 
 
 @asynccontextmanager
@@ -66,12 +61,13 @@ async def counting_failures(request: Request) -> AsyncIterator[None]:
     Raises:
         RateLimited: there is no such thing, and the network has asked for too many of these.
     """
-    limit, network = get_broker(request).limits.pages, limited_as(address_of(request))
+    limit, network = get_broker(request).limits.pages, limited_as(address_of(request.scope))
     try:
         async with limit.turn(network):
             yield
     except (ConnectFailed, NotFound):
         limit.take(network)
+        note_left(request.scope, limit, network)
         raise
 
 
@@ -81,8 +77,9 @@ def limit_trip(request: Request, authorization: Authorization) -> None:
     Raises:
         RateLimited: this trip's pages were asked for too often.
     """
-    trip = authorization.request
-    get_broker(request).limits.trips.take((trip.project_id, trip.id))
+    trip, limit = (authorization.request.project_id, authorization.request.id), get_broker(request).limits.trips
+    limit.take(trip)
+    note_left(request.scope, limit, trip)
 
 
 async def refuse_odd_text(request: Request) -> None:

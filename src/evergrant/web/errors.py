@@ -103,7 +103,7 @@ def render(request: Request, error: EvergrantError) -> Response:
 def note_limit(request: Request, error: EvergrantError) -> None:
     """Let the answer's headers say which limit was reached, if one was, in the place of what is left of another."""
     if isinstance(error, RateLimited):
-        request.state.left = Left(error.limit, 0, error.retry_after or 1)
+        request.scope["state"]["left"] = Left(error.limit, 0, error.retry_after or 1)
 
 
 def _from_framework(error: HTTPException) -> EvergrantError:

@@ -1,11 +1,13 @@
 """Headers that answers have: what keeps them out of caches and frames, and what is left of the caller's limit."""
 
+from functools import lru_cache
+
 from evergrant.broker.runtime.limits import Left
 
 RawHeaders = list[tuple[bytes, bytes]]
 
 LIMIT_HEADERS = {
-    "x-ratelimit-limit": "Requests per second; of connect trips begun with a user's token, per minute.",
+    "x-ratelimit-limit": "Requests per second; for connect trips that users begin, per minute.",
     "x-ratelimit-remaining": "How many of these may be made right now.",
     "x-ratelimit-reset": "Seconds until the next may be made; 0 unless nothing remains.",
 }
@@ -25,6 +27,7 @@ def usual_headers(public_url: str) -> RawHeaders:
     return headers
 
 
+@lru_cache(maxsize=1024)
 def limit_headers(left: Left) -> RawHeaders:
     """Return the headers that say what a caller has left of its limit."""
     return [(_LIMIT, b"%d" % left.limit), (_REMAINING, b"%d" % left.remaining), (_RESET, b"%d" % left.reset)]

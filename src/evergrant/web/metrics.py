@@ -8,7 +8,8 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from evergrant.broker.operations.metrics import Exposition
 from evergrant.crypto.opaque import digest, equal
 from evergrant.networks import is_loopback_host
-from evergrant.web.deps import address_of, get_broker
+from evergrant.web.asked import address_of
+from evergrant.web.deps import get_broker
 
 router = APIRouter(tags=["health"])
 
@@ -58,7 +59,9 @@ def _is_this_machine(request: Request) -> bool:
     host, _, port = request.headers.get("host", "").rpartition(":")
     if not port.isdecimal():
         host = request.headers.get("host", "")
-    return is_loopback_host(address_of(request)) and is_loopback_host(host.lower().removeprefix("[").removesuffix("]"))
+    return is_loopback_host(address_of(request.scope)) and is_loopback_host(
+        host.lower().removeprefix("[").removesuffix("]")
+    )
 
 
 def _text(status: int, text: str, headers: dict[str, str] | None = None) -> Response:

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from evergrant.broker.runtime.broker import Broker
 from evergrant.errors import RequestTooLarge
 from evergrant.logs import request_id
-from evergrant.networks import plain_address
+from evergrant.web.asked import address_of
 from evergrant.web.headers import limit_headers, usual_headers
 from evergrant.web.proxies import ProxyWatch
 
@@ -40,6 +40,7 @@ class RequestMiddleware:
         self._app = app
         self._on_bug = on_bug
         self._headers = usual_headers(public_url)
+        self._names = frozenset(name for name, _ in self._headers)
         self._proxies = ProxyWatch(trusted_proxies)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -66,12 +67,11 @@ class RequestMiddleware:
                 answering = True
                 status = message["status"]
                 own = {name for name, _ in message["headers"]}
-                message["headers"] = [
-                    *message["headers"],
-                    *(header for header in self._headers if header[0] not in own),
-                    *(limit_headers(state["left"]) if "left" in state else ()),
-                    (b"x-request-id", rid.encode()),
-                ]
+                usual = self._headers
+                if not self._names.isdisjoint(own):
+                    usual = [header for header in usual if header[0] not in own]
+                left = limit_headers(state["left"]) if "left" in state else ()
+                message["headers"] = [*message["headers"], *usual, *left, (b"x-request-id", rid.encode())]
             await send(message)
 
         try:
@@ -86,17 +86,13 @@ class RequestMiddleware:
             broker.metrics.responded(status)
             if log.isEnabledFor(logging.INFO):
                 # The path only: query strings carry codes and states. What is secret in a path, the formatter redacts.
-                said = {"ms": round((time.perf_counter() - started) * 1000, 1), "address": _address(scope)}
+                said = {"ms": round((time.perf_counter() - started) * 1000, 1), "address": address_of(scope)}
                 if "actor" in state:
                     said |= {"actor": state["actor"][:LONGEST_LOGGED], "project": state["project"]}
                 log.info("%s %s %d", scope["method"], _path(scope["path"]), status, extra=said)
             if "actor" not in state:
                 self._proxies.look_at(scope)
             request_id.reset(token)
-
-
-def _address(scope: Scope) -> str:
-    return plain_address(scope["client"][0]) if scope.get("client") else ""
 
 
 def _path(path: str) -> str:

@@ -4,9 +4,9 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Hashable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from heapq import nsmallest
 from math import ceil
+from typing import NamedTuple
 
 from evergrant.broker.runtime.principal import Principal
 from evergrant.errors import RateLimited
@@ -22,8 +22,7 @@ TRIP_REQUESTS = 30
 """How often in a minute the pages of one connect trip may be asked for."""
 
 
-@dataclass(frozen=True, slots=True)
-class Left:
+class Left(NamedTuple):
     """What a caller has left of a limit, as the answer's `x-ratelimit-*` headers say it."""
 
     limit: int
