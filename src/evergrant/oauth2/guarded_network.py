@@ -2,7 +2,6 @@
 
 import ssl
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import httpcore2
 
@@ -10,6 +9,7 @@ from evergrant.errors import EgressRefused
 from evergrant.networks import Address, Network
 from evergrant.oauth2.egress import is_opened, is_public, literal_address
 from evergrant.oauth2.listening import Listening
+from evergrant.oauth2.metered import Metered
 from evergrant.oauth2.name_cache import NameCache, NameNotFound
 
 CONNECT_SECONDS = 5.0
@@ -87,21 +87,12 @@ class GuardedNetwork(httpcore2.AsyncNetworkBackend):
         return "it is not public, and EVERGRANT_EGRESS_ALLOW does not open it."
 
 
-class _Connection(httpcore2.AsyncNetworkStream):
-    """An open connection, on which TLS has to stand within a while."""
+class _Connection(Metered):
+    """A metered connection, on which TLS has to stand within a while."""
 
     def __init__(self, stream: httpcore2.AsyncNetworkStream, listening: Listening) -> None:
-        self._stream = stream
+        super().__init__(stream)
         self._listening = listening
-
-    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109
-        return await self._stream.read(max_bytes, timeout)
-
-    async def write(self, data: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109
-        await self._stream.write(data, timeout)
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()
 
     async def start_tls(
         self,
@@ -111,12 +102,9 @@ class _Connection(httpcore2.AsyncNetworkStream):
     ) -> httpcore2.AsyncNetworkStream:
         try:
             async with self._listening.at_most(CONNECT_SECONDS if timeout is None else timeout):
-                return await self._stream.start_tls(ssl_context, server_hostname)
+                return Metered(await self._stream.start_tls(ssl_context, server_hostname))
         except BaseException as error:  # a call that is given up closes what it opened
             await self._stream.aclose()
             if isinstance(error, TimeoutError):
                 raise httpcore2.ConnectTimeout from None
             raise
-
-    def get_extra_info(self, info: str) -> Any:
-        return self._stream.get_extra_info(info)

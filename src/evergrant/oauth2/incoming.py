@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from evergrant.oauth2.content_encoding import UndecodableBody, decoded, is_json_object
 
 MAX_BODY_BYTES = 1024 * 1024
+MAX_PARTS = 8_192
+"""How many chunks a body may have: each costs as much time as a small answer, be it one byte long."""
 _LISTS = ("www-authenticate", "content-encoding")
 
 
@@ -27,12 +29,14 @@ class UnusableAnswer(Exception):
 
 
 class Incoming:
-    """Collects one answer: at most 1 MiB, before and after decompression."""
+    """Collects one answer: at most 1 MiB, before and after decompression, in not too many parts."""
 
     def __init__(self) -> None:
         self._status = 0
         self._headers: dict[str, str] = {}
         self._body = bytearray()
+        self.parts = 0
+        """How many parts of the body have come."""
 
     def begin(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
         """Take the status and the headers."""
@@ -49,6 +53,9 @@ class Incoming:
         Raises:
             UnusableAnswer: it is too much.
         """
+        self.parts += 1
+        if self.parts > MAX_PARTS:
+            raise UnusableAnswer(f"sent an answer in more than {MAX_PARTS:,} parts")
         self._body += chunk
         if len(self._body) > MAX_BODY_BYTES:
             raise UnusableAnswer("sent an answer of more than 1 MiB")

@@ -25,6 +25,7 @@ from evergrant.oauth2.incoming import HttpAnswer, Incoming, UnusableAnswer
 from evergrant.oauth2.jwks import JwksCache
 from evergrant.oauth2.listening import Listening
 from evergrant.oauth2.lookups import LookupsBusy, SystemLookups
+from evergrant.oauth2.metered import AnswerTooLong, Metered
 from evergrant.oauth2.name_cache import NameCache, NameNotFound, Resolve
 from evergrant.oauth2.sending import Sending
 
@@ -37,6 +38,8 @@ MAX_IDLE_CONNECTIONS = 100
 # Short, because a provider that closes an idle connection just as a refresh is written to it leaves in doubt
 # whether it has read the request, and a refresh token that is sent twice can cost the grant.
 KEEPALIVE_SECONDS = 1.0
+PARTS_AT_ONCE = 64
+"""So many parts of an answer are taken before others have a turn."""
 
 
 class Http:
@@ -135,6 +138,8 @@ class Http:
             raise UpstreamUnavailable(f"{host} cannot be reached: {reason}.") from None
         except TimeoutError:
             why = "did not answer in time"
+        except AnswerTooLong:
+            why = "sent more than an answer may have"
         except (httpcore2.NetworkError, httpcore2.ProtocolError, OSError):
             why = "broke off or garbled its answer"
         except UnusableAnswer as error:
@@ -191,9 +196,23 @@ class Http:
             content=content,
             extensions={"trace": sending},
         ) as response:
+            connection: Metered = response.extensions["network_stream"]
             incoming.begin(response.status, response.headers)
+            connection.body_begins()
             async for chunk in response.aiter_stream():
                 incoming.add(chunk)
+                if incoming.parts % PARTS_AT_ONCE == 0:
+                    await asyncio.sleep(0)  # the parser does not wait between parts that have arrived together
+            connection.answer_ended(unread=_has_unread(response))
+
+
+def _has_unread(response: httpcore2.Response) -> bool:
+    """Tell whether the parser holds bytes that came behind the answer. httpcore2 does not tell, and would reuse it."""
+    try:
+        parser = response.stream._stream._connection._h11_state  # type: ignore[union-attr]
+        return bool(parser.trailing_data[0])
+    except AttributeError:  # another version of httpcore2: better no reuse than another user's answer
+        return True
 
 
 def _is_tls(error: BaseException) -> bool:
