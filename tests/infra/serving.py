@@ -19,6 +19,7 @@ import uvicorn
 from pydantic import SecretStr
 
 from evergrant.settings import PREFIX, Settings
+from evergrant.web.protocol import HTTP_OPTIONS
 from tests.infra.waiting import PATIENCE, wait_until
 
 
@@ -158,7 +159,7 @@ class LiveApp:
         self._socket.bind(("127.0.0.1", port))
         self.port: int = self._socket.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
-        self._server = _PromptServer(uvicorn.Config(app, log_level="error", access_log=False))
+        self._server = _PromptServer(uvicorn.Config(app, log_level="error", access_log=False, **HTTP_OPTIONS))
         self._thread = threading.Thread(target=self._run, name=f"live-app-{self.port}", daemon=True)
 
     def start(self) -> None:

@@ -17,6 +17,7 @@ from evergrant.broker.operations.setup import prepare_database
 from evergrant.logs import configure_logging
 from evergrant.settings import PREFIX, Settings, load_settings, share_folder_with_workers
 from evergrant.web.app import create_refresher_app
+from evergrant.web.protocol import HTTP_OPTIONS
 
 if sys.platform == "win32":
     LOOP_FACTORY = None
@@ -83,6 +84,7 @@ def _listen(app: Any, settings: Settings, **options: Any) -> None:
         proxy_headers=True,
         forwarded_allow_ips=settings.trusted_proxies,
         timeout_graceful_shutdown=DRAIN_SECONDS,
+        **HTTP_OPTIONS,
         **options,
     )
 

@@ -8,6 +8,9 @@ MOST_CONNECTIONS = 1_000
 """More calls at once are no use to one process."""
 SHARE = 4
 """One in so many of the files may be a connection to a provider; callers and the database need files too."""
+MOST_CALLERS = 4_000
+SHARE_OF_CALLERS = 2
+"""One in so many of the files may be a caller's connection."""
 
 
 def connections_at_once() -> int:
@@ -22,3 +25,9 @@ def connections_at_once() -> int:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
         files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return MOST_CONNECTIONS if files == resource.RLIM_INFINITY else max(1, min(MOST_CONNECTIONS, files // SHARE))
+
+
+def callers_at_once() -> int:
+    """Return how many connections callers may have to this process: never so many that none could be made elsewhere."""
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return MOST_CALLERS if files == resource.RLIM_INFINITY else max(1, min(MOST_CALLERS, files // SHARE_OF_CALLERS))

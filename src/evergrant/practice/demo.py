@@ -24,6 +24,7 @@ from evergrant.practice.guide import create_guide, create_practice_site
 from evergrant.practice.provider import create_provider
 from evergrant.settings import Settings
 from evergrant.web.app import create_app
+from evergrant.web.protocol import HTTP_OPTIONS
 
 CLIENT_ID = "evergrant-practice"
 
@@ -136,7 +137,7 @@ class _Server(uvicorn.Server):
 async def _serving(app: Any, listener: socket.socket) -> AsyncIterator["asyncio.Task[None]"]:
     """Serve `app` while the block runs. The task ends early only when the server fails."""
     config = uvicorn.Config(
-        app, log_level="warning", access_log=False, ws="none", lifespan="on", timeout_graceful_shutdown=3
+        app, log_level="warning", access_log=False, lifespan="on", timeout_graceful_shutdown=3, **HTTP_OPTIONS
     )
     server = _Server(config)
     task = asyncio.create_task(server.serve(sockets=[listener]))

@@ -1,0 +1,232 @@
+"""How the server speaks HTTP/1.1: uvicorn's protocol, with bounds on what callers send and on how long they take.
+
+uvicorn's fast parser has none: headers, trailers and extensions of chunks may be of any size and come at any pace,
+before anybody has shown a credential. Bodies have their limits in `middleware`, where they are read.
+
+Nothing here runs for each header, and no timer is set for a request: a connection is looked at every two seconds.
+Looks are counted and not seconds, so that nobody is late because this process stood still.
+"""
+
+import asyncio
+import enum
+import logging
+from functools import cache
+from typing import Any
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+
+from evergrant.oauth2.open_files import callers_at_once
+
+log = logging.getLogger(__name__)
+
+MOST_HEAD_BYTES = 64 * 1024
+"""All headers together. Browsers and proxies send some 10 KiB at most."""
+MOST_HEADERS = 200
+MOST_URL_BYTES = 16 * 1024
+MOST_FRAMING_BYTES = 1024 * 1024
+"""What a chunked body may have beside its content: sizes and extensions of its chunks."""
+MOST_PIPELINED = 16
+"""Requests that a caller may send before it has read the answer to the first."""
+SMALL_BODY_BYTES = 64 * 1024
+MOST_LARGE_BODIES_BYTES = 64 * 1024 * 1024
+"""What is in memory, at once, of bodies that are not small. Small ones are always taken."""
+MOST_REST_BYTES = 1024 * 1024
+"""What is still read of a body after its answer, so that the caller comes to read that."""
+
+LOOK_SECONDS = 2.0
+HEAD_LOOKS = 5
+"""A request's headers have 10 seconds."""
+SILENT_LOOKS = 15
+"""Of a body, something has to come every 30 seconds,"""
+BODY_LOOKS = 300
+"""and all of it in 10 minutes."""
+REST_LOOKS = 5
+UNREAD_LOOKS = 30
+"""A caller reads something of its answer every minute."""
+
+_CLEARED_AT_ONCE = 20
+"""One in so many connections goes when there are too many: looking for it costs, and so not for each new one."""
+
+_most_connections = cache(callers_at_once)
+
+
+class Due(enum.Enum):
+    """What a connection waits for."""
+
+    HEAD = "a request"
+    BODY = "the body of a request"
+    ANSWER = "our own answer"
+    REST = "the rest of a body whose answer has been given"
+
+
+_MOST_LOOKS = {Due.HEAD: HEAD_LOOKS, Due.BODY: BODY_LOOKS, Due.REST: REST_LOOKS}
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """One caller's connection."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.due: Due = Due.HEAD
+        self.looks = 0
+        """How many looks have found the caller owing us the same."""
+        self.large_body = 0
+        """Bytes of the body that is in memory, where it is not small."""
+        self._silent_looks = 0
+        self._unread, self._unread_looks = 0, 0
+        self._has_begun = False
+        self._head_arrived = 0
+        self._framing = 0
+        self._body = 0
+        self._refusal = (400, "This is no HTTP request.")
+        self._watch: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        """Take a connection. Of too many, those go that have owed us something for the longest time."""
+        super().connection_made(transport)
+        self._watch = self.loop.call_later(LOOK_SECONDS, self._look)
+        if len(self.connections) > _most_connections():
+            owing = [one for one in self._connections() if one is not self and one.owes_us]
+            owing.sort(key=lambda one: one.looks, reverse=True)
+            leaving = owing[: len(self.connections) // _CLEARED_AT_ONCE + 1] or [self]
+            for one in leaving:
+                one.transport.abort()
+            log.warning("there are more connections than can be kept", extra={"closed": len(leaving)})
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Look no more."""
+        if self._watch is not None:
+            self._watch.cancel()
+        super().connection_lost(exc)
+
+    @property
+    def owes_us(self) -> bool:
+        """Whether the caller has to send something before anything happens."""
+        if self.due is Due.HEAD:
+            return self._is_answered()
+        return self.due is not Due.ANSWER
+
+    def _is_answered(self) -> bool:
+        cycle: RequestResponseCycle | None = self.cycle  # None before the first request
+        return cycle is None or cycle.response_complete
+
+    def _connections(self) -> "list[BoundedProtocol]":
+        return [one for one in self.connections if isinstance(one, BoundedProtocol)]
+
+    def data_received(self, data: bytes) -> None:
+        """Take what has arrived."""
+        self._unset_keepalive_if_required()
+        self._silent_looks = 0
+        due = self.due
+        self._framing += len(data)
+        self._head_arrived += len(data)
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self.cycle.keep_alive = False  # there is none; what follows the request need not be HTTP
+        except httptools.HttpParserError:
+            self._refuse(*self._refusal)
+            return
+        if due is Due.HEAD and self.due is Due.HEAD and self._head_arrived > MOST_HEAD_BYTES:
+            self._refuse(431, "The headers are too large.")
+        elif self._framing > (MOST_REST_BYTES if self.due is Due.REST else MOST_FRAMING_BYTES):
+            self._refuse(400, "The body is sent in too many parts.")
+        elif len(self.headers or ()) > MOST_HEADERS:
+            self._refuse(431, "There are too many headers.")
+
+    def on_message_begin(self) -> None:
+        """Begin a request."""
+        super().on_message_begin()
+        self._has_begun = True
+
+    def on_headers_complete(self) -> None:
+        """Begin to answer, unless the head is too large."""
+        if len(self.headers) > MOST_HEADERS:
+            self._stop_parsing(431, "There are too many headers.")
+        if len(self.url) > MOST_URL_BYTES:
+            self._stop_parsing(414, "The URL is too long.")
+        if self._head_arrived > MOST_HEAD_BYTES and sum(map(_size, self.headers)) > MOST_HEAD_BYTES:
+            self._stop_parsing(431, "The headers are too large.")
+        if len(self.pipeline) >= MOST_PIPELINED:
+            self._stop_parsing(400, "There are too many requests without an answer.")
+        super().on_headers_complete()
+        # Trailers must not become headers: the application has begun to read those.
+        self.headers = []
+        self._wait_for(Due.BODY)
+
+    def on_body(self, body: bytes) -> None:
+        """Take a part of a body."""
+        if self.due is Due.REST:
+            return
+        self._framing -= len(body)
+        self._body += len(body)
+        if self._body > SMALL_BODY_BYTES:
+            self.large_body = self._body
+            if sum(one.large_body for one in self._connections()) > MOST_LARGE_BODIES_BYTES:
+                self._stop_parsing(503, "There are too many large requests at once. Try again.")
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Have all of a request."""
+        super().on_message_complete()
+        self._wait_for(Due.HEAD if self.cycle.response_complete else Due.ANSWER)
+
+    def on_response_complete(self) -> None:
+        """Go on with the next request, or with what is left of this one."""
+        self.large_body = 0
+        if self.cycle.response_complete:
+            self._wait_for(Due.REST if self.due is Due.BODY else Due.HEAD)
+        super().on_response_complete()
+
+    def _wait_for(self, due: Due) -> None:
+        self.due = due
+        self.looks = self._silent_looks = self._head_arrived = self._framing = self._body = 0
+        self._has_begun = False
+
+    def _look(self) -> None:
+        self._watch = self.loop.call_later(LOOK_SECONDS, self._look)
+        unread = self.transport.get_write_buffer_size()
+        self._unread_looks = self._unread_looks + 1 if unread and unread == self._unread else 0
+        self._unread = unread
+        if self._unread_looks > UNREAD_LOOKS:
+            self.transport.abort()
+        elif self.owes_us and not self.transport.is_closing():
+            self._look_at_debt()
+
+    def _look_at_debt(self) -> None:
+        if self.due is Due.BODY:
+            if self.flow.read_paused or self.cycle.waiting_for_100_continue:
+                return  # it is the application that does not read
+            self._silent_looks += 1
+        self.looks += 1
+        if self.looks <= _MOST_LOOKS[self.due] and self._silent_looks <= SILENT_LOOKS:
+            return
+        if self.due is Due.BODY or self._has_begun:
+            self._refuse(408, "The request took too long to arrive.")
+        else:
+            self.transport.close()
+
+    def _stop_parsing(self, status: int, why: str) -> None:
+        self._refusal = (status, why)
+        raise ValueError(why)
+
+    def _refuse(self, status: int, why: str) -> None:
+        """Close the connection, and say why where it is this request's turn to be answered."""
+        log.info("a caller was refused", extra={"status": status, "why": why})
+        is_current = self.due is Due.BODY and not self.pipeline and not self.cycle.response_started
+        if is_current or (self.due is Due.HEAD and self._is_answered()):
+            text = why.encode()
+            head = b"content-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(
+                text
+            )
+            self.transport.write(STATUS_LINE[status] + head + text)
+        self.transport.close()
+
+
+def _size(header: tuple[bytes, bytes]) -> int:
+    return len(header[0]) + len(header[1])
+
+
+HTTP_OPTIONS: dict[str, Any] = {"http": BoundedProtocol, "ws": "none"}
+"""How every server of evergrant speaks: options of uvicorn."""
