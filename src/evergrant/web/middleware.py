@@ -9,12 +9,12 @@ import time
 from collections.abc import Callable
 from urllib.parse import quote
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from evergrant.broker.runtime.broker import Broker
-from evergrant.errors import RequestTooLarge
+from evergrant.errors import MalformedRequest, RequestTooLarge
 from evergrant.logs import request_id
 from evergrant.web.asked import address_of
 from evergrant.web.headers import limit_headers, usual_headers
@@ -51,14 +51,17 @@ class RequestMiddleware:
         rid = secrets.token_hex(8)
         state = scope.setdefault("state", {})
         token = request_id.set(rid)
-        started, status, received, answering = time.perf_counter(), 500, 0, False
+        started, status, received, answering = time.perf_counter(), 500, -1, False
 
         async def limited_receive() -> Message:
             nonlocal received
+            if received < 0:
+                received = 0
+                _check_announced_body(scope)
             message = await receive()
             received += len(message.get("body", b""))
-            if received > MAX_BODY_BYTES and (received > MAX_BATCH_BODY_BYTES or scope["path"] not in BATCH_PATHS):
-                raise RequestTooLarge
+            if received > MAX_BODY_BYTES:
+                _check_size(scope, received)
             return message
 
         async def send_with_headers(message: Message) -> None:
@@ -76,6 +79,8 @@ class RequestMiddleware:
 
         try:
             await self._app(scope, limited_receive, send_with_headers)
+        except ClientDisconnect:
+            status = 400  # half a body; nobody is there to read an answer
         except Exception:  # here, where the request still has its id
             log.exception("a bug")
             if answering:
@@ -102,3 +107,17 @@ def _path(path: str) -> str:
     return (
         path if path.isascii() and path.isprintable() and " " not in path else quote(path, safe="/", errors="replace")
     )
+
+
+def _check_announced_body(scope: Scope) -> None:
+    """Refuse a body before any of it is read, if its headers say that it would be."""
+    for name, value in scope["headers"]:
+        if name == b"content-length":
+            _check_size(scope, int(value))
+        elif name == b"content-encoding" and value.strip().lower() not in (b"", b"identity"):
+            raise MalformedRequest.of(("Content-Encoding", "leave it out, and send the body uncompressed"))
+
+
+def _check_size(scope: Scope, size: int) -> None:
+    if size > (MAX_BATCH_BODY_BYTES if scope["path"] in BATCH_PATHS else MAX_BODY_BYTES):
+        raise RequestTooLarge

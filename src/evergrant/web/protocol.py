@@ -73,19 +73,20 @@ class BoundedProtocol(HttpToolsProtocol):
         """How many looks have found the caller owing us the same."""
         self.large_body = 0
         """Bytes of the body that is in memory, where it is not small."""
+        self.body_bytes = 0
+        """Bytes of the body that have arrived."""
         self._silent_looks = 0
         self._unread, self._unread_looks = 0, 0
         self._has_begun = False
         self._head_arrived = 0
         self._framing = 0
-        self._body = 0
         self._refusal = (400, "This is no HTTP request.")
         self._watch: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """Take a connection. Of too many, those go that have owed us something for the longest time."""
         super().connection_made(transport)
-        self._watch = self.loop.call_later(LOOK_SECONDS, self._look)
+        self._watch = self.loop.call_later(LOOK_SECONDS, self._watch_on)
         if len(self.connections) > _most_connections():
             owing = [one for one in self._connections() if one is not self and one.owes_us]
             owing.sort(key=lambda one: one.looks, reverse=True)
@@ -160,9 +161,9 @@ class BoundedProtocol(HttpToolsProtocol):
         if self.due is Due.REST:
             return
         self._framing -= len(body)
-        self._body += len(body)
-        if self._body > SMALL_BODY_BYTES:
-            self.large_body = self._body
+        self.body_bytes += len(body)
+        if self.body_bytes > SMALL_BODY_BYTES:
+            self.large_body = self.body_bytes
             if sum(one.large_body for one in self._connections()) > MOST_LARGE_BODIES_BYTES:
                 self._stop_parsing(503, "There are too many large requests at once. Try again.")
         super().on_body(body)
@@ -177,15 +178,21 @@ class BoundedProtocol(HttpToolsProtocol):
         self.large_body = 0
         if self.cycle.response_complete:
             self._wait_for(Due.REST if self.due is Due.BODY else Due.HEAD)
+            if self.due is Due.REST and self.expect_100_continue:
+                self.transport.close()  # the caller may leave the body out, and what follows would be taken for it
         super().on_response_complete()
 
     def _wait_for(self, due: Due) -> None:
         self.due = due
-        self.looks = self._silent_looks = self._head_arrived = self._framing = self._body = 0
+        self.looks = self._silent_looks = self._head_arrived = self._framing = self.body_bytes = 0
         self._has_begun = False
 
-    def _look(self) -> None:
-        self._watch = self.loop.call_later(LOOK_SECONDS, self._look)
+    def _watch_on(self) -> None:
+        self._watch = self.loop.call_later(LOOK_SECONDS, self._watch_on)
+        self.look()
+
+    def look(self) -> None:
+        """See whether the caller owes us something for too long."""
         unread = self.transport.get_write_buffer_size()
         self._unread_looks = self._unread_looks + 1 if unread and unread == self._unread else 0
         self._unread = unread
