@@ -5,22 +5,18 @@ import gzip
 import ipaddress
 import logging
 import socket
-import ssl
 import zlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from evergrant.errors import EgressRefused, Trouble, UpstreamUnavailable
 from evergrant.oauth2 import guarded_network, transport
 from evergrant.oauth2.token_request import send
 from evergrant.oauth2.transport import Http, open_http
+from tests.infra.certificates import certificate_for
 from tests.infra.scripted import Request, ScriptedProvider, answer, json_answer, serving
 from tests.infra.waiting import PATIENCE, until
 from tests.oauth2.network import LOOPBACK, TLS, LoopClock, Names
@@ -162,7 +158,7 @@ async def test_a_cookie_of_one_answer_is_not_sent_with_the_next_request(http: Ht
 
 
 async def test_tls_verifies_the_name_and_not_the_address(tmp_path: Path) -> None:
-    server_tls, client_tls = _certificate_for("good.example", tmp_path)
+    server_tls, client_tls = certificate_for("good.example", tmp_path)
     names = Names(good_example=[["127.0.0.1"]], other_example=[["127.0.0.1"]])
     with serving(ScriptedProvider(), tls=server_tls) as provider:
         provider.answers(answer(200))
@@ -372,7 +368,7 @@ async def test_a_closed_port_is_unavailable(http: Http) -> None:
 async def test_what_was_not_sent_is_not_in_doubt(tmp_path: Path) -> None:
     with serving(ScriptedProvider()) as gone:
         closed = f"{gone.url}/"
-    server_tls, _ = _certificate_for("other.example", tmp_path)
+    server_tls, _ = certificate_for("other.example", tmp_path)
     with serving(ScriptedProvider(), tls=server_tls) as distrusted:
         async with way_out(Names()) as http:
             for url in (closed, f"https://127.0.0.1:{distrusted.port}/", "https://gone.example/"):
@@ -477,29 +473,3 @@ async def test_nothing_of_a_request_is_logged(
 
 async def _hang(request: Request) -> None:
     await asyncio.sleep(60)
-
-
-def _certificate_for(name: str, folder: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + timedelta(hours=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    pem = certificate.public_bytes(serialization.Encoding.PEM)
-    file = folder / "server.pem"
-    file.write_bytes(
-        pem
-        + key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
-    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    server.load_cert_chain(file)
-    return server, ssl.create_default_context(cadata=pem.decode())

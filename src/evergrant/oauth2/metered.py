@@ -4,6 +4,7 @@ The limits here are on what arrives, before anything is parsed: 1xx answers, the
 no body, and would otherwise come for as long as a call may take.
 """
 
+import asyncio
 import ssl
 from collections import deque
 from typing import Any
@@ -66,7 +67,9 @@ class Metered(httpcore2.AsyncNetworkStream):
         Raises:
             AnswerTooLong: it would be too much.
         """
-        if not self._arrived:
+        if self._arrived:
+            await asyncio.sleep(0)  # others have a turn between the pieces, too
+        else:
             data = memoryview(await self._stream.read(max_bytes, timeout))
             self._arrived.extend(data[at : at + PIECE_BYTES] for at in range(0, len(data), PIECE_BYTES))
         piece = bytes(self._arrived.popleft()) if self._arrived else b""
