@@ -73,7 +73,9 @@ def measure(folder: Path, attacker: str) -> None:
 def watch(backend: Backend, pid: int, name: str, app_id: str | None) -> None:
     """Have others ask while sixteen answers come, and print how they fared."""
     before, cpu, began = resident(pid), cpu_seconds(pid), time.perf_counter()
-    highest, healthz, fetches = before, [], []
+    highest = before
+    healthz: list[float] = []
+    fetches: list[float] = []
     with ThreadPoolExecutor(AT_ONCE) as callers:
         answers = [callers.submit(upload, backend, app_id) for _ in range(AT_ONCE * ROUNDS)] if app_id else []
         done = threading.Event()

@@ -1,5 +1,6 @@
 """Opens connections to addresses that may be called, and to no other."""
 
+import socket
 import ssl
 from collections.abc import Iterable, Sequence
 
@@ -15,6 +16,8 @@ from evergrant.oauth2.name_cache import NameCache, NameNotFound
 CONNECT_SECONDS = 5.0
 """How long a name and a connection may take together, and then TLS, in seconds of listening."""
 _MAX_ADDRESSES_TRIED = 4
+_SMALL_BUFFER = (socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)
+"""The event loop reads in one go what a system has buffered, megabytes by itself, before anybody can say stop."""
 
 
 class GuardedNetwork(httpcore2.AsyncNetworkBackend):
@@ -64,7 +67,10 @@ class GuardedNetwork(httpcore2.AsyncNetworkBackend):
             try:
                 async with self._listening.at_most(share):
                     stream = await self._network.connect_tcp(
-                        str(address), port, local_address=local_address, socket_options=socket_options
+                        str(address),
+                        port,
+                        local_address=local_address,
+                        socket_options=[*(socket_options or ()), _SMALL_BUFFER],
                     )
                     return _Connection(stream, self._listening)
             except TimeoutError:
