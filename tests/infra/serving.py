@@ -169,6 +169,11 @@ class LiveApp:
         if not self._thread.is_alive():
             raise RuntimeError("the app did not start")
 
+    @property
+    def connections(self) -> set[Any]:
+        """The protocols of the callers that are connected."""
+        return set(self._server.server_state.connections)
+
     def stop(self) -> None:
         """Stop it; requests in flight have a second to end."""
         self._server.tell_to_stop()

@@ -88,12 +88,18 @@ class BoundedProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         self._watch = self.loop.call_later(LOOK_SECONDS, self._watch_on)
         if len(self.connections) > _most_connections():
-            owing = [one for one in self._connections() if one is not self and one.owes_us]
-            owing.sort(key=lambda one: one.looks, reverse=True)
-            leaving = owing[: len(self.connections) // _CLEARED_AT_ONCE + 1] or [self]
-            for one in leaving:
-                one.transport.abort()
-            log.warning("there are more connections than can be kept", extra={"closed": len(leaving)})
+            self._make_room()
+
+    def _make_room(self) -> None:
+        there = [one for one in self._connections() if not one.transport.is_closing()]
+        if len(there) <= _most_connections():
+            return
+        owing = [one for one in there if one is not self and one.owes_us]
+        owing.sort(key=lambda one: one.looks, reverse=True)
+        leaving = owing[: len(there) // _CLEARED_AT_ONCE + 1] or [self]
+        for one in leaving:
+            one.transport.abort()
+        log.warning("there are more connections than can be kept", extra={"closed": len(leaving)})
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Look no more."""
@@ -228,6 +234,7 @@ class BoundedProtocol(HttpToolsProtocol):
                 text
             )
             self.transport.write(STATUS_LINE[status] + head + text)
+        self.large_body = 0
         self.transport.close()
 
 
