@@ -20,12 +20,14 @@ from evergrant.web.protocol import BoundedProtocol, Due
 from tests.infra.databases import fresh_sqlite_database
 from tests.infra.installation import Backend, new_project
 from tests.infra.raw import RawCaller
+from tests.infra.scripted import ScriptedProvider
 from tests.infra.serving import LiveApp
 from tests.infra.settings import settings_on
 from tests.infra.waiting import wait_until
 
 FETCH = "/v1/mgmt/outbound/app/user/token"
-BATCH = min(BATCH_PATHS)
+BATCH = max(BATCH_PATHS)
+"""Of users."""
 ASKED = json.dumps({"appId": "nothing", "userId": "alice", "scopes": ["a"]}).encode()
 MUCH = 48 * 1024 * 1024
 TAKEN = 16 * 1024 * 1024
@@ -78,6 +80,12 @@ class Door:
     def authorization(self) -> str:
         return f"Authorization: Bearer {self.backend.project_id}:{self.backend.management_key}"
 
+    def has_callers(self, number: int) -> None:
+        """Close the backend's connection, which it opens again when it asks, and wait until so many are left."""
+        self.backend.http.close()
+        self.backend.__post_init__()
+        wait_until(lambda: len(self.connections) == number, f"{number} callers are left")
+
     def is_well(self) -> bool:
         """Whether it answers a health check and a fetch."""
         healthy = self.backend.http.get("/healthz").status_code == 200
@@ -101,9 +109,7 @@ def door(tmp_path_factory: pytest.TempPathFactory, migrated_sqlite_file: Path) -
 def _nobody_else(door: Door) -> Iterator[None]:
     yield
     assert door.is_well()
-    door.backend.http.close()
-    door.backend.__post_init__()
-    wait_until(lambda: not door.connections, "all callers have gone")
+    door.has_callers(0)
 
 
 HEAD = b"GET /healthz HTTP/1.1\r\nHost: evergrant\r\n"
@@ -203,7 +209,9 @@ def test_an_attacker_who_drips_a_body_is_given_up(door: Door) -> None:
 
 
 def test_a_slow_line_that_goes_on_uploads_a_large_body(door: Door) -> None:
-    tokens = [{"appId": "nothing", "userId": f"u{n}", "accessToken": "t" * 10_000, "scopes": []} for n in range(1_000)]
+    app_id = door.backend.new_app(ScriptedProvider(port=9).registration("large"))
+    door.has_callers(0)
+    tokens = [{"appId": app_id, "userId": f"u{n}", "accessToken": "t" * 10_000, "scopes": ["a"]} for n in range(1_000)]
     body = json.dumps({"tokens": tokens}).encode()
     body += b" " * (MAX_BATCH_BODY_BYTES - len(body))
     pieces = [body[at : at + 512 * 1024] for at in range(0, len(body), 512 * 1024)]
@@ -215,25 +223,17 @@ def test_a_slow_line_that_goes_on_uploads_a_large_body(door: Door) -> None:
             door.look(protocol.SILENT_LOOKS - 1)
             control.send(piece)
             sent += len(piece)
-        said = control.answer()
-        assert said.startswith(b"HTTP/1.1 400 "), "ten mebibytes are read; there is no such app"
-        assert b"nothing" in said or b"E1115" in said or b"tokens[0]" in said
+        assert control.answer().startswith(b"HTTP/1.1 200 ")
 
 
 def test_a_caller_that_does_not_read_its_answers_is_hung_up_on(door: Door) -> None:
     with door.caller() as attacker:
-        for _ in range(200):
+        while not any(one.transport.get_write_buffer_size() for one in door.connections):
             attacker.send(b"GET /openapi.json HTTP/1.1\r\nHost: a\r\n\r\n")
-            if any(one.transport.get_write_buffer_size() for one in door.connections):
-                break
             door.backend.http.get("/healthz")
-        else:
-            pytest.skip("this system buffers everything")
-        door.backend.http.close()
-        wait_until(lambda: len(door.connections) == 1, "only the attacker is there")
+        door.has_callers(1)
         while door.connections:
             door.look(protocol.UNREAD_LOOKS + 2)
-    door.backend.__post_init__()
 
 
 # framing

@@ -1,5 +1,6 @@
 """A caller that speaks HTTP byte by byte, rightly or wrongly."""
 
+import contextlib
 import socket
 from typing import Self
 
@@ -28,6 +29,11 @@ class RawCaller:
         while sent < most and self.send(part):
             sent += len(part)
         return sent
+
+    def sends_no_more(self) -> None:
+        """Say that there is no more to come; answers may still be."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_WR)
 
     def answer(self) -> bytes:
         """Return one answer, and 100 Continue before it, or what there is of it when the server hangs up."""

@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable
 
-PATIENCE = 6.0
+PATIENCE = 120.0
 """Seconds until a test gives up on what has to come. It bounds a hang and nothing else: tests that pass never get near
 it, also on a machine that has other things to do."""
 
