@@ -77,7 +77,6 @@ class BoundedProtocol(HttpToolsProtocol):
         """Bytes of the body that have arrived."""
         self._silent_looks = 0
         self._unread, self._unread_looks = 0, 0
-        self._has_begun = False
         self._head_arrived = 0
         self._framing = 0
         self._refusal = (400, "This is no HTTP request.")
@@ -142,11 +141,6 @@ class BoundedProtocol(HttpToolsProtocol):
         elif len(self.headers or ()) > MOST_HEADERS:
             self._refuse(431, "There are too many headers.")
 
-    def on_message_begin(self) -> None:
-        """Begin a request."""
-        super().on_message_begin()
-        self._has_begun = True
-
     def on_headers_complete(self) -> None:
         """Begin to answer, unless the head is too large."""
         if len(self.headers) > MOST_HEADERS:
@@ -191,7 +185,6 @@ class BoundedProtocol(HttpToolsProtocol):
     def _wait_for(self, due: Due) -> None:
         self.due = due
         self.looks = self._silent_looks = self._head_arrived = self._framing = self.body_bytes = 0
-        self._has_begun = False
 
     def _watch_on(self) -> None:
         self._watch = self.loop.call_later(LOOK_SECONDS, self._watch_on)
@@ -215,7 +208,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self.looks += 1
         if self.looks <= _MOST_LOOKS[self.due] and self._silent_looks <= SILENT_LOOKS:
             return
-        if self.due is Due.BODY or self._has_begun:
+        if self.due is Due.BODY or self._head_arrived:
             self._refuse(408, "The request took too long to arrive.")
         else:
             self.transport.close()
