@@ -52,6 +52,17 @@ async def test_an_attacker_whose_answer_never_ends_is_not_listened_to_for_long(
     assert (await http.post_json(f"{provider.url}/token", {})).body == b'{"control": true}'
 
 
+async def test_an_attacker_whose_answer_comes_in_ten_thousands_of_pieces_is_given_up(
+    http: Http, provider: ScriptedProvider
+) -> None:
+    body = json.dumps({"access_token": "a" * 60_000}).encode()
+    provider.answers(CHUNKED_HEAD + chunked(body, 1))
+    with pytest.raises(UpstreamUnavailable, match="parts"):
+        await http.get_json(f"{provider.url}/")
+    provider.answers(CHUNKED_HEAD + chunked(body, 10))
+    assert (await http.get_json(f"{provider.url}/")).body == body
+
+
 @pytest.mark.parametrize(
     "body",
     [bomb(200), compressed(bomb(200)), compressed(compressed(compressed(bomb(50)))), compressed(b"") * 20_000],
