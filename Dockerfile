@@ -1,5 +1,5 @@
-# syntax=docker/dockerfile:1
-FROM python:3.13-slim AS builder
+# Base images are named by patch version. `make pin-images` adds the digests for a release.
+FROM python:3.13.16-slim-trixie AS builder
 
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 WORKDIR /build
@@ -22,17 +22,20 @@ RUN /build/venv/bin/python -m hatchling build -t wheel -d /build/dist \
     && /opt/evergrant/bin/python -m compileall -q /opt/evergrant/lib
 
 
-FROM python:3.13-slim
+FROM python:3.13.16-slim-trixie
 
 ENV PATH=/opt/evergrant/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
     EVERGRANT_DATA_DIR=/var/lib/evergrant
 
-# By number, so that orchestrators can see that it is not root.
-RUN install -d -m 0700 -o 10001 -g 10001 /var/lib/evergrant
 COPY --from=builder /opt/evergrant /opt/evergrant
+# The last command in this image: what runs later needs neither a shell nor anything that installs.
+RUN install -d -m 0700 -o 10001 -g 10001 /var/lib/evergrant \
+    && rm -rf /usr/local/lib/python3.13/site-packages /usr/local/lib/python3.13/ensurepip /usr/local/bin/pip* \
+    && rm -f /usr/bin/apt* /usr/bin/dpkg* /usr/bin/perl* /usr/bin/bash /usr/bin/rbash /usr/bin/dash /usr/bin/sh
 
+# By number, so that orchestrators can see that it is not root.
 USER 10001:10001
 WORKDIR /var/lib/evergrant
 VOLUME /var/lib/evergrant
