@@ -9,7 +9,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 UV_COMPILE := $(BIN)/uv --no-config pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --no-strip-extras --custom-compile-command "make lock" $(UPGRADE)
 
-.PHONY: help demo test check format docs bench soak catalog-audit catalog-table pictures lock clean
+.PHONY: help demo test check format docs bench soak catalog-audit catalog-table pictures lock audit dist sbom pin-images \
+	clean
 
 help: ## Show what there is
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
@@ -23,11 +24,12 @@ test: export PYTHONDONTWRITEBYTECODE :=
 test: $(VENV)/.installed-dev ## Run every test, and measure how much of the code they reach
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup --cov --cov-report=
 
-check: $(VENV)/.installed-dev ## Format, lint, types, import contracts
+check: $(VENV)/.installed-dev ## Format, lint, types, import contracts, known vulnerabilities
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m scripts.release.audit
 
 format: $(VENV)/.installed-dev ## Format, and mend what the linter can
 	$(BIN)/ruff format .
@@ -58,6 +60,18 @@ lock: $(VENV)/.uv ## Resolve the locks again; UPGRADE=--upgrade takes newer rele
 	$(UV_COMPILE) --group dev --constraint requirements.lock --constraint requirements-build.lock \
 		--output-file requirements-dev.lock pyproject.toml
 	$(UV_COMPILE) --group docs --constraint requirements-dev.lock --output-file requirements-docs.lock
+
+audit: $(VENV)/.installed-dev ## Ask whether a locked package has a known vulnerability (needs a network)
+	$(BIN)/python -m scripts.release.audit
+
+dist: $(VENV)/.installed-dev ## Build the wheel and the sdist into dist: the same checkout gives the same bytes
+	$(BIN)/python -m hatchling build -d dist
+
+sbom: $(VENV)/.installed-dev ## Write build/sbom.cdx.json: what an installation consists of
+	$(BIN)/python -m scripts.release.sbom
+
+pin-images: $(VENV)/.installed-dev ## Write the digests of the base images into their files (needs a network)
+	$(BIN)/python -m scripts.release.images
 
 clean: ## Remove what these commands made
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage .coverage.*

@@ -1,0 +1,1 @@
+"""What belongs to a release: images by digest, a bill of materials, and known vulnerabilities."""
