@@ -12,6 +12,7 @@ import sys
 import urllib.error
 import urllib.parse
 import urllib.request
+from email.message import Message
 from pathlib import Path
 from typing import NamedTuple
 
@@ -131,12 +132,12 @@ def _token(challenge: str, registry: str) -> str:
         raise Refused(f"{realm} gave no token") from None
 
 
-def _get(url: str, headers: dict[str, str]) -> tuple[bytes, dict[str, str]]:
+def _get(url: str, headers: dict[str, str]) -> tuple[bytes, Message]:
     with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=SECONDS) as answer:
         body: bytes = answer.read(MOST_BYTES + 1)
         if len(body) > MOST_BYTES:
             raise Refused(f"{url} answers with more than {MOST_BYTES} bytes")
-        return body, dict(answer.headers)
+        return body, answer.headers
 
 
 if __name__ == "__main__":

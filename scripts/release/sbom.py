@@ -12,7 +12,7 @@ import uuid
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from cyclonedx.contrib.license.factories import LicenseFactory
 from cyclonedx.model import HashAlgorithm, HashType
@@ -83,7 +83,7 @@ def pins(lock: str) -> list[tuple[str, str, list[str]]]:
     counts = False
     for line in lock.splitlines():
         if pin := _PIN.match(line):
-            counts = pin["marker"] is None or Marker(pin["marker"]).evaluate(cast("dict[str, str]", IN_THE_IMAGE))
+            counts = pin["marker"] is None or Marker(pin["marker"]).evaluate(IN_THE_IMAGE)
             if counts:
                 found.append((pin["name"], pin["version"], []))
         elif counts and (digest := re.search(r"--hash=sha256:([0-9a-f]{64})", line)):
@@ -110,11 +110,11 @@ def component(name: str, version: str, hashes: list[str]) -> Component:
 def licence(installed: metadata.Distribution) -> str:
     """Return a package's licence in its own words: the expression, else the first line, else the classifiers."""
     told = installed.metadata
-    classified = [
-        text.rpartition(" :: ")[2] for text in told.get_all("Classifier") or [] if text.startswith("License :: ")
-    ]
-    first_line = (told.get("License") or "").strip().partition("\n")[0]
-    return told.get("License-Expression") or first_line or " OR ".join(classified)
+    said = [*told.get_all("License-Expression", []), *told.get_all("License", [])]
+    first_lines = [text.strip().partition("\n")[0] for text in said]
+    classifiers = told.get_all("Classifier", [])
+    classified = [text.rpartition(" :: ")[2] for text in classifiers if text.startswith("License :: ")]
+    return next(filter(None, first_lines), " OR ".join(classified))
 
 
 if __name__ == "__main__":
