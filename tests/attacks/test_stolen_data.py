@@ -60,7 +60,6 @@ def plant(here: Installation, hooks: Receiver) -> set[str]:
     found |= {
         link.rpartition("/")[2],
         asked["state"][0],
-        asked["nonce"][0],
         *state.access_tokens,
         *state.refresh_tokens,
     }
