@@ -1,5 +1,6 @@
 """Whoever names a URL for evergrant to call does not get it to call the network that it stands in."""
 
+import asyncio
 import ipaddress
 import socket
 from collections.abc import Iterator
@@ -61,10 +62,22 @@ class Names:
         return [(families[ipaddress.ip_address(a).version], socket.SOCK_STREAM, 6, "", (a, port)) for a in turn]
 
 
+class Door(ScriptedProvider):
+    """A provider that may hang up as soon as somebody has connected."""
+
+    hangs_up = False
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if not self.hangs_up:
+            return await super().serve(reader, writer)
+        self.connections += 1
+        return writer.close()
+
+
 class Installed:
     """An evergrant whose operator has opened one address, a provider there, and something inside to be reached."""
 
-    def __init__(self, backend: Backend, inside: ScriptedProvider, provider: ScriptedProvider) -> None:
+    def __init__(self, backend: Backend, inside: ScriptedProvider, provider: Door) -> None:
         self.backend, self.inside, self.provider = backend, inside, provider
 
     def configure(self, url: str) -> dict[str, httpx2.Response]:
@@ -93,7 +106,7 @@ def here(sqlite_url: str, data_dir: Path) -> Iterator[Installed]:
     port = httpx2.URL(settings.public_url).port or 0
     with (
         LiveApp(create_app(settings), port=port) as server,
-        serving(ScriptedProvider(), OPENED) as provider,
+        serving(Door(), OPENED) as provider,
         serving(ScriptedProvider(), "127.0.0.1", port=provider.port) as inside,
     ):
         backend = Backend(server.url, made.project_id, made.management_key)
@@ -141,6 +154,7 @@ def test_a_name_server_that_changes_its_mind_after_the_check_gains_nothing(
     """DNS rebinding: the address that was checked is the one that is connected to."""
     monkeypatch.setattr("evergrant.oauth2.name_cache.GOOD_SECONDS", 0.0)  # so that each turn is asked for
     url = f"https://attacker.example:{here.provider.port}"
+    here.provider.hangs_up = True  # for how TLS goes on is another matter
     turns = ([[OPENED], ["127.0.0.1"]], [["127.0.0.1"], [OPENED]], [["127.0.0.1", OPENED]], [[OPENED, "127.0.0.1"]])
     for number, answers in enumerate(turns):
         names.turns = list(answers)
