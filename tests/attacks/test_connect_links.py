@@ -27,10 +27,10 @@ def refused(answer: httpx2.Response) -> bool:
     return answer.status_code == 400 and "location" not in answer.headers
 
 
-def on_the_way_back(here: Installation, user: str) -> tuple[Browser, str]:
+def on_the_way_back(here: Installation, user: str, app_id: str = APP_ID) -> tuple[Browser, str]:
     """Return a person's browser after everything was allowed, and the callback that it has not opened yet."""
     browser = here.browser()
-    return browser, browser.allow(browser.agree(here.backend.connect_url(user)))
+    return browser, browser.allow(browser.agree(here.backend.connect_url(user, appId=app_id)))
 
 
 def test_an_attacker_whose_link_a_victim_finishes_gets_nothing_of_the_victims(here: Installation, user: str) -> None:
@@ -93,13 +93,17 @@ def test_a_forged_state_is_nobodys_trip(here: Installation, user: str) -> None:
 
 
 def test_an_attackers_code_in_a_victims_trip_is_not_redeemed_for_the_victim(here: Installation, user: str) -> None:
-    """PKCE: a code is worth something only together with the verifier of the trip that asked for it."""
-    _, attackers = on_the_way_back(here, f"attacker-{user}")
-    browser, callback = on_the_way_back(here, user)
+    """PKCE: a code is worth something only together with the verifier of the trip that asked for it.
+
+    The app asks for no id_token, whose nonce would say so too.
+    """
+    app_id = here.backend.new_app(here.provider.registration, defaultScopes=["contacts.readonly"])
+    _, attackers = on_the_way_back(here, f"attacker-{user}", app_id)
+    browser, callback = on_the_way_back(here, user, app_id)
     code = parse_qs(urlsplit(attackers).query)["code"][0]
     assert came_back(browser.open(with_params(callback, code=code)))["outboundStatus"] == "failed"
     assert stored(here, user) == 0
-    browser, callback = on_the_way_back(here, user)
+    browser, callback = on_the_way_back(here, user, app_id)
     assert came_back(browser.open(callback))["outboundStatus"] == "connected"  # control
 
 
