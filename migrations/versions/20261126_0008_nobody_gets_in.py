@@ -12,6 +12,7 @@ branch_labels: str | None = None
 depends_on: str | None = None
 
 EMPTY_LIST = sa.text("'[]'")
+IS_RESTORED = sa.text("restored_at IS NOT NULL")
 ALL_PERMISSIONS_BEFORE = {
     "apps:read",
     "apps:write",
@@ -56,6 +57,14 @@ def upgrade() -> None:
     op.add_column("projects", sa.Column("shred_at", sa.DateTime(timezone=True), nullable=True))
     op.add_column("projects", sa.Column("shredded_at", sa.DateTime(timezone=True), nullable=True))
     op.add_column("grants", sa.Column("restored_at", sa.DateTime(timezone=True), nullable=True))
+    with op.batch_alter_table("grants", schema=None) as batch_op:
+        batch_op.create_index(
+            "ix_grants_restored",
+            ["project_id", "app_id", "next_refresh_at", "fresh_until"],
+            postgresql_where=IS_RESTORED,
+            sqlite_where=IS_RESTORED,
+        )
+    op.add_column("outbound_apps", sa.Column("restored_pace", sa.Integer(), nullable=True))
     op.create_table(
         "audit_checkpoints",
         sa.Column("project_id", sa.String(length=31), nullable=False),
@@ -82,13 +91,14 @@ def downgrade() -> None:
         if "policies" in key.permissions:
             _set_permissions(key, {*key.permissions} - {"policies"})
     op.drop_table("audit_checkpoints")
+    op.drop_index("ix_grants_restored", table_name="grants")
     for table, columns in (
         ("grants", ("restored_at",)),
         ("projects", ("shredded_at", "shred_at", "closed_at")),
         ("authorization_requests", ("destinations",)),
         ("data_keys", ("binds_owner",)),
         ("revocations", ("external_identifier", "reason")),
-        ("outbound_apps", ("revoke_replaced",)),
+        ("outbound_apps", ("restored_pace", "revoke_replaced")),
         ("trusted_issuers", ("machines_without_user",)),
         ("access_policies", ("levels",)),
     ):

@@ -12,11 +12,14 @@ from dataclasses import dataclass
 
 from evergrant import clock
 from evergrant.broker.access.authentication import write_key_uses
+from evergrant.broker.audit.pruning import prune_audit_logs
 from evergrant.broker.connect.confirmation import clear_finished_requests
 from evergrant.broker.grants.expiry_warnings import warn_of_ends
 from evergrant.broker.grants.last_used import write_last_uses
+from evergrant.broker.operations.closed_projects import finish_closed_projects
 from evergrant.broker.refresh.left_behind import give_back_left_behind
 from evergrant.broker.refresh.replay import replay_journal
+from evergrant.broker.refresh.restored import let_some_be_tried
 from evergrant.broker.runtime.backoff import jittered
 from evergrant.broker.runtime.broker import Broker
 from evergrant.broker.webhooks.log import clear_old_deliveries
@@ -57,6 +60,10 @@ async def _clear_deliveries(broker: Broker) -> None:
     await clear_old_deliveries(broker, now=clock.now())
 
 
+async def _prune_audit_logs(broker: Broker) -> None:
+    await prune_audit_logs(broker, now=clock.now())
+
+
 async def _warn(broker: Broker) -> None:
     await warn_of_ends(broker, now=clock.now())
 
@@ -71,6 +78,9 @@ OF_A_REFRESHER = (
     Chore("clear trips that are over", _clear_trips),
     Chore("clear old deliveries", _clear_deliveries),
     Chore("warn of refresh tokens that end", _warn),
+    Chore("go on with deletions of projects", finish_closed_projects),
+    Chore("prune audit logs", _prune_audit_logs),
+    Chore("try connections from a backup", let_some_be_tried, often=True),
 )
 """What one process does for all."""
 OF_A_SERVER = (

@@ -114,6 +114,12 @@ class Settings(BaseSettings):
         default=(),
         description="Origins that the bootstrap project may send browsers back to, separated by commas.",
     )
+    audit_retention_days: int = Field(
+        default=400, ge=0, description="Audit records older than this are pruned; the rest still verifies. 0: never."
+    )
+    delivery_retention_days: int = Field(
+        default=30, ge=1, description="Deliveries to webhooks that are over, and older than this, are forgotten."
+    )
     catalog_dir: Path | None = Field(
         default=None,
         description="A folder of provider files that add to the app library, or replace entries of it.",

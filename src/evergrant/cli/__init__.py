@@ -8,6 +8,7 @@ from evergrant import __version__
 from evergrant.cli import (
     apps,
     audit,
+    backup,
     db,
     demo,
     doctor,
@@ -45,6 +46,8 @@ for command in (
     webhooks.webhooks,
     keyring.keyring,
     audit.audit,
+    backup.backup,
+    backup.restore,
     db.db,
     doctor.doctor,
     demo.demo,

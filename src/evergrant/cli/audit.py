@@ -8,8 +8,9 @@ from typing import Any
 import click
 
 from evergrant.broker.audit import log as audit_log
-from evergrant.broker.audit.log import MAX_RECORDS, AuditQuery, ChainVerification
-from evergrant.broker.projects.projects import list_projects
+from evergrant.broker.audit.chain import ChainVerification, verify_chain
+from evergrant.broker.audit.log import MAX_RECORDS, AuditQuery
+from evergrant.broker.projects.projects import list_projects, load_any_project
 from evergrant.broker.runtime.broker import Broker
 from evergrant.cli.running import json_option, print_rows, project_option, run, the_project
 from evergrant.db import AuditEvent
@@ -47,7 +48,7 @@ def search(
     wanted = AuditQuery(actions=actions, user_ids=users, text=text, since=_utc(since), until=_utc(until), limit=limit)
 
     async def _search(broker: Broker) -> list[AuditEvent]:
-        return await audit_log.search_records(broker, await the_project(broker, project_id), wanted)
+        return await audit_log.search_records(broker, await _the_log(broker, project_id), wanted)
 
     print_rows([_row(event, as_json=as_json) for event in run(_search)], as_json=as_json)
 
@@ -60,7 +61,7 @@ def export(project_id: str | None, since: datetime | None, until: datetime | Non
     """Print records as JSON, one a line, oldest first, each with its hash."""
 
     async def _export(broker: Broker) -> None:
-        project = await the_project(broker, project_id)
+        project = await _the_log(broker, project_id)
         async for event in audit_log.export_records(broker, project, since=_utc(since), until=_utc(until)):
             line = {
                 "projectId": event.project_id,
@@ -77,23 +78,43 @@ def export(project_id: str | None, since: datetime | None, until: datetime | Non
 @project_option
 @json_option
 def verify(project_id: str | None, as_json: bool) -> None:
-    """Check that no record was changed, inserted or removed. All projects, unless one is named.
+    """Check that no record was changed, inserted or removed. All projects, deleted ones too, unless one is named.
+
+    Where older records were pruned, it begins after them.
 
     Keep what it prints, apart from the database: a later head that does not contain it shows that the end was cut off.
     """
 
     async def _verify(broker: Broker) -> list[tuple[str, ChainVerification]]:
-        chosen = [await the_project(broker, project_id)] if project_id else [p.id for p in await list_projects(broker)]
-        return [(project, await audit_log.verify_chain(broker, project)) for project in chosen]
+        chosen = [await _the_log(broker, project_id)] if project_id else await _all_projects(broker)
+        return [(project, await verify_chain(broker, project)) for project in chosen]
 
     results = run(_verify)
     rows = [
-        {"project": project, "records": found.records, "head": found.head.hex(), "problem": found.problem}
+        {
+            "project": project,
+            "records": found.records,
+            "pruned": found.pruned,
+            "head": found.head.hex(),
+            "problem": found.problem,
+        }
         for project, found in results
     ]
     print_rows(rows, as_json=as_json)
     if any(found.problem for _, found in results):
         sys.exit(1)
+
+
+async def _the_log(broker: Broker, project_id: str | None) -> str:
+    """Return the project whose log is wanted: the chosen one, even if it was deleted, or the only one."""
+    if not project_id:
+        return await the_project(broker, None)
+    async with broker.database.read() as session:
+        return (await load_any_project(session, project_id)).id
+
+
+async def _all_projects(broker: Broker) -> list[str]:
+    return [project.id for project in await list_projects(broker, closed=True)]
 
 
 def _utc(at: datetime | None) -> datetime | None:

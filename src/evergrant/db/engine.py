@@ -20,6 +20,8 @@ from evergrant.errors import Busy, ConfigurationError, MigrationsPending
 
 SQLITE_BUSY_SECONDS = 15
 """How long a writer waits for another process's transaction on SQLite."""
+LOG_BUSY_SECONDS = 1
+"""How long emptying SQLite's log waits for readers."""
 WRITERS_QUEUE_SECONDS = 30.0
 """How long a write waits for those of the same process that came before it, on SQLite."""
 
@@ -214,6 +216,25 @@ class Database:
             yield
         finally:
             self._writing.release()
+
+    async def empty_log(self) -> bool:
+        """Write what SQLite's log holds into its file and empty the log, and tell whether that could be done now.
+
+        On PostgreSQL there is nothing to do.
+        """
+        if not self.is_sqlite:
+            return True
+        with translated():
+            async with self._turn(), self.engine.connect() as connection:
+                driver = (await connection.get_raw_connection()).driver_connection
+                assert driver is not None  # noqa: S101 - there is one while the connection is open; for the type checker
+                # It keeps writers out while it waits for readers: not for long.
+                await driver.execute(f"PRAGMA busy_timeout = {LOG_BUSY_SECONDS * 1000}")
+                try:
+                    rows = await driver.execute_fetchall("PRAGMA wal_checkpoint(TRUNCATE)")
+                finally:
+                    await driver.execute(f"PRAGMA busy_timeout = {SQLITE_BUSY_SECONDS * 1000}")
+                return not next(iter(rows))[0]
 
     async def ping(self) -> None:
         """Make sure that the database answers.

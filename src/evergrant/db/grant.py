@@ -59,6 +59,16 @@ class Grant(Base):
             postgresql_where=text("next_refresh_at IS NOT NULL"),
             sqlite_where=text("next_refresh_at IS NOT NULL"),
         ),
+        # Those that came back from a backup: few are in it, and for a while.
+        Index(
+            "ix_grants_restored",
+            "project_id",
+            "app_id",
+            "next_refresh_at",
+            "fresh_until",
+            postgresql_where=text("restored_at IS NOT NULL"),
+            sqlite_where=text("restored_at IS NOT NULL"),
+        ),
         # Those of which somebody is to be told that they will end. Few rows are in it.
         Index(
             "ix_grants_warn_at",

@@ -92,5 +92,10 @@ class OutboundApp(Base):
     unhealthy_since: Mapped[datetime | None] = mapped_column(UtcDateTime)
     unhealthy_reason: Mapped[str] = mapped_column(default="")
     """Why the provider refuses this registration; empty while it does not."""
+    restored_pace: Mapped[int | None] = mapped_column()
+    """How many of its grants that came back from a backup the background may try at once; none where there are none.
+
+    1 after a restore, one more for each that the provider accepts, and 0 once it refuses one.
+    """
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)

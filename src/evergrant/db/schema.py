@@ -64,6 +64,18 @@ async def upgrade_database(engine: AsyncEngine) -> None:
         await connection.commit()
 
 
+async def is_newer(engine: AsyncEngine) -> bool:
+    """Tell whether a later version of evergrant made the schema, or it is none of evergrant's at all."""
+
+    def read(connection: Connection) -> bool:
+        heads = MigrationContext.configure(connection).get_current_heads()
+        known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
+        return not heads or not known.issuperset(heads)
+
+    async with engine.connect() as connection:
+        return await connection.run_sync(read)
+
+
 def is_current(connection: Connection) -> bool:
     """Tell whether the schema is this version's."""
     script = ScriptDirectory.from_config(_config())

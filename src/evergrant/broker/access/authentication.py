@@ -16,7 +16,7 @@ from evergrant.broker.audit.record import Actor, record
 from evergrant.broker.runtime.broker import Broker
 from evergrant.broker.runtime.principal import Principal
 from evergrant.crypto.opaque import digest, equal
-from evergrant.db import AuditEvent, ManagementKey
+from evergrant.db import AuditEvent, ManagementKey, Project
 from evergrant.errors import AuthenticationFailed
 from evergrant.networks import limited_as
 
@@ -76,7 +76,12 @@ async def _look_up_or_count(
 
 
 async def _look_up(broker: Broker, project_id: str, key_digest: bytes) -> Principal:
-    query = select(ManagementKey).where(ManagementKey.project_id == project_id, ManagementKey.digest == key_digest)
+    query = (
+        select(ManagementKey)
+        .join(Project, Project.id == ManagementKey.project_id)
+        # A call that was under way when the project was closed may have made a key.
+        .where(Project.id == project_id, Project.closed_at.is_(None), ManagementKey.digest == key_digest)
+    )
     async with broker.database.read() as session:
         row = (await session.execute(query)).scalar_one_or_none()
     if row is None or row.disabled or not equal(row.digest, key_digest):

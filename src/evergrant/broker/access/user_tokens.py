@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import select
 
+from evergrant.broker.projects.projects import closed_projects
 from evergrant.broker.runtime.broker import Broker
 from evergrant.broker.runtime.principal import FETCH_SCOPE, Permission, Principal
 from evergrant.db import TrustedIssuer
@@ -55,7 +56,8 @@ async def _trusted(broker: Broker, project_id: str, unverified: Mapping[str, Any
     issuer, audience = unverified.get("iss"), unverified.get("aud")
     if not isinstance(issuer, str) or "\x00" in issuer or not issuer.isprintable():
         raise InvalidToken("it names no issuer")
-    query = select(TrustedIssuer).where(TrustedIssuer.issuer == issuer)
+    is_open = TrustedIssuer.project_id.not_in(closed_projects())
+    query = select(TrustedIssuer).where(TrustedIssuer.issuer == issuer, is_open)
     if project_id:
         query = query.where(TrustedIssuer.project_id == project_id)
     else:

@@ -48,7 +48,9 @@ async def plan_anew(broker: Broker, app: OutboundApp) -> None:
 async def _change(
     broker: Broker, app: OutboundApp, conditions: Sequence[ColumnElement[bool]], values: Mapping[str, Any]
 ) -> None:
-    active = (Grant.project_id == app.project_id, Grant.status == GrantStatus.ACTIVE, *conditions)
+    # Those that came back from a backup are tried by evidence alone.
+    usual = (Grant.status == GrantStatus.ACTIVE, Grant.restored_at.is_(None))
+    active = (Grant.project_id == app.project_id, *usual, *conditions)
     of_app = select(Grant.id).where(Grant.app_id == app.id, *active)
     async with broker.database.read() as session:
         left = list(await session.scalars(of_app))

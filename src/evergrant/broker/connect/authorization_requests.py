@@ -20,7 +20,7 @@ from evergrant.broker.runtime.places import slot_in
 from evergrant.crypto.opaque import digest, equal
 from evergrant.crypto.sealed import Slot
 from evergrant.db import AuthorizationRequest, OutboundApp, Project
-from evergrant.errors import ConnectFailed, Unavailable
+from evergrant.errors import CannotOpenSealed, ConnectFailed, Unavailable
 from evergrant.oauth2.authorization import CodeVerifier
 
 log = logging.getLogger(__name__)
@@ -135,7 +135,7 @@ async def fail_trip(broker: Broker, authorization: Authorization, error: Connect
         async with broker.database.write() as session:
             await session.execute(statement)
             await record_connect(session, request, "grant.connect_failed", data={"err": error.error})
-    except Unavailable:
+    except (Unavailable, CannotOpenSealed):  # its project may have been shredded meanwhile
         log.exception("could not record that connecting failed")
     return location
 

@@ -85,6 +85,7 @@ async def _wake_up(broker: Broker, keys: Sequence[GrantKey]) -> set[GrantKey]:
         Grant.refresh_token.is_not(None),
         Grant.fresh_until.is_not(None),
         Grant.refresh_failures == 0,
+        Grant.restored_at.is_(None),  # those are tried by evidence alone
         or_(Grant.next_refresh_at.is_(None), Grant.next_refresh_at > Grant.fresh_until),
     )
     async with broker.database.read() as session:

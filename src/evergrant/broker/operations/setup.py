@@ -102,8 +102,16 @@ async def _bootstrap(broker: Broker) -> None:
         return
     now = clock.now()
     async with broker.database.read() as session:
-        exists = await session.get(Project, project_id) is not None
-    if exists:
+        project = await session.get(Project, project_id)
+    if project is not None and project.closed_at is not None:
+        # Whoever may delete one project must not keep the others from being served.
+        log.error(
+            "the bootstrap project was deleted, and is not made again: take EVERGRANT_BOOTSTRAP_PROJECT_ID away, or "
+            "choose another id",
+            extra={"project": project_id},
+        )
+        return
+    if project is not None:
         await _follow_bootstrap_key(broker, project_id, key)
         return
     try:

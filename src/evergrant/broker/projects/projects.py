@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import select
+from sqlalchemy import Select, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from evergrant.broker.audit.record import record
@@ -48,9 +48,11 @@ async def create_project(
     """Create a project with its first data key.
 
     Raises:
-        InvalidValue: the id or an origin cannot be used.
+        InvalidValue: the id or an origin cannot be used, or the id is that of a deleted project.
     """
     check_project_id(project_id)
+    if (earlier := await session.get(Project, project_id)) is not None and earlier.closed_at is not None:
+        raise InvalidValue.of(("projectId", "a project with this id was deleted, and its id is not given again"))
     project = Project(
         id=project_id,
         name=name,
@@ -60,11 +62,25 @@ async def create_project(
     session.add(project)
     await session.flush()
     await broker.vault.create_key(session, project_id, now=now)
+    data = {"name": name, "redirectOrigins": project.redirect_origins}
+    await record(session, project_id, "project.created", data=data)
     return project
 
 
 async def load_project(session: AsyncSession, project_id: str) -> Project:
-    """Return a project.
+    """Return a project that is in use.
+
+    Raises:
+        NotFound: there is none with this id, or it is closed.
+    """
+    project = await load_any_project(session, project_id)
+    if project.closed_at is not None:
+        raise NotFound(f"Project '{project_id}' was deleted.")
+    return project
+
+
+async def load_any_project(session: AsyncSession, project_id: str) -> Project:
+    """Return a project, or what is left of one that was deleted.
 
     Raises:
         NotFound: there is none with this id.
@@ -75,10 +91,16 @@ async def load_project(session: AsyncSession, project_id: str) -> Project:
     return project
 
 
-async def list_projects(broker: Broker) -> list[Project]:
-    """Return every project of this installation, oldest first."""
+async def list_projects(broker: Broker, *, closed: bool = False) -> list[Project]:
+    """Return every project of this installation, oldest first; `closed`: also what is left of deleted ones."""
+    query = select(Project).order_by(Project.created_at, Project.id)
     async with broker.database.read() as session:
-        return list(await session.scalars(select(Project).order_by(Project.created_at, Project.id)))
+        return list(await session.scalars(query if closed else query.where(Project.closed_at.is_(None))))
+
+
+def closed_projects() -> Select[str]:
+    """Return the query for the ids of closed projects: nothing is done for them any more but deleting."""
+    return select(Project.id).where(Project.closed_at.is_not(None))
 
 
 async def set_redirect_origins(broker: Broker, project_id: str, origins: Sequence[str]) -> list[str]:

@@ -16,7 +16,8 @@ async def origins_by_project(broker: Broker) -> Mapping[str, frozenset[str]]:
     origins = broker.redirect_origins.get(None)
     if origins is None:
         async with broker.database.read() as session:
-            rows = (await session.execute(select(Project.id, Project.redirect_origins))).all()
+            open_ones = select(Project.id, Project.redirect_origins).where(Project.closed_at.is_(None))
+            rows = (await session.execute(open_ones)).all()
         origins = {project_id: frozenset(listed) for project_id, listed in rows}
         broker.redirect_origins.put(None, origins)
     return origins

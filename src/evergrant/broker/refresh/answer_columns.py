@@ -52,6 +52,7 @@ def columns_of_answer(
         "refresh_failures": 0,
         "refresh_not_before": None,
         "interrupted_at": None,
+        "restored_at": None,
         "token_version": grant.token_version + 1,
     }
     if tokens.refresh_token is not None:  # none returned keeps the old one (RFC 6749 section 6)

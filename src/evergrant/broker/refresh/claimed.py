@@ -30,6 +30,9 @@ async def refresh_or_put_off(broker: Broker, claim: ClaimedGrant, *, now: dateti
         EvergrantError: as `refresh_grant`.
     """
     leased, grant = claim.leased, claim.leased.grant
+    if grant.restored_at is not None and claim.app.restored_pace == 0:
+        await lease.release(broker, leased, next_refresh_at=None)  # the provider has refused another one since
+        return False
     idle_after = broker.settings.idle_after
     if not is_wanted(claim.app, grant, used_at=leased.used_at, idle_after=idle_after, now=now):
         await _put_off(broker, claim, now=now)

@@ -16,7 +16,7 @@ from sqlalchemy.orm import load_only
 
 from evergrant.broker.grants.last_used import last_use
 from evergrant.broker.grants.schedule import WANTED_BY, is_wanted
-from evergrant.broker.projects.projects import load_project
+from evergrant.broker.projects.projects import closed_projects, load_project
 from evergrant.broker.refresh import lease, takeover
 from evergrant.broker.refresh.claimed import refresh_or_put_off
 from evergrant.broker.refresh.claims import ClaimQuota, claim_due_grants
@@ -71,7 +71,8 @@ async def chosen_apps(broker: Broker, *, project_id: str | None, app_id: str | N
         NotFound: there is no such project.
         AppNotFound: there is no such app.
     """
-    query = select(OutboundApp).where(OutboundApp.app_type == "oauth").order_by(OutboundApp.project_id, OutboundApp.id)
+    in_use = (OutboundApp.app_type == "oauth", OutboundApp.project_id.not_in(closed_projects()))
+    query = select(OutboundApp).where(*in_use).order_by(OutboundApp.project_id, OutboundApp.id)
     async with broker.database.read() as session:
         if project_id is not None:
             query = query.where(OutboundApp.project_id == (await load_project(session, project_id)).id)

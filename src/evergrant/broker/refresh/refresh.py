@@ -22,7 +22,7 @@ from evergrant.broker.apps import dynamic_registration, health
 from evergrant.broker.apps.apps import load_app
 from evergrant.broker.apps.provider_client import provider_client
 from evergrant.broker.grants.grants import SEALS_OF_ANSWER, alive, load_grant, owner_of, token_slot
-from evergrant.broker.refresh import failures, lease
+from evergrant.broker.refresh import failures, lease, restored
 from evergrant.broker.refresh.attempt import RefreshAttempt, send_refresh_token
 from evergrant.broker.refresh.blame import Fault, whose_fault
 from evergrant.broker.refresh.landing import AnswerInHand, ask_for_lifetime, land, take_in_hand
@@ -192,14 +192,14 @@ async def _call_and_land(broker: Broker, attempt: RefreshAttempt, *, fetched: bo
         outcome = "refreshed"
     except ReauthorizationRequired as error:
         outcome = "reauthorization_required"
-        return await _on_invalid_grant(broker, leased, error)
+        return await _on_invalid_grant(broker, attempt, error)
     except UpstreamRejected as error:
         outcome = "rejected"
         fault = await whose_fault(broker, attempt, error)
         if fault is Fault.ENDED:
             outcome = "reauthorization_required"
             ended = consent_ended(f"{app.name}: {error.said}.", error.provider_error)
-            return await _on_invalid_grant(broker, leased, ended)
+            return await _on_invalid_grant(broker, attempt, ended)
         if fault is Fault.GRANT:
             outcome = "refused"
             refusal = error.reworded(grant_refused(app.name, error.said), GrantRefused)
@@ -224,7 +224,10 @@ async def _call_and_land(broker: Broker, attempt: RefreshAttempt, *, fetched: bo
         raise
     finally:
         broker.metrics.refreshes.labels(grant.project_id, grant.app_id, outcome).inc()
+    was_restored = grant.restored_at is not None
     landed = await land(broker, attempt, in_hand)
+    if was_restored:
+        await restored.note_accepted(broker, app)
     if app.unhealthy_since is not None:
         try:
             await health.note_healthy(broker, app)
@@ -278,12 +281,15 @@ async def _call_provider(
     return answer, await take_in_hand(broker, attempt, answer, sealer, fetched=fetched)
 
 
-async def _on_invalid_grant(broker: Broker, leased: LeasedGrant, error: ReauthorizationRequired) -> Grant:
+async def _on_invalid_grant(broker: Broker, attempt: RefreshAttempt, error: ReauthorizationRequired) -> Grant:
     """End the consent, unless the stored token has moved meanwhile: then it was only our copy that was spent."""
-    grant = leased.grant
+    leased, grant = attempt.leased, attempt.leased.grant
     text = str(error.details.get("lastRefreshError") or error.message)
-    if grant.interrupted_at is not None:
-        text = f"{text.removesuffix(CONNECT_AGAIN)}{INTERRUPTED}{CONNECT_AGAIN}"
+    if grant.interrupted_at is not None or grant.restored_at is not None:
+        why = restored.RESTORED if grant.restored_at is not None else INTERRUPTED
+        text = f"{text.removesuffix(CONNECT_AGAIN)}{why}{CONNECT_AGAIN}"
+    if grant.restored_at is not None:
+        await restored.note_refused(broker, attempt.app)
     if await failures.end_grant(broker, leased, text):
         log.warning("a consent is dead", extra={"grant": grant.id, "app": grant.app_id, "project": grant.project_id})
         raise ReauthorizationRequired(text, last_refresh_error=text) from error

@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import Any, cast
 
 from sqlalchemy import Update, bindparam, case, exists, null, select, update
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from evergrant import clock
 from evergrant.broker.apps.apps import load_app
@@ -14,10 +14,13 @@ from evergrant.broker.audit.record import Actor, record
 from evergrant.broker.grants.grants import lock_app
 from evergrant.broker.grants.replacing import is_of_same_owner, replace_earlier, until_as_read
 from evergrant.broker.refresh.answer_columns import ESSENTIAL
+from evergrant.broker.refresh.restored import VERSIONS_APART
 from evergrant.broker.revocations.replaced import prepare_replacement
 from evergrant.broker.runtime.broker import Broker
 from evergrant.broker.runtime.journal_entry import Entry
-from evergrant.db import AuditEvent, Grant, GrantStatus
+from evergrant.broker.runtime.vault import Vault
+from evergrant.crypto.sealed import Sealed
+from evergrant.db import AuditEvent, DataKeyRow, Grant, GrantStatus
 from evergrant.db.grant import GRANTS
 from evergrant.errors import AppNotFound
 
@@ -61,7 +64,37 @@ async def _store_on_row(broker: Broker, entry: Entry) -> bool:
     statement = _landing(tuple(sorted(entry.values)))
     async with broker.database.write_landing() as connection:
         stored = await connection.execute(statement, {**values, **which, "holder": entry.lease_owner})
-        return stored.one_or_none() is not None
+        if stored.one_or_none() is not None:
+            return True
+        return await _store_on_restored(connection, entry)
+
+
+async def _store_on_restored(connection: AsyncConnection, entry: Entry) -> bool:
+    """Write an answer of before a restore onto its row, where it is newer than what the backup had, and can be opened.
+
+    The row gets no version of its earlier life: from here on, nothing else of that may land.
+    """
+    columns, seen = GRANTS.c, entry.seen_version
+    is_older = columns.token_version.between(seen + 1, seen + VERSIONS_APART)
+    if not isinstance(token := entry.values.get("access_token"), Sealed):
+        return False
+    its_key = Vault.key_of(token)
+    key = select(DataKeyRow.id).where(DataKeyRow.project_id == entry.project_id, DataKeyRow.id == its_key)
+    values = dict(entry.values) | {"token_version": columns.token_version + 1, "restored_at": None}
+    stored = await connection.execute(
+        update(GRANTS)
+        .where(
+            columns.project_id == entry.project_id,
+            columns.id == entry.grant_id,
+            columns.status == GrantStatus.ACTIVE,
+            columns.restored_at.is_not(None),
+            is_older,
+            key.exists(),
+        )
+        .values(values)
+        .returning(columns.id)
+    )
+    return stored.one_or_none() is not None
 
 
 @lru_cache(maxsize=64)

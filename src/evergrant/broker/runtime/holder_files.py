@@ -140,6 +140,21 @@ def dead_holders(folder: Path) -> Iterator[DeadHolder]:
             yield DeadHolder(path.stem, held, is_certain, folder)
 
 
+def is_in_use(folder: Path) -> bool:
+    """Tell whether a process that has held leases is there still."""
+    for path in folder.glob(f"*{_LOCK}"):
+        try:
+            descriptor = os.open(path, os.O_RDWR)
+        except OSError:
+            continue
+        try:
+            if not _got_lock(descriptor):
+                return True
+        finally:
+            os.close(descriptor)
+    return False
+
+
 def _read_list(path: Path) -> list[HeldLease]:
     held: dict[tuple[str, str], HeldLease] = {}
     if not path.exists():

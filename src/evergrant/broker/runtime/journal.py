@@ -8,6 +8,7 @@ A disk that is full or turned read-only costs what the journal is for, and nothi
 
 import asyncio
 import contextlib
+import json
 import logging
 import os
 import secrets
@@ -91,6 +92,12 @@ class Journal:
         """Keep an entry that can never land for the operator, under another name."""
         self._wait_no_more(entry.key, file)
         await self._in_thread(lambda: self._rename(file))
+
+    async def forget_project(self, project_id: str) -> None:
+        """Remove what the folder has of a project that was shredded, and that nobody can open any more."""
+        for key in [key for key in self._waiting if key[0] == project_id]:
+            del self._waiting[key]
+        await self._in_thread(lambda: self._remove_of(project_id))
 
     async def read(self, *, older_than: float | None = None) -> list[tuple[Path, Entry]]:
         """Return what waits and is not being landed here, oldest first; only of before this epoch second, if given."""
@@ -185,6 +192,15 @@ class Journal:
             if at < time.time() - DRAFT_SECONDS:
                 _remove(path)
         return list(self.entries(but))
+
+    def _remove_of(self, project_id: str) -> None:
+        for path in [*self._files(_SUFFIX), *self._files(_BROKEN)]:
+            try:
+                theirs = json.loads(path.read_text(encoding="ascii"))["project_id"] == project_id
+            except (OSError, ValueError, TypeError, KeyError):
+                continue
+            if theirs:
+                self.forget(path)
 
     def _files(self, suffix: str) -> dict[Path, float]:
         """Return the files of this kind and when each was written; none where the folder is not there or unreadable."""

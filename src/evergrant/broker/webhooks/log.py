@@ -14,7 +14,6 @@ from evergrant.broker.webhooks.registry import IS_DISABLED, delivery_is_free, lo
 from evergrant.db import Webhook, WebhookDelivery
 from evergrant.errors import NotFound
 
-KEPT = timedelta(days=30)
 BATCH = 1_000
 
 
@@ -100,13 +99,14 @@ async def _replay(session: AsyncSession, project_id: str, *which: ColumnElement[
 
 
 async def clear_old_deliveries(broker: Broker, *, now: datetime) -> int:
-    """Forget deliveries that are over and older than 30 days, and previous secrets that no longer sign.
+    """Forget deliveries that are over and older than the operator keeps them, and previous secrets that no longer sign.
 
     What waits for a webhook that was disabled in the same moment fails. Returns how many deliveries were forgotten.
     """
     disabled = select(Webhook.project_id, Webhook.id).where(Webhook.enabled.is_(False))
     of_a_disabled = tuple_(WebhookDelivery.project_id, WebhookDelivery.webhook_id).in_(disabled)
-    over = and_(WebhookDelivery.created_at < now - KEPT, WebhookDelivery.status != "pending")
+    kept = timedelta(days=broker.settings.delivery_retention_days)
+    over = and_(WebhookDelivery.created_at < now - kept, WebhookDelivery.status != "pending")
     old = select(WebhookDelivery.project_id, WebhookDelivery.id).where(over).limit(BATCH)
     async with broker.database.write() as session:
         await session.execute(

@@ -1,0 +1,106 @@
+"""The chain of a project's audit log: reading it in its order, and telling where it breaks.
+
+It begins at the first record, or after the checkpoint that pruning has left. A checkpoint counts only where the chain
+itself tells of it: the record `audit.pruned` carries the same sequence and hash, so that whoever forges one would have
+to write everything since anew.
+"""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+
+from sqlalchemy import select
+
+from evergrant.broker.audit.record import GENESIS, hash_of
+from evergrant.broker.runtime.broker import Broker
+from evergrant.db import AuditCheckpoint, AuditEvent
+
+PRUNED = "audit.pruned"
+_BATCH = 500
+
+
+@dataclass(frozen=True, slots=True)
+class ChainVerification:
+    """What a walk along the chain found."""
+
+    records: int
+    """Records that are as they were written."""
+    head: bytes
+    """The hash of the last of them: compare it with one that you noted earlier."""
+    pruned: int = 0
+    """So many earlier records were pruned: the walk began after them."""
+    broken_at: int | None = None
+    """The sequence number at which the chain breaks, if it does."""
+    problem: str = ""
+
+
+async def verify_chain(broker: Broker, project_id: str) -> ChainVerification:
+    """Walk a project's chain from where it begins to the first record that does not fit, or to the end.
+
+    A changed, inserted, moved or missing record breaks it, and so does a beginning that nobody pruned. Records missing
+    at the very end do not: only somebody who knows an earlier `head` can see that.
+    """
+    checkpoint = await _checkpoint(broker, project_id)
+    while True:
+        found, told = await walk(broker, project_id, checkpoint)
+        if checkpoint is not None and not found.problem and told != (checkpoint.sequence, checkpoint.hash.hex()):
+            problem = f"nothing in the log tells that the {checkpoint.sequence} records before it were pruned"
+            found = replace(found, broken_at=checkpoint.sequence + 1, problem=problem)
+        before, checkpoint = checkpoint, await _checkpoint(broker, project_id)
+        if not found.problem or _sequence(before) == _sequence(checkpoint):
+            return found  # else it was pruned under our feet: once more
+
+
+async def _checkpoint(broker: Broker, project_id: str) -> AuditCheckpoint | None:
+    async with broker.database.read() as session:
+        return await session.get(AuditCheckpoint, project_id)
+
+
+def _sequence(checkpoint: AuditCheckpoint | None) -> int:
+    return checkpoint.sequence if checkpoint is not None else 0
+
+
+async def walk(
+    broker: Broker, project_id: str, checkpoint: AuditCheckpoint | None, *, until: int | None = None
+) -> tuple[ChainVerification, tuple[object, object]]:
+    """Walk from a checkpoint to the record `until`, or to the end.
+
+    Returns what was found, and the sequence and hash that the last pruning among these records has told of.
+    """
+    head, last = (checkpoint.hash, checkpoint.sequence) if checkpoint is not None else (GENESIS, 0)
+    pruned, told = last, (None, None)
+
+    def broken(at: int, problem: str) -> ChainVerification:
+        return ChainVerification(last - pruned, head, pruned, at, problem)
+
+    async for event in records_after(broker, project_id, last):
+        if until is not None and last >= until:
+            break
+        expected = last + 1
+        if event.sequence != expected:
+            return broken(expected, f"record {expected} is missing"), told
+        if event.previous_hash != head:
+            return broken(expected, f"record {expected} does not continue the one before it"), told
+        if hash_of(event) != event.hash:
+            return broken(expected, f"record {expected} is not what was written"), told
+        if event.action == PRUNED:
+            told = event.data.get("sequence"), event.data.get("hash")
+        head, last = event.hash, expected
+    return ChainVerification(last - pruned, head, pruned), told
+
+
+async def records_after(broker: Broker, project_id: str, last: int) -> AsyncIterator[AuditEvent]:
+    """Yield a project's records in their order, however many there are, from the one after `last`."""
+    while True:
+        query = (
+            select(AuditEvent)
+            .where(AuditEvent.project_id == project_id, AuditEvent.sequence > last)
+            .order_by(AuditEvent.sequence)
+            .limit(_BATCH)
+        )
+        async with broker.database.read() as session:
+            batch = list(await session.scalars(query))
+        for event in batch:
+            yield event
+        if len(batch) < _BATCH:
+            return
+        last = batch[-1].sequence

@@ -1,0 +1,74 @@
+"""Deleting a project over HTTP, by a key of it that may do everything."""
+
+from datetime import timedelta
+from typing import Annotated
+
+from fastapi import APIRouter, Depends
+from pydantic import Field
+
+from evergrant import clock
+from evergrant.broker.projects.shredding import close_project, shred_project
+from evergrant.broker.runtime.authority import Authority, require_no_more
+from evergrant.broker.runtime.principal import ALL_PERMISSIONS, Principal
+from evergrant.errors import InvalidValue
+from evergrant.web.api.wire import Flag, Text, WireModel, epoch, errors, example
+from evergrant.web.deps import BrokerDep, principal_of
+
+router = APIRouter(prefix="/v1/mgmt/project", tags=["projects"])
+
+MAX_HOURS = 24 * 30
+
+
+class DeleteProject(WireModel):
+    """Which project to delete, as a confirmation, and whether the providers are told first."""
+
+    model_config = example({"projectId": "P2nq5Jx8Vb", "revokeFirst": False})
+
+    project_id: Annotated[Text, Field(min_length=1, max_length=100)] = Field(
+        description="The id of the project that the key belongs to."
+    )
+    revoke_first: Flag = Field(
+        default=False, description="Revoke the connections at the providers, and destroy the data keys after that."
+    )
+    within_hours: int = Field(
+        default=24,
+        ge=1,
+        le=MAX_HOURS,
+        strict=True,
+        description="With `revokeFirst`: when the data keys are destroyed at the latest.",
+    )
+
+
+class DeletedProject(WireModel):
+    """How far the deletion is."""
+
+    model_config = example({"projectId": "P2nq5Jx8Vb", "shreddedTime": "1741103514", "shredTime": "", "dataKeys": 1})
+
+    project_id: str
+    shredded_time: str = Field(description="When the data keys were destroyed, in epoch seconds; empty: not yet.")
+    shred_time: str = Field(description="When they will be at the latest, in epoch seconds; empty: they are.")
+    data_keys: int = Field(description="How many data keys were destroyed.")
+
+
+@router.post("/delete", summary="Delete the project", responses=errors(400, 404, 413))
+async def delete_project(
+    body: DeleteProject, broker: BrokerDep, principal: Annotated[Principal, Depends(principal_of)]
+) -> DeletedProject:
+    """Destroy the project's data keys and close it: nobody gets in and nobody can read its secrets any more.
+
+    The key must have every permission and no limit. It works no longer after this call.
+    """
+    require_no_more(principal, Authority(permissions=ALL_PERMISSIONS), what="the deletion of its project")
+    if body.project_id != principal.project_id:
+        raise InvalidValue.of(("projectId", "is not the project that this key belongs to: nothing is deleted"))
+    now = clock.now()
+    if body.revoke_first:
+        shred_at = now + timedelta(hours=body.within_hours)
+        await close_project(broker, principal.project_id, shred_at=shred_at, now=now)
+        return DeletedProject(
+            project_id=principal.project_id, shredded_time="", shred_time=epoch(shred_at), data_keys=0
+        )
+    destroyed = await shred_project(broker, principal.project_id, now=now)
+    return DeletedProject(
+        project_id=principal.project_id, shredded_time=epoch(now), shred_time="", data_keys=len(destroyed)
+    )
