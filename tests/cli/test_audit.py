@@ -16,7 +16,7 @@ from tests.infra.rows import execute
 
 @pytest.fixture
 def project(evergrant: Evergrant, settings: Settings) -> str:
-    """A project with five records: a key from `init`, two more, of which one was disabled and enabled again."""
+    """A project with six records: itself and a key from `init`, two more keys, of which one was disabled and enabled again."""
     project_id = str(evergrant(settings, "init", "--json").json["projectId"])
     evergrant(settings, "keys", "create", "--name", "first")
     key_id = evergrant(settings, "keys", "create", "--name", "sécond", "--json").json["id"]
@@ -26,7 +26,7 @@ def project(evergrant: Evergrant, settings: Settings) -> str:
 
 
 FIRST_HASH = "SELECT hash FROM audit_events WHERE sequence = 1"
-ACTIONS = ["key.created", "key.created", "key.created", "key.disabled", "key.enabled"]
+ACTIONS = ["project.created", "key.created", "key.created", "key.created", "key.disabled", "key.enabled"]
 
 
 def test_what_the_command_line_did_is_found(evergrant: Evergrant, settings: Settings, project: str) -> None:
@@ -54,14 +54,14 @@ def test_records_are_exported_oldest_first_as_json_lines(
 ) -> None:
     lines = [json.loads(line) for line in evergrant(settings, "audit", "export").out.splitlines()]
     assert [line["action"] for line in lines] == ACTIONS
-    assert [line["sequence"] for line in lines] == [1, 2, 3, 4, 5]
+    assert [line["sequence"] for line in lines] == [1, 2, 3, 4, 5, 6]
     assert {line["projectId"] for line in lines} == {project}
     assert [line["previousHash"] for line in lines] == ["0" * 64, *(line["hash"] for line in lines[:-1])]
 
 
 def test_an_export_keeps_to_its_times(evergrant: Evergrant, settings: Settings, project: str) -> None:
     assert evergrant(settings, "audit", "export", "--to", "2020-01-01").out == ""
-    assert len(evergrant(settings, "audit", "export", "--from", "2020-01-01").out.splitlines()) == 5
+    assert len(evergrant(settings, "audit", "export", "--from", "2020-01-01").out.splitlines()) == 6
     assert evergrant(settings, "audit", "export", "--from", "2999-01-01T00:00:00").out == ""
 
 
@@ -69,7 +69,7 @@ def test_an_untouched_log_verifies_for_every_project(evergrant: Evergrant, setti
     other = evergrant(settings, "init", "--json").json["projectId"]
     done = evergrant(settings, "audit", "verify", "--json")
     assert done.code == 0
-    assert {row["project"]: (row["records"], row["problem"]) for row in done.json} == {project: (5, ""), other: (1, "")}
+    assert {row["project"]: (row["records"], row["problem"]) for row in done.json} == {project: (6, ""), other: (2, "")}
     last = json.loads(evergrant(settings, "audit", "export", "--project", project).out.splitlines()[-1])
     (only,) = evergrant(settings, "audit", "verify", "--project", project, "--json").json
     assert only["head"] == last["hash"]

@@ -32,7 +32,6 @@ from evergrant.db.types import database_now
 from evergrant.errors import InvalidRequest
 from evergrant.settings import Settings
 
-
 STOP_ALL = "stop every 'evergrant serve' and 'evergrant refresher' first"
 
 

@@ -111,10 +111,10 @@ async def _let_some_of(broker: Broker, project_id: str, app_id: str, *, now: dat
         room = min(pace - (await session.execute(in_trial)).scalar_one(), AT_ONCE_AT_MOST)
         if room <= 0:
             return 0
-        first = select(Grant.id).where(*waits).order_by(Grant.fresh_until).limit(room)
+        first = select(Grant.id).where(*waits).order_by(Grant.fresh_until).limit(room).with_for_update(skip_locked=True)
         let_in = await session.execute(
             update(Grant)
-            .where(*mine, Grant.id.in_(first.with_for_update(skip_locked=True)))
+            .where(*mine, Grant.id.in_(select(first.cte("first"))))  # looked up once, or it could let more in
             .values(next_refresh_at=now)
             .returning(Grant.id)
             .execution_options(synchronize_session=False)
