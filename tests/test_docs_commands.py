@@ -32,9 +32,13 @@ NPM_PACKAGES = ("@descope/node-sdk", "standardwebhooks", "express")
 
 NOT_RUN = {
     "agents.md: import json": "tests/trips/test_mcp.py runs it with an MCP server",
+    'backup.md: pg_dump --format=custom --file=evergrant.dump "$EVERGRANT_DATABASE_URL"': "programs of the databases",
+    "backup.md: evergrant restore evergrant-backup.db": "a server runs; tests/attacks/test_restored_backups.py does it",
+    'backup.md: pg_restore --clean --if-exists --dbname="$EVERGRANT_DATABASE_URL" evergrant.dump': "the same",
+    "deletion.md: evergrant projects delete P_FROM_INIT": "asks for the id; tests/attacks/test_shredding.py does it",
+    "deletion.md: evergrant projects delete P_FROM_INIT --revoke-first --within 48": "the same",
     "deploy.md: cp .env.example .env": "needs a container engine; tests/test_house.py reads the compose file",
     "deploy.md: docker compose run --rm evergrant doctor": "the same; tests/test_house.py knows every verb and option",
-    'deploy.md: pg_dump --format=custom --file=evergrant.dump "$EVERGRANT_DATABASE_URL"': "programs of the databases",
     "deploy.md: docker compose build": "needs a container engine",
     "development.md: export EVERGRANT_DATA_DIR=/tmp/evergrant-migration": "writes a migration into the checkout",
     "failover.md: .venv/bin/python benchmarks/failover.py killed": "tests/faults/test_failover.py does this",

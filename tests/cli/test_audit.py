@@ -16,7 +16,7 @@ from tests.infra.rows import execute
 
 @pytest.fixture
 def project(evergrant: Evergrant, settings: Settings) -> str:
-    """A project with six records: itself and a key from `init`, two more keys, of which one was disabled and enabled again."""
+    """A project with six records: `init` made it and a key, and of two more keys one was disabled and enabled again."""
     project_id = str(evergrant(settings, "init", "--json").json["projectId"])
     evergrant(settings, "keys", "create", "--name", "first")
     key_id = evergrant(settings, "keys", "create", "--name", "sécond", "--json").json["id"]

@@ -75,7 +75,7 @@ async def test_what_the_version_before_stored_is_all_there(tmp_path: Path, postg
         await engine.dispose()
         assert (project.closed_at, project.shredded_at) == (None, None)
         assert (key.wrapped, key.binds_owner) == (b"w", False)
-        assert not app.revoke_replaced
+        assert (app.revoke_replaced, app.restored_pace) == (False, None)
         assert policy.levels == []
         # What could do everything still can; nothing else can do more than before.
         assert keys.pop("root") == sorted([*EVERYTHING, "policies"])

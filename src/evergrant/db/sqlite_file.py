@@ -13,6 +13,7 @@ from evergrant.errors import InvalidRequest
 
 _MARK = "evergrant_backup"
 """The table by which a backup is known. It is made last: what lacks it is not whole."""
+_HEADER = b"SQLite format 3\x00"
 _BESIDE = ("-wal", "-shm")
 
 
@@ -84,7 +85,9 @@ def nobody_else(database: Path) -> Iterator[sqlite3.Connection | None]:
     Raises:
         InvalidRequest: a process uses it.
     """
-    connection = sqlite3.connect(database, timeout=0, isolation_level=None) if database.exists() else None
+    # Only what looks like one is opened: SQLite would remove the log beside anything else.
+    looks_sound = database.exists() and _beginning(database) in (b"", _HEADER)
+    connection = sqlite3.connect(database, timeout=0, isolation_level=None) if looks_sound else None
     try:
         if connection is not None:
             try:
@@ -104,6 +107,11 @@ def nobody_else(database: Path) -> Iterator[sqlite3.Connection | None]:
     finally:
         if connection is not None:
             connection.close()
+
+
+def _beginning(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(len(_HEADER))
 
 
 def put_in_place(draft: Path, database: Path, *, kept_as: Path) -> None:
