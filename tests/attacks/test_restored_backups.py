@@ -22,7 +22,7 @@ from sqlalchemy import select
 from evergrant import clock as wall_clock
 from evergrant.broker.apps.apps import load_app
 from evergrant.broker.apps.replanning import plan_anew
-from evergrant.broker.grants.grants import token_slot
+from evergrant.broker.grants.grants import owner_of, token_slot
 from evergrant.broker.operations.backup import Restored, mark_restored_database
 from evergrant.broker.refresh.claimed import refresh_claimed
 from evergrant.broker.refresh.claims import ClaimQuota, claim_due_grants
@@ -223,7 +223,7 @@ async def entry_with(broker: Broker, seen_version: int, token: str) -> Entry:
         grant = (await session.scalars(select(Grant))).one()
     values: dict[str, object] = {"token_version": seen_version + 1, "restored_at": None}
     for column in ("access_token", "refresh_token"):
-        slot = token_slot(grant.project_id, grant.id, column)
+        slot = token_slot(owner_of(grant), grant.id, column)
         values[column] = await broker.vault.seal(slot, SecretStr(f"{token}-{column}"))
     return Entry(grant.project_id, grant.id, "owner", seen_version, values)
 
@@ -243,7 +243,7 @@ def test_a_journals_newer_answer_lands_on_a_restored_row_and_an_older_one_never(
         async with broker.database.read() as session:
             grant = (await session.scalars(select(Grant))).one()
         assert grant.access_token is not None
-        slot = token_slot(grant.project_id, grant.id, "access_token")
+        slot = token_slot(owner_of(grant), grant.id, "access_token")
         return (await broker.vault.open(slot, grant.access_token)).get_secret_value()
 
     def land(seen_version: int) -> str:

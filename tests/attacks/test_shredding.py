@@ -20,7 +20,7 @@ from sqlalchemy import select
 
 from evergrant import clock as wall_clock
 from evergrant.broker.access.management_keys import create_key
-from evergrant.broker.grants.grants import token_slot
+from evergrant.broker.grants.grants import owner_of, token_slot
 from evergrant.broker.operations.closed_projects import finish_closed_projects
 from evergrant.broker.operations.setup import prepare_database
 from evergrant.broker.projects import shredding
@@ -108,7 +108,7 @@ def test_a_thief_with_the_database_and_the_master_key_reads_nothing_of_a_deleted
             grants = list(await session.scalars(select(Grant)))
         for grant in grants:
             assert grant.refresh_token is not None
-            slot = token_slot(grant.project_id, grant.id, "refresh_token")
+            slot = token_slot(owner_of(grant), grant.id, "refresh_token")
             try:
                 found[grant.user_id] = (await broker.vault.open(slot, grant.refresh_token)).get_secret_value()
             except CannotOpenSealed:
@@ -137,7 +137,7 @@ def test_a_process_that_had_opened_the_keys_opens_nothing_after_a_deletion(two: 
         async with broker.database.read() as session:
             grant = (await session.scalars(select(Grant).where(Grant.user_id == "alice"))).one()
         assert grant.access_token is not None
-        slot = token_slot(grant.project_id, grant.id, "access_token")
+        slot = token_slot(owner_of(grant), grant.id, "access_token")
         await broker.vault.open(slot, grant.access_token)
         await shred_project(broker, two.project, now=wall_clock.now())
         with pytest.raises(CannotOpenSealed):
