@@ -25,9 +25,11 @@ from evergrant.broker.operations.closed_projects import finish_closed_projects
 from evergrant.broker.operations.setup import prepare_database
 from evergrant.broker.projects import shredding
 from evergrant.broker.projects.shredding import close_project, count_rows, shred_project
+from evergrant.broker.projects.trusted_issuers import create_issuer
 from evergrant.broker.refresh.due_apps import due_apps
 from evergrant.broker.refresh.replay import replay_journal
 from evergrant.broker.revocations.revoking import begin_revocations
+from evergrant.broker.runtime import opened_keys
 from evergrant.broker.runtime.broker import Broker, open_broker
 from evergrant.broker.runtime.journal import Journal
 from evergrant.broker.runtime.journal_entry import Entry
@@ -40,7 +42,7 @@ from tests.cli.conftest import Evergrant
 from tests.conftest import Clock
 from tests.infra import people
 from tests.infra.installation import Backend, Installation, installation, new_project
-from tests.infra.issuer import Issuer
+from tests.infra.issuer import AUDIENCE, Issuer
 from tests.infra.rows import execute, rows
 from tests.infra.scripted import ScriptedProvider, serving
 from tests.infra.waiting import wait_until
@@ -148,6 +150,30 @@ def test_a_process_that_had_opened_the_keys_opens_nothing_after_a_deletion(two: 
     two.run(race)
 
 
+def test_every_running_process_forgets_a_deleted_projects_keys_by_itself(
+    two: Two, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(opened_keys, "LOOK_SECONDS", 0.0)  # each use looks, as it does once a minute
+
+    async def another_process() -> None:
+        async with open_broker(two.settings) as one, open_broker(two.settings) as other:
+            async with one.database.read() as session:
+                grants = {grant.user_id: grant for grant in await session.scalars(select(Grant))}
+
+            async def open_by_the_other(user: str) -> None:
+                grant = grants[user]
+                assert grant.access_token is not None
+                await other.vault.open(token_slot(owner_of(grant), grant.id, "access_token"), grant.access_token)
+
+            await open_by_the_other("alice")
+            await shred_project(one, two.project, now=wall_clock.now())
+            with pytest.raises(CannotOpenSealed):
+                await open_by_the_other("alice")
+            await open_by_the_other("nora")
+
+    asyncio.run(another_process())
+
+
 def test_nobody_who_had_a_way_in_gets_into_a_deleted_project(two: Two) -> None:
     with serving(Issuer()) as idp:
         people.trust(two.here.backend, idp)
@@ -172,7 +198,7 @@ def test_nobody_who_had_a_way_in_gets_into_a_deleted_project(two: Two) -> None:
     two.require_that_the_neighbour_is_well()
 
 
-def test_a_key_that_a_call_under_way_made_at_the_last_moment_opens_no_deleted_project(two: Two) -> None:
+def test_what_a_call_under_way_made_at_the_last_moment_lets_nobody_into_a_deleted_project(two: Two) -> None:
     two.run(lambda broker: close_project(broker, two.project, shred_at=wall_clock.now(), now=wall_clock.now()))
 
     async def late_key(broker: Broker) -> str:
@@ -182,6 +208,14 @@ def test_a_key_that_a_call_under_way_made_at_the_last_moment_opens_no_deleted_pr
     late = Backend(two.here.url, two.project, two.run(late_key))
     assert late.fetch().status_code == 401
     late.http.close()
+    with serving(Issuer()) as idp:
+
+        async def late_issuer(broker: Broker) -> None:
+            keys, now = f"{idp.url}/jwks", wall_clock.now()
+            await create_issuer(broker, two.project, issuer=idp.url, audience=AUDIENCE, jwks_url=keys, now=now)
+
+        two.run(late_issuer)
+        assert people.fetch(two.here, idp.access("alice")).status_code == 401
     two.require_that_the_neighbour_is_well()
 
 

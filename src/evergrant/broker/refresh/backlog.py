@@ -9,6 +9,7 @@ from datetime import datetime
 
 from sqlalchemy import ScalarSelect, func, literal, select
 
+from evergrant.broker.projects.projects import closed_projects
 from evergrant.broker.runtime.broker import Broker
 from evergrant.db import Grant, OutboundApp
 
@@ -47,7 +48,8 @@ async def read_backlogs(broker: Broker, *, now: datetime, project_id: str | None
         .scalar_subquery()
     )
     query = select(OutboundApp, count_due(until=now), first.label("since"))
-    query = query.where(OutboundApp.app_type == "oauth").order_by(OutboundApp.project_id, OutboundApp.id)
+    in_use = (OutboundApp.app_type == "oauth", OutboundApp.project_id.not_in(closed_projects()))
+    query = query.where(*in_use).order_by(OutboundApp.project_id, OutboundApp.id)
     if project_id is not None:
         query = query.where(OutboundApp.project_id == project_id)
     async with broker.database.read() as session:
