@@ -105,6 +105,18 @@ async def test_a_key_for_encryption_or_of_another_kind_does_not_verify(http: Htt
         await verified(http, provider, signed())
 
 
+async def test_of_a_set_of_thousands_of_keys_the_first_hundred_count(http: Http, provider: ScriptedProvider) -> None:
+    mine, other = RSA.as_dict(private=False), EC.as_dict(private=False)
+    for before, is_read in ((99, True), (100, False)):
+        path = f"/jwks-{before}"
+        provider.routes[path] = json_answer(200, {"keys": [*[{**other, "kid": f"k{n}"} for n in range(before)], mine]})
+        if is_read:
+            assert await verified_claims(http, f"{provider.url}{path}", signed().get_secret_value(), now=NOW)
+        else:
+            with pytest.raises(InvalidToken, match="no key that it names"):
+                await verified_claims(http, f"{provider.url}{path}", signed().get_secret_value(), now=NOW)
+
+
 async def test_a_key_of_1024_bits_proves_nothing(http: Http, provider: ScriptedProvider) -> None:
     weak = rsa.generate_private_key(65537, 1024)
     modulus = weak.public_key().public_numbers().n.to_bytes(128, "big")

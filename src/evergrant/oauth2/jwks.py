@@ -16,6 +16,8 @@ LIFETIME = timedelta(minutes=10)
 UNKNOWN_KID_INTERVAL = timedelta(minutes=1)
 FAILURE_INTERVAL = timedelta(seconds=5)
 _MAX_SETS = 256
+_MAX_KEYS = 100
+"""Of a set, so many are read: importing thousands would stop the process, and trying each of them too."""
 
 
 @dataclass(slots=True)
@@ -86,7 +88,7 @@ def _public_keys(document: Mapping[str, Any]) -> list[PublicKey]:
     """Import the asymmetric signature keys; a key that is not understood is skipped (RFC 7517 section 5)."""
     members = document.get("keys")
     keys: list[PublicKey] = []
-    for member in members if isinstance(members, list) else []:
+    for member in members[:_MAX_KEYS] if isinstance(members, list) else []:
         if not isinstance(member, dict) or member.get("use", "sig") != "sig" or not _is_strong(member):
             continue
         try:
