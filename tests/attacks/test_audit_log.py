@@ -96,8 +96,9 @@ def test_a_record_that_was_changed_removed_made_up_or_moved_is_found(settings: S
 
 def test_whoever_calls_cannot_write_a_record_in_evergrants_own_name(settings: Settings) -> None:
     with installation(settings.model_copy(update={"refresher": False})) as here:
+        event = {"type": "info", "actorId": "a", "tenantId": "t", "data": {"appId": "practice"}}
         for action in ("app.deleted", "key.created", "grant.connected"):
-            forged = {"action": action, "data": {"appId": "practice"}}
+            forged = {**event, "action": action}
             assert here.backend.http.post("/v1/mgmt/audit/event", json=forged).status_code == 400, action
-        own = {"action": "shop.order", "type": "info", "actorId": "a", "tenantId": "t"}
+        own = {**event, "action": "shop.order"}
         assert here.backend.http.post("/v1/mgmt/audit/event", json=own).status_code == 200  # control

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import anyio
 import httpx2
 import pytest
 
@@ -136,7 +135,7 @@ def test_no_name_leads_to_an_address_that_is_not_public(
         called.append(remote_host)
         raise OSError("nothing leaves this machine")
 
-    monkeypatch.setattr(anyio, "connect_tcp", connect)
+    monkeypatch.setattr("anyio.connect_tcp", connect)
     monkeypatch.setattr("evergrant.oauth2.name_cache.GOOD_SECONDS", 0.0)
     for addresses in ([address] for address in NOT_PUBLIC):
         names.turns = [addresses]
