@@ -319,17 +319,18 @@ def test_a_stolen_backup_has_no_master_key_and_nothing_that_was_deleted(
     other = new_project(drill.settings).project_id
     (wrapped,) = [row["wrapped"] for row in rows(drill.settings, "data_keys") if row["project_id"] == other]
     before, after = tmp_path / "before.db", tmp_path / "after.db"
-    with drill.served():
-        drill.connect("alice")
-        sealed = drill.grants()["alice"]["access_token"]
-        evergrant(drill.settings, "backup", str(before))
-        assert drill.backend.http.delete("/v1/mgmt/outbound/user/tokens?userId=alice").status_code == 200
+    evergrant(drill.settings, "backup", str(before))
+    deleted = b"what was deleted and lies in free space " * 3
+    with closing(sqlite3.connect(of_sqlite(drill), isolation_level=None)) as connection:
+        connection.execute("PRAGMA secure_delete = OFF")  # as many builds of SQLite have it
+        connection.execute("UPDATE projects SET name = ?", (deleted.decode(),))
+        connection.execute("UPDATE projects SET name = 'Shop'")
+    assert deleted in of_sqlite(drill).read_bytes()
     assert evergrant(drill.settings, "projects", "delete", other, "--yes").code == 0
     evergrant(drill.settings, "backup", str(after))
     assert wrapped in before.read_bytes(), "a backup of before has it: until that one is gone, so is not the key"
-    assert sealed in before.read_bytes()
     assert wrapped not in after.read_bytes()
-    assert sealed not in after.read_bytes()
+    assert deleted not in after.read_bytes()
     assert drill.settings.master_keys is not None
     assert drill.settings.master_keys.get_secret_value().encode() not in after.read_bytes()
     assert evergrant(drill.settings, "backup", str(after)).code == 1, "a backup is never overwritten"

@@ -9,6 +9,7 @@ import asyncio
 import hashlib
 import time
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -74,7 +75,7 @@ async def close_project(broker: Broker, project_id: str, *, shred_at: datetime, 
         await shut_out(session, project_id)
         data = {"shredAt": shred_at.isoformat(timespec="seconds")}
         await record(session, project_id, "project.closed", data=data)
-    _forget(broker)
+    _forget_principals(broker)
     return project
 
 
@@ -102,7 +103,7 @@ async def shred_project(broker: Broker, project_id: str, *, now: datetime) -> li
         }
         await record(session, project_id, "project.shredded", data=data)
     broker.vault.forget(project_id)
-    _forget(broker)
+    _forget_principals(broker)
     await broker.database.empty_log()
     return destroyed
 
@@ -119,13 +120,23 @@ async def destroy_data_keys(session: AsyncSession, project_id: str) -> list[Dest
     rows = await session.scalars(select(DataKeyRow).where(DataKeyRow.project_id == project_id).order_by(DataKeyRow.id))
     destroyed = [DestroyedKey(row.id, hashlib.sha256(row.wrapped).hexdigest()) for row in rows]
     session.expunge_all()
-    is_sqlite = session.get_bind().dialect.name == "sqlite"
-    if is_sqlite:
-        await session.execute(text("PRAGMA secure_delete = ON"))
-    await session.execute(delete(DataKeyRow).where(DataKeyRow.project_id == project_id))
-    if is_sqlite:
-        await session.execute(text("PRAGMA secure_delete = OFF"))
+    async with _overwriting(session):
+        await session.execute(delete(DataKeyRow).where(DataKeyRow.project_id == project_id))
     return destroyed
+
+
+@asynccontextmanager
+async def _overwriting(session: AsyncSession) -> AsyncIterator[None]:
+    """Let SQLite overwrite what the block deletes; some builds of it always do."""
+    if session.get_bind().dialect.name != "sqlite":
+        yield
+        return
+    before = (await session.execute(text("PRAGMA secure_delete"))).scalar_one()
+    await session.execute(text("PRAGMA secure_delete = ON"))
+    try:
+        yield
+    finally:
+        await session.execute(text(f"PRAGMA secure_delete = {int(before)}"))
 
 
 async def remove_rows(broker: Broker, project_id: str) -> AsyncIterator[int]:
@@ -199,7 +210,7 @@ async def _lock_project(session: AsyncSession, project_id: str) -> Project:
     return project or await load_any_project(session, project_id)
 
 
-def _forget(broker: Broker) -> None:
+def _forget_principals(broker: Broker) -> None:
     """Let nothing that this process remembers let anybody in."""
     broker.principals.clear()
     broker.redirect_origins.clear()

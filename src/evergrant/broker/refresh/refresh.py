@@ -227,7 +227,7 @@ async def _call_and_land(broker: Broker, attempt: RefreshAttempt, *, fetched: bo
     was_restored = grant.restored_at is not None
     landed = await land(broker, attempt, in_hand)
     if was_restored:
-        await restored.note_accepted(broker, app)
+        await restored.note_unspent(broker, app)
     if app.unhealthy_since is not None:
         try:
             await health.note_healthy(broker, app)
@@ -289,7 +289,7 @@ async def _on_invalid_grant(broker: Broker, attempt: RefreshAttempt, error: Reau
         why = restored.RESTORED if grant.restored_at is not None else INTERRUPTED
         text = f"{text.removesuffix(CONNECT_AGAIN)}{why}{CONNECT_AGAIN}"
     if grant.restored_at is not None:
-        await restored.note_refused(broker, attempt.app)
+        await restored.note_spent(broker, attempt.app)
     if await failures.end_grant(broker, leased, text):
         log.warning("a consent is dead", extra={"grant": grant.id, "app": grant.app_id, "project": grant.project_id})
         raise ReauthorizationRequired(text, last_refresh_error=text) from error

@@ -122,12 +122,12 @@ async def _let_some_of(broker: Broker, project_id: str, app_id: str, *, now: dat
         return len(let_in.all())
 
 
-async def note_accepted(broker: Broker, app: OutboundApp) -> None:
+async def note_unspent(broker: Broker, app: OutboundApp) -> None:
     """Note that the provider took a restored grant's refresh token: one more of the app may be tried at once."""
     await _set_pace(broker, app.project_id, app.id, OutboundApp.restored_pace + 1)
 
 
-async def note_refused(broker: Broker, app: OutboundApp) -> None:
+async def note_spent(broker: Broker, app: OutboundApp) -> None:
     """Note that the provider refused a restored grant's refresh token: the background tries no others of the app."""
     if app.restored_pace != 0:
         await _set_pace(broker, app.project_id, app.id, 0)
