@@ -85,7 +85,15 @@ def test_the_tables_here_have_every_field_that_an_operator_may_leave_out() -> No
 
 
 def test_each_column_of_an_app_is_defined_or_kept_by_evergrant_itself() -> None:
-    own = {"project_id", "callback_id", "created_at", "updated_at", "unhealthy_since", "unhealthy_reason"}
+    own = {
+        "project_id",
+        "callback_id",
+        "created_at",
+        "updated_at",
+        "unhealthy_since",
+        "unhealthy_reason",
+        "restored_pace",
+    }
     assert {column.key for column in OutboundApp.__table__.columns} - own == {*PLAIN_FIELDS, "client_secret"}
 
 
