@@ -127,7 +127,9 @@ def test_the_commands_of_a_page_work(
     mcp: McpServer,
     hooks: Receiver,
     monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
+    monkeypatch.chdir(tmp_path)  # where commands leave files
     with installation(settings) as here:
         for language in RUN:
             blocks = [block for block in BLOCKS if block.page == page and block.language == language]

@@ -13,7 +13,7 @@ from evergrant.web.deps import get_broker
 
 router = APIRouter(tags=["health"])
 
-_OF_PROXIES = ("x-", "forwarded", "via", "cf-", "true-client-ip", "fly-", "fastly-", "cdn-loop", "front-end-https")
+_OF_PROXIES = ("x-", "forwarded", "via", "cf-", "true-client-ip", "fly-", "fastly-", "cdn-loop")
 """How headers begin that proxies add. Prometheus and curl send none of them."""
 _OF_PROMETHEUS = "x-prometheus-"
 _NO_TOKEN = (

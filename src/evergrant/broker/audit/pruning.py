@@ -20,7 +20,7 @@ from evergrant.db import AuditCheckpoint, AuditEvent, Project
 
 log = logging.getLogger(__name__)
 
-SLACK = timedelta(days=1)
+LONGER = timedelta(days=1)
 """So much longer a record may stay: a log is pruned once a day, and not for each record that gets old."""
 BATCH = 500
 LONGEST_PAUSE_SECONDS = 0.5
@@ -35,7 +35,7 @@ async def prune_audit_logs(broker: Broker, *, now: datetime) -> int:
     days = broker.settings.audit_retention_days
     if days:
         keep_from = now - timedelta(days=days)
-        for project_id in await _projects_with_older(broker, keep_from - SLACK):
+        for project_id in await _projects_with_older(broker, keep_from - LONGER):
             await _set_checkpoint(broker, project_id, keep_from=keep_from, now=now)
     return await _remove_pruned(broker)
 
