@@ -162,11 +162,14 @@ class TestTheWayBack:
         assert failed(browser.open(denied), "access_denied") == "The person said no."
         assert nothing_stored(here.backend, user)
 
-    @pytest.mark.parametrize("state", [None, "", "unknown", "\x00"])
+    @pytest.mark.parametrize(
+        ("state", "why"),
+        [*((state, "belongs to no connection") for state in (None, "", "unknown")), ("\x00", "the NUL character")],
+    )
     def test_an_unknown_state_is_refused(
-        self, here: Installation, browser: Browser, user: str, location: str, state: str | None
+        self, here: Installation, browser: Browser, user: str, location: str, state: str | None, why: str
     ) -> None:
-        refused(browser.open(with_params(location, state=state)), "belongs to no connection")
+        refused(browser.open(with_params(location, state=state)), why)
         assert nothing_stored(here.backend, user)
 
     def test_a_tampered_state_is_refused_and_the_true_one_still_works(self, browser: Browser, location: str) -> None:
