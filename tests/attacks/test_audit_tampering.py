@@ -173,6 +173,32 @@ def test_time_does_not_wash_away_that_a_log_was_rewritten(log: Log, caplog: pyte
     assert log.verify().problem == "record 3 is not what was written"
 
 
+def test_no_pruning_makes_a_forged_checkpoint_good(log: Log, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    assert log.prune() == BEFORE_NOW
+    move_the_checkpoint(log)
+    for _ in range(2):
+        clock.advance(timedelta(days=DAYS + 2).total_seconds())
+        log.report(1)
+        assert log.prune() == 0
+    assert "an audit log does not verify and is not pruned" in caplog.text
+    assert log.verify().problem.startswith("nothing in the log tells")
+
+
+@pytest.mark.parametrize("was_pruned", [True, False])
+def test_nobody_has_evergrant_remove_records_by_a_checkpoint_alone(log: Log, was_pruned: bool) -> None:
+    """Else one row would make each new record go as soon as it is written."""
+    if was_pruned:
+        assert log.prune() == BEFORE_NOW
+        execute(log.settings, "UPDATE audit_checkpoints SET sequence = 1000")
+    else:
+        columns, hash_ = "project_id, sequence, hash, created_at", "(SELECT hash FROM audit_events WHERE sequence = 2)"
+        now = "(SELECT MAX(occurred_at) FROM audit_events)"
+        execute(log.settings, f"INSERT INTO audit_checkpoints ({columns}) VALUES ('{log.project}', 1000, {hash_}, {now})")
+    before = log.sequences()
+    assert log.prune() == 0
+    assert log.sequences() == before
+
+
 def test_no_backend_writes_the_record_of_a_pruning_by_itself(log: Log) -> None:
     async def forge() -> None:
         async with open_broker(log.settings) as broker:

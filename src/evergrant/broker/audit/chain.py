@@ -1,14 +1,15 @@
 """The chain of a project's audit log: reading it in its order, and telling where it breaks.
 
 It begins at the first record, or after the checkpoint that pruning has left. A checkpoint counts only where the chain
-itself tells of it: the record `audit.pruned` carries the same sequence and hash, so that whoever forges one would have
-to write everything since anew.
+itself tells of it: the record `audit.pruned` carries the same sequence and hash, so that whoever forges one has to add
+a record that says what was cut off, and that stays.
 """
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 
 from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from evergrant.broker.audit.record import GENESIS, hash_of
 from evergrant.broker.runtime.broker import Broker
@@ -86,6 +87,19 @@ async def walk(
             told = event.data.get("sequence"), event.data.get("hash")
         head, last = event.hash, expected
     return ChainVerification(last - pruned, head, pruned), told
+
+
+async def is_told_of(session: AsyncSession, checkpoint: AuditCheckpoint) -> bool:
+    """Tell whether the last pruning that the log tells of has left this checkpoint; if not, somebody has forged it."""
+    query = (
+        select(AuditEvent)
+        .where(AuditEvent.project_id == checkpoint.project_id, AuditEvent.action == PRUNED)
+        .order_by(AuditEvent.sequence.desc())
+        .limit(1)
+    )
+    event = (await session.execute(query)).scalar_one_or_none()
+    said = (event.data.get("sequence"), event.data.get("hash")) if event is not None else None
+    return said == (checkpoint.sequence, checkpoint.hash.hex())
 
 
 async def records_after(broker: Broker, project_id: str, last: int) -> AsyncIterator[AuditEvent]:

@@ -1,8 +1,8 @@
 """Pruning the audit log: what is older than the operator keeps goes, and what is left still verifies.
 
 A checkpoint, and a record in the chain that says the same, are written first and together. Then the records before
-it go, in batches; whatever stops that, the next time goes on. What does not verify is not pruned: time must not wash
-away that somebody rewrote the log.
+it go, in batches; whatever stops that, the next time goes on. What does not verify is not pruned, nor what begins at a
+checkpoint that the log does not tell of: time must not wash away that somebody rewrote the log.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import delete, exists, func, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from evergrant.broker.audit.chain import PRUNED, walk
+from evergrant.broker.audit.chain import PRUNED, is_told_of, walk
 from evergrant.broker.audit.record import record
 from evergrant.broker.runtime.broker import Broker
 from evergrant.db import AuditCheckpoint, AuditEvent, Project
@@ -52,14 +52,16 @@ async def _projects_with_older(broker: Broker, moment: datetime) -> list[str]:
 async def _set_checkpoint(broker: Broker, project_id: str, *, keep_from: datetime, now: datetime) -> None:
     async with broker.database.read() as session:
         checkpoint = await session.get(AuditCheckpoint, project_id)
+        if checkpoint is not None and not await is_told_of(session, checkpoint):
+            _leave_as_evidence(project_id, "nothing in the log tells of its checkpoint")
+            return
         last = await _last_to_prune(session, project_id, keep_from=keep_from)
     since = checkpoint.sequence if checkpoint is not None else 0
     if last <= since:
         return
     found, _ = await walk(broker, project_id, checkpoint, until=last)
     if found.problem:
-        extra = {"project": project_id, "problem": found.problem}
-        log.error("an audit log does not verify and is not pruned: run 'evergrant audit verify'", extra=extra)
+        _leave_as_evidence(project_id, found.problem)
         return
     async with broker.database.write() as session:
         # One at a time, and nobody who writes rows of the project waits for it.
@@ -73,6 +75,11 @@ async def _set_checkpoint(broker: Broker, project_id: str, *, keep_from: datetim
         row.sequence, row.hash, row.created_at = last, found.head, now
         data = {"sequence": last, "hash": found.head.hex(), "before": keep_from.isoformat(timespec="seconds")}
         await record(session, project_id, PRUNED, data=data)
+
+
+def _leave_as_evidence(project_id: str, problem: str) -> None:
+    extra = {"project": project_id, "problem": problem}
+    log.error("an audit log does not verify and is not pruned: run 'evergrant audit verify'", extra=extra)
 
 
 async def _last_to_prune(session: AsyncSession, project_id: str, *, keep_from: datetime) -> int:
@@ -110,6 +117,9 @@ async def _remove_before(broker: Broker, checkpoint: AuditCheckpoint) -> int:
     )
     async with broker.database.read() as session:
         if (await session.execute(some.limit(1))).first() is None:
+            return 0
+        if not await is_told_of(session, checkpoint):
+            _leave_as_evidence(checkpoint.project_id, "nothing in the log tells of its checkpoint")
             return 0
     removed = 0
     while True:
