@@ -253,6 +253,33 @@ async def test_after_a_rotation_a_row_of_an_earlier_version_cannot_be_given_away
     await asyncio.to_thread(connect_and_seal_as_before)
 
 
+async def test_a_writer_of_the_database_cannot_have_an_earlier_versions_data_key_seal_again(settings: Settings) -> None:
+    """Once a project has a data key that binds owners, none that does not seals for it, however new its row looks."""
+    project = (await asyncio.to_thread(new_project, settings)).project_id
+    await asyncio.to_thread(seal_as_before_owners_were_bound, settings)
+    alices = Slot(project, "grants", "access_token", "row", (APP_ID, "alice", "", ""))
+
+    async def opens_for_mallory_too() -> bool:
+        async with open_broker(settings) as broker:  # a process that has not opened the data key yet
+            sealed = await broker.vault.seal(alices, SecretStr("alice's"))
+            assert (await broker.vault.open(alices, sealed)).get_secret_value() == "alice's"
+            try:
+                await broker.vault.open(replace(alices, bound=(APP_ID, "mallory", "", "")), sealed)
+            except CannotOpenSealed:
+                return False
+            return True
+
+    assert await opens_for_mallory_too(), "as earlier versions sealed"
+    async with open_broker(settings) as broker:
+        await start_new_data_keys(broker, now=wall_clock.now())
+    assert not await opens_for_mallory_too()
+    newer = "SELECT MAX(created_at) FROM data_keys WHERE binds_owner"
+    await asyncio.to_thread(execute, settings, f"UPDATE data_keys SET created_at = ({newer}) WHERE NOT binds_owner")
+    older = "2026-01-01 00:00:00.000000" + ("" if settings.uses_sqlite else "+00")
+    await asyncio.to_thread(execute, settings, f"UPDATE data_keys SET created_at = '{older}' WHERE binds_owner")
+    assert not await opens_for_mallory_too()
+
+
 def test_a_row_that_was_tampered_with_does_not_stop_a_rotation_for_the_others(here: Installation) -> None:
     """One value that does not open keeps no other from being sealed again, and is told to the operator."""
     for user in ("alice", "bob", "carol"):

@@ -16,12 +16,13 @@ from typing import Any, TypeVar
 
 import httpx2
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, text
 
 from evergrant import clock as wall_clock
 from evergrant.broker.access.management_keys import create_key
 from evergrant.broker.grants.grants import owner_of, token_slot
 from evergrant.broker.operations.closed_projects import finish_closed_projects
+from evergrant.broker.operations.key_rotation import start_new_data_keys
 from evergrant.broker.operations.setup import prepare_database
 from evergrant.broker.projects import shredding
 from evergrant.broker.projects.shredding import close_project, count_rows, shred_project
@@ -35,7 +36,7 @@ from evergrant.broker.runtime.journal import Journal
 from evergrant.broker.runtime.journal_entry import Entry
 from evergrant.broker.runtime.worker_pool import WorkerPool
 from evergrant.crypto.sealed import Sealed
-from evergrant.db import Grant
+from evergrant.db import DataKeyRow, Grant
 from evergrant.errors import CannotOpenSealed, NotFound
 from evergrant.settings import Settings
 from tests.cli.conftest import Evergrant
@@ -399,6 +400,31 @@ def test_nothing_of_a_closed_project_is_refreshed(two: Two) -> None:
     assert two.run(projects_with_due) == {two.project, two.neighbour.project_id}
     assert delete(two.here.backend, revokeFirst=True).status_code == 200
     assert two.run(projects_with_due) == {two.neighbour.project_id}
+
+
+def test_no_data_key_that_is_just_being_made_outlives_its_project(two: Two) -> None:
+    """A process that rolls a data key over, or rotates, at the very moment of the deletion."""
+
+    async def race(broker: Broker) -> None:
+        async with open_broker(two.settings) as other:
+            async with other.database.write() as session:
+                of_project = DataKeyRow.project_id == two.project
+                old = (await session.scalars(select(DataKeyRow).where(of_project).with_for_update())).one()
+                columns = {column.key: getattr(old, column.key) for column in DataKeyRow.__table__.columns}
+                session.add(DataKeyRow(**columns | {"id": "0123456789abcdef"}))
+                await session.flush()
+                shredding = asyncio.create_task(shred_project(broker, two.project, now=wall_clock.now()))
+                while not two.settings.uses_sqlite and not (await session.execute(text(WAITS))).scalar_one():
+                    await asyncio.sleep(0.02)  # on SQLite it does not even begin before this has ended
+            assert len(await shredding) == 2
+        assert await start_new_data_keys(broker, now=wall_clock.now()) == 1, "the neighbour's"
+        assert (await count_rows(broker, two.project))["data_keys"] == 0
+
+    two.run(race)
+    two.require_that_the_neighbour_is_well()
+
+
+WAITS = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 
 
 def test_what_a_call_under_way_still_writes_into_a_deleted_project_goes_too(two: Two) -> None:

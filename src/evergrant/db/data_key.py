@@ -10,7 +10,7 @@ from evergrant.db.types import UtcDateTime
 
 
 class DataKeyRow(Base):
-    """One wrapped data key. The newest of a project seals, all of them open."""
+    """One wrapped data key. The newest that binds owners seals, all of them open."""
 
     __tablename__ = "data_keys"
     __table_args__ = (CheckConstraint("seals_reserved >= 0", name="seals_reserved"),)

@@ -116,12 +116,22 @@ async def shut_out(session: AsyncSession, project_id: str) -> None:
 
 
 async def destroy_data_keys(session: AsyncSession, project_id: str) -> list[DestroyedKey]:
-    """Delete a project's data keys, on SQLite by overwriting them, and return which they were."""
-    rows = await session.scalars(select(DataKeyRow).where(DataKeyRow.project_id == project_id).order_by(DataKeyRow.id))
-    destroyed = [DestroyedKey(row.id, hashlib.sha256(row.wrapped).hexdigest()) for row in rows]
-    session.expunge_all()
+    """Delete a project's data keys, on SQLite by overwriting them, and return which they were.
+
+    One that somebody is just making is seen when that is done; so it is looked until there is none.
+    """
+    query = select(DataKeyRow).where(DataKeyRow.project_id == project_id).order_by(DataKeyRow.id).with_for_update()
+    destroyed: list[DestroyedKey] = []
     async with _overwriting(session):
-        await session.execute(delete(DataKeyRow).where(DataKeyRow.project_id == project_id))
+        while rows := list(await session.scalars(query)):
+            destroyed += [DestroyedKey(row.id, hashlib.sha256(row.wrapped).hexdigest()) for row in rows]
+            session.expunge_all()
+            ids = [row.id for row in rows]
+            await session.execute(
+                delete(DataKeyRow)
+                .where(DataKeyRow.project_id == project_id, DataKeyRow.id.in_(ids))
+                .execution_options(synchronize_session=False)
+            )
     return destroyed
 
 

@@ -20,7 +20,7 @@ from evergrant.broker.runtime.opened_keys import KeyOfProject, OpenedKeys
 from evergrant.broker.runtime.single_flight import SingleFlight
 from evergrant.crypto.keyring import DataKey, Keyring, WrappedDataKey, data_key_id
 from evergrant.crypto.sealed import Sealed, Slot
-from evergrant.db import DataKeyRow
+from evergrant.db import DataKeyRow, Project
 from evergrant.db.engine import Database
 from evergrant.errors import CannotOpenSealed, Unavailable
 
@@ -156,6 +156,8 @@ class Vault:
         """
         wrapped = [await self._keyring.new_data_key(project_id) for project_id in await self.newest_keys()]
         async with self._database.write() as session:
+            # Who shreds a project waits, or has done it: a key that comes after that would outlive it.
+            await session.execute(select(Project.id).order_by(Project.id).with_for_update(read=True))
             there = set(await session.scalars(select(DataKeyRow.project_id).distinct()))
             rows = [_row(key, now=now) for key in wrapped if key.project_id in there]
             session.add_all(rows)
@@ -189,7 +191,8 @@ class Vault:
     async def newest_keys(self) -> dict[str, str]:
         """Return the id of the data key that seals now, by project."""
         async with self._database.read() as session:
-            rows = await session.execute(select(DataKeyRow.project_id, DataKeyRow.id).order_by(DataKeyRow.created_at))
+            columns = DataKeyRow.project_id, DataKeyRow.id
+            rows = await session.execute(select(*columns).order_by(DataKeyRow.binds_owner, DataKeyRow.created_at))
             return {row.project_id: row.id for row in rows}
 
     async def _reserve(self, project_id: str) -> _SealingKey:
@@ -216,7 +219,8 @@ class Vault:
                 newest = (
                     select(DataKeyRow)
                     .where(DataKeyRow.project_id == project_id)
-                    .order_by(DataKeyRow.created_at.desc())
+                    # One that binds no owner never comes before one that does, whenever its row says that it was made.
+                    .order_by(DataKeyRow.binds_owner.desc(), DataKeyRow.created_at.desc())
                     .limit(1)
                     .with_for_update()
                 )
