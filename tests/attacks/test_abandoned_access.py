@@ -9,6 +9,7 @@ import asyncio
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import httpx2
@@ -27,6 +28,7 @@ from evergrant.broker.runtime.broker import open_broker
 from evergrant.broker.runtime.journal import Journal
 from evergrant.broker.runtime.journal_entry import Entry
 from evergrant.broker.runtime.worker_pool import WorkerPool
+from evergrant.crypto.kms.local import new_master_key
 from tests.conftest import Clock
 from tests.infra.installation import BACK, Installation, came_back
 from tests.infra.issuer import Issuer
@@ -489,3 +491,20 @@ def test_what_is_deleted_ends_at_the_provider_even_where_it_waits_for_its_confir
     wanted = ["rt-ann-1"] if call == "one connection" else ["rt-ann-1", "rt-ann-2"]
     assert sorted(accounts.revoked(here)) == wanted
     assert set(reasons(here, app_id)) == {"deleted"}
+
+
+def test_a_start_with_the_wrong_master_key_forgets_nothing_that_is_to_be_revoked(
+    here: Installation, accounts: Accounts, clock: Clock
+) -> None:
+    app = new_app(here, accounts)
+    accounts.routes["/revoke"] = (503, {})
+    connected(here, app, "ann", "ann-1")
+    here.backend.http.delete(f"/v1/mgmt/outbound/user/tokens?appId={app}&userId=ann")
+    accounts.routes["/revoke"] = {}
+    before = len(accounts.forms_at("/revoke"))
+    clock.advance(24 * 3600)
+    wrong = here.settings.model_copy(update={"master_keys": SecretStr(new_master_key())})
+    asyncio.run(revoke_due(replace(here, settings=wrong)))
+    assert len(accounts.forms_at("/revoke")) == before
+    clock.advance(24 * 3600)
+    assert accounts.revoked(here)[before:] == ["rt-ann-1"]

@@ -202,12 +202,13 @@ async def attempt_revocation(broker: Broker, row: Revocation) -> RevocationOutco
     """
     try:
         await _call_revocation(broker, row)
-    except (UpstreamUnavailable, TimeoutError, Unavailable) as error:
+    except (UpstreamUnavailable, TimeoutError, Unavailable, CannotOpenSealed) as error:
+        # What does not open now may open when the master keys are put right: a mistake there must not cost it.
         if row.attempts < MAX_ATTEMPTS:
             return RevocationOutcome.PENDING
         await _over(broker, row, "token.revocation_failed", error=_words(error))
         return RevocationOutcome.UNSUPPORTED
-    except (UpstreamRejected, CannotOpenSealed) as error:
+    except UpstreamRejected as error:
         await _over(broker, row, "token.revocation_failed", error=_words(error))
         return RevocationOutcome.UNSUPPORTED
     await _over(broker, row, "token.revoked")
