@@ -46,9 +46,9 @@ def upgrade() -> None:
         "outbound_apps", sa.Column("revoke_replaced", sa.Boolean(), nullable=False, server_default=sa.false())
     )
     op.add_column("revocations", sa.Column("reason", sa.String(length=16), nullable=False, server_default="deleted"))
-    op.add_column(
-        "revocations", sa.Column("external_identifier", sa.String(length=255), nullable=False, server_default="")
-    )
+    for name in ("external_identifier", "granted_by", "person"):
+        op.add_column("revocations", sa.Column(name, sa.String(length=255), nullable=False, server_default=""))
+    op.add_column("revocations", sa.Column("token_sub", sa.String(), nullable=False, server_default=""))
     op.add_column("data_keys", sa.Column("binds_owner", sa.Boolean(), nullable=False, server_default=sa.false()))
     op.add_column(
         "authorization_requests", sa.Column("destinations", sa.String(length=32), nullable=False, server_default="")
@@ -97,7 +97,7 @@ def downgrade() -> None:
         ("projects", ("shredded_at", "shred_at", "closed_at")),
         ("authorization_requests", ("destinations",)),
         ("data_keys", ("binds_owner",)),
-        ("revocations", ("external_identifier", "reason")),
+        ("revocations", ("token_sub", "person", "granted_by", "external_identifier", "reason")),
         ("outbound_apps", ("restored_pace", "revoke_replaced")),
         ("trusted_issuers", ("machines_without_user",)),
         ("access_policies", ("levels",)),

@@ -190,6 +190,25 @@ def test_a_confirmation_that_comes_too_late_ends_the_consent_at_the_provider(
     assert (accounts.revoked(here), reasons(here, app_id)) == (["rt-ann-1"], ["unconfirmed"])
 
 
+def test_a_revocation_that_is_tried_again_does_not_end_what_was_connected_meanwhile(
+    here: Installation, accounts: Accounts, user: str, clock: Clock, is_told: bool
+) -> None:
+    """The provider was away when the attacker's trip was refused; until it is back, the victim connects by himself."""
+    app_id, victim = new_app(here, accounts, is_told=is_told, requireConfirmation=True), f"victim-of-{user}"
+    accounts.routes["/revoke"] = (503, {})
+    assert confirm(here, trip(here, app_id, user, "victim-1"), victim) == 404
+    assert confirm(here, trip(here, app_id, user, "other-1"), f"other-victim-of-{user}") == 404
+    assert confirm(here, trip(here, app_id, victim, "victim-2"), victim) == 200
+    accounts.routes["/revoke"] = {}
+    tried = len(accounts.forms_at("/revoke"))
+    clock.advance(120)
+    assert accounts.revoked(here)[tried:] == ["rt-other-1"], "and nothing of the victim's"
+    assert works(here, app_id, victim) == "at-victim-2"
+    of_app = [row for row in rows(here.settings, "audit_events") if row["app_id"] == app_id]
+    assert [row["action"] for row in of_app if "made meanwhile" in str(row["data"])] == ["token.revocation_failed"]
+    assert not [row for row in rows(here.settings, "revocations") if row["app_id"] == app_id]
+
+
 # trips that fail after the provider has given tokens
 
 

@@ -193,7 +193,9 @@ def test_nobody_has_evergrant_remove_records_by_a_checkpoint_alone(log: Log, was
     else:
         columns, hash_ = "project_id, sequence, hash, created_at", "(SELECT hash FROM audit_events WHERE sequence = 2)"
         now = "(SELECT MAX(occurred_at) FROM audit_events)"
-        execute(log.settings, f"INSERT INTO audit_checkpoints ({columns}) VALUES ('{log.project}', 1000, {hash_}, {now})")
+        execute(
+            log.settings, f"INSERT INTO audit_checkpoints ({columns}) VALUES ('{log.project}', 1000, {hash_}, {now})"
+        )
     before = log.sequences()
     assert log.prune() == 0
     assert log.sequences() == before

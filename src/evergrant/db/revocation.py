@@ -28,6 +28,10 @@ class Revocation(Base):
     user_id: Mapped[str] = mapped_column(String(255), default="")
     tenant_id: Mapped[str] = mapped_column(String(255), default="")
     external_identifier: Mapped[str] = mapped_column(String(255), default="", server_default="")
+    token_sub: Mapped[str] = mapped_column(default="", server_default="")
+    granted_by: Mapped[str] = mapped_column(String(255), default="", server_default="")
+    person: Mapped[str] = mapped_column(String(255), default="", server_default="")
+    """Who was at the browser, where that was not whom the grant was for."""
     revocation_url: Mapped[str] = mapped_column()
     client_id: Mapped[str] = mapped_column()
     client_secret: Mapped[Sealed | None] = mapped_column(SealedBytes)

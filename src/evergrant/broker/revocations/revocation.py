@@ -93,11 +93,17 @@ async def prepare_revocations(
         if spared := [grant.id for grant in grants if grant not in alone]:
             log.info("not revoked: another connection may stand on the same account", extra={"grants": spared})
         grants = alone
-    return await make_revocations(broker, app, grants, reason=reason, now=now)
+    return await make_revocations(broker, app, grants, reason=reason, person=person, now=now)
 
 
 async def make_revocations(
-    broker: Broker, app: OutboundApp, grants: Sequence[Grant], *, reason: RevocationReason, now: datetime
+    broker: Broker,
+    app: OutboundApp,
+    grants: Sequence[Grant],
+    *,
+    reason: RevocationReason,
+    person: str = "",
+    now: datetime,
 ) -> list[Revocation]:
     """Make the rows for grants of which it is decided that they are revoked, if the provider can."""
     if not grants or not can_revoke(broker, app):
@@ -125,6 +131,9 @@ async def make_revocations(
             user_id=grant.user_id,
             tenant_id=grant.tenant_id,
             external_identifier=grant.external_identifier,
+            token_sub=grant.token_sub or "",  # of a grant that is gone, less is known
+            granted_by=grant.granted_by or "",
+            person=person,
             revocation_url=app.revocation_url,
             client_id=app.client_id,
             client_secret=None,
@@ -206,12 +215,12 @@ async def attempt_revocation(broker: Broker, row: Revocation) -> RevocationOutco
         # What does not open now may open when the master keys are put right: a mistake there must not cost it.
         if row.attempts < MAX_ATTEMPTS:
             return RevocationOutcome.PENDING
-        await _over(broker, row, "token.revocation_failed", error=_words(error))
+        await note_over(broker, row, "token.revocation_failed", error=_words(error))
         return RevocationOutcome.UNSUPPORTED
     except UpstreamRejected as error:
-        await _over(broker, row, "token.revocation_failed", error=_words(error))
+        await note_over(broker, row, "token.revocation_failed", error=_words(error))
         return RevocationOutcome.UNSUPPORTED
-    await _over(broker, row, "token.revoked")
+    await note_over(broker, row, "token.revoked")
     return RevocationOutcome.REVOKED
 
 
@@ -233,7 +242,8 @@ async def _call_revocation(broker: Broker, row: Revocation) -> None:
         )
 
 
-async def _over(broker: Broker, row: Revocation, action: str, *, error: str = "") -> None:
+async def note_over(broker: Broker, row: Revocation, action: str, *, error: str = "") -> None:
+    """Remove a row that is not tried again, and tell the audit log how it ended."""
     data = {"grantId": row.grant_id, "reason": row.reason, "attempts": row.attempts}
     if row.external_identifier:
         data["externalIdentifier"] = row.external_identifier

@@ -1,6 +1,7 @@
 """Revoking in the background: what is due is tried again, in a line for each provider's address.
 
-A line has few calls under way and heeds the address's breaker, so that a provider that hangs holds up itself alone.
+A line has few calls under way and heeds the address's breaker, so that a provider that hangs holds up itself alone. A
+try may come days later: so it is looked again whether it would end a connection that was made since.
 """
 
 import asyncio
@@ -14,13 +15,23 @@ from typing import Any
 from sqlalchemy import case, func, select, update
 
 from evergrant import clock
-from evergrant.broker.revocations.revocation import PAUSE, attempt_revocation, is_revocation, revocation_address
+from evergrant.broker.apps.apps import load_app
+from evergrant.broker.apps.quirks import revokes_singly
+from evergrant.broker.revocations.accounts import alone_on_account
+from evergrant.broker.revocations.revocation import (
+    ON_PURPOSE,
+    PAUSE,
+    attempt_revocation,
+    is_revocation,
+    note_over,
+    revocation_address,
+)
 from evergrant.broker.runtime.backoff import doubling, jittered
 from evergrant.broker.runtime.broker import Broker
 from evergrant.broker.runtime.endpoints import Endpoint
 from evergrant.broker.runtime.worker_pool import WorkerPool
-from evergrant.db import Revocation
-from evergrant.errors import EvergrantError, Unavailable
+from evergrant.db import Grant, Revocation
+from evergrant.errors import AppNotFound, EvergrantError, Unavailable
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +44,7 @@ PER_LOOK = 100
 MOST_PER_LOOK = 5_000
 STOP_SECONDS = 2.0
 """How long a stop waits for what is under way. What is cut off is due again."""
+SPARED = "Another connection was made meanwhile that may stand on the same account: it would end too."
 LOOK_SECONDS = 1.0
 """How often it is looked for more, while lines come to their ends."""
 
@@ -122,8 +134,30 @@ async def _one_after_another(
         if stop.is_set() or endpoint.room_for("") <= 0:
             return  # they stay due
         claimed = await _claim_revocation(broker, row)
-        if claimed is not None:
+        if claimed is None:
+            continue
+        if await _may_end_another(broker, claimed):
+            await note_over(broker, claimed, "token.revocation_failed", error=SPARED)
+        else:
             await attempt_revocation(broker, claimed)
+
+
+async def _may_end_another(broker: Broker, row: Revocation) -> bool:
+    """Tell whether a connection that was made meanwhile stands, or may stand, on the account of a row that is tried.
+
+    As when the row was made, none counts where it is on purpose, or where the provider revokes each consent by itself.
+    """
+    if row.reason in ON_PURPOSE:
+        return False
+    try:
+        app = await load_app(broker, row.project_id, row.app_id)
+    except AppNotFound:
+        return False
+    if revokes_singly(broker, app):
+        return False
+    names = "project_id", "app_id", "user_id", "tenant_id", "token_sub", "granted_by"
+    gone = Grant(id=row.grant_id, **{name: getattr(row, name) for name in names})
+    return not await alone_on_account(broker, app, [gone], person=row.person)
 
 
 async def _claim_revocation(broker: Broker, row: DueRevocation) -> Revocation | None:
