@@ -17,6 +17,7 @@ from evergrant.db.schema import migrations_folder
 from evergrant.db.sqlite_file import copy_database
 from evergrant.settings import Settings
 from tests.cli.conftest import Evergrant
+from tests.conftest import Clock
 from tests.infra.rows import rows
 
 VERSION_BEFORE = "0007"
@@ -73,6 +74,50 @@ def test_a_database_that_cannot_be_read_any_more_is_set_aside_with_all_that_belo
     assert [p["id"] for p in evergrant(settings, "projects", "list", "--json").json] == [project]
     kept = sorted(path.name.partition("Z")[2] for path in settings.data_dir.glob("evergrant.db.replaced-*"))
     assert kept == ["", "-wal"]
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_a_backup_may_have_any_name_and_is_the_file_that_is_looked_at(
+    evergrant: Evergrant, settings: Settings, project: str, tmp_path: Path, clock: Clock
+) -> None:
+    for name in ("50%.db", "a%62.db", "what?.db", "no#1.db", "a b.db"):
+        assert evergrant(settings, "backup", str(tmp_path / name)).code == 0
+        assert evergrant(settings, "restore", str(tmp_path / name)).code == 0, name
+        at_once = evergrant(settings, "restore", str(tmp_path / name))
+        assert (at_once.code, "try again in a second" in at_once.err) == (1, True)
+        clock.advance(1)
+    assert evergrant(settings, "backup", str(tmp_path / "ab.db")).code == 0
+    (tmp_path / "a%62.db").write_text("no backup, but SQLite's URLs would call the other one so")
+    refused = evergrant(settings, "restore", str(tmp_path / "a%62.db"))
+    assert (refused.code, "is not a whole backup" in refused.err) == (1, True)
+    assert [p["id"] for p in evergrant(settings, "projects", "list", "--json").json] == [project]
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("taken_at", ["'yesterday'", "1", "x'00'"])
+def test_a_backup_that_does_not_say_when_it_was_taken_changes_nothing(
+    evergrant: Evergrant, settings: Settings, project: str, tmp_path: Path, taken_at: str
+) -> None:
+    file = tmp_path / "backup.db"
+    assert evergrant(settings, "backup", str(file)).code == 0
+    with closing(sqlite3.connect(file, isolation_level=None)) as connection:
+        connection.execute(f"UPDATE evergrant_backup SET taken_at = {taken_at}")
+    refused = evergrant(settings, "restore", str(file))
+    assert (refused.code, "is not a whole backup" in refused.err) == (1, True)
+    assert [p["id"] for p in evergrant(settings, "projects", "list", "--json").json] == [project]
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_a_project_that_was_deleted_before_the_backup_is_not_told_of_again(
+    evergrant: Evergrant, settings: Settings, project: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "backup.db"
+    assert evergrant(settings, "projects", "delete", project, "--yes").code == 0
+    assert evergrant(settings, "backup", str(file)).code == 0
+    done = evergrant(settings, "restore", str(file))
+    assert (done.code, "was deleted since" in done.out) == (0, False)
+    actions = [row["action"] for row in rows(settings, "audit_events")]
+    assert actions.count("project.shredded") == 1
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)

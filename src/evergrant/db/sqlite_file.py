@@ -58,12 +58,13 @@ def copy_of_backup(backup: Path, target: Path) -> datetime:
     if not backup.is_file():
         raise InvalidRequest(f"there is no file {backup}")
     try:
-        with closing(sqlite3.connect(f"file:{backup}?mode=ro", uri=True)) as connection:
+        with closing(sqlite3.connect(f"{backup.absolute().as_uri()}?mode=ro", uri=True)) as connection:
             row = connection.execute(f"SELECT taken_at FROM {_MARK}").fetchone()  # noqa: S608 - our own name
             sound = connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
             if row is None or not sound:
                 raise InvalidRequest(f"{backup} is damaged")
-    except sqlite3.Error:
+            taken_at = datetime.fromisoformat(row[0])
+    except (sqlite3.Error, TypeError, ValueError):
         raise InvalidRequest(f"{backup} is not a whole backup that 'evergrant backup' made") from None
     target.unlink(missing_ok=True)
     with (
@@ -73,7 +74,7 @@ def copy_of_backup(backup: Path, target: Path) -> datetime:
         shutil.copyfileobj(file, copy)
     with closing(sqlite3.connect(target, isolation_level=None)) as connection:
         connection.execute(f"DROP TABLE {_MARK}")
-    return datetime.fromisoformat(row[0])
+    return taken_at
 
 
 @contextlib.contextmanager

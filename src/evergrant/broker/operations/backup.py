@@ -87,6 +87,8 @@ async def restore(settings: Settings, file: Path, *, shredded: Sequence[str] = (
     catalogue = load_catalogue(settings.catalog_dir)
     database.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     draft, kept_as = _beside(database, "restoring"), _beside(database, f"replaced-{now:%Y%m%dT%H%M%SZ}")
+    if kept_as.exists():
+        raise InvalidRequest(f"{kept_as} is there already: try again in a second")
     with nobody_else(database) as old:
         closed = _closed_since(old)
         try:
@@ -147,7 +149,7 @@ async def _mark(
     now: datetime,
 ) -> tuple[int, list[str]]:
     in_doubt = await mark_restored(session, catalogue, now=now)
-    again = [await _close_again(session, one) for one in closed]
+    again = [project for one in closed if (project := await _close_again(session, one)) is not None]
     for project_id in shredded:
         project = await session.get(Project, project_id)
         if project is None:
@@ -171,11 +173,14 @@ async def _mark(
     return sum(in_doubt.values()), destroyed
 
 
-async def _close_again(session: AsyncSession, one: _Closed) -> Project:
+async def _close_again(session: AsyncSession, one: _Closed) -> Project | None:
+    """Close a project as the replaced database has it; None where nothing is left of it in the backup either."""
     project = await session.get(Project, one.id)
     if project is None:  # made after the backup; its id is not given again all the same
         project = Project(id=one.id, name=one.name, redirect_origins=[], created_at=one.created_at)
         session.add(project)
+    elif project.shredded_at is not None:
+        return None
     project.closed_at, project.shred_at, project.shredded_at = one.closed_at, one.shred_at, one.shredded_at
     await session.flush()
     await shut_out(session, one.id)
