@@ -237,6 +237,19 @@ async def test_an_answer_that_says_nothing_is_trouble_that_passes(answer: Any) -
             await key.wrap(PLACE, KEY)
 
 
+async def test_a_bad_request_without_a_reason_is_somebody_elses_and_not_what_was_altered() -> None:
+    """What was altered may be given up; what a proxy refuses must not."""
+    with serving(ScriptedProvider()) as service:
+        key = TransitKey(f"{service.url}/transit/key", TransitAccess(SecretStr("token")))
+        service.answers((400, {"errors": ["invalid ciphertext: could not be decrypted"]}))
+        with pytest.raises(CannotOpenSealed):
+            await key.unwrap(PLACE, b"vault:v1:AAAA")
+        for answer in ((400, {}), b"HTTP/1.1 400 Bad Request\r\ncontent-length: 4\r\n\r\nnope"):
+            service.answers(answer)
+            with pytest.raises(MasterKeyRefused, match="400"):
+                await key.unwrap(PLACE, b"vault:v1:AAAA")
+
+
 async def test_the_token_follows_no_redirect_and_namespaces_are_named() -> None:
     with serving(ScriptedProvider()) as elsewhere, serving(ScriptedProvider()) as service:
         service.answers(json_answer(307, {}, location=f"{elsewhere.url}/v1/transit/encrypt/key"))

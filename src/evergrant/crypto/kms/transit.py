@@ -142,7 +142,7 @@ class TransitKey:
             return found
         errors = body.get("errors")
         why = "; ".join(str(error)[:200] for error in errors) if isinstance(errors, Sequence) else ""
-        if status == 400 and verb == "decrypt" and "key not found" not in why:
+        if status == 400 and verb == "decrypt" and why and "key not found" not in why:  # without a reason, a proxy's
             log.error("the key service cannot unwrap a data key", extra={"key": self.name, "why": why})
             raise CannotOpenSealed
         if status in (400, 403, 404, 405) or 300 <= status < 400:
