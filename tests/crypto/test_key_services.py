@@ -244,7 +244,8 @@ async def test_a_bad_request_without_a_reason_is_somebody_elses_and_not_what_was
         service.answers((400, {"errors": ["invalid ciphertext: could not be decrypted"]}))
         with pytest.raises(CannotOpenSealed):
             await key.unwrap(PLACE, b"vault:v1:AAAA")
-        for answer in ((400, {}), b"HTTP/1.1 400 Bad Request\r\ncontent-length: 4\r\n\r\nnope"):
+        answers: list[Any] = [(400, {}), b"HTTP/1.1 400 Bad Request\r\ncontent-length: 4\r\n\r\nnope"]
+        for answer in answers:
             service.answers(answer)
             with pytest.raises(MasterKeyRefused, match="400"):
                 await key.unwrap(PLACE, b"vault:v1:AAAA")
