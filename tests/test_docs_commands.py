@@ -54,6 +54,7 @@ NOT_RUN = {
     "performance.md: make bench": "takes minutes",
     "performance.md: python benchmarks/sweep.py": "takes minutes",
     "performance.md: python benchmarks/rotate.py": "takes minutes",
+    "performance.md: python benchmarks/shred.py": "takes minutes",
     "soak.md: make soak": "takes ten minutes",
     'users.md: const sdk = descopeSdk({ projectId: "P_FROM_INIT", baseUrl: "https://evergrant.example.com" });': (
         "tests/trips/test_browser_sdk.py makes this call in a browser"
