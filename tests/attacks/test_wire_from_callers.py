@@ -42,8 +42,13 @@ class Door:
         self.backend = backend
         self._live = live
 
-    def caller(self) -> RawCaller:
-        return RawCaller(self.url)
+    def caller(self, *, room: int | None = None) -> RawCaller:
+        return RawCaller(self.url, room=room)
+
+    def unread(self) -> int:
+        """Return how many callers leave an answer unread; those to what they have sent before are on their way."""
+        assert self.backend.http.get("/healthz").status_code == 200
+        return sum(one.has_unread for one in self.connections)
 
     @property
     def connections(self) -> list[BoundedProtocol]:
@@ -228,15 +233,34 @@ def test_a_slow_line_that_goes_on_uploads_a_large_body(door: Door) -> None:
         assert control.answer().startswith(b"HTTP/1.1 200 ")
 
 
-def test_a_caller_that_does_not_read_its_answers_is_hung_up_on(door: Door) -> None:
-    with door.caller() as attacker:
-        while not any(one.transport.get_write_buffer_size() for one in door.connections):
-            attacker.send(b"GET /openapi.json HTTP/1.1\r\nHost: a\r\n\r\n")
-            door.backend.http.get("/healthz")
+ASKS_MUCH = b"GET /openapi.json HTTP/1.1\r\nHost: a\r\n\r\n"
+
+
+def test_a_caller_that_does_not_read_its_answers_is_hung_up_on(door: Door, caplog: pytest.LogCaptureFixture) -> None:
+    with door.caller(room=4096) as attacker:
+        attacker.send(ASKS_MUCH * 16)
+        wait_until(lambda: door.unread() == 1, "it reads nothing")
+        (its_connection,) = [one for one in door.connections if one.has_unread]
         door.has_callers(1)
         for _ in range(20):
             door.look(protocol.UNREAD_LOOKS + 2)
         assert not door.connections
+    assert door.is_well()
+    assert its_connection._unanswered
+    assert all(one.disconnected for one in its_connection._unanswered), "no request goes on writing to it"
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING], "and is no bug of ours"
+
+
+def test_an_attacker_who_reads_an_answer_bit_by_bit_is_given_up(door: Door) -> None:
+    with door.caller(room=4096) as attacker:
+        attacker.send(ASKS_MUCH * 16)
+        wait_until(lambda: door.unread() == 1, "it reads little")
+        (one,) = [one for one in door.connections if one.has_unread]
+        door.has_callers(1)
+        for _ in range(protocol.READ_LOOKS + 1):
+            one._unread = 0  # as if it had read something since the last look
+            door.look(1)
+        wait_until(lambda: not door.connections, "it is hung up on")
 
 
 # framing
@@ -387,12 +411,68 @@ def test_attackers_who_hold_many_large_bodies_do_not_fill_the_memory(
         attackers = [stack.enter_context(door.caller()) for _ in range(8)]
         for attacker in attackers:
             attacker.send(door.post(BATCH, "Content-Length: 1000000") + b"\r\n" + b" " * 900_000)
-        wait_until(lambda: [one.large_body for one in door.connections] == [900_000] * 2, "all but two are refused")
+        wait_until(lambda: [one.body_bytes for one in door.connections] == [900_000] * 2, "all but two are refused")
         assert door.is_well(), "small bodies are always taken"
     wait_until(lambda: not any(one.large_body for one in door.connections), "they have gone")
     with door.caller() as control:
         control.send(door.post(BATCH, "Content-Length: 1000000") + b"\r\n" + b" " * 1_000_000)
         assert control.answer().startswith(b"HTTP/1.1 400 ")
+
+
+def test_attackers_who_drip_large_bodies_keep_nobody_elses_out(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "MOST_LARGE_BODIES_BYTES", 2 * 1024 * 1024)
+    with ExitStack() as stack:
+        for number in range(2):
+            attacker = stack.enter_context(door.caller())
+            attacker.send(door.post(BATCH, "Content-Length: 1000000", key=False) + b"\r\n" + b" " * 900_000)
+            wait_until(
+                lambda n=number: sum(one.body_bytes >= 900_000 for one in door.connections) == n + 1, "it is read"
+            )  # type: ignore[misc]
+        door.look(1)
+        control = stack.enter_context(door.caller())
+        control.send(door.post(BATCH, "Content-Length: 1000000") + b"\r\n" + b" " * 1_000_000)
+        assert control.answer().startswith(b"HTTP/1.1 400 "), "it is no JSON, and was read"
+        wait_until(lambda: sum(one.body_bytes >= 900_000 for one in door.connections) == 1, "one has left")
+
+
+def test_an_attacker_whose_large_body_comes_in_a_hundred_thousand_parts_stops_nobody(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What looks at all connections is not done for each part."""
+    seen: list[int] = []
+    counted = BoundedProtocol._make_room_for_bodies
+
+    def counting(self: BoundedProtocol) -> None:
+        seen.append(self.body_bytes)
+        counted(self)
+
+    monkeypatch.setattr(BoundedProtocol, "_make_room_for_bodies", counting)
+    with door.caller() as attacker:
+        attacker.send(door.post(BATCH, "Transfer-Encoding: chunked") + b"\r\n" + b"1\r\n \r\n" * 200_000 + b"0\r\n\r\n")
+        assert attacker.answer().startswith(b"HTTP/1.1 400 ")
+    assert 1 <= len(seen) <= 200_000 // protocol.SMALL_BODY_BYTES, seen
+
+
+@pytest.mark.parametrize("closing", [False, True], ids=["open", "closing"])
+def test_attackers_who_read_no_answers_lose_their_connections_and_others_get_in(
+    door: Door, monkeypatch: pytest.MonkeyPatch, closing: bool
+) -> None:
+    """Be it that an answer says that it is the last: a connection is there until all of it is read."""
+    with ExitStack() as stack:
+        for _ in range(4):
+            # That is more than the system takes for a caller with so little room.
+            stack.enter_context(door.caller(room=4096)).send(ASKS_MUCH * 16)
+        wait_until(lambda: door.unread() == 4, "none of them reads its answers")
+        held = [one for one in door.connections if one.has_unread]
+        if closing:
+            for one in held:
+                one.loop.call_soon_threadsafe(one.transport.close)
+        monkeypatch.setattr(protocol, "_most_connections", lambda: len(held))
+        door.backend.http.close()
+        door.backend.__post_init__()
+        assert door.is_well()
+        wait_until(lambda: len(door.connections) <= len(held), "there are no more than may be")
+        assert sum(one in door.connections for one in held) < len(held)
 
 
 def test_attackers_who_open_many_connections_lose_theirs_and_others_get_in(

@@ -12,8 +12,13 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 class RawCaller:
     """One connection to a server on this machine, while the `with` block runs."""
 
-    def __init__(self, url: str) -> None:
-        self._socket = socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), timeout=PATIENCE)
+    def __init__(self, url: str, *, room: int | None = None) -> None:
+        """`room` is how many bytes the system takes that are not read yet; None for as many as it likes."""
+        self._socket = socket.socket()
+        self._socket.settimeout(PATIENCE)
+        if room is not None:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, room)
+        self._socket.connect(("127.0.0.1", int(url.rpartition(":")[2])))
 
     def send(self, data: bytes) -> bool:
         """Send; False where the server has hung up."""

@@ -10,6 +10,7 @@ Looks are counted and not seconds, so that nobody is late because this process s
 import asyncio
 import enum
 import logging
+from collections import deque
 from functools import cache
 from typing import Any
 
@@ -43,8 +44,11 @@ BODY_LOOKS = 300
 """and all of it in 10 minutes."""
 REST_LOOKS = 5
 UNREAD_LOOKS = 30
-"""A caller reads something of its answer every minute."""
+"""A caller reads something of its answer every minute,"""
+READ_LOOKS = 300
+"""and has read all of it once in 10 minutes."""
 
+_TOO_MANY_BODIES = "There are too many large requests at once. Try again."
 _CLEARED_AT_ONCE = 20
 """One in so many connections goes when there are too many: looking for it costs, and so not for each new one."""
 
@@ -72,50 +76,62 @@ class BoundedProtocol(HttpToolsProtocol):
         self.looks = 0
         """How many looks have found the caller owing us the same."""
         self.large_body = 0
-        """Bytes of the body that is in memory, where it is not small."""
+        """Bytes of the body that is in memory, where it is not small, as far as they are counted: all but 64 KiB."""
         self.body_bytes = 0
         """Bytes of the body that have arrived."""
         self._silent_looks = 0
-        self._unread, self._unread_looks = 0, 0
+        self._unread = 0
+        self._unread_looks = 0
+        """How many looks have found a part of our answer unread,"""
+        self._unmoved_looks = 0
+        """and how many of these the same part."""
+        self._is_aborted = False
+        self._unanswered: deque[RequestResponseCycle] = deque()
+        """Requests in the order in which they came, which is that of their answers."""
         self._head_arrived = 0
         self._framing = 0
         self._refusal = (400, "This is no HTTP request.")
         self._watch: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
-        """Take a connection. Of too many, those go that have owed us something for the longest time."""
+        """Take a connection. Of too many, those go that have kept us waiting for the longest time."""
         super().connection_made(transport)
         self._watch = self.loop.call_later(LOOK_SECONDS, self._watch_on)
         if len(self.connections) > _most_connections():
             self._make_room()
 
     def _make_room(self) -> None:
-        there = [one for one in self._connections() if not one.transport.is_closing()]
+        # One that is closing counts until its caller has read what is left.
+        there = [one for one in self._connections() if not one._is_aborted]
         if len(there) <= _most_connections():
             return
-        owing = [one for one in there if one is not self and one.owes_us]
-        owing.sort(key=lambda one: one.looks, reverse=True)
-        leaving = owing[: len(there) // _CLEARED_AT_ONCE + 1] or [self]
+        waited_for = [one for one in there if one is not self and (one.owes_us or one.has_unread)]
+        waited_for.sort(key=lambda one: max(one.looks, one._unread_looks), reverse=True)
+        leaving = waited_for[: len(there) // _CLEARED_AT_ONCE + 1] or [self]
         for one in leaving:
-            one.transport.abort()
+            one._abort()
         log.warning("there are more connections than can be kept", extra={"closed": len(leaving)})
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Look no more."""
+        """Look no more, and let no request's answer wait for the caller: uvicorn tells the last request only."""
         if self._watch is not None:
             self._watch.cancel()
+        for cycle in self._unanswered:
+            cycle.disconnected = True
+            cycle.message_event.set()
         super().connection_lost(exc)
 
     @property
     def owes_us(self) -> bool:
         """Whether the caller has to send something before anything happens."""
         if self.due is Due.HEAD:
-            return self._is_answered()
+            return not self._unanswered
         return self.due is not Due.ANSWER
 
-    def _is_answered(self) -> bool:
-        cycle: RequestResponseCycle | None = self.cycle  # None before the first request
-        return cycle is None or cycle.response_complete
+    @property
+    def has_unread(self) -> bool:
+        """Whether the caller has to read before all of our answer can be sent."""
+        return self.transport.get_write_buffer_size() > 0
 
     def _connections(self) -> "list[BoundedProtocol]":
         return [one for one in self.connections if isinstance(one, BoundedProtocol)]
@@ -152,6 +168,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if len(self.pipeline) >= MOST_PIPELINED:
             self._stop_parsing(400, "There are too many requests without an answer.")
         super().on_headers_complete()
+        self._unanswered.append(self.cycle)
         # Trailers must not become headers: the application has begun to read those.
         self.headers = []
         self._wait_for(Due.BODY)
@@ -162,21 +179,33 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         self._framing -= len(body)
         self.body_bytes += len(body)
-        if self.body_bytes > SMALL_BODY_BYTES:
-            self.large_body = self.body_bytes
-            if sum(one.large_body for one in self._connections()) > MOST_LARGE_BODIES_BYTES:
-                self._stop_parsing(503, "There are too many large requests at once. Try again.")
+        if self.body_bytes - self.large_body > SMALL_BODY_BYTES:
+            self.large_body = self.body_bytes  # not for each part, of which there may be a hundred thousand
+            self._make_room_for_bodies()
         super().on_body(body)
+
+    def _make_room_for_bodies(self) -> None:
+        """Of too many large bodies, refuse those that have taken longest: whoever drips one keeps nobody's out."""
+        large = [one for one in self._connections() if one.large_body]
+        large.sort(key=lambda one: one.looks)
+        too_much = sum(one.large_body for one in large) - MOST_LARGE_BODIES_BYTES
+        while too_much > 0:
+            slowest = large.pop()
+            if slowest.looks <= self.looks:
+                self._stop_parsing(503, _TOO_MANY_BODIES)
+            too_much -= slowest.large_body
+            slowest._refuse(503, _TOO_MANY_BODIES)
 
     def on_message_complete(self) -> None:
         """Have all of a request."""
         super().on_message_complete()
-        self._wait_for(Due.HEAD if self.cycle.response_complete else Due.ANSWER)
+        self._wait_for(Due.ANSWER if self._unanswered else Due.HEAD)
 
     def on_response_complete(self) -> None:
         """Go on with the next request, or with what is left of this one."""
         self.large_body = 0
-        if self.cycle.response_complete:
+        self._unanswered.popleft()
+        if not self._unanswered:
             self._wait_for(Due.REST if self.due is Due.BODY else Due.HEAD)
             if self.due is Due.REST and self.expect_100_continue:
                 self.transport.close()  # the caller may leave the body out, and what follows would be taken for it
@@ -193,10 +222,11 @@ class BoundedProtocol(HttpToolsProtocol):
     def look(self) -> None:
         """See whether the caller owes us something for too long."""
         unread = self.transport.get_write_buffer_size()
-        self._unread_looks = self._unread_looks + 1 if unread and unread == self._unread else 0
+        self._unread_looks = self._unread_looks + 1 if unread else 0
+        self._unmoved_looks = self._unmoved_looks + 1 if unread and unread == self._unread else 0
         self._unread = unread
-        if self._unread_looks > UNREAD_LOOKS:
-            self.transport.abort()
+        if self._unmoved_looks > UNREAD_LOOKS or self._unread_looks > READ_LOOKS:
+            self._abort()
         elif self.owes_us and not self.transport.is_closing():
             self._look_at_debt()
 
@@ -213,6 +243,10 @@ class BoundedProtocol(HttpToolsProtocol):
         else:
             self.transport.close()
 
+    def _abort(self) -> None:
+        self._is_aborted = True
+        self.transport.abort()
+
     def _stop_parsing(self, status: int, why: str) -> None:
         self._refusal = (status, why)
         raise ValueError(why)
@@ -221,7 +255,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """Close the connection, and say why where it is this request's turn to be answered."""
         log.info("a caller was refused", extra={"status": status, "why": why})
         is_current = self.due is Due.BODY and not self.pipeline and not self.cycle.response_started
-        if is_current or (self.due is Due.HEAD and self._is_answered()):
+        if is_current or (self.due is Due.HEAD and not self._unanswered):
             text = why.encode()
             head = b"content-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(
                 text
