@@ -204,6 +204,25 @@ def test_an_excluded_key_does_not_get_in_by_another_key_that_it_makes_or_deletes
     mine.http.close()
 
 
+def test_an_excluded_key_does_not_open_an_app_by_making_it_anew(
+    here: Installation, backend_with: MakeBackend, an_app: str, user: str
+) -> None:
+    upload(here, an_app, userId=user)
+    may = ["apps:read", "apps:write", "tokens:fetch", "keys"]
+    excluded, brief_keeper = backend_with(permissions=may), backend_with(permissions=[*may, "policies"], **brief())
+    keeper = backend_with(permissions=["apps:write", "policies"], app_ids=[an_app])
+    made(policy(here.backend, an_app, claims={"roles": ["sales"]}))
+    before = dump(here.settings)
+    for thief in (excluded, brief_keeper):
+        answer = thief.post("app/delete", {"id": an_app})
+        assert (answer.status_code, answer.json()["errorCode"]) == (403, "E011006")
+        assert "policies" in answer.json()["message"]
+    assert dump(here.settings) == before
+    assert keeper.post("app/delete", {"id": an_app}).status_code == 200
+    open_to_all = here.backend.new_app(here.provider.registration)
+    assert excluded.post("app/delete", {"id": open_to_all}).status_code == 200
+
+
 def test_a_key_hands_on_by_a_policy_what_it_is_allowed_itself_and_no_more(
     here: Installation, backend_with: MakeBackend, an_app: str
 ) -> None:
@@ -355,7 +374,8 @@ def test_a_key_sees_only_keys_that_can_do_no_more(here: Installation, backend_wi
 LOOK_ALIKES = [
     "App.deleted", " app.deleted", "app.deleted ", "\u0430pp.deleted", "APP.DELETED", "app.deleted\u200b",
     "a\u200bpp.deleted", "\uff41pp.deleted", "app\u2024deleted", "\tkey.created", "key.created\n",
-    ".app.deleted", "app deleted",
+    ".app.deleted", "app deleted", "app:deleted", "app-deleted", "token_revoked", "Key:created", "t0ken.revoked",
+    "poIicy.deleted", "po1icy.deleted", "1ssuer.deleted", "webh00k.deleted", "i55uer.created", "keyrlng.rotated",
 ]  # fmt: skip
 
 

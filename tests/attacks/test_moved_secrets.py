@@ -247,6 +247,33 @@ def test_a_stolen_key_of_few_moments_or_places_moves_nothing_that_lasts(
     assert change(backend_with(permissions=may, app_ids=(app_id,)), app_id, **moved).status_code == 200
 
 
+@pytest.mark.parametrize("limits", [{"keyIds": ["{chosen}"]}, {"scopes": ["other"]}, {"levels": ["tenant"]}])
+def test_a_key_that_policies_keep_from_tokens_does_not_have_them_sent_to_itself(
+    here: Installation,
+    honest: ScriptedProvider,
+    evil: ScriptedProvider,
+    backend_with: MakeBackend,
+    limits: dict[str, list[str]],
+) -> None:
+    app_id, chosen = new_app(here, honest), someone()
+    user = connected(here, app_id)
+    may = ["apps:read", "apps:write", "tokens:fetch", "tokens:fetch:refresh_token"]
+    excluded, keeper = backend_with(permissions=may), backend_with(permissions=[*may, "policies"])
+    allowed = backend_with(permissions=may, key_id=chosen)
+    limits = {name: [value.format(chosen=chosen) for value in values] for name, values in limits.items()}
+    policy = here.backend.post("policies", {"appId": app_id, "action": "fetch", **limits})
+    assert policy.status_code == 200, policy.text
+    assert excluded.fetch(user, appId=app_id, scopes=["files"]).status_code == 403
+    moved = {"tokenUrl": f"{evil.url}/token", "clientSecret": SECRET}
+    answer = change(excluded, app_id, **moved)
+    assert answer.status_code == 403
+    assert "tokenUrl" in answer.json()["errorMessage"]
+    assert "'policies'" in answer.json()["errorMessage"]
+    # Who is allowed everything may move it, and so may who could let itself in.
+    assert change(allowed, app_id, **moved).status_code == (200 if "keyIds" in limits else 403)
+    assert change(keeper, app_id, **{**moved, "tokenUrl": f"{evil.url}/other"}).status_code == 200
+
+
 def change_by_owner(here: Installation, backend: Backend, app_id: str, fields: dict[str, Any]) -> httpx2.Response:
     """The same, of an app that the key may not load."""
     return backend.post("app/update", {"app": {**here.backend.app(app_id), **fields}})

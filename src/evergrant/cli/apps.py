@@ -213,7 +213,7 @@ def delete(project_id: str | None, app_id: str) -> None:
     """Delete an app and everything that was connected through it."""
 
     async def _delete(broker: Broker) -> None:
-        await delete_app(broker, await the_project(broker, project_id), app_id, now=clock.now())
+        await delete_app(broker, await the_project(broker, project_id), app_id, by=None, now=clock.now())
 
     run(_delete)
     click.echo(f"{app_id}  deleted")

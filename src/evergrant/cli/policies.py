@@ -3,7 +3,8 @@
 import click
 
 from evergrant import clock
-from evergrant.broker.access.policies import ACTIONS, LEVELS, create_policy, delete_policy, list_policies
+from evergrant.broker.access.policies import ACTIONS, create_policy, delete_policy, list_policies
+from evergrant.broker.runtime.admission import LEVELS
 from evergrant.broker.runtime.broker import Broker
 from evergrant.cli.running import json_option, print_rows, project_option, run, the_project
 

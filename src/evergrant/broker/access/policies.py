@@ -17,20 +17,20 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from evergrant.broker.access.policy_makers import is_about, require_may_make, require_may_remove
+from evergrant.broker.access.policy_makers import require_may_make, require_may_remove
 from evergrant.broker.apps.apps import load_app
 from evergrant.broker.apps.quirks import scope_words
 from evergrant.broker.audit.record import record
 from evergrant.broker.grants.grants import ResourceOwner
+from evergrant.broker.runtime.admission import LEVELS, TENANT, USER, is_about
+from evergrant.broker.runtime.authority import Authority, require_no_more
 from evergrant.broker.runtime.broker import Broker
-from evergrant.broker.runtime.principal import Principal
+from evergrant.broker.runtime.principal import Permission, Principal
 from evergrant.crypto.opaque import new_id
 from evergrant.db import AccessPolicy, ManagementKey, OutboundApp
 from evergrant.errors import AppNotFound, InvalidValue, NotFound, PermissionDenied
 
 FETCH, CONNECT = ACTIONS = ("fetch", "connect")
-USER, TENANT = LEVELS = ("user", "tenant")
-"""Whose connections: a user's, in a tenant or not, or the tenant's own."""
 
 
 async def create_policy(
@@ -115,6 +115,17 @@ async def delete_policy(broker: Broker, project_id: str, policy_id: str, *, prin
         await session.delete(policy)
         await record(session, project_id, "policy.deleted", app_id=app_id, data=data)
     broker.policies.forget(project_id)
+
+
+async def require_may_delete_with_app(broker: Broker, principal: Principal, app_id: str) -> None:
+    """Check that a key deletes no app with policies that it may not remove: an app made in its place would be open.
+
+    Raises:
+        PermissionDenied: it does.
+    """
+    if any(policy.app_id == app_id for policy in await list_policies(broker, principal.project_id)):
+        made = Authority(permissions=frozenset({Permission.POLICIES}), app_ids=frozenset({app_id}))
+        require_no_more(principal, made, what="the deletion of an app with access policies")
 
 
 async def _lock_policies(session: AsyncSession, project_id: str, app_id: str, action: str) -> list[AccessPolicy]:

@@ -1,4 +1,4 @@
-"""Whom a policy is about, and who may make and remove policies.
+"""Who may make and remove policies.
 
 Whoever holds the permission `policies` may: that is what it is for. Everybody else with `keys` may only shut out, or
 hand on what they are allowed themselves. Otherwise somebody whom the policies exclude would let themselves in.
@@ -16,12 +16,12 @@ apps, or lacks the permission for the action itself.
 
 from collections.abc import Sequence
 
+from evergrant.broker.runtime.admission import LEVELS, TENANT, is_about
 from evergrant.broker.runtime.authority import Authority, require_no_more
 from evergrant.broker.runtime.principal import Permission, Principal
 from evergrant.db import AccessPolicy
 from evergrant.errors import PermissionDenied
 
-_LEVELS = ("user", "tenant")
 _PERMISSIONS = {"fetch": Permission.TOKENS_FETCH, "connect": Permission.CONNECT}
 
 
@@ -77,30 +77,12 @@ def _contains(wider: AccessPolicy, policy: AccessPolicy) -> bool:
         return False
     if _lets_users_connect_tenants(policy):  # which no policy does without saying so
         return set(policy.levels) <= set(wider.levels)
-    return set(policy.levels or _LEVELS) <= set(wider.levels or _LEVELS)
+    return set(policy.levels or LEVELS) <= set(wider.levels or LEVELS)
 
 
 def _lets_users_connect_tenants(policy: AccessPolicy) -> bool:
-    return policy.action == "connect" and "tenant" in policy.levels
+    return policy.action == "connect" and TENANT in policy.levels
 
 
 def _lets_everybody(policy: AccessPolicy) -> bool:
     return not (policy.claims or policy.key_ids or policy.scopes or len(policy.levels) == 1)
-
-
-def is_about(policy: AccessPolicy, principal: Principal) -> bool:
-    """Tell whether a policy is about this key or user, whatever it allows them."""
-    if not policy.claims and not policy.key_ids:
-        return True
-    if principal.claims is None:
-        return principal.key_id in policy.key_ids
-    claims = principal.claims
-    return bool(policy.claims) and all(
-        _claim_values(claims.get(name)) & set(values) for name, values in policy.claims.items()
-    )
-
-
-def _claim_values(claim: object) -> set[str]:
-    """Return a claim's values as text: one, those of a list, or the names of an object's members."""
-    values = claim if isinstance(claim, (list, dict)) else [claim]
-    return {str(value).lower() if isinstance(value, bool) else str(value) for value in values if value is not None}

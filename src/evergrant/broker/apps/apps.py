@@ -39,7 +39,7 @@ from evergrant.broker.runtime.broker import Broker
 from evergrant.broker.runtime.principal import Principal
 from evergrant.crypto.opaque import new_id
 from evergrant.crypto.sealed import Sealed
-from evergrant.db import Grant, OutboundApp, Project
+from evergrant.db import AccessPolicy, Grant, OutboundApp, Project
 from evergrant.errors import AlreadyExists, AppNotFound, CannotOpenSealed, InvalidValue, MissingArgument
 from evergrant.oauth2.protected_resource import Discovered, discover_either
 
@@ -78,7 +78,7 @@ async def update_app(
     Raises:
         MissingArgument, InvalidValue: a field is wrong, or does not fit the connections that there are, or a stored
             secret would go where it did not go before; nothing is written.
-        PermissionDenied: tokens of connections would, and the key may not have them.
+        PermissionDenied: tokens of connections would, and the key may not have them, or policies keep some from it.
         AppNotFound: there is no such app.
         AlreadyExists: the name is taken by another app.
     """
@@ -222,7 +222,10 @@ async def _secret_after(broker: Broker, app: OutboundApp, merged: CompleteDefini
 async def _check_move(session: AsyncSession, app: OutboundApp, by: Principal | None, moved: list[Move]) -> None:
     """Check that a key moves no tokens that it may not have. The app is locked, as in `_check_connections`."""
     if moved and by is not None and (await session.execute(_one_grant_of(app))).first():
-        check_may_move(by, app.id, moved)
+        fetching = select(AccessPolicy).where(
+            AccessPolicy.project_id == app.project_id, AccessPolicy.app_id == app.id, AccessPolicy.action == "fetch"
+        )
+        check_may_move(by, app.id, moved, fetching=(await session.scalars(fetching)).all())
 
 
 def _one_grant_of(app: OutboundApp) -> Select[str]:

@@ -6,7 +6,7 @@ the client secret again, and where there are connections may see refresh tokens 
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -16,10 +16,11 @@ from pydantic.alias_generators import to_camel
 from evergrant import placeholders
 from evergrant.broker.apps.definition import CompleteDefinition
 from evergrant.broker.apps.variables import known_values
+from evergrant.broker.runtime.admission import allows_all
 from evergrant.broker.runtime.authority import Authority, require_no_more
 from evergrant.broker.runtime.principal import Permission, Principal
 from evergrant.catalog.template import Template
-from evergrant.db import OutboundApp
+from evergrant.db import AccessPolicy, OutboundApp
 from evergrant.errors import InvalidValue, MissingArgument, PermissionDenied
 from evergrant.oauth2.client_assertion import is_private_key
 
@@ -123,8 +124,12 @@ def check_secret_is_no_key(catalogue: Catalogue, secret: SecretStr | None, app: 
         )
 
 
-def check_may_move(principal: Principal, app_id: str, moved: Iterable[Move]) -> None:
+def check_may_move(
+    principal: Principal, app_id: str, moved: Iterable[Move], *, fetching: Sequence[AccessPolicy]
+) -> None:
     """Check that who moves an app with connections may have their tokens anyway, for ever and from anywhere.
+
+    `fetching` are the app's policies about that.
 
     Raises:
         PermissionDenied: not by this key.
@@ -141,6 +146,11 @@ def check_may_move(principal: Principal, app_id: str, moved: Iterable[Move]) -> 
             f"'{Permission.TOKENS_FETCH_REFRESH_TOKEN}' that neither expires nor is limited to networks, or delete "
             "the connections first."
         ) from None
+    if Permission.POLICIES not in principal.permissions and not allows_all(fetching, principal):
+        raise PermissionDenied(
+            f"The app has connections, whose tokens would go where a change of {names} sends them, and its access "
+            "policies do not allow this key to fetch them all. This takes the permission 'policies'."
+        )
 
 
 def moved_for_audit(moved: Iterable[Move]) -> dict[str, dict[str, str]]:

@@ -4,6 +4,7 @@ from datetime import datetime
 
 from sqlalchemy import ColumnElement, delete, select
 
+from evergrant.broker.access.policies import require_may_delete_with_app
 from evergrant.broker.apps.apps import load_app
 from evergrant.broker.audit.record import record
 from evergrant.broker.revocations.deleting import delete_grants
@@ -57,13 +58,18 @@ async def delete_user_tokens(broker: Broker, principal: Principal, *, app_id: st
     await delete_grants(broker, principal.project_id, *which, reason=RevocationReason.DELETED, now=now)
 
 
-async def delete_app(broker: Broker, project_id: str, app_id: str, *, now: datetime) -> None:
+async def delete_app(broker: Broker, project_id: str, app_id: str, *, by: Principal | None, now: datetime) -> None:
     """Delete an app and everything that was connected through it, which is revoked at the provider.
+
+    `by` is the key that asks; None is somebody at the machine itself.
 
     Raises:
         AppNotFound: there is no such app.
+        PermissionDenied: its policies would go with it, and the key may not remove them; nothing is deleted.
     """
     await load_app(broker, project_id, app_id)
+    if by is not None:
+        await require_may_delete_with_app(broker, by, app_id)
     mine = (OutboundApp.project_id == project_id, OutboundApp.id == app_id)
     deleted = 0
     while True:

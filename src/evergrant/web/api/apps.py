@@ -48,9 +48,12 @@ async def update_app(body: UpdateApp, broker: BrokerDep, principal: AppsWriter) 
 
 @router.post("/app/delete", summary="Delete an outbound app", responses=errors(400, 404, 413))
 async def delete_app(body: DeleteApp, broker: BrokerDep, principal: AppsWriter) -> Nothing:
-    """Delete an app and everything that was connected through it, which is revoked at the provider."""
+    """Delete an app and everything that was connected through it, which is revoked at the provider.
+
+    Its access policies go too. Where it has some, the key needs `policies`.
+    """
     principal.require_app(body.id)
-    await delete_app_with_connections(broker, principal.project_id, body.id, now=clock.now())
+    await delete_app_with_connections(broker, principal.project_id, body.id, by=principal, now=clock.now())
     return Nothing()
 
 

@@ -1,0 +1,33 @@
+"""Whom an access policy is about, and whether policies let somebody have everything."""
+
+from collections.abc import Sequence
+
+from evergrant.broker.runtime.principal import Principal
+from evergrant.db import AccessPolicy
+
+USER, TENANT = LEVELS = ("user", "tenant")
+"""Whose connections: a user's, in a tenant or not, or the tenant's own."""
+
+
+def is_about(policy: AccessPolicy, principal: Principal) -> bool:
+    """Tell whether a policy is about this key or user, whatever it allows them."""
+    if not policy.claims and not policy.key_ids:
+        return True
+    if principal.claims is None:
+        return principal.key_id in policy.key_ids
+    claims = principal.claims
+    return bool(policy.claims) and all(
+        _claim_values(claims.get(name)) & set(values) for name, values in policy.claims.items()
+    )
+
+
+def allows_all(policies: Sequence[AccessPolicy], principal: Principal) -> bool:
+    """Tell whether these policies, all of an app and action, let somebody do it with every connection and scope."""
+    whole = [policy for policy in policies if is_about(policy, principal) and not policy.scopes]
+    return not policies or {level for policy in whole for level in policy.levels or LEVELS} == set(LEVELS)
+
+
+def _claim_values(claim: object) -> set[str]:
+    """Return a claim's values as text: one, those of a list, or the names of an object's members."""
+    values = claim if isinstance(claim, (list, dict)) else [claim]
+    return {str(value).lower() if isinstance(value, bool) else str(value) for value in values if value is not None}
