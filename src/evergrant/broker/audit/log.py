@@ -29,6 +29,8 @@ OWN_ACTIONS = (
     "webhook.",
 )
 """How evergrant's own actions begin. Nobody else can write such a record."""
+_LOOK_ALIKE = str.maketrans("01i5:_-", "olls...")
+"""Signs that are taken for each other, or that separate as well as a full stop."""
 _BATCH = 500
 
 
@@ -136,7 +138,7 @@ async def record_report(broker: Broker, project_id: str, reported: ReportedEvent
     Raises:
         InvalidValue: the action could be mistaken for one of evergrant's own; nothing is written.
     """
-    if reported.action.strip().casefold().startswith(OWN_ACTIONS):
+    if _as_it_looks(reported.action).startswith(tuple(_as_it_looks(own) for own in OWN_ACTIONS)):
         raise InvalidValue.of(("action", f"evergrant's own actions begin with {', '.join(OWN_ACTIONS)}: use another"))
     async with broker.database.write() as session:
         await record(
@@ -147,3 +149,7 @@ async def record_report(broker: Broker, project_id: str, reported: ReportedEvent
             tenant_id=reported.tenant_id,
             data={**reported.data, "type": reported.type, "actorId": reported.actor_id},
         )
+
+
+def _as_it_looks(action: str) -> str:
+    return action.strip().casefold().translate(_LOOK_ALIKE)
