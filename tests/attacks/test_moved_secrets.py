@@ -377,6 +377,25 @@ def test_an_attacker_who_moves_an_app_while_a_code_is_redeemed_gets_no_refresh_t
     assert evil.requests == []
 
 
+@pytest.mark.parametrize("revocation", ["", "/revoke"])
+def test_an_attacker_who_moves_an_app_while_an_upload_is_verified_gets_no_refresh_token(
+    here: Installation, honest: ScriptedProvider, evil: ScriptedProvider, thief: Backend, revocation: str
+) -> None:
+    app_id, user = new_app(here, honest, clientSecret=""), someone()
+
+    def move_first(_: Any) -> Any:
+        moved = {"tokenUrl": f"{evil.url}/token", "revocationUrl": revocation and f"{evil.url}{revocation}"}
+        assert change(thief, app_id, **moved).status_code == 200
+        return TOKENS
+
+    honest.routes["/token"] = move_first
+    answer = upload(here, app_id, user, verifyRefresh=True)
+    assert (answer.status_code, answer.json()["errorCode"]) == (400, "E011003")
+    assert here.backend.fetch(user, appId=app_id, scopes=["files"]).status_code == 404
+    assert evil.requests == []
+    assert upload(here, app_id, user, verifyRefresh=True).status_code == 200  # for the new place, and knowingly
+
+
 def test_an_attacker_who_uploads_a_connection_does_not_choose_who_gets_the_secret(
     here: Installation, honest: ScriptedProvider
 ) -> None:

@@ -10,6 +10,7 @@ from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from evergrant.broker.apps.definition import scope_problems
+from evergrant.broker.apps.destinations import digest_of
 from evergrant.broker.apps.provider_client import provider_client
 from evergrant.broker.apps.quirks import quirks_of, scope_words
 from evergrant.broker.apps.variables import details_of_user, details_problems, template_of, tidied
@@ -75,6 +76,8 @@ class PreparedUpload:
     grant_id: str
     consent: Consent
     tokens: SealedTokens
+    destinations: str
+    """Where the app's credentials go for which it was checked."""
 
 
 def check_upload(broker: Broker, app: OutboundApp, upload: TokenUpload, *, now: datetime) -> None:
@@ -159,7 +162,7 @@ async def prepare_upload(
         lifetime=_lifetime(upload, quirks, now=now),
     )
     consent = consent_of(broker, app, upload, tokens, subject=subject, details=details_of(broker, app, upload))
-    return PreparedUpload(upload, grant_id, consent, tokens)
+    return PreparedUpload(upload, grant_id, consent, tokens, digest_of(broker.catalogue, app))
 
 
 def consent_of(
@@ -219,7 +222,18 @@ async def replacement_of(
     return await prepare_replacement(broker, app, new, uploaded=True, now=now)
 
 
+def check_same_destinations(broker: Broker, current: OutboundApp, destinations: str) -> None:
+    """Check that an app's credentials go where they went when an upload for it came.
+
+    Raises:
+        InvalidValue: somebody has moved it meanwhile, and the tokens are not for that place.
+    """
+    if digest_of(broker.catalogue, current) != destinations:
+        raise InvalidValue.of(("appId", "its addresses were changed just now: look at the app, and upload again"))
+
+
 async def store_upload(
+    broker: Broker,
     session: AsyncSession,
     project_id: str,
     prepared: PreparedUpload,
@@ -232,7 +246,7 @@ async def store_upload(
 
     Raises:
         AppNotFound: the app was deleted meanwhile.
-        InvalidValue: it was changed so that it does not take the upload any more.
+        InvalidValue: it was changed so that it does not take the upload any more, or moved.
         ReplacedMeanwhile: it would replace others than `replacement` knows.
     """
     upload = prepared.upload
@@ -240,6 +254,7 @@ async def store_upload(
     problems = upload_problems(current, upload.owner, app_type=app_type)
     if problems:
         raise InvalidValue.of(*problems)
+    check_same_destinations(broker, current, prepared.destinations)
     return await save_tokens(
         session,
         grant_id=prepared.grant_id,

@@ -9,6 +9,7 @@ from pydantic import SecretStr
 
 from evergrant import clock
 from evergrant.broker.apps.apps import load_app
+from evergrant.broker.apps.destinations import digest_of
 from evergrant.broker.apps.provider_client import callback_url, provider_client
 from evergrant.broker.apps.variables import allowed_captures, details_problems, template_of
 from evergrant.broker.audit.record import actor
@@ -16,6 +17,7 @@ from evergrant.broker.connections.upload import (
     API_KEY,
     PreparedUpload,
     TokenUpload,
+    check_same_destinations,
     check_upload,
     consent_of,
     details_of,
@@ -97,7 +99,7 @@ async def upload_api_key(
 async def _store_prepared(broker: Broker, app: OutboundApp, prepared: PreparedUpload, *, now: datetime) -> None:
     replacement = await replacement_of(broker, app, prepared, now=now)
     async with broker.database.write() as session:
-        await store_upload(session, app.project_id, prepared, replacement, app_type=app.app_type, now=now)
+        await store_upload(broker, session, app.project_id, prepared, replacement, app_type=app.app_type, now=now)
         await record_upload(session, app.project_id, prepared)
 
 
@@ -110,7 +112,7 @@ async def upload_tokens(
 
     Raises:
         AppNotFound: there is no such app.
-        MissingArgument, InvalidValue: a field is missing or wrong.
+        MissingArgument, InvalidValue: a field is missing or wrong, or the app moved meanwhile.
         PermissionDenied: the management key is limited to other apps.
         RefreshTokenRefused: the provider refused the refresh token.
         UpstreamRejected, UpstreamUnavailable: it could not be verified. Nothing is written in any of these cases.
@@ -162,8 +164,9 @@ async def _verify_and_store(
     grant = Grant(project_id=app.project_id, id=grant_id, token_version=1, **entry.values)
     if not await in_hand.land(broker):
         await revoke_late_answer(broker, entry, app=app)
-        await load_app(broker, app.project_id, app.id)  # unless that is gone, the user has connected anew meanwhile
-        return grant
+        current = await load_app(broker, app.project_id, app.id)
+        check_same_destinations(broker, current, entry.destinations)
+        return grant  # unless the app is gone or moved, the user has connected anew meanwhile
     return await ask_for_lifetime(broker, app, provider, answer, grant, used_at=clock.now())
 
 
@@ -204,5 +207,6 @@ def _entry_of(
             "data": {"grantId": grant_id, "scopes": list(consented.scopes.granted)},
             "actor": who.name,
             "remote_address": who.remote_address,
+            "destinations": digest_of(broker.catalogue, app),
         },
     )

@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from evergrant import clock
 from evergrant.broker.apps.apps import load_app
+from evergrant.broker.apps.destinations import digest_of
 from evergrant.broker.audit.record import Actor, record
 from evergrant.broker.grants.grants import lock_app
 from evergrant.broker.grants.replacing import is_of_same_owner, replace_earlier, until_as_read
@@ -124,7 +125,10 @@ def _landing(names: tuple[str, ...]) -> Update:
 
 @until_as_read
 async def _store_as_new(broker: Broker, entry: Entry) -> bool:
-    """Make the row that an answer is for, in the place of those that it replaces, whatever its app is like by now."""
+    """Make the row that an answer is for, in the place of those that it replaces.
+
+    Whatever its app is like by now; but where its credentials go to another place, that must not get this one too.
+    """
     grant = Grant(project_id=entry.project_id, id=entry.grant_id, **entry.values)
     audit = cast(dict[str, Any], entry.audit)
     try:
@@ -134,8 +138,10 @@ async def _store_as_new(broker: Broker, entry: Entry) -> bool:
     replacement = await prepare_replacement(broker, app, grant, uploaded=True, now=clock.now())
     async with broker.database.write() as session:
         try:
-            await lock_app(session, entry.project_id, grant.app_id)
+            current = await lock_app(session, entry.project_id, grant.app_id)
         except AppNotFound:
+            return False
+        if entry.destinations not in ("", digest_of(broker.catalogue, current)):
             return False
         if await _is_out_of_date(session, grant, audit):
             return False

@@ -7,6 +7,7 @@ from sqlalchemy import func, select
 
 from evergrant import clock
 from evergrant.broker.apps.apps import load_app
+from evergrant.broker.apps.destinations import digest_of
 from evergrant.broker.grants.grants import load_grant
 from evergrant.broker.revocations.revocation import (
     RevocationReason,
@@ -41,9 +42,17 @@ async def revoke_late_answer(broker: Broker, entry: Entry, *, app: OutboundApp |
 
 
 async def _revoke_new(broker: Broker, entry: Entry, app: OutboundApp | None) -> None:
-    """Revoke what never was a row, because the owner has connected since or the app is gone; or went as any other."""
+    """Revoke what never was a row: the owner has connected since, or the app is gone or moved; or it went as any other.
+
+    Where the app as it was is not known any more, one that has moved is not told: its tokens are for another place.
+    """
     grant = Grant(project_id=entry.project_id, id=entry.grant_id, **entry.values)
-    app, now = app or await load_app(broker, grant.project_id, grant.app_id), clock.now()
+    now = clock.now()
+    if app is None:
+        app = await load_app(broker, grant.project_id, grant.app_id)
+        if entry.destinations not in ("", digest_of(broker.catalogue, app)):
+            log.warning("a late answer is not revoked: its app has moved", extra={"grant": entry.grant_id})
+            return
     rows = await prepare_revocations(broker, app, [grant], reason=RevocationReason.FAILED, now=now)
     await write_and_try(broker, rows, now=now)
 

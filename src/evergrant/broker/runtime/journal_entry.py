@@ -22,12 +22,18 @@ class Entry:
     """It lands on a row with this `token_version` and on no other; with 0, it is a row of its own that is made."""
     values: Mapping[str, object]
     audit: Mapping[str, object] | None = None
-    """What the audit log is to say of a row that is made: the record's `action`, `data`, `actor` and address."""
+    """What the audit log is to say of a row that is made: the record's `action`, `data`, `actor` and address; and beside
+    that the app's `destinations` that it is made for."""
 
     @property
     def key(self) -> tuple[str, str]:
         """Which grant it is for."""
         return self.project_id, self.grant_id
+
+    @property
+    def destinations(self) -> str:
+        """Where the app's credentials went when the answer was asked for; empty where that does not matter."""
+        return str((self.audit or {}).get("destinations", ""))
 
     def encoded(self) -> str:
         """Return it as JSON, in ASCII.
