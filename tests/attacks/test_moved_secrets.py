@@ -12,6 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import httpx2
 import pytest
+from joserfc import jwt
 from joserfc.jwk import ECKey
 
 from evergrant import clock
@@ -394,6 +395,31 @@ def test_an_attacker_who_moves_an_app_while_an_upload_is_verified_gets_no_refres
     assert here.backend.fetch(user, appId=app_id, scopes=["files"]).status_code == 404
     assert evil.requests == []
     assert upload(here, app_id, user, verifyRefresh=True).status_code == 200  # for the new place, and knowingly
+
+
+@pytest.mark.parametrize("batch", [False, True])
+def test_an_attacker_who_moves_an_app_while_an_upload_is_checked_gets_no_refresh_token(
+    here: Installation, honest: ScriptedProvider, evil: ScriptedProvider, thief: Backend, batch: bool
+) -> None:
+    checks = {"issuer": honest.url, "jwksUrl": f"{honest.url}/jwks"}
+    app_id, user, now = new_app(here, honest, clientSecret="", **checks), someone(), int(clock.now().timestamp())
+    claims = {"iss": honest.url, "aud": here.backend.app(app_id)["clientId"], "sub": "u", "iat": now, "exp": now + 600}
+    token = jwt.encode({"alg": "ES256"}, claims, ECKey.import_key(JWK))
+
+    def move_first(_: Any) -> Any:
+        assert change(thief, app_id, tokenUrl=f"{evil.url}/token").status_code == 200
+        return {"keys": []}
+
+    honest.routes["/jwks"] = move_first  # asked before anything is stored
+    item = {"appId": app_id, "userId": user, "refreshToken": "rt-0", "scopes": ["files"], "idToken": token}
+    if batch:
+        answer = here.backend.post("app/user/oauthtoken/batch/upload", {"tokens": [item]})
+        assert [failure["userId"] for failure in answer.json()["failures"]] == [user]
+    else:
+        assert here.backend.post("app/user/oauthtoken/upload", item).status_code == 400
+    assert "/jwks" in [request.path for request in honest.requests]
+    assert here.backend.fetch(user, appId=app_id, scopes=["files"]).status_code == 404
+    assert evil.requests == []
 
 
 def test_an_attacker_who_uploads_a_connection_does_not_choose_who_gets_the_secret(

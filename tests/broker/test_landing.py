@@ -16,6 +16,7 @@ from pydantic import SecretStr
 from sqlalchemy import select
 
 from evergrant import clock as wall_clock
+from evergrant.broker.apps.destinations import digest_of
 from evergrant.broker.grants.grants import owner_of, token_slot
 from evergrant.broker.refresh.landing import AnswerInHand
 from evergrant.broker.refresh.refresh import refresh_grant
@@ -25,7 +26,7 @@ from evergrant.broker.runtime.journal import DRAFT_SECONDS, Journal
 from evergrant.broker.runtime.journal_entry import Entry
 from evergrant.chores import OF_A_PROCESS, do_until
 from evergrant.crypto.sealed import Sealed
-from evergrant.db import Grant
+from evergrant.db import Grant, OutboundApp
 from evergrant.errors import Unavailable
 from evergrant.settings import Settings
 from tests.conftest import Clock
@@ -53,6 +54,11 @@ def names_in(here: Installation) -> set[str]:
 async def grant_of(broker: Broker) -> Grant:
     async with broker.database.read() as session:
         return (await session.scalars(select(Grant))).one()
+
+
+async def app_of(broker: Broker) -> OutboundApp:
+    async with broker.database.read() as session:
+        return (await session.scalars(select(OutboundApp))).one()
 
 
 async def new_tokens(broker: Broker, grant: Grant, **more: object) -> Entry:
@@ -282,6 +288,32 @@ async def test_a_verified_upload_that_is_older_than_what_the_user_has_connected_
         assert await replay_journal(broker) == 1
         assert (await grant_of(broker)).id == "newer"
         assert list(folder_of(here).iterdir()) == []
+
+
+@pytest.mark.parametrize("place", ["another place", "the same"])
+async def test_a_verified_upload_for_an_app_that_has_moved_is_dropped_and_its_new_place_not_told(
+    here: Installation, place: str
+) -> None:
+    async with open_broker(here.settings) as broker:
+        await asyncio.to_thread(execute, here.settings, "UPDATE outbound_apps SET revoke_replaced = true")
+        alices = await grant_of(broker)
+        names = ("app_id", "user_id", "tenant_id", "external_identifier", "scope_key", "scopes", "requested_scopes")
+        columns: dict[str, Any] = {name: getattr(alices, name) for name in names}
+        older = {**columns, "status": "active", "consented_at": alices.consented_at - timedelta(seconds=60)}
+        its_own = token_slot(owner_of(alices), alices.id, "refresh_token")
+        assert alices.refresh_token is not None
+        token = await broker.vault.open(its_own, alices.refresh_token)
+        uploaded = await broker.vault.seal(token_slot(owner_of(alices), "uploaded", "refresh_token"), token)
+        destinations = place if place != "the same" else digest_of(broker.catalogue, await app_of(broker))
+        audit = {"action": "token.uploaded", "data": {"grantId": "uploaded"}, "actor": "cli", "remote_address": ""}
+        values = {**older, "refresh_token": uploaded}
+        entry = Entry(alices.project_id, "uploaded", "", 0, values, {**audit, "destinations": destinations})
+        left_behind(here, entry)
+        assert await replay_journal(broker) == 0
+        assert (await grant_of(broker)).id == alices.id
+        assert list(folder_of(here).iterdir()) == []
+        # alice has connected since, so that it is out of date in any case; where it may be told, the provider is.
+        assert bool(here.provider.state.revoked_families) == (place == "the same")
 
 
 def test_an_entry_of_a_new_row_is_legible(here: Installation) -> None:
