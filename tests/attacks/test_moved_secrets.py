@@ -237,14 +237,16 @@ def test_a_stolen_key_of_few_moments_or_places_moves_nothing_that_lasts(
 ) -> None:
     app_id, other = new_app(here, honest), new_app(here, honest)
     connected(here, app_id)
-    may = ["apps:read", "apps:write", "tokens:fetch:refresh_token"]
+    may = ["apps:read", "apps:write", "tokens:fetch", "tokens:fetch:refresh_token"]
     moved = {"tokenUrl": f"{evil.url}/token", "clientSecret": SECRET}
     for limits in (
         {"expires_at": clock.now() + timedelta(hours=1)},
         {"allowed_cidrs": ("127.0.0.0/8",)},
         {"app_ids": (other,)},
+        {"permissions": [each for each in may if each != "tokens:fetch"]},  # fetches nothing
     ):
-        assert change_by_owner(here, backend_with(permissions=may, **limits), app_id, moved).status_code == 403
+        thief = backend_with(**{"permissions": may, **limits})
+        assert change_by_owner(here, thief, app_id, moved).status_code == 403
     assert change(backend_with(permissions=may, app_ids=(app_id,)), app_id, **moved).status_code == 200
 
 

@@ -42,6 +42,8 @@ _BY_BROWSER = ("authorizationUrl", "callbackDomain")
 """Where evergrant sends nothing by itself, so that no secret gets there."""
 _SENT_AS_IT_IS = ("client_secret_post", "client_secret_basic")
 _METHOD = "tokenEndpointAuthMethod"
+_TO_SEE_ALL = frozenset({Permission.TOKENS_FETCH, Permission.TOKENS_FETCH_REFRESH_TOKEN})
+"""What a key needs to be given a refresh token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,15 +137,13 @@ def check_may_move(
         PermissionDenied: not by this key.
     """
     names = ", ".join(move.field for move in moved)
-    to_tokens = Authority(
-        permissions=frozenset({Permission.TOKENS_FETCH_REFRESH_TOKEN}), app_ids=frozenset({app_id}), expires_at=None
-    )
+    to_tokens = Authority(permissions=_TO_SEE_ALL, app_ids=frozenset({app_id}))
     try:
         require_no_more(principal, to_tokens, what=f"a change of {names}")
     except PermissionDenied as error:
         raise PermissionDenied(
             f"{error.message} The app has connections, whose tokens would go there. Use a key with "
-            f"'{Permission.TOKENS_FETCH_REFRESH_TOKEN}' that neither expires nor is limited to networks, or delete "
+            f"{' and '.join(sorted(_TO_SEE_ALL))} that neither expires nor is limited to networks, or delete "
             "the connections first."
         ) from None
     if Permission.POLICIES not in principal.permissions and not allows_all(fetching, principal):

@@ -22,8 +22,10 @@ class Entry:
     """It lands on a row with this `token_version` and on no other; with 0, it is a row of its own that is made."""
     values: Mapping[str, object]
     audit: Mapping[str, object] | None = None
-    """What the audit log is to say of a row that is made: the record's `action`, `data`, `actor` and address; and beside
-    that the app's `destinations` that it is made for."""
+    """What the audit log is to say of a row that is made: the record's `action`, `data`, `actor` and address.
+
+    Beside that, the app's `destinations` that the row is for.
+    """
 
     @property
     def key(self) -> tuple[str, str]:
