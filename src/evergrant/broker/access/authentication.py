@@ -69,7 +69,7 @@ async def _look_up_or_count(
             # An operator's own key may look like a JWT, but no JWT is the text of a key.
             if not looks_like_jwt(key):
                 raise
-            return await authenticate_user(broker, project_id, key, now=now)
+            return await authenticate_user(broker, project_id, key, network=network, now=now)
     except AuthenticationFailed:
         limit.take(network)
         raise

@@ -33,17 +33,20 @@ def looks_like_jwt(credential: str) -> bool:
     return credential.startswith("ey") and credential.count(".") == 2 and len(credential) <= _MAX_TOKEN_LENGTH
 
 
-async def authenticate_user(broker: Broker, project_id: str, token: str, *, now: datetime) -> Principal:
+async def authenticate_user(broker: Broker, project_id: str, token: str, *, network: str, now: datetime) -> Principal:
     """Validate a user's JWT. Without a project, exactly one must accept it: by its audience, and its issuer's keys.
 
-    A project accepts a token by what it trusts itself. What others trust neither helps nor hinders it.
+    A project accepts a token by what it trusts itself. What others trust neither helps nor hinders it. `network` is
+    where the caller is, as limits count: at its limit, look-ups wait for each other.
 
     Raises:
         AuthenticationFailed: the token must not be believed; the message says why, and holds nothing of the token.
         UpstreamUnavailable: the issuer's keys cannot be read right now.
     """
     try:
-        found = await _trusted(broker, project_id, unverified_claims(token))
+        unverified = unverified_claims(token)
+        async with broker.limits.credentials.turn(network):  # not the keys too: a slow issuer would keep the turn
+            found = await _trusted(broker, project_id, unverified)
         if len(found) == 1:
             return await _verified(broker, found[0], token, now=now)
         return await _the_one(broker, found, token, now=now)
