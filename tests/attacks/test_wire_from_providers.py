@@ -5,6 +5,7 @@ Whoever is called may be an attacker: an app of somebody's own, a webhook's rece
 
 import asyncio
 import json
+import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,7 @@ async def test_a_server_that_sends_a_second_answer_does_not_answer_the_next_user
 ) -> None:
     server_tls, client_tls = certificate_for("good.example", tmp_path)
     smuggled = json_answer(200, {"access_token": "the attacker's"})
+    sent = threading.Event()
 
     async def answers(request: Request) -> None:
         own = json_answer(200, {"access_token": request.target})
@@ -138,6 +140,7 @@ async def test_a_server_that_sends_a_second_answer_does_not_answer_the_next_user
         else:
             request.writer.write(own)
             request.writer.write(smuggled)
+        sent.set()
 
     with serving(ScriptedProvider(), tls=server_tls if with_tls else None) as provider:
         provider.answers(answers)
@@ -145,6 +148,8 @@ async def test_a_server_that_sends_a_second_answer_does_not_answer_the_next_user
         async with open_http(LOOPBACK, resolve=Names(good_example=[["127.0.0.1"]]), tls=client_tls) as http:
             for user in ("/alice", "/bob", "/carol"):
                 assert json.loads((await http.get_json(f"{base}{user}")).body) == {"access_token": user}
+                await asyncio.to_thread(sent.wait)  # until all of it is on its way
+                sent.clear()
         assert provider.connections == 3
         provider.answers(lambda request: json_answer(200, {"access_token": request.target}))
         async with open_http(LOOPBACK, resolve=Names(good_example=[["127.0.0.1"]]), tls=client_tls) as http:

@@ -46,7 +46,11 @@ class Metered(httpcore2.AsyncNetworkStream):
         user's. `unread` tells that the parser holds some.
         """
         self._is_spoiled = (
-            unread or bool(self._arrived) or self._handed_on > _MOST_REUSED_BYTES or self._has_more_records()
+            unread
+            or bool(self._arrived)
+            or self._handed_on > _MOST_REUSED_BYTES
+            or self._has_more_records()
+            or self._has_more_reads()
         )
 
     def _has_more_records(self) -> bool:
@@ -60,6 +64,15 @@ class Metered(httpcore2.AsyncNetworkStream):
         except (ssl.SSLError, ValueError):
             return True
         return True
+
+    def _has_more_reads(self) -> bool:
+        """Tell whether more was read from the socket than was asked for; what lies in it the pool sees by itself."""
+        stream: Any = self._stream
+        try:
+            stream = stream._stream
+            return bool(getattr(stream, "transport_stream", stream)._protocol.read_queue)
+        except AttributeError:  # another version of anyio: better no reuse than another user's answer
+            return True
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109
         """Return the next piece.
