@@ -1,10 +1,6 @@
 """An operator with the database rewrites what the audit log says of them: it is found out."""
 
 import asyncio
-import json
-import os
-import subprocess
-import sys
 from typing import Any
 
 import pytest
@@ -15,19 +11,11 @@ from evergrant.broker.audit.record import hash_of
 from evergrant.broker.runtime.broker import open_broker
 from evergrant.db import AuditEvent
 from evergrant.settings import Settings
+from tests.cli.conftest import Evergrant
 from tests.infra.installation import Backend, installation
-from tests.infra.serving import environment_of
 
 TAMPERED = 5
 """The record that the operator would rather not have."""
-
-
-def verify(settings: Settings) -> tuple[int, list[dict[str, Any]]]:
-    """Run the operator's own check; return its exit code and what it says of each project."""
-    environment = {**os.environ, **environment_of(settings)}
-    command = [sys.executable, "-m", "evergrant", "audit", "verify", "--json"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    return done.returncode, json.loads(done.stdout)
 
 
 async def change(session: AsyncSession) -> None:
@@ -76,11 +64,14 @@ def make_some_records(backend: Backend) -> None:
 
 
 @pytest.mark.parametrize("tampering", [change, remove, insert, swap])
-def test_a_record_that_was_changed_removed_made_up_or_moved_is_found(settings: Settings, tampering: Any) -> None:
+def test_a_record_that_was_changed_removed_made_up_or_moved_is_found(
+    settings: Settings, evergrant: Evergrant, tampering: Any
+) -> None:
     with installation(settings.model_copy(update={"refresher": False})) as here:
         make_some_records(here.backend)
-    code, (told,) = verify(settings)
-    assert (code, told["problem"]) == (0, "")  # control
+    done = evergrant(settings, "audit", "verify", "--json")
+    (told,) = done.json
+    assert (done.code, told["problem"]) == (0, "")  # control
     assert told["records"] > 10
 
     async def tamper() -> None:
@@ -88,8 +79,9 @@ def test_a_record_that_was_changed_removed_made_up_or_moved_is_found(settings: S
             await tampering(session)
 
     asyncio.run(tamper())
-    code, (told,) = verify(settings)
-    assert code == 1
+    done = evergrant(settings, "audit", "verify", "--json")
+    (told,) = done.json
+    assert done.code == 1
     assert told["records"] in (TAMPERED - 1, TAMPERED, TAMPERED + 1), "all before it is intact"
     assert told["problem"]
 

@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
@@ -21,6 +22,7 @@ from tests.infra.receiver import Receiver
 from tests.infra.rows import execute, rows
 from tests.infra.scripted import serving
 from tests.infra.settings import settings_on
+from tests.infra.waiting import wait_until
 
 PLANTED = {name: f"planted-{name}-5c1d" for name in ("access-token", "refresh-token", "api-key", "secret-of-an-app")}
 
@@ -131,6 +133,10 @@ def in_the_clear(file: Path) -> bytes:
     return text + b"".join(base64.b64decode(word + b"==") for word in words)
 
 
+def journal_of(data_dir: Path) -> list[Path]:
+    return [file for file in (data_dir / "journal").glob("*.json") if file.is_file()]
+
+
 def test_a_stolen_journal_holds_no_token(sqlite_url: str, data_dir: Path) -> None:
     """The journal has answers of providers that the database could not take."""
     settings = settings_on(sqlite_url, data_dir, refresher=False)
@@ -144,17 +150,20 @@ def test_a_stolen_journal_holds_no_token(sqlite_url: str, data_dir: Path) -> Non
             "CREATE TRIGGER takes_no_token BEFORE UPDATE OF access_token ON grants"
             " BEGIN SELECT RAISE(ABORT, 'it does not take this'); END"
         )
-        here.backend.fetch("alice", options={"forceRefresh": True})
-        files = [file for file in (data_dir / "journal").iterdir() if file.is_file()]
-        assert files, "the answer could not land, so it is in the journal"
-        state = here.provider.state
-        assert len(state.access_tokens) == 2
-        for file in files:
-            assert stat.S_IMODE(file.stat().st_mode) == 0o600
-            stolen = in_the_clear(file)
-            for token in (*state.access_tokens, *state.refresh_tokens):
-                assert token.encode() not in stolen
-        assert any(grant.encode() in file.read_bytes() for file in files)  # control: what is no secret is found
+        with ThreadPoolExecutor() as pool:
+            waiting = pool.submit(here.backend.fetch, "alice", options={"forceRefresh": True})
+            wait_until(lambda: bool(journal_of(data_dir)), "the answer could not land, so it is in the journal")
+            files = journal_of(data_dir)
+            state = here.provider.state
+            assert len(state.access_tokens) == 2
+            for file in files:
+                assert stat.S_IMODE(file.stat().st_mode) == 0o600
+                stolen = in_the_clear(file)
+                for token in (*state.access_tokens, *state.refresh_tokens):
+                    assert token.encode() not in stolen
+            assert any(grant.encode() in file.read_bytes() for file in files)  # control: what is no secret is found
+            database.execute("DROP TRIGGER takes_no_token")
+            waiting.result()
 
 
 def test_a_neighbour_on_the_same_machine_reads_neither_database_nor_master_key(tmp_path: Path) -> None:
