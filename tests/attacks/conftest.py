@@ -3,9 +3,10 @@
 import pytest
 
 from tests.cli.conftest import evergrant
+from tests.oauth2.conftest import http, provider
 from tests.web.conftest import backend_with, here, idp, other
 
-__all__ = ["backend_with", "evergrant", "here", "idp", "other"]
+__all__ = ["backend_with", "evergrant", "here", "http", "idp", "other", "provider"]
 
 BEFORE_THE_DATABASE = {
     f"test_{name}.py"

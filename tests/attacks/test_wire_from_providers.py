@@ -6,7 +6,6 @@ Whoever is called may be an attacker: an app of somebody's own, a webhook's rece
 import asyncio
 import json
 import threading
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,18 +24,6 @@ from tests.oauth2.network import LOOPBACK, TLS, Names
 
 TAKEN = 16 * 1024 * 1024
 """What may go out of a server before it hears that nobody listens: 2 MiB, and what the system buffers."""
-
-
-@pytest.fixture
-def provider() -> Iterator[ScriptedProvider]:
-    with serving(ScriptedProvider()) as running:
-        yield running
-
-
-@pytest.fixture
-async def http() -> AsyncIterator[Http]:
-    async with open_http(LOOPBACK, tls=TLS) as opened:
-        yield opened
 
 
 @pytest.mark.parametrize("kind", floods())

@@ -8,7 +8,7 @@ a record that says what was cut off, and that stays.
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from evergrant.broker.audit.record import GENESIS, hash_of
@@ -102,12 +102,14 @@ async def is_told_of(session: AsyncSession, checkpoint: AuditCheckpoint) -> bool
     return said == (checkpoint.sequence, checkpoint.hash.hex())
 
 
-async def records_after(broker: Broker, project_id: str, last: int) -> AsyncIterator[AuditEvent]:
+async def records_after(
+    broker: Broker, project_id: str, last: int, *conditions: ColumnElement[bool]
+) -> AsyncIterator[AuditEvent]:
     """Yield a project's records in their order, however many there are, from the one after `last`."""
     while True:
         query = (
             select(AuditEvent)
-            .where(AuditEvent.project_id == project_id, AuditEvent.sequence > last)
+            .where(AuditEvent.project_id == project_id, AuditEvent.sequence > last, *conditions)
             .order_by(AuditEvent.sequence)
             .limit(_BATCH)
         )

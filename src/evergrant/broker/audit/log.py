@@ -7,6 +7,7 @@ from datetime import datetime
 
 from sqlalchemy import ColumnElement, Text, cast, or_, select
 
+from evergrant.broker.audit.chain import records_after
 from evergrant.broker.audit.record import record
 from evergrant.broker.runtime.broker import Broker
 from evergrant.db import AuditEvent
@@ -31,7 +32,6 @@ OWN_ACTIONS = (
 """How evergrant's own actions begin. Nobody else can write such a record."""
 _LOOK_ALIKE = str.maketrans("01i5:_-", "olls...")
 """Signs that are taken for each other, or that separate as well as a full stop."""
-_BATCH = 500
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,26 +98,11 @@ def _conditions(wanted: AuditQuery) -> list[ColumnElement[bool]]:
     return found
 
 
-async def export_records(
+def export_records(
     broker: Broker, project_id: str, *, since: datetime | None = None, until: datetime | None = None
 ) -> AsyncIterator[AuditEvent]:
-    """Yield a project's records, oldest first, however many there are."""
-    conditions = _conditions(AuditQuery(since=since, until=until))
-    last = 0
-    while True:
-        query = (
-            select(AuditEvent)
-            .where(AuditEvent.project_id == project_id, AuditEvent.sequence > last, *conditions)
-            .order_by(AuditEvent.sequence)
-            .limit(_BATCH)
-        )
-        async with broker.database.read() as session:
-            batch = list(await session.scalars(query))
-        for event in batch:
-            yield event
-        if len(batch) < _BATCH:
-            return
-        last = batch[-1].sequence
+    """Return a project's records, oldest first, however many there are."""
+    return records_after(broker, project_id, 0, *_conditions(AuditQuery(since=since, until=until)))
 
 
 @dataclass(frozen=True, kw_only=True)
