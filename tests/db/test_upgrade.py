@@ -9,12 +9,12 @@ from alembic.config import Config
 from sqlalchemy import JSON, Boolean, Connection, DateTime, Integer, MetaData, Table, insert, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from evergrant.db import AccessPolicy, DataKeyRow, Grant, ManagementKey, OutboundApp, Project, TrustedIssuer
+from evergrant.db import Grant, GrantDirectory, ManagementKey, OutboundApp, Project, TrustedIssuer
 from evergrant.db.engine import database_url as with_driver
 from evergrant.db.engine import make_engine
 
 ROOT = Path(__file__).parents[2]
-VERSION_BEFORE = "0007"
+VERSION_BEFORE = "0008"
 EVERYTHING = ["apps:read", "apps:write", "audit", "connect", "keys", "tokens:fetch"]
 EVERYTHING += ["tokens:fetch:refresh_token", "tokens:write", "webhooks"]
 AT = datetime(2026, 1, 31, tzinfo=UTC)
@@ -54,7 +54,7 @@ def fill(connection: Connection) -> None:
         row = {"project_id": "P1", "id": key_id, "permissions": permissions, "digest": key_id.encode(), **limits}
         insert_row(connection, "management_keys", **row)
     whose = {"project_id": "P1", "app_id": "first", "scopes": ["a"], "next_refresh_at": AT}
-    insert_row(connection, "grants", id="G1", user_id="alice", status="active", **whose)
+    insert_row(connection, "grants", id="G1", user_id="alice", status="active", token_sub="sub-1", **whose)
 
 
 async def test_what_the_version_before_stored_is_all_there(tmp_path: Path, postgres_server: Any) -> None:
@@ -66,20 +66,18 @@ async def test_what_the_version_before_stored_is_all_there(tmp_path: Path, postg
             await connection.run_sync(upgrade, "head")
         async with AsyncSession(engine) as session:
             project = await session.get_one(Project, "P1")
-            key = await session.get_one(DataKeyRow, ("P1", "00" * 8))
             app = await session.get_one(OutboundApp, ("P1", "first"))
-            policy = await session.get_one(AccessPolicy, ("P1", "p"))
             issuer = await session.get_one(TrustedIssuer, ("P1", "i"))
             grant = await session.get_one(Grant, ("P1", "G1"))
-            keys = {one.id: one.permissions for one in await session.scalars(select(ManagementKey))}
+            found = await session.get_one(GrantDirectory, ("P1", "G1"))
+            keys = list(await session.scalars(select(ManagementKey)))
         await engine.dispose()
-        assert (project.closed_at, project.shredded_at) == (None, None)
-        assert (key.wrapped, key.binds_owner) == (b"w", False)
-        assert (app.revoke_replaced, app.restored_pace) == (False, None)
-        assert policy.levels == []
-        # What could do everything still can; nothing else can do more than before.
-        assert keys.pop("root") == sorted([*EVERYTHING, "policies"])
-        assert all("policies" not in permissions for permissions in keys.values())
-        assert len(keys) == 4
-        assert not issuer.machines_without_user
-        assert (grant.scopes, grant.next_refresh_at, grant.restored_at) == (["a"], AT, None)
+        assert (project.name, project.embed_origins, project.start_dismissed_at) == ("One", [], None)
+        assert (app.name, app.scope_translations) == ("first", {})
+        assert (issuer.issuer, issuer.last_kid) == ("https://login.example", "")
+        assert (grant.scopes, grant.next_refresh_at) == (["a"], AT)
+        # Lists find a connection that was made before there was anything to find it by.
+        assert (found.app_id, found.user_id, found.tenant_id, found.token_sub) == ("first", "alice", "", "sub-1")
+        assert found.consented_at == AT
+        assert len(keys) == 5
+        assert all((key.last_used_address, key.replaces) == ("", "") for key in keys)

@@ -45,6 +45,18 @@ class AuthorizationRequest(Base):
     answers: Mapped[dict[str, str]] = mapped_column(JSON, default=dict)
     """Those that the user gave on the consent page, and may give again while nothing has come back."""
 
+    user_label: Mapped[str] = mapped_column(String(120), default="", server_default="")
+    """Who the user is, in words that they know: shown to them and used for nothing else."""
+    tenant_label: Mapped[str] = mapped_column(String(120), default="", server_default="")
+    locale: Mapped[str] = mapped_column(String(16), default="", server_default="")
+    """The language of the pages; empty for the browser's."""
+    made_by: Mapped[str] = mapped_column(String(300), default="", server_default="")
+    """Who made the link, as the audit log writes it."""
+    trial_id: Mapped[str] = mapped_column(String(22), default="", server_default="")
+    """The test connection that this trip belongs to; empty for none."""
+    portal_id: Mapped[str] = mapped_column(String(22), default="", server_default="")
+    """The visit of connected accounts that it began from; empty for none."""
+
     ticket_digest: Mapped[bytes] = mapped_column(LargeBinary(32))
     state_digest: Mapped[bytes | None] = mapped_column(LargeBinary(32))
     """Set when the browser leaves for the provider: from then on the ticket is that browser's."""

@@ -69,6 +69,17 @@ class Grant(Base):
             postgresql_where=text("restored_at IS NOT NULL"),
             sqlite_where=text("restored_at IS NOT NULL"),
         ),
+        # What is not healthy: few rows, and the lists' and counts' only index here. A query must repeat the condition.
+        Index(
+            "ix_grants_attention",
+            "project_id",
+            "status",
+            "consented_at",
+            "id",
+            postgresql_include=["app_id"],
+            postgresql_where=text("status <> 'active' OR last_refresh_error <> ''"),
+            sqlite_where=text("status <> 'active' OR last_refresh_error <> ''"),
+        ),
         # Those of which somebody is to be told that they will end. Few rows are in it.
         Index(
             "ix_grants_warn_at",

@@ -30,3 +30,7 @@ class ManagementKey(Base):
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     last_used_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     """Accurate to a minute: fetching a token must not cost a write."""
+    last_used_address: Mapped[str] = mapped_column(String(64), default="", server_default="")
+    """Where it was used from then."""
+    replaces: Mapped[str] = mapped_column(String(22), default="", server_default="")
+    """The key whose place it takes; empty for none."""

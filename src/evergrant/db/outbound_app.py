@@ -69,6 +69,10 @@ class OutboundApp(Base):
 
     default_scopes: Mapped[list[str]] = mapped_column(JSON, default=list)
     scope_descriptions: Mapped[dict[str, str]] = mapped_column(JSON, default=dict)
+    scope_translations: Mapped[dict[str, dict[str, str]]] = mapped_column(
+        JSON, default=dict, server_default=text("'{}'")
+    )
+    """By language, what a scope means in it; `scope_descriptions` is for all others."""
     default_redirect_url: Mapped[str] = mapped_column(default="")
     callback_domain: Mapped[str] = mapped_column(default="")
     callback_id: Mapped[str] = mapped_column(String(32), default="")

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from sqlalchemy import JSON, CheckConstraint, String
+from sqlalchemy import JSON, CheckConstraint, String, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from evergrant.db.base import Base
@@ -22,6 +22,10 @@ class Project(Base):
     name: Mapped[str] = mapped_column(String(200))
     redirect_origins: Mapped[list[str]] = mapped_column(JSON, default=list)
     """Origins (scheme, host, port) that a connect trip may send the browser back to."""
+    embed_origins: Mapped[list[str]] = mapped_column(JSON, default=list, server_default=text("'[]'"))
+    """Origins whose pages may show connected accounts in a frame."""
+    start_dismissed_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """When an operator put the list of first steps away."""
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     closed_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     """Since then nobody gets in: its deletion has begun. Its id is not given again."""

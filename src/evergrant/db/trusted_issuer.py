@@ -26,4 +26,8 @@ class TrustedIssuer(Base):
     tenant_claim: Mapped[str] = mapped_column(default="")
     machines_without_user: Mapped[bool] = mapped_column(default=False, server_default=false())
     """Whether a token without the user claim is a machine's, which stands for its tenant."""
+    last_kid: Mapped[str] = mapped_column(default="", server_default="")
+    """The id of the key that signed the last token that was accepted."""
+    last_seen_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """When that was, accurate to a minute."""
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)

@@ -14,7 +14,7 @@ from evergrant.broker.access.management_keys import MIN_KEY_LENGTH
 from evergrant.broker.access.user_tokens import authenticate_user, looks_like_jwt
 from evergrant.broker.audit.record import Actor, record
 from evergrant.broker.runtime.broker import Broker
-from evergrant.broker.runtime.principal import Principal
+from evergrant.broker.runtime.principal import Principal, with_implied
 from evergrant.crypto.opaque import digest, equal
 from evergrant.db import AuditEvent, ManagementKey, Project
 from evergrant.errors import AuthenticationFailed
@@ -90,7 +90,7 @@ async def _look_up(broker: Broker, project_id: str, key_digest: bytes) -> Princi
     return Principal(
         project_id=row.project_id,
         key_id=row.id,
-        permissions=frozenset(row.permissions),
+        permissions=with_implied(row.permissions),
         app_ids=frozenset(row.app_ids),
         networks=tuple(ip_network(cidr) for cidr in row.allowed_cidrs),
         expires_at=row.expires_at,

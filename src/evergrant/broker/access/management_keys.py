@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from evergrant.broker.audit.record import record
 from evergrant.broker.runtime.authority import Authority, require_no_more
 from evergrant.broker.runtime.broker import Broker
-from evergrant.broker.runtime.principal import ALL_PERMISSIONS, Permission, Principal
+from evergrant.broker.runtime.principal import ALL_PERMISSIONS, Permission, Principal, with_implied
 from evergrant.crypto.opaque import KEY_PREFIX, digest, is_management_key, new_id, new_management_key
 from evergrant.db import ManagementKey
 from evergrant.errors import InvalidValue, NotFound, PermissionDenied
@@ -127,7 +127,7 @@ def _can_be_guessed(text: str) -> bool:
 def authority_of(key: ManagementKey) -> Authority:
     """Return what a key can do."""
     return Authority(
-        permissions=frozenset(key.permissions),
+        permissions=with_implied(key.permissions),
         app_ids=frozenset(key.app_ids),
         networks=tuple(ip_network(cidr) for cidr in key.allowed_cidrs),
         expires_at=key.expires_at,

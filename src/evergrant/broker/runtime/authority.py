@@ -39,7 +39,7 @@ def require_no_more(principal: Principal, made: Authority, *, what: str) -> None
     """
     if principal.is_user:
         raise PermissionDenied("This takes a management key; a user's token is not enough.")
-    if more := sorted(made.permissions - principal.permissions):
+    if more := sorted(made.permissions - principal.permissions - principal.withheld):
         raise PermissionDenied(f"This management key lacks permissions that {what} has: {', '.join(more)}.")
     if principal.app_ids and not (made.app_ids and principal.app_ids.issuperset(made.app_ids)):
         raise PermissionDenied(f"This management key is limited to some apps, and {what} is not limited to these.")

@@ -1,6 +1,6 @@
 """Who is asking, and what they may do."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -16,6 +16,7 @@ class Permission(StrEnum):
     APPS_READ = "apps:read"
     APPS_WRITE = "apps:write"
     CONNECT = "connect"
+    CONNECTIONS_READ = "connections:read"
     TOKENS_FETCH = "tokens:fetch"
     TOKENS_FETCH_REFRESH_TOKEN = "tokens:fetch:refresh_token"
     TOKENS_WRITE = "tokens:write"
@@ -26,13 +27,23 @@ class Permission(StrEnum):
 
 
 ALL_PERMISSIONS = frozenset(Permission)
+FETCHING = frozenset({Permission.TOKENS_FETCH, Permission.TOKENS_FETCH_REFRESH_TOKEN})
+"""What hands tokens out."""
 FETCH_SCOPE = "outbound.token.fetch"
 """The scope with which a user's access token may fetch."""
 
 
+def with_implied(permissions: Iterable[str]) -> frozenset[str]:
+    """Add what a permission includes: who may fetch or change connections may list them."""
+    given = frozenset(permissions)
+    if given.isdisjoint({Permission.TOKENS_FETCH, Permission.TOKENS_WRITE}):
+        return given
+    return given | {Permission.CONNECTIONS_READ}
+
+
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """An authenticated management key; or a user, or a tenant's machine, with a JWT of its own.
+    """An authenticated management key; an operator at the console; or a user, or a tenant's machine, with a JWT.
 
     What a call checks decides who can make it: `require` lets management keys pass alone, and `require_for` users
     too, each for itself. So a call that forgets about users is closed to them.
@@ -53,6 +64,11 @@ class Principal:
     tenant_ids: frozenset[str] = frozenset()
     """The tenants that a JWT names."""
 
+    operator: str = ""
+    """Who is at the console, where that is no management key."""
+    withheld: frozenset[str] = frozenset()
+    """What may be given to others and not used: an operator makes keys that fetch, and fetches nothing."""
+
     @property
     def is_user(self) -> bool:
         """Whether this is a user or a tenant's machine, and not a management key."""
@@ -60,7 +76,9 @@ class Principal:
 
     @property
     def name(self) -> str:
-        """Who this is, as the audit log writes it: `key:<id>`, `user:<id>` or `tenant:<id>`."""
+        """Who this is, as the audit log writes it: `key:<id>`, `operator:<who>`, `user:<id>` or `tenant:<id>`."""
+        if self.operator:
+            return f"operator:{self.operator}"
         if self.claims is None:
             return f"key:{self.key_id}"
         return f"user:{self.user_id}" if self.user_id else f"tenant:{','.join(sorted(self.tenant_ids))}"
@@ -86,7 +104,8 @@ class Principal:
             raise PermissionDenied("This takes a management key; a user's token is not enough.")
         if self.permissions.isdisjoint(permissions):
             names = " or ".join(f"'{permission}'" for permission in permissions)
-            raise PermissionDenied(f"This management key lacks the permission {names}.")
+            who = "Your session" if self.operator else "This management key"
+            raise PermissionDenied(f"{who} lacks the permission {names}.")
 
     def require_for(self, permission: Permission, *, user_id: str, tenant_id: str) -> None:
         """Check that this may be done for an owner: a key needs the permission, a user needs it and is the owner.
