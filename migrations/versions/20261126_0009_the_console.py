@@ -14,6 +14,24 @@ depends_on: str | None = None
 EMPTY_LIST = sa.text("'[]'")
 EMPTY_OBJECT = sa.text("'{}'")
 NEEDS_ATTENTION = sa.text("status <> 'active' OR last_refresh_error <> ''")
+ALL_PERMISSIONS_BEFORE = {
+    "apps:read",
+    "apps:write",
+    "connect",
+    "tokens:fetch",
+    "tokens:fetch:refresh_token",
+    "tokens:write",
+    "keys",
+    "policies",
+    "audit",
+    "webhooks",
+}
+KEYS = sa.table(
+    "management_keys",
+    sa.column("project_id", sa.String),
+    sa.column("id", sa.String),
+    sa.column("permissions", sa.JSON),
+)
 INSTANT = sa.DateTime(timezone=True)
 PROJECT = sa.String(length=31)
 
@@ -33,6 +51,14 @@ def upgrade() -> None:
         "INSERT INTO grant_directory (project_id, grant_id, app_id, user_id, tenant_id, token_sub, consented_at)"
         " SELECT project_id, id, app_id, user_id, tenant_id, token_sub, consented_at FROM grants"
     )
+    for key in op.get_bind().execute(sa.select(KEYS)).all():
+        if set(key.permissions) >= ALL_PERMISSIONS_BEFORE:  # it may list connections anyway, and shall say "all"
+            _set_permissions(key, {*key.permissions, "connections:read"})
+
+
+def _set_permissions(key: sa.Row[tuple[object, ...]], permissions: set[str]) -> None:
+    which = (KEYS.c.project_id == key.project_id, KEYS.c.id == key.id)
+    op.get_bind().execute(sa.update(KEYS).where(*which).values(permissions=sorted(permissions)))
 
 
 def _add_columns() -> None:
@@ -237,6 +263,9 @@ def _create_tables_for_looks() -> None:
 
 def downgrade() -> None:
     """Take it back."""
+    for key in op.get_bind().execute(sa.select(KEYS)).all():
+        if "connections:read" in key.permissions:
+            _set_permissions(key, {*key.permissions} - {"connections:read"})
     for table in (
         "branding",
         "app_logos",

@@ -17,6 +17,7 @@ from evergrant.broker.connect.confirmation import clear_finished_requests
 from evergrant.broker.grants.expiry_warnings import warn_of_ends
 from evergrant.broker.grants.last_used import write_last_uses
 from evergrant.broker.operations.closed_projects import finish_closed_projects
+from evergrant.broker.operators.sessions import clear_console_sessions, write_session_uses
 from evergrant.broker.refresh.left_behind import give_back_left_behind
 from evergrant.broker.refresh.replay import replay_journal
 from evergrant.broker.refresh.restored import let_some_be_tried
@@ -56,6 +57,10 @@ async def _clear_trips(broker: Broker) -> None:
     await clear_finished_requests(broker, now=clock.now())
 
 
+async def _clear_console_sessions(broker: Broker) -> None:
+    await clear_console_sessions(broker, now=clock.now())
+
+
 async def _clear_deliveries(broker: Broker) -> None:
     await clear_old_deliveries(broker, now=clock.now())
 
@@ -76,6 +81,7 @@ OF_A_PROCESS = (
 """What each process does with what it has itself: its data folder, and the data keys that it has opened."""
 OF_A_REFRESHER = (
     Chore("clear trips that are over", _clear_trips),
+    Chore("clear sessions that are over", _clear_console_sessions),
     Chore("clear old deliveries", _clear_deliveries),
     Chore("warn of refresh tokens that end", _warn),
     Chore("go on with deletions of projects", finish_closed_projects),
@@ -86,6 +92,7 @@ OF_A_REFRESHER = (
 OF_A_SERVER = (
     Chore("write down uses of keys", write_key_uses),
     Chore("write down uses of connections", write_last_uses),
+    Chore("write down uses of sessions", write_session_uses),
 )
 """What each process that answers does for itself; a last time when it stops, because only its memory has it."""
 

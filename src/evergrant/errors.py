@@ -7,8 +7,10 @@ EvergrantError                           status  code
 │   └── InvalidValue                     400     E011003
 ├── AuthenticationFailed                 401     E011005
 ├── PermissionDenied                     403     E011006
+│   └── SignInTooOld                 403     E011006   (the console: sign in again)
 ├── NotFound                             404     E011004
 │   ├── AppNotFound                      404     E111503
+│   ├── LinkIsOver                   404     E011004   (a one-time link to the console)
 │   └── TokenNotFound                    404     E111504
 │       └── ReauthorizationRequired      404     E111504
 ├── AlreadyExists                        409     E111507
@@ -102,6 +104,10 @@ class PermissionDenied(EvergrantError):
     code = "E011006"
 
 
+class SignInTooOld(PermissionDenied):
+    """This takes a sign-in that is younger than 15 minutes: sign in again."""
+
+
 class NotFound(EvergrantError):
     """There is nothing at this address."""
 
@@ -113,6 +119,10 @@ class AppNotFound(NotFound):
     """There is no outbound app with this id in the project."""
 
     code = "E111503"
+
+
+class LinkIsOver(NotFound):
+    """This link was used already, or is too old: each works once, for a few minutes."""
 
 
 class TokenNotFound(NotFound):

@@ -124,6 +124,13 @@ class Settings(BaseSettings):
         default=None,
         description="A folder of provider files that add to the app library, or replace entries of it.",
     )
+    console: bool = Field(default=True, description="Whether there is a console for operators, at /console.")
+    console_networks: Annotated[tuple[Network, ...], NoDecode] = Field(
+        default=(), description="The only networks that reach the console; empty for all. Others find nothing there."
+    )
+    console_key_sign_in: bool = Field(
+        default=True, description="Whether operators may sign in at the console with a management key."
+    )
     metrics_token: SecretStr | None = Field(
         default=None,
         description="What Prometheus sends to read /metrics. Without it, only this machine itself may.",
@@ -131,7 +138,7 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["json", "text"] = "json"
 
-    @field_validator("egress_allow", mode="before")
+    @field_validator("egress_allow", "console_networks", mode="before")
     @classmethod
     def _networks(cls, value: object) -> object:
         return parse_networks(value) if isinstance(value, str) else value

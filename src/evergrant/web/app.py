@@ -10,9 +10,7 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from types import FrameType
 
-from fastapi import Depends, FastAPI, Response
-from fastapi.staticfiles import StaticFiles
-from starlette.types import Scope
+from fastapi import Depends, FastAPI
 
 from evergrant import __version__
 from evergrant.broker.operations.metrics import Exposition
@@ -22,7 +20,7 @@ from evergrant.chores import OF_A_PROCESS, OF_A_SERVER, do_a_last_time, do_until
 from evergrant.logs import configure_logging
 from evergrant.refresher import refresh_until
 from evergrant.settings import Settings, folder_of_workers, load_settings
-from evergrant.web import client_metadata, connect, cors, documentation, errors, health, metrics
+from evergrant.web import client_metadata, connect, cors, documentation, errors, health, metrics, static_files
 from evergrant.web.api import (
     app_check,
     apps,
@@ -41,11 +39,9 @@ from evergrant.web.api import (
     webhooks,
 )
 from evergrant.web.api import connect as api_connect
+from evergrant.web.console.router import router as console_router
 from evergrant.web.deps import refuse_odd_text
 from evergrant.web.middleware import RequestMiddleware
-from evergrant.web.templating import STATIC
-
-KEEP_STATIC_SECONDS = 300
 
 
 def create_app(settings: Settings, *, workers_folder: Path | None = None) -> FastAPI:
@@ -93,10 +89,11 @@ def create_app(settings: Settings, *, workers_folder: Path | None = None) -> Fas
         health.router,
         metrics.router,
         documentation.router,
+        console_router,
+        static_files.router,
     ):
         app.include_router(router)
     app.router.routes.extend(cors.PREFLIGHTS)
-    app.mount("/static", _Static(directory=STATIC), name="static")
     app.openapi = lambda: documentation.openapi_document(  # type: ignore[method-assign]  # FastAPI's documented way to extend it
         app, bodies=tokens.REQUEST_MODELS, user_calls=tokens.PATHS
     )
@@ -110,15 +107,6 @@ def _add_middleware(app: FastAPI, settings: Settings) -> None:
         public_url=settings.public_url,
         trusted_proxies=settings.trusted_proxies,
     )
-
-
-class _Static(StaticFiles):
-    """Files that browsers keep for a while: they change with a release only."""
-
-    async def get_response(self, path: str, scope: Scope) -> Response:
-        response = await super().get_response(path, scope)
-        response.headers["Cache-Control"] = f"public, max-age={KEEP_STATIC_SECONDS}"
-        return response
 
 
 def create_refresher_app(settings: Settings) -> FastAPI:

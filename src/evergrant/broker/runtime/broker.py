@@ -104,6 +104,8 @@ class Broker:
     """Connect trips that end in this process, by (project, request, digest of the browser)."""
     principals: Expiring[tuple[str, bytes], Principal] = field(default_factory=_memory)
     """Authenticated keys and users, by (project, digest of the credential)."""
+    console_sessions: Expiring[bytes, Any] = field(default_factory=_memory)
+    """Operators who are signed in, by digest of the cookie."""
     policies: Expiring[str, Mapping[tuple[str, str], Sequence[AccessPolicy]]] = field(default_factory=_memory)
     """Access policies by project, then by (app, action)."""
     redirect_origins: Expiring[None, Mapping[str, frozenset[str]]] = field(default_factory=_memory)

@@ -33,6 +33,10 @@ class Unwritten(Generic[K]):
         """Return how many moments wait."""
         return len(self._moments)
 
+    def get(self, key: K) -> datetime | None:
+        """Return the moment that waits for a key, if one does."""
+        return self._moments.get(key)
+
     def note_latest(self, key: K, at: datetime) -> None:
         """Note a moment in the place of an earlier one."""
         self._moments[key] = at
@@ -80,6 +84,8 @@ class UnwrittenUses:
         """The latest use of a management key, by (project, key)."""
         self.addresses: Unwritten[tuple[str, str, str]] = Unwritten()
         """The first use of a management key from an address, by (project, key, address)."""
+        self.console: Unwritten[str] = Unwritten()
+        """The latest use of a session at the console, by its id."""
         self.grants: Unwritten[GrantKey] = Unwritten()
         """When a token was last handed out."""
         self._known_grants: dict[GrantKey, datetime] = {}

@@ -1,0 +1,1 @@
+"""The portal: what an end user sees and does about their own connected accounts."""

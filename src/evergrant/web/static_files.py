@@ -1,0 +1,74 @@
+"""Static files: a few, read at the start, compressed once, and kept by browsers for as long as their address lives."""
+
+import gzip
+import hashlib
+import mimetypes
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+
+from evergrant.errors import NotFound
+
+STATIC = Path(__file__).parent / "static"
+FOR_EVER = "public, max-age=31536000, immutable"
+FOR_A_WHILE = "public, max-age=300"
+COMPRESSED = frozenset({"text/css", "text/javascript", "image/svg+xml"})
+
+router = APIRouter(include_in_schema=False)
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    content: bytes
+    compressed: bytes | None
+    media_type: str
+    version: str
+
+
+@cache
+def _files() -> dict[str, _File]:
+    files = {}
+    for path in sorted(STATIC.rglob("*")):
+        if not path.is_file() or path.name.startswith((".", "LICENSE")):
+            continue
+        content = path.read_bytes()
+        kind = "text/javascript" if path.suffix == ".js" else mimetypes.guess_type(path.name)[0] or "text/plain"
+        smaller = gzip.compress(content, mtime=0) if kind in COMPRESSED else None
+        version = hashlib.sha256(content).hexdigest()[:12]
+        files[path.relative_to(STATIC).as_posix()] = _File(content, smaller, kind, version)
+    return files
+
+
+def has_static(name: str) -> bool:
+    """Tell whether there is a static file of this name."""
+    return name in _files()
+
+
+def static_url(name: str) -> str:
+    """Return the address of a static file, which changes with its content."""
+    return f"/static/{name}?v={_files()[name].version}"
+
+
+@router.get("/static/{name:path}")
+async def static(name: str, request: Request) -> Response:
+    """Answer with a static file. Pages are never compressed: a secret that is shown once must not meet an oracle."""
+    file = _files().get(name)
+    if file is None:
+        raise NotFound
+    is_this = request.query_params.get("v") == file.version
+    headers = {
+        "Cache-Control": FOR_EVER if is_this else FOR_A_WHILE,
+        "Vary": "Accept-Encoding",
+        "ETag": f'"{file.version}"',
+        "Access-Control-Allow-Origin": "*",
+        "Cross-Origin-Resource-Policy": "cross-origin",
+    }
+    if request.headers.get("if-none-match") == headers["ETag"]:
+        return Response(status_code=304, headers=headers)
+    kind = f"{file.media_type}; charset=utf-8" if file.media_type.startswith("text/") else file.media_type
+    if file.compressed is not None and "gzip" in request.headers.get("accept-encoding", ""):
+        return Response(file.compressed, headers={**headers, "Content-Encoding": "gzip"}, media_type=kind)
+    return Response(file.content, headers=headers, media_type=kind)
