@@ -1,0 +1,277 @@
+"""A project that has been in use for a month: what the console's tests and pictures look at.
+
+Rows are written past the application, with moments that go by `now`, so that the same `now` gives the same pages. The
+people and companies are made up, and nothing that is sealed here opens.
+"""
+
+import hashlib
+import random
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from evergrant.broker.audit.record import Actor, record
+from evergrant.broker.operations.setup import InitResult, initialise
+from evergrant.broker.runtime.broker import open_broker
+from evergrant.crypto.sealed import Sealed
+from evergrant.db import Grant, GrantDirectory, GrantStatus, GrantUse, ManagementKey, OutboundApp, TrustedIssuer
+from evergrant.db.grant import scope_key
+from evergrant.settings import Settings
+
+PEOPLE = (
+    "ada.lindholm",
+    "grace.osei",
+    "linus.varga",
+    "m.okafor",
+    "yuki.tanaka",
+    "s.lindqvist",
+    "user_2mQx81",
+    "b.romero",
+    "priya.nair",
+    "tomasz.w",
+    "chen.wei",
+    "f.dubois",
+    "oluwaseun",
+    "k.haddad",
+    "ines.costa",
+    "8d0f3c52-6c1e-4f7a-9a6d-2f1c4be7a913",
+)
+ODD_PEOPLE = ("x" * 64, "ليلى-العلي", "zoë🌻")
+"""Ids that no page may break on."""
+TENANTS = ("", "", "", "lovelace", "northwind", "contoso-uk")
+
+APPS: tuple[dict[str, Any], ...] = (
+    {
+        "id": "google-contacts",
+        "template_id": "google",
+        "name": "Google Contacts",
+        "scopes": {
+            "openid": "Know which Google account this is",
+            "https://www.googleapis.com/auth/contacts.readonly": "See your contacts",
+        },
+    },
+    {
+        "id": "google-calendar",
+        "template_id": "google",
+        "name": "Google Calendar",
+        "scopes": {
+            "openid": "Know which Google account this is",
+            "https://www.googleapis.com/auth/calendar.events": "See and change your events",
+        },
+    },
+    {
+        "id": "outlook-mail",
+        "template_id": "microsoft",
+        "name": "Outlook Mail",
+        "scopes": {"Mail.Read": "Read your mail", "offline_access": "Keep this access"},
+    },
+    {
+        "id": "salesforce",
+        "template_id": "salesforce",
+        "name": "Salesforce",
+        "scopes": {"api": "Use the API for you", "refresh_token": "Keep this access"},
+    },
+    {
+        "id": "hubspot",
+        "template_id": "hubspot",
+        "name": "HubSpot",
+        "scopes": {"crm.objects.contacts.read": "See contacts", "oauth": ""},
+    },
+    {
+        "id": "xero",
+        "template_id": "xero",
+        "name": "Xero",
+        "scopes": {"accounting.transactions.read": "See transactions", "offline_access": "Keep this access"},
+    },
+    {
+        "id": "slack",
+        "template_id": "slack",
+        "name": "Slack",
+        "scopes": {"chat:write": "Send messages as the app", "channels:read": "See public channels"},
+    },
+    {"id": "notion", "template_id": "notion", "name": "Notion", "scopes": {}},
+    {"id": "openai", "template_id": "openai", "name": "OpenAI", "scopes": {}, "app_type": "apikey"},
+)
+WEIGHTS = (7, 4, 6, 5, 5, 4, 3, 2, 2)
+
+
+async def build_world(settings: Settings, *, now: datetime, grants: int = 60) -> InitResult:
+    """Fill an empty installation, and return its project and first key."""
+    made = await initialise(
+        settings, project_name="Acme Assistant", redirect_origins=["https://assistant.acme.example"]
+    )
+    async with open_broker(settings) as broker, broker.database.write() as session:
+        _add_apps(session, made.project_id, now)
+        await session.flush()
+        _add_grants(session, made.project_id, now, grants)
+        _add_access(session, made.project_id, now)
+        await session.flush()
+        await _add_records(session, made.project_id)
+    return made
+
+
+def _add_apps(session: AsyncSession, project_id: str, now: datetime) -> None:
+    for n, one in enumerate(APPS):
+        at = now - timedelta(days=30 - n)
+        refused = one["id"] == "slack"
+        host = f"https://login.{one['template_id']}.example"
+        session.add(
+            OutboundApp(
+                project_id=project_id,
+                id=one["id"],
+                name=one["name"],
+                description=f"Lets Acme Assistant work with your {one['name']} account.",
+                app_type=one.get("app_type", "oauth"),
+                template_id=one["template_id"],
+                client_id=f"acme-{one['id']}-407408718192",
+                client_secret=Sealed(b"not for opening"),
+                authorization_url=f"{host}/authorize",
+                token_url=f"{host}/token",
+                default_scopes=list(one["scopes"]),
+                scope_descriptions={value: words for value, words in one["scopes"].items() if words},
+                callback_id=hashlib.sha256(f"{project_id} {one['id']}".encode()).hexdigest()[:22],
+                unhealthy_since=now - timedelta(minutes=52) if refused else None,
+                unhealthy_reason="invalid_client: Bad client secret" if refused else "",
+                created_at=at,
+                updated_at=at,
+            )
+        )
+
+
+def _add_grants(session: AsyncSession, project_id: str, now: datetime, how_many: int) -> None:
+    chance = random.Random(7)
+    people = [*PEOPLE, *ODD_PEOPLE]
+    for n in range(how_many):
+        app = chance.choices(APPS, WEIGHTS)[0]
+        user = people[n % len(people)]
+        tenant = chance.choice(TENANTS)
+        connected = now - timedelta(minutes=37 * n + chance.randrange(30), days=n // 9)
+        _add_grant(session, project_id, app, user, tenant, n, connected, now, chance)
+
+
+def _add_grant(
+    session: AsyncSession,
+    project_id: str,
+    app: dict[str, Any],
+    user: str,
+    tenant: str,
+    n: int,
+    connected: datetime,
+    now: datetime,
+    chance: random.Random,
+) -> None:
+    grant_id = f"{chance.getrandbits(128):032x}"
+    is_key = app.get("app_type") == "apikey"
+    status, error = GrantStatus.ACTIVE, ""
+    refreshed: datetime | None = now - timedelta(seconds=chance.randrange(40, 2900))
+    expires: datetime | None = (refreshed or now) + timedelta(hours=1)
+    if n % 11 == 3 and not is_key and app["id"] != "slack":
+        status, error = GrantStatus.REAUTHORIZATION_REQUIRED, "invalid_grant: Token has been expired or revoked."
+        refreshed = now - timedelta(days=2, minutes=n)
+        expires = refreshed + timedelta(hours=1)
+    elif n % 17 == 8 and not is_key:
+        error = "HTTP 503 from the provider"
+    elif n % 29 == 12:
+        status, refreshed = GrantStatus.PENDING, None
+    if is_key or app["id"] == "notion":
+        expires = refreshed = None
+    scopes = list(app["scopes"])
+    session.add(
+        Grant(
+            project_id=project_id,
+            id=grant_id,
+            app_id=app["id"],
+            user_id=user,
+            tenant_id=tenant,
+            scope_key=scope_key(scopes),
+            scopes=scopes,
+            requested_scopes=scopes,
+            details={"email": f"{user.split('@')[0][:20]}@acme.example"} if n % 3 == 0 else {},
+            status=status,
+            token_sub="" if is_key else str(chance.randrange(10**20, 10**21)),
+            consented_at=connected,
+            access_token=Sealed(b"not for opening"),
+            access_token_type="apikey" if is_key else "Bearer",
+            refresh_token=None if is_key or app["id"] == "notion" else Sealed(b"not for opening"),
+            expires_at=expires,
+            fresh_until=expires,
+            last_refresh_time=refreshed,
+            last_refresh_error=error,
+            refresh_failures=3 if error else 0,
+            next_refresh_at=None,
+        )
+    )
+    session.add(
+        GrantDirectory(
+            project_id=project_id,
+            grant_id=grant_id,
+            app_id=app["id"],
+            user_id=user,
+            tenant_id=tenant,
+            token_sub="",
+            consented_at=connected,
+        )
+    )
+    if n % 4:
+        session.add(GrantUse(project_id=project_id, grant_id=grant_id, fetched_at=now - timedelta(hours=n)))
+
+
+def _add_access(session: AsyncSession, project_id: str, now: datetime) -> None:
+    for key_id, name, permissions, used, limits in (
+        ("agentsprod01", "agents-prod", ["tokens:fetch", "connect"], timedelta(minutes=1), {}),
+        ("nightlysync1", "nightly-sync", ["tokens:fetch"], timedelta(hours=9), {"app_ids": ["salesforce", "hubspot"]}),
+        (
+            "readonly0001",
+            "dashboard",
+            ["apps:read", "connections:read"],
+            timedelta(days=3),
+            {"allowed_cidrs": ["203.0.113.0/24"]},
+        ),
+        ("oldkey000001", "web-backend-2025", ["connect"], timedelta(days=61), {"disabled": True}),
+    ):
+        session.add(
+            ManagementKey(
+                project_id=project_id,
+                id=key_id,
+                name=name,
+                digest=hashlib.sha256(key_id.encode()).digest(),
+                permissions=sorted(permissions),
+                last_used_at=now - used,
+                last_used_address="203.0.113.24",
+                created_at=now - timedelta(days=90),
+                **limits,
+            )
+        )
+    session.add(
+        TrustedIssuer(
+            project_id=project_id,
+            id="issuer000001",
+            issuer="https://login.acme.example",
+            jwks_url="https://login.acme.example/jwks.json",
+            audience="acme-assistant",
+            tenant_claim="org_id",
+            last_kid="2026-10",
+            last_seen_at=now - timedelta(minutes=2),
+            created_at=now - timedelta(days=80),
+        )
+    )
+
+
+async def _add_records(session: AsyncSession, project_id: str) -> None:
+    for action, app_id, user_id, who, data in (
+        ("app.updated", "hubspot", "", "operator:noor@acme.example", {"fields": ["scopes"]}),
+        ("grant.connected", "google-contacts", "ada.lindholm", "user:ada.lindholm", {"scopes": ["openid"]}),
+        ("key.used_from_new_address", "", "", "key:agentsprod01", {"keyId": "agentsprod01"}),
+        ("grant.reauthorization_required", "xero", "m.okafor", "evergrant", {"error": "invalid_grant"}),
+        ("app.unhealthy", "slack", "", "evergrant", {"reason": "invalid_client: Bad client secret"}),
+    ):
+        await record(
+            session,
+            project_id,
+            action,
+            app_id=app_id,
+            user_id=user_id,
+            data=data,
+            who=Actor(who, "" if who == "evergrant" else "203.0.113.40"),
+        )
