@@ -2,9 +2,6 @@
 
 import json
 import re
-import shutil
-import subprocess
-import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,10 +15,10 @@ from starlette.routing import Route
 from tests.infra.chromium import Person, chromium
 from tests.infra.installation import APP_ID, SCOPES, Installation
 from tests.infra.issuer import Issuer
+from tests.infra.npm import npm_package
 from tests.infra.people import trust
 from tests.infra.scripted import serving
 from tests.infra.serving import LiveApp
-from tests.infra.waiting import PATIENCE
 from tests.trips.conftest import allow_origins
 
 pytestmark = pytest.mark.parametrize("here", ["sqlite"], indirect=True)
@@ -44,17 +41,7 @@ PAGE = """<!doctype html><title>The application</title><link rel="icon" href="da
 @pytest.fixture(scope="module")
 def sdk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The SDK's script as it is published, for pages that load it without a bundler."""
-    npm = shutil.which("npm")
-    if npm is None:
-        pytest.fail("There is no npm: install Node.js, so that the published browser SDK can be tried.")
-    folder = tmp_path_factory.mktemp("sdk")
-    packed = subprocess.run(
-        [npm, "pack", SDK, "--silent"], cwd=folder, capture_output=True, text=True, timeout=PATIENCE
-    )
-    assert packed.returncode == 0, f"npm could not fetch {SDK}:\n{packed.stderr}"
-    with tarfile.open(folder / packed.stdout.strip()) as package:
-        package.extractall(folder, filter="data")
-    return folder / "package/dist/index.umd.js"
+    return npm_package(SDK, tmp_path_factory.mktemp("sdk")) / "dist/index.umd.js"
 
 
 @pytest.fixture(scope="module")
