@@ -33,6 +33,8 @@ _SECRET_PATTERNS: tuple[tuple[tuple[str, ...], re.Pattern[str]], ...] = (
     ),
     # the one-use ticket in a connect link
     (("/connect/",), re.compile(r"(?<=/connect/)[A-Za-z0-9_-]{20,}")),
+    # the code of a one-time link to the console
+    (("/enter/",), re.compile(r"(?<=/enter/)[A-Za-z0-9_-]{20,}")),
     # user and password in a database URL
     (("://",), re.compile(r"(?<=://)[^\s/@:]+:[^\s/@]+(?=@)")),
 )
