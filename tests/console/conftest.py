@@ -38,9 +38,9 @@ def operator(operator_as: Callable[[str], Operator]) -> Operator:
     return operator_as("admin")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """One Chromium for all people."""
+    """One Chromium for all people of a file, in which no test is async: while it runs, so does an event loop."""
     with chromium() as running:
         yield running
 

@@ -9,10 +9,11 @@ from playwright.sync_api import Browser, Page
 from evergrant.settings import Settings
 from evergrant.web.app import create_app
 from tests.infra.chromium import Person
-from tests.infra.console import cookie_of, in_a_thread
+from tests.infra.console import cookie_of
 from tests.infra.databases import settings_for
 from tests.infra.npm import npm_package
 from tests.infra.serving import LiveApp
+from tests.infra.waiting import in_a_thread
 from tests.infra.world import build_world
 
 AXE = "axe-core@4.14.1"

@@ -1,9 +1,7 @@
 """Operators at the console: signed in without a detour, over plain HTTP or in a Chromium."""
 
-import asyncio
 import re
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from html import unescape
 from typing import Any
 
@@ -16,15 +14,9 @@ from evergrant.broker.operators.sessions import begin_session
 from evergrant.broker.runtime.broker import open_broker
 from evergrant.settings import Settings
 from evergrant.web.console.desk import cookie_name
-from tests.infra.waiting import PATIENCE
+from tests.infra.waiting import PATIENCE, in_a_thread
 
 SAME_ORIGIN = {"Sec-Fetch-Site": "same-origin"}
-
-
-def in_a_thread(work: Any) -> Any:
-    """Run a coroutine in a thread of its own: Playwright keeps an event loop running in this one."""
-    with ThreadPoolExecutor(1) as pool:
-        return pool.submit(asyncio.run, work).result()
 
 
 def one_time_link(settings: Settings, *, role: str = ADMIN, project_id: str | None = None) -> str:
@@ -34,7 +26,7 @@ def one_time_link(settings: Settings, *, role: str = ADMIN, project_id: str | No
         async with open_broker(settings) as broker:
             return await make_link(broker, role=role, project_id=project_id, now=clock.now())
 
-    return str(in_a_thread(make()))
+    return in_a_thread(make())
 
 
 def cookie_of(settings: Settings, *, role: str = ADMIN, project_id: str | None = None) -> tuple[str, str]:
@@ -47,8 +39,7 @@ def cookie_of(settings: Settings, *, role: str = ADMIN, project_id: str | None =
             )
             return cookie_name(broker), value
 
-    name, value = in_a_thread(begin())
-    return name, value
+    return in_a_thread(begin())
 
 
 class Operator:

@@ -1,9 +1,7 @@
 """A fresh, migrated database per test: migrated once, then copied."""
 
-import asyncio
 import uuid
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ from evergrant.db.schema import upgrade_database
 from evergrant.settings import Settings
 from tests.infra.postgres import PostgresServer
 from tests.infra.settings import settings_on
+from tests.infra.waiting import in_a_thread
 
 TEMPLATE = "evergrant_template"
 
@@ -29,9 +28,7 @@ def migrate(url: str) -> None:
         finally:
             await engine.dispose()
 
-    # In a thread of its own: this thread's event loop belongs to the test.
-    with ThreadPoolExecutor(1) as pool:
-        pool.submit(asyncio.run, upgrade()).result()
+    in_a_thread(upgrade())
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """A whole installation for one test: evergrant, a practice provider, an app between them, and people with browsers."""
 
-import asyncio
 import contextlib
 import re
 import uuid
@@ -19,7 +18,7 @@ from evergrant.practice.state import ProviderState
 from evergrant.settings import Settings
 from evergrant.web.app import create_app
 from tests.infra.serving import LiveApp, free_port
-from tests.infra.waiting import PATIENCE
+from tests.infra.waiting import PATIENCE, in_a_thread
 
 APP_ID = "practice"
 CLIENT_ID = "evergrant"
@@ -238,7 +237,7 @@ def refreshes(here: Installation) -> int:
 
 def new_project(settings: Settings) -> InitResult:
     """Make a project that may return to `BACK`."""
-    return asyncio.run(initialise(settings, project_name="Shop", redirect_origins=["https://app.example.com"]))
+    return in_a_thread(initialise(settings, project_name="Shop", redirect_origins=["https://app.example.com"]))
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from evergrant.db import Base
 from evergrant.db.engine import database_url, make_engine
 from evergrant.settings import Settings
+from tests.infra.waiting import in_a_thread
 
 NOTED_LATER = {("management_keys", "last_used_at")}
 """Written about once a minute, not by the call that causes it."""
@@ -41,7 +42,7 @@ def in_database(settings: Settings, work: Callable[[AsyncConnection], Awaitable[
         finally:
             await engine.dispose()
 
-    return asyncio.run(run())
+    return in_a_thread(run())
 
 
 def dump(settings: Settings) -> Dump:

@@ -1,8 +1,6 @@
 """One installation on each database for all trips: each test has a user, and where it needs one an app, of its own."""
 
-import asyncio
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import pytest
@@ -13,6 +11,7 @@ from tests.infra.databases import settings_for
 from tests.infra.installation import Installation, installation
 from tests.infra.rows import rows
 from tests.infra.scripted import TOKENS, ScriptedProvider, serving
+from tests.infra.waiting import in_a_thread
 
 CreateApp = Callable[..., str]
 
@@ -37,9 +36,7 @@ def allow_origins(here: Installation, *origins: str) -> None:
         async with open_broker(here.settings) as broker:
             await set_redirect_origins(broker, here.backend.project_id, origins)
 
-    # In a thread of its own: Playwright keeps an event loop running in this one.
-    with ThreadPoolExecutor(1) as pool:
-        pool.submit(asyncio.run, allow()).result()
+    in_a_thread(allow())
 
 
 def stored_grants(here: Installation, user: str) -> int:

@@ -89,10 +89,10 @@ def create_app(settings: Settings, *, workers_folder: Path | None = None) -> Fas
         health.router,
         metrics.router,
         documentation.router,
-        console_router,
         static_files.router,
     ):
         app.include_router(router)
+    app.router.routes.extend(console_router.routes)
     app.router.routes.extend(cors.PREFLIGHTS)
     app.openapi = lambda: documentation.openapi_document(  # type: ignore[method-assign]  # FastAPI's documented way to extend it
         app, bodies=tokens.REQUEST_MODELS, user_calls=tokens.PATHS

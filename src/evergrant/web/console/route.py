@@ -15,7 +15,7 @@ from evergrant.errors import EvergrantError, NotFound, PermissionDenied, SignInT
 from evergrant.logs import request_id
 from evergrant.web.asked import address_of
 from evergrant.web.console.desk import HEADERS, SIGN_IN_PATH, Desk, SignInFirst
-from evergrant.web.deps import get_broker
+from evergrant.web.deps import get_broker, refuse_odd_text
 from evergrant.web.errors import invalid_request
 from evergrant.web.same_origin import is_from_us
 from evergrant.web.templating import render
@@ -32,7 +32,10 @@ HEADINGS = {
 
 
 class ConsoleRoute(APIRoute):
-    """A route of the console."""
+    """A route of the console. It is in no API document."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{**kwargs, "include_in_schema": False})
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Wrap FastAPI's handler: errors become pages in the console's frame."""
@@ -45,6 +48,7 @@ class ConsoleRoute(APIRoute):
             try:
                 if not is_from_us(request, broker):
                     raise PermissionDenied("This form can only be sent from the console's own pages.")
+                await refuse_odd_text(request)
                 return await handle(request)
             except SignInFirst:
                 return _to_sign_in(request)

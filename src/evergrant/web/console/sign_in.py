@@ -19,7 +19,7 @@ from evergrant.web.deps import BrokerDep, counting_failures
 from evergrant.web.forms import read_form
 from evergrant.web.templating import render
 
-router = APIRouter(route_class=ConsoleRoute, include_in_schema=False)
+router = APIRouter(route_class=ConsoleRoute)
 
 Code = Annotated[str, Path(max_length=100, pattern=r"^[!-~]+$")]
 Then = Annotated[str, Query(max_length=2048)]
