@@ -65,6 +65,7 @@ def _add_columns() -> None:
     for table, column in (
         ("projects", sa.Column("embed_origins", sa.JSON(), nullable=False, server_default=EMPTY_LIST)),
         ("projects", sa.Column("start_dismissed_at", INSTANT, nullable=True)),
+        ("outbound_apps", sa.Column("client_secret_at", INSTANT, nullable=True)),
         ("outbound_apps", sa.Column("scope_translations", sa.JSON(), nullable=False, server_default=EMPTY_OBJECT)),
         ("management_keys", sa.Column("last_used_address", sa.String(length=64), nullable=False, server_default="")),
         ("management_keys", sa.Column("replaces", sa.String(length=22), nullable=False, server_default="")),
@@ -288,7 +289,7 @@ def downgrade() -> None:
         ),
         ("trusted_issuers", ("last_seen_at", "last_kid")),
         ("management_keys", ("replaces", "last_used_address")),
-        ("outbound_apps", ("scope_translations",)),
+        ("outbound_apps", ("scope_translations", "client_secret_at")),
         ("projects", ("start_dismissed_at", "embed_origins")),
     ):
         with op.batch_alter_table(table, schema=None) as batch_op:

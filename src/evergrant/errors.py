@@ -14,6 +14,7 @@ EvergrantError                           status  code
 │   └── TokenNotFound                    404     E111504
 │       └── ReauthorizationRequired      404     E111504
 ├── AlreadyExists                        409     E111507
+│   └── ChangedMeanwhile                 409     E111507   (the console: two operators save one app)
 ├── RefreshTokenRefused                  400     E111508   (an upload with `verifyRefresh`)
 ├── RequestTooLarge                      413     E011008
 ├── RateLimited                          429     E130429
@@ -57,6 +58,14 @@ class EvergrantError(Exception):
         super().__init__(self.message)
 
 
+def _said(problems: tuple[tuple[str, str], ...]) -> str:
+    return "; ".join(f"{field}: {problem}" for field, problem in problems)
+
+
+def _fields(problems: tuple[tuple[str, str], ...]) -> dict[str, Any]:
+    return {"fields": [{"field": field, "problem": problem} for field, problem in problems]}
+
+
 class InvalidRequest(EvergrantError):
     """The request is invalid."""
 
@@ -66,8 +75,7 @@ class InvalidRequest(EvergrantError):
     @classmethod
     def of(cls, *problems: tuple[str, str]) -> Self:
         """Build the error for `(field, problem)` pairs; the message names each field and what to do about it."""
-        text = "; ".join(f"{field}: {problem}" for field, problem in problems)
-        return cls(text, details={"fields": [{"field": field, "problem": problem} for field, problem in problems]})
+        return cls(_said(problems), details=_fields(problems))
 
     def under(self, parent: str) -> Self:
         """Return the same error for a call that takes these fields as members of `parent`."""
@@ -148,6 +156,15 @@ class AlreadyExists(EvergrantError):
 
     status = 409
     code = "E111507"
+
+    @classmethod
+    def of(cls, *problems: tuple[str, str]) -> Self:
+        """Build the error for `(field, problem)` pairs, as `InvalidRequest.of`."""
+        return cls(_said(problems), details=_fields(problems))
+
+
+class ChangedMeanwhile(AlreadyExists):
+    """Somebody else has saved this app since you opened it: nothing was overwritten."""
 
 
 class RefreshTokenRefused(EvergrantError):

@@ -88,6 +88,7 @@ def test_each_column_of_an_app_is_defined_or_kept_by_evergrant_itself() -> None:
     own = {
         "project_id",
         "callback_id",
+        "client_secret_at",
         "created_at",
         "updated_at",
         "unhealthy_since",

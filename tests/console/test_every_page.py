@@ -19,7 +19,15 @@ from tests.infra.world import build_world
 AXE = "axe-core@4.14.1"
 MOST_BYTES = 100_000
 NARROWEST = 320
-PAGES = ("",)
+PAGES = (
+    "",
+    "apps",
+    "apps/new",
+    "apps/new/google-contacts",
+    "apps/google-contacts",
+    "apps/google-contacts/use",
+    "apps/google-contacts/delete",
+)
 """What follows the project in a page's address."""
 LOOKS = (("light", 1440), ("dark", 1440), ("light", 390), ("dark", 390))
 

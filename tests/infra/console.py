@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from datetime import timedelta
 from html import unescape
 from typing import Any
 
@@ -29,13 +30,16 @@ def one_time_link(settings: Settings, *, role: str = ADMIN, project_id: str | No
     return in_a_thread(make())
 
 
-def cookie_of(settings: Settings, *, role: str = ADMIN, project_id: str | None = None) -> tuple[str, str]:
-    """Begin a session and return its cookie's name and value."""
+def cookie_of(
+    settings: Settings, *, role: str = ADMIN, project_id: str | None = None, age: timedelta = timedelta()
+) -> tuple[str, str]:
+    """Begin a session, as of so long ago, and return its cookie's name and value."""
 
     async def begin() -> tuple[str, str]:
         async with open_broker(settings) as broker:
+            now = clock.now() - age
             value = await begin_session(
-                broker, operator=f"the {role}", way="link", role=role, project_id=project_id, now=clock.now()
+                broker, operator=f"the {role}", way="link", role=role, project_id=project_id, now=now
             )
             return cookie_name(broker), value
 
@@ -45,8 +49,8 @@ def cookie_of(settings: Settings, *, role: str = ADMIN, project_id: str | None =
 class Operator:
     """A browser in which an operator is signed in, for whoever looks at answers and not at pages."""
 
-    def __init__(self, settings: Settings, project_id: str, *, role: str = ADMIN) -> None:
-        name, value = cookie_of(settings, role=role)
+    def __init__(self, settings: Settings, project_id: str, *, role: str = ADMIN, age: timedelta = timedelta()) -> None:
+        name, value = cookie_of(settings, role=role, age=age)
         self.project_id = project_id
         self.http = httpx2.Client(
             base_url=settings.public_url, cookies={name: value}, timeout=PATIENCE, trust_env=False

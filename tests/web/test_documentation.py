@@ -83,6 +83,7 @@ def test_operations_have_the_names_that_code_generators_shall_use() -> None:
         "rotateWebhookSecret",
         "search",
         "searchKeys",
+        "seeDeletion",
         "startConnect",
         "startConnectInBrowser",
         "testApp",

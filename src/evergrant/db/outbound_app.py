@@ -42,6 +42,8 @@ class OutboundApp(Base):
 
     client_id: Mapped[str] = mapped_column(default="")
     client_secret: Mapped[Sealed | None] = mapped_column(SealedBytes)
+    client_secret_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """Since when the secret is stored; none where there is none, or it is from before this was noted."""
     token_endpoint_auth_method: Mapped[str] = mapped_column(String(32), default="client_secret_post")
     discovery_url: Mapped[str] = mapped_column(default="")
     issuer: Mapped[str] = mapped_column(default="")

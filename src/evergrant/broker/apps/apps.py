@@ -11,7 +11,9 @@ from sqlalchemy import Select, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from evergrant.broker.apps.callbacks import taken
 from evergrant.broker.apps.definition import (
+    NOT_AS_IDS,
     PLAIN_FIELDS,
     AppDefinition,
     CompleteDefinition,
@@ -40,18 +42,36 @@ from evergrant.broker.runtime.principal import Principal
 from evergrant.crypto.opaque import new_id
 from evergrant.crypto.sealed import Sealed
 from evergrant.db import AccessPolicy, Grant, OutboundApp, Project
-from evergrant.errors import AlreadyExists, AppNotFound, CannotOpenSealed, InvalidValue, MissingArgument
+from evergrant.errors import (
+    AlreadyExists,
+    AppNotFound,
+    CannotOpenSealed,
+    ChangedMeanwhile,
+    InvalidValue,
+    MissingArgument,
+)
 from evergrant.oauth2.protected_resource import Discovered, discover_either
 
 
-async def create_app(broker: Broker, project_id: str, definition: AppDefinition, *, now: datetime) -> OutboundApp:
+async def create_app(
+    broker: Broker, project_id: str, definition: AppDefinition, *, callback_id: str = "", now: datetime
+) -> OutboundApp:
     """Create an app; a discovery URL fills the endpoints that are not given.
+
+    `callback_id` is what `callbacks.proposed_id` made of a proposal, where somebody was shown the address beforehand.
 
     Raises:
         MissingArgument, InvalidValue: a field is wrong, or the discovery URL does not answer; nothing is written.
-        AlreadyExists: the id or the name is taken.
+        AlreadyExists: naming each field that is taken: the id, the name, the callback address.
     """
-    app = OutboundApp(project_id=project_id, id=definition.id or f"app-{new_id(16)}", created_at=now)
+    if definition.id in NOT_AS_IDS:
+        raise InvalidValue.of(("id", f"'{definition.id}' is a page of the console: choose another"))
+    app = OutboundApp(
+        project_id=project_id,
+        id=definition.id or f"app-{new_id(16)}",
+        callback_id=callback_id or new_id(),
+        created_at=now,
+    )
     definition = _with_tidy_variables(broker, "", definition)
     nothing = CompleteDefinition(id=app.id, name="")
     found = await _learn(broker, app, nothing, definition, now=now)
@@ -64,18 +84,26 @@ async def create_app(broker: Broker, project_id: str, definition: AppDefinition,
             session.add(app)
             await record(session, project_id, "app.created", app_id=app.id, data={"name": app.name})
     except IntegrityError:
-        raise AlreadyExists("An app with this id or this name exists already.") from None
+        raise await taken(broker, app) from None
     return app
 
 
 async def update_app(
-    broker: Broker, project_id: str, definition: AppDefinition, *, by: Principal | None, now: datetime
+    broker: Broker,
+    project_id: str,
+    definition: AppDefinition,
+    *,
+    by: Principal | None,
+    as_of: datetime | None = None,
+    now: datetime,
 ) -> OutboundApp:
     """Replace an app's definition. Its grants that waited for a correction are tried again at once.
 
-    `by` is the key that asks; None is somebody at the machine itself, who may do everything.
+    `by` is the key that asks; None is somebody at the machine itself, who may do everything. `as_of` is the app's
+    `updated_at` as whoever edited it saw it; None overwrites whatever there is.
 
     Raises:
+        ChangedMeanwhile: somebody else has updated it since `as_of`; nothing is written.
         MissingArgument, InvalidValue: a field is wrong, or does not fit the connections that there are, or a stored
             secret would go where it did not go before; nothing is written.
         PermissionDenied: tokens of connections would, and the key may not have them, or policies keep some from it.
@@ -93,6 +121,8 @@ async def update_app(
     try:
         async with broker.database.write() as session:
             app = await _lock(session, project_id, definition.id)
+            if as_of is not None and app.updated_at != as_of:
+                raise ChangedMeanwhile
             stored, stored_secret = _as_stored(app), app.client_secret
             merged = merge(stored, definition, found)
             moved = moves(broker.catalogue, stored, merged)
@@ -178,6 +208,7 @@ def _apply(
         raise InvalidValue.of(("useDcr", "the server offers no registration: register there and enter clientId"))
     if merged.client_secret is not None:
         app.client_secret = secret if merged.client_secret.get_secret_value() else None
+        app.client_secret_at = now if app.client_secret is not None else None
     app.updated_at = now
 
 
@@ -266,10 +297,3 @@ def _with_tidy_variables(broker: Broker, stored_template_id: str, new: AppDefini
         return new
     template = broker.catalogue.get(stored_template_id if new.template_id is None else new.template_id)
     return replace(new, variables=tidied(template, new.variables))
-
-
-def missing_for_connect(app: OutboundApp) -> list[str]:
-    """Return the fields, by their names on the wire, that must be filled before anybody can connect."""
-    known = app.client_id or app.use_dcr  # then evergrant gets the client id by itself
-    needed = {"clientId": known, "authorizationUrl": app.authorization_url, "tokenUrl": app.token_url}
-    return [name for name, value in needed.items() if not value]

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from evergrant import clock, placeholders
 from evergrant.broker.apps import dynamic_registration
-from evergrant.broker.apps.apps import load_app, missing_for_connect
+from evergrant.broker.apps.apps import load_app
+from evergrant.broker.apps.definition import missing_for_connect
 from evergrant.broker.apps.health import note_unhealthy
 from evergrant.broker.apps.provider_client import callback_url, client_document_url
 from evergrant.broker.apps.quirks import quirks_of

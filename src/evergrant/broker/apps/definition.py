@@ -24,6 +24,8 @@ from evergrant.pasted import is_one_word
 AUTH_METHODS = ("client_secret_post", "client_secret_basic", "none", *client_assertion.METHODS)
 PROMPTS = ("none", "login", "consent", "select_account")
 ACCESS_TYPES = ("offline", "online")
+NOT_AS_IDS = ("new",)
+"""What no new app may be called by: a page of the console has its address."""
 MIN_IDLE_SECONDS, MAX_IDLE_SECONDS = 3_600, 10 * 365 * 86_400
 RESERVED_PARAMS = frozenset(
     {"client_id", "client_secret", "redirect_uri", "response_type", "state", "code", "code_challenge"}
@@ -123,6 +125,13 @@ def definition_as_stored(app: OutboundApp) -> AppDefinition:
     return AppDefinition(
         **{one.name: getattr(app, one.name) for one in fields(AppDefinition) if one.name != "client_secret"}
     )
+
+
+def missing_for_connect(app: OutboundApp) -> list[str]:
+    """Return the fields, by their names on the wire, that must be filled before anybody can connect."""
+    known = app.client_id or app.use_dcr  # then evergrant gets the client id by itself
+    needed = {"clientId": known, "authorizationUrl": app.authorization_url, "tokenUrl": app.token_url}
+    return [name for name, value in needed.items() if not value]
 
 
 def check_definition(broker: Broker, project: Project, new: AppDefinition, template: Template | None) -> None:

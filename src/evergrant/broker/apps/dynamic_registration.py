@@ -113,6 +113,7 @@ async def _register(broker: Broker, key: tuple[str, str], *, now: datetime) -> N
             return
         current.client_id = client.client_id
         current.client_secret = sealed
+        current.client_secret_at = now if sealed is not None else None
         current.client_secret_expires_at = client.expires_at
         current.token_endpoint_auth_method = client.auth_method
         current.registered_redirect_uri = redirect_uri

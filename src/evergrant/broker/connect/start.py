@@ -14,8 +14,8 @@ from pydantic import SecretStr
 from sqlalchemy import and_, or_, select, update
 
 from evergrant.broker.access import policies
-from evergrant.broker.apps.apps import load_app, missing_for_connect
-from evergrant.broker.apps.definition import prompt_problems, resource_problems, scope_problems
+from evergrant.broker.apps.apps import load_app
+from evergrant.broker.apps.definition import missing_for_connect, prompt_problems, resource_problems, scope_problems
 from evergrant.broker.apps.destinations import digest_of
 from evergrant.broker.apps.dynamic_registration import ensure_registered
 from evergrant.broker.apps.provider_client import callback_url, provider_client, public_origin

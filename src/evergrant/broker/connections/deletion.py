@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, delete, select
+from sqlalchemy import ColumnElement, delete, func, select
 
 from evergrant.broker.access.policies import require_may_delete_with_app
 from evergrant.broker.apps.apps import load_app
@@ -13,6 +13,8 @@ from evergrant.broker.runtime.broker import Broker
 from evergrant.broker.runtime.principal import Principal
 from evergrant.db import AccessPolicy, Grant, OutboundApp
 from evergrant.errors import AppNotFound, MissingArgument, TokenNotFound
+
+MOST_COUNTED = 100_000
 
 
 async def delete_token(broker: Broker, principal: Principal, grant_id: str, *, now: datetime) -> RevocationOutcome:
@@ -56,6 +58,14 @@ async def delete_user_tokens(broker: Broker, principal: Principal, *, app_id: st
     elif principal.app_ids:
         which.append(Grant.app_id.in_(principal.app_ids))
     await delete_grants(broker, principal.project_id, *which, reason=RevocationReason.DELETED, now=now)
+
+
+async def count_connections(broker: Broker, project_id: str, app_id: str) -> tuple[int, bool]:
+    """Return how many connections of an app a deletion would end, and whether these are all: it counts to 100,000."""
+    of_this_app = select(Grant.id).where(Grant.project_id == project_id, Grant.app_id == app_id).limit(MOST_COUNTED + 1)
+    async with broker.database.read() as session:
+        counted = await session.scalar(select(func.count()).select_from(of_this_app.subquery())) or 0
+    return min(counted, MOST_COUNTED), counted <= MOST_COUNTED
 
 
 async def delete_app(broker: Broker, project_id: str, app_id: str, *, by: Principal | None, now: datetime) -> None:

@@ -3,9 +3,11 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Path
+from pydantic import Field
 
 from evergrant import clock
 from evergrant.broker.apps import apps
+from evergrant.broker.connections.deletion import count_connections
 from evergrant.broker.connections.deletion import delete_app as delete_app_with_connections
 from evergrant.errors import InvalidRequest
 from evergrant.web.api.app_wire import (
@@ -17,10 +19,21 @@ from evergrant.web.api.app_wire import (
     app_body,
     definition,
 )
-from evergrant.web.api.wire import Nothing, PastedText, errors
+from evergrant.web.api.wire import Nothing, PastedText, WireModel, errors, example
 from evergrant.web.deps import AppsReader, AppsWriter, BrokerDep
 
 router = APIRouter(prefix="/v1/mgmt/outbound", tags=["apps"])
+
+AppIdPath = Annotated[PastedText, Path(alias="id", max_length=64, examples=["google-contacts"])]
+
+
+class DeletionAnswer(WireModel):
+    """What goes with an app."""
+
+    model_config = example({"connections": 12840, "isAll": True})
+
+    connections: int = Field(description="They are counted to 100,000.")
+    is_all: bool = Field(description="Whether there are no more.")
 
 
 @router.post("/app/create", summary="Create an outbound app", responses=errors(400, 409, 413))
@@ -57,12 +70,17 @@ async def delete_app(body: DeleteApp, broker: BrokerDep, principal: AppsWriter) 
     return Nothing()
 
 
+@router.get("/app/{id}/deletion", summary="See what deleting an app ends", responses=errors(400, 404))
+async def see_deletion(app_id: AppIdPath, broker: BrokerDep, principal: AppsWriter) -> DeletionAnswer:
+    """Count the connections that would be deleted, and revoked at the provider. Nothing is deleted."""
+    principal.require_app(app_id)
+    await apps.load_app(broker, principal.project_id, app_id)
+    connections, is_all = await count_connections(broker, principal.project_id, app_id)
+    return DeletionAnswer(connections=connections, is_all=is_all)
+
+
 @router.get("/app/{id}", summary="Load an outbound app", responses=errors(400, 404))
-async def load_app(
-    app_id: Annotated[PastedText, Path(alias="id", max_length=64, examples=["google-contacts"])],
-    broker: BrokerDep,
-    principal: AppsReader,
-) -> AppAnswer:
+async def load_app(app_id: AppIdPath, broker: BrokerDep, principal: AppsReader) -> AppAnswer:
     """Return one app."""
     principal.require_app(app_id)
     return AppAnswer(app=app_body(broker, await apps.load_app(broker, principal.project_id, app_id)))

@@ -32,7 +32,7 @@ GROUPS = (
         "",
         (
             Entry("Overview", "layout-dashboard", "", (P.CONNECTIONS_READ,)),
-            Entry("Apps", "blocks", "apps", (P.APPS_READ, P.APPS_WRITE)),
+            Entry("Apps", "blocks", "apps", (P.APPS_READ,)),
             Entry("Connections", "link-2", "connections", (P.CONNECTIONS_READ,)),
         ),
     ),

@@ -3,13 +3,18 @@
 from fastapi import APIRouter
 
 from evergrant.errors import NotFound
-from evergrant.web.console import overview, sign_in
+from evergrant.web.console import app_editor, apps, library, new_app, overview, sign_in, use
 from evergrant.web.console.desk import DeskDep
 from evergrant.web.console.route import ConsoleRoute
 
 SECTIONS = (
     sign_in,
     overview,
+    apps,
+    library,  # before the editor: its address looks like that of an app called "new"
+    new_app,
+    app_editor,
+    use,
 )
 
 router = APIRouter(route_class=ConsoleRoute)
