@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from evergrant.broker.projects.projects import load_project, set_redirect_origins
+from evergrant.broker.projects.projects import load_project, update_project
 from evergrant.broker.projects.redirects import check_redirect_url, origin_of
 from evergrant.broker.runtime.broker import open_broker
 from evergrant.errors import InvalidValue, NotFound
@@ -94,9 +94,11 @@ def test_replacing_the_list_is_all_or_nothing(settings: Settings) -> None:
     async def replace() -> list[str]:
         async with open_broker(settings) as broker:
             with pytest.raises(InvalidValue):
-                await set_redirect_origins(broker, project_id, ["https://new.example.com", "http://new.example.com"])
+                await update_project(
+                    broker, project_id, redirect_origins=["https://new.example.com", "http://new.example.com"]
+                )
             with pytest.raises(NotFound):
-                await set_redirect_origins(broker, "Pnobody", [])
+                await update_project(broker, "Pnobody", redirect_origins=[])
             async with broker.database.read() as session:
                 return (await load_project(session, project_id)).redirect_origins
 

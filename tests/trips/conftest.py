@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 
-from evergrant.broker.projects.projects import set_redirect_origins
+from evergrant.broker.projects.projects import update_project
 from evergrant.broker.runtime.broker import open_broker
 from tests.infra.databases import settings_for
 from tests.infra.installation import Installation, installation
@@ -34,7 +34,7 @@ def allow_origins(here: Installation, *origins: str) -> None:
 
     async def allow() -> None:
         async with open_broker(here.settings) as broker:
-            await set_redirect_origins(broker, here.backend.project_id, origins)
+            await update_project(broker, here.backend.project_id, redirect_origins=origins)
 
     in_a_thread(allow())
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import httpx2
 import pytest
 
-from evergrant.broker.projects.projects import set_redirect_origins
+from evergrant.broker.projects.projects import update_project
 from evergrant.broker.runtime.broker import open_broker
 from tests.infra.installation import APP_ID, BACK, Installation, new_project
 from tests.infra.issuer import Issuer
@@ -118,7 +118,7 @@ def test_another_projects_pages_may_ask_but_not_read(http: httpx2.Client, here: 
 
     async def allow() -> None:
         async with open_broker(here.settings) as broker:
-            await set_redirect_origins(broker, made.project_id, [theirs])
+            await update_project(broker, made.project_id, redirect_origins=[theirs])
 
     asyncio.run(allow())
     wait_until(lambda: preflight(http, CONNECTS[0], theirs).status_code == 204, "the new origin is known")

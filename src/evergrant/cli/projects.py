@@ -7,7 +7,7 @@ import click
 
 from evergrant import clock
 from evergrant.broker.audit.log import AuditQuery, search_records
-from evergrant.broker.projects.projects import list_projects, load_any_project, load_project, set_redirect_origins
+from evergrant.broker.projects.projects import list_projects, load_any_project, load_project, update_project
 from evergrant.broker.projects.shredding import close_project, count_rows, remove_rows, shred_project
 from evergrant.broker.runtime.broker import Broker
 from evergrant.cli.running import PASTED, json_option, print_rows, run
@@ -16,7 +16,7 @@ from evergrant.errors import InvalidRequest
 
 @click.group()
 def projects() -> None:
-    """Projects: listing and deleting them, and the origins that their connect trips may return to."""
+    """Projects: listing, renaming and deleting them, and the origins of their applications."""
 
 
 @projects.command("list")
@@ -113,11 +113,30 @@ def _text(at: datetime | None) -> str:
     return at.isoformat(timespec="seconds") if at else ""
 
 
-async def _origins(broker: Broker, project_id: str, origin: str, *, allowed: bool) -> list[str]:
+@projects.command()
+@click.argument("project_id")
+@click.argument("name", type=PASTED)
+def rename(project_id: str, name: str) -> None:
+    """Give a project another NAME, which its users read on every page."""
+    click.echo(run(lambda broker: update_project(broker, project_id, name=name)).name)
+
+
+async def _change_origins(broker: Broker, project_id: str, field: str, origin: str, *, allowed: bool) -> list[str]:
     async with broker.database.read() as session:
-        current = (await load_project(session, project_id)).redirect_origins
+        current: list[str] = getattr(await load_project(session, project_id), field)
     kept = [existing for existing in current if existing != origin.rstrip("/")]
-    return await set_redirect_origins(broker, project_id, [*kept, origin] if allowed else kept)
+    new = [*kept, origin] if allowed else kept
+    project = await (
+        update_project(broker, project_id, redirect_origins=new)
+        if field == "redirect_origins"
+        else update_project(broker, project_id, embed_origins=new)
+    )
+    return list(getattr(project, field))
+
+
+def _print_origins(project_id: str, field: str, origin: str, *, allowed: bool) -> None:
+    left = run(lambda broker: _change_origins(broker, project_id, field, origin, allowed=allowed))
+    click.echo("\n".join(left) or "none")
 
 
 @projects.command("allow-redirect")
@@ -125,7 +144,7 @@ async def _origins(broker: Broker, project_id: str, origin: str, *, allowed: boo
 @click.argument("origin", type=PASTED)
 def allow_redirect(project_id: str, origin: str) -> None:
     """Let connect trips return to ORIGIN, e.g. https://app.example.com."""
-    click.echo("\n".join(run(lambda broker: _origins(broker, project_id, origin, allowed=True))))
+    _print_origins(project_id, "redirect_origins", origin, allowed=True)
 
 
 @projects.command("forbid-redirect")
@@ -133,5 +152,20 @@ def allow_redirect(project_id: str, origin: str) -> None:
 @click.argument("origin", type=PASTED)
 def forbid_redirect(project_id: str, origin: str) -> None:
     """No longer let connect trips return to ORIGIN."""
-    left = run(lambda broker: _origins(broker, project_id, origin, allowed=False))
-    click.echo("\n".join(left) or "none")
+    _print_origins(project_id, "redirect_origins", origin, allowed=False)
+
+
+@projects.command("allow-embed")
+@click.argument("project_id")
+@click.argument("origin", type=PASTED)
+def allow_embed(project_id: str, origin: str) -> None:
+    """Let pages of ORIGIN show connected accounts in a frame."""
+    _print_origins(project_id, "embed_origins", origin, allowed=True)
+
+
+@projects.command("forbid-embed")
+@click.argument("project_id")
+@click.argument("origin", type=PASTED)
+def forbid_embed(project_id: str, origin: str) -> None:
+    """No longer let pages of ORIGIN show connected accounts."""
+    _print_origins(project_id, "embed_origins", origin, allowed=False)

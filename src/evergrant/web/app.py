@@ -20,14 +20,27 @@ from evergrant.chores import OF_A_PROCESS, OF_A_SERVER, do_a_last_time, do_until
 from evergrant.logs import configure_logging
 from evergrant.refresher import refresh_until
 from evergrant.settings import Settings, folder_of_workers, load_settings
-from evergrant.web import client_metadata, connect, cors, documentation, errors, health, metrics, static_files
+from evergrant.web import (
+    client_metadata,
+    connect,
+    cors,
+    documentation,
+    errors,
+    health,
+    logos,
+    metrics,
+    static_files,
+    theme,
+)
 from evergrant.web.api import (
     app_check,
     apps,
     audit,
+    branding,
     connections,
     exchange,
     license_tier,
+    logo_uploads,
     management_keys,
     policies,
     projects,
@@ -75,6 +88,8 @@ def create_app(settings: Settings, *, workers_folder: Path | None = None) -> Fas
         trusted_issuers.router,
         policies.router,
         projects.router,
+        branding.router,
+        logo_uploads.router,
         exchange.router,
         management_keys.router,
         audit.router,
@@ -89,6 +104,8 @@ def create_app(settings: Settings, *, workers_folder: Path | None = None) -> Fas
         health.router,
         metrics.router,
         documentation.router,
+        theme.router,
+        logos.router,
         static_files.router,
     ):
         app.include_router(router)

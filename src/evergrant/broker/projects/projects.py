@@ -14,6 +14,8 @@ from evergrant.db import Project
 from evergrant.db.project import MAX_PROJECT_ID
 from evergrant.errors import InvalidValue, NotFound
 
+MAX_NAME = 200
+
 
 def new_project_id() -> str:
     """Return an id in the form that SDKs take: `P` and letters and digits, shorter than 32 characters."""
@@ -103,16 +105,58 @@ def closed_projects() -> Select[str]:
     return select(Project.id).where(Project.closed_at.is_not(None))
 
 
-async def set_redirect_origins(broker: Broker, project_id: str, origins: Sequence[str]) -> list[str]:
-    """Replace the origins that a project's connect trips may return to, and return them as stored.
+async def update_project(
+    broker: Broker,
+    project_id: str,
+    *,
+    name: str | None = None,
+    redirect_origins: Sequence[str] | None = None,
+    embed_origins: Sequence[str] | None = None,
+) -> Project:
+    """Change a project's name, where its connect trips may return to, and which pages may show its frames.
+
+    What is None stays as it is. Origins are effective everywhere within 5 seconds.
 
     Raises:
-        InvalidValue: one is not an origin; nothing is changed.
+        InvalidValue: the name is empty or too long, or one is not an origin; nothing is changed.
         NotFound: there is no such project.
     """
-    normalised = sorted({origin_of(value, field="redirectOrigins") for value in origins})
+    problems = _name_problems(name) if name is not None else []
+    redirects, more = _origins_of(redirect_origins, field="redirectOrigins")
+    embeds, others = _origins_of(embed_origins, field="embedOrigins")
+    if problems := [*problems, *more, *others]:
+        raise InvalidValue.of(*problems)
     async with broker.database.write() as session:
         project = await load_project(session, project_id)
-        project.redirect_origins = normalised
-        await record(session, project_id, "project.redirect_origins_changed", data={"redirectOrigins": normalised})
-    return normalised
+        if name is not None and name != project.name:
+            data = {"name": name, "before": project.name}
+            project.name = name
+            await record(session, project_id, "project.renamed", data=data)
+        if redirects is not None and redirects != project.redirect_origins:
+            project.redirect_origins = redirects
+            changed = {"redirectOrigins": redirects}
+            await record(session, project_id, "project.redirect_origins_changed", data=changed)
+        if embeds is not None and embeds != project.embed_origins:
+            project.embed_origins = embeds
+            await record(session, project_id, "project.embed_origins_changed", data={"embedOrigins": embeds})
+    broker.redirect_origins.clear()
+    return project
+
+
+def _name_problems(name: str) -> list[tuple[str, str]]:
+    if not name:
+        return [("name", "give it a name: users read it on every page")]
+    return [("name", f"use at most {MAX_NAME} characters")] if len(name) > MAX_NAME else []
+
+
+def _origins_of(urls: Sequence[str] | None, *, field: str) -> tuple[list[str] | None, list[tuple[str, str]]]:
+    """Return the origins of URLs in their order, each once, and what is wrong with those that have none."""
+    if urls is None:
+        return None, []
+    origins, problems = set(), []
+    for url in urls:
+        try:
+            origins.add(origin_of(url, field=field))
+        except InvalidValue as error:
+            problems += [(entry["field"], f"'{url[:100]}': {entry['problem']}") for entry in error.details["fields"]]
+    return sorted(origins), problems

@@ -23,6 +23,7 @@ from evergrant.db import (
     AccessPolicy,
     AuthorizationRequest,
     Base,
+    Branding,
     DataKeyRow,
     Grant,
     ManagementKey,
@@ -109,10 +110,11 @@ async def shred_project(broker: Broker, project_id: str, *, now: datetime) -> li
 
 
 async def shut_out(session: AsyncSession, project_id: str) -> None:
-    """Take a project's ways in and out: its management keys, trusted issuers and webhooks."""
+    """Take a project's ways in and out, and its face: its management keys, trusted issuers, webhooks and branding."""
     await session.execute(delete(ManagementKey).where(ManagementKey.project_id == project_id))
     await session.execute(delete(TrustedIssuer).where(TrustedIssuer.project_id == project_id))
     await session.execute(update(Webhook).where(Webhook.project_id == project_id).values(enabled=False))
+    await session.execute(delete(Branding).where(Branding.project_id == project_id))
 
 
 async def destroy_data_keys(session: AsyncSession, project_id: str) -> list[DestroyedKey]:

@@ -110,6 +110,8 @@ class Broker:
     """Access policies by project, then by (app, action)."""
     redirect_origins: Expiring[None, Mapping[str, frozenset[str]]] = field(default_factory=_memory)
     """The redirect origins of all projects, by project."""
+    brands: Expiring[str, Any] = field(default_factory=_memory)
+    """How the pages of projects look to their users, by project."""
     uses: UnwrittenUses = field(default_factory=UnwrittenUses)
     refusals: Refusals = field(default_factory=Refusals)
 

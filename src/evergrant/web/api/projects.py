@@ -1,4 +1,4 @@
-"""Deleting a project over HTTP, by a key of it that may do everything."""
+"""The project itself: its name and origins, and its deletion, by a key of it that may do everything."""
 
 from datetime import timedelta
 from typing import Annotated
@@ -7,16 +7,36 @@ from fastapi import APIRouter, Depends
 from pydantic import Field
 
 from evergrant import clock
+from evergrant.broker.projects.projects import load_project, update_project
 from evergrant.broker.projects.shredding import close_project, shred_project
 from evergrant.broker.runtime.authority import Authority, require_no_more
 from evergrant.broker.runtime.principal import ALL_PERMISSIONS, Principal
+from evergrant.db import Project
 from evergrant.errors import InvalidValue
-from evergrant.web.api.wire import Flag, Text, WireModel, epoch, errors, example
-from evergrant.web.deps import BrokerDep, principal_of
+from evergrant.web.api.wire import (
+    Flag,
+    PastedText,
+    ShortText,
+    StrictWireModel,
+    Text,
+    WireModel,
+    epoch,
+    errors,
+    example,
+)
+from evergrant.web.deps import AppsReader, BrokerDep, principal_of
 
 router = APIRouter(prefix="/v1/mgmt/project", tags=["projects"])
 
 MAX_HOURS = 24 * 30
+Origins = Annotated[list[ShortText], Field(max_length=100)]
+PROJECT_EXAMPLE = {
+    "id": "P2nq5Jx8Vb",
+    "name": "Acme Assistant",
+    "redirectOrigins": ["https://app.acme.example"],
+    "embedOrigins": [],
+    "createdTime": "1741103514",
+}
 
 
 class DeleteProject(WireModel):
@@ -48,6 +68,74 @@ class DeletedProject(WireModel):
     shredded_time: str = Field(description="When the data keys were destroyed, in epoch seconds; empty: not yet.")
     shred_time: str = Field(description="When they will be at the latest, in epoch seconds; empty: they are.")
     data_keys: int = Field(description="How many data keys were destroyed.")
+
+
+class ProjectBody(WireModel):
+    """A project."""
+
+    id: str
+    name: str = Field(description="Users read it on every page.")
+    redirect_origins: list[str] = Field(description="Where connect trips may return to.")
+    embed_origins: list[str] = Field(description="Whose pages may show connected accounts in a frame.")
+    created_time: str = Field(description="In epoch seconds.")
+
+
+class ProjectAnswer(WireModel):
+    """The project as it is now."""
+
+    model_config = example({"project": PROJECT_EXAMPLE})
+
+    project: ProjectBody
+
+
+class UpdateProject(StrictWireModel):
+    """What to change. What is left out stays as it is."""
+
+    model_config = StrictWireModel.model_config | example(
+        {"name": "Acme Assistant", "redirectOrigins": ["https://app.acme.example"]}
+    )
+
+    name: PastedText | None = Field(default=None, description="At most 200 characters.")
+    redirect_origins: Origins | None = Field(default=None, description="All of them: scheme, host and port of each.")
+    embed_origins: Origins | None = Field(default=None, description="All of them.")
+
+
+@router.get("", summary="Load the project", responses=errors())
+async def load_project_of_key(broker: BrokerDep, principal: AppsReader) -> ProjectAnswer:
+    """Return the project that the key belongs to."""
+    async with broker.database.read() as session:
+        return _answer(await load_project(session, principal.project_id))
+
+
+@router.post("/update", summary="Change the project", responses=errors(400, 413))
+async def change_project(
+    body: UpdateProject, broker: BrokerDep, principal: Annotated[Principal, Depends(principal_of)]
+) -> ProjectAnswer:
+    """Change the project's name, and the origins of its applications. Effective everywhere within 5 seconds.
+
+    Origins decide who gets what connect trips bring back, so the key must have every permission and no limit.
+    """
+    require_no_more(principal, Authority(permissions=ALL_PERMISSIONS), what="a change of its project")
+    project = await update_project(
+        broker,
+        principal.project_id,
+        name=body.name,
+        redirect_origins=body.redirect_origins,
+        embed_origins=body.embed_origins,
+    )
+    return _answer(project)
+
+
+def _answer(project: Project) -> ProjectAnswer:
+    return ProjectAnswer(
+        project=ProjectBody(
+            id=project.id,
+            name=project.name,
+            redirect_origins=project.redirect_origins,
+            embed_origins=project.embed_origins,
+            created_time=epoch(project.created_at),
+        )
+    )
 
 
 @router.post("/delete", summary="Delete the project", responses=errors(400, 404, 413))
