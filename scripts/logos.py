@@ -96,11 +96,11 @@ def plain(name: str) -> str:
 def drawn(icon: Icon) -> str:
     """Return the picture: the icon in its colour, for a white tile."""
     if contrast(icon.colour, WHITE) >= FAINT:
-        return f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 24 24"><path fill="{icon.colour}" d="{icon.path}"/></svg>'
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 24 24"><rect width="24" height="24" rx="5" '
-        f'fill="{icon.colour}"/><path fill="{BLACK}" transform="translate(4 4) scale(.6667)" d="{icon.path}"/></svg>'
-    )
+        inner = f'<path fill="{icon.colour}" d="{icon.path}"/>'
+    else:
+        ground = f'<rect width="24" height="24" rx="5" fill="{icon.colour}"/>'
+        inner = f'{ground}<path fill="{BLACK}" transform="translate(4 4) scale(.6667)" d="{icon.path}"/>'
+    return f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 24 24">{inner}</svg>'
 
 
 if __name__ == "__main__":

@@ -22,6 +22,8 @@ LONGEST = timedelta(hours=24)
 IDLE = timedelta(hours=8)
 """A session that nobody used for so long is over."""
 SEEN_EVERY = timedelta(minutes=1)
+MOST_NAMED = 100
+"""How many operators one record names at most."""
 
 
 async def begin_session(
@@ -164,6 +166,27 @@ async def end_session(broker: Broker, who: SignedIn, session_id: str) -> None:
             data = {"sessionId": row.id, "operator": row.operator}
             await record(session, row.project_id, "console.signed_out", data=data)
     broker.console_sessions.clear()
+
+
+async def end_other_sessions(broker: Broker, who: SignedIn, project_id: str) -> int:
+    """End every session that an administrator sees in a project, all but their own, and return how many there were.
+
+    An administrator of one project leaves those of the whole installation alone.
+
+    Raises:
+        PermissionDenied: this is none.
+    """
+    _require_admin(who)
+    theirs = ConsoleSession.project_id == project_id
+    seen = theirs if who.project_id is not None else or_(theirs, ConsoleSession.project_id.is_(None))
+    others = delete(ConsoleSession).where(seen, ConsoleSession.id != who.session_id)
+    async with broker.database.write() as session:
+        operators = list(await session.scalars(others.returning(ConsoleSession.operator)))
+        if operators:
+            data = {"sessions": len(operators), "operators": sorted(set(operators))[:MOST_NAMED]}
+            await record(session, project_id, "console.others_signed_out", data=data)
+    broker.console_sessions.clear()
+    return len(operators)
 
 
 async def write_session_uses(broker: Broker) -> None:

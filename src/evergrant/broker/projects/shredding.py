@@ -11,14 +11,16 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from sqlalchemy import delete, func, select, text, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from evergrant.broker.audit.record import record
 from evergrant.broker.projects.projects import load_any_project
+from evergrant.broker.runtime.authority import Authority, require_no_more
 from evergrant.broker.runtime.broker import Broker
+from evergrant.broker.runtime.principal import ALL_PERMISSIONS, Principal
 from evergrant.db import (
     AccessPolicy,
     AuthorizationRequest,
@@ -34,7 +36,7 @@ from evergrant.db import (
     Webhook,
     WebhookDelivery,
 )
-from evergrant.errors import NotFound
+from evergrant.errors import InvalidValue, NotFound
 
 OF_A_PROJECT: tuple[type[Base], ...] = (
     Grant,  # and with them their uses
@@ -50,6 +52,7 @@ OF_A_PROJECT: tuple[type[Base], ...] = (
 )
 """All that goes, in this order: nothing takes many rows of another table with it."""
 BATCH = 500
+MOST_COUNTED = 10_000
 LONGEST_PAUSE_SECONDS = 0.5
 
 
@@ -60,6 +63,54 @@ class DestroyedKey:
     id: str
     sha256: str
     """Of the wrapped bytes, in hexadecimal."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deletion:
+    """How far a deletion that somebody has asked for is."""
+
+    destroyed: list[DestroyedKey]
+    shred_at: datetime | None
+    """When the data keys go at the latest; None: they are gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stock:
+    """How much a project has, counted up to `MOST_COUNTED` of each."""
+
+    apps: int
+    connections: int
+
+
+async def delete_project(
+    broker: Broker, principal: Principal, project_id: str, *, revoke_within: timedelta | None, now: datetime
+) -> Deletion:
+    """Delete the project of whoever asks: at once, or with `revoke_within` after its providers were told.
+
+    Raises:
+        PermissionDenied: they may not do everything in it.
+        InvalidValue: `project_id`, which they typed as a confirmation, is another one; nothing is deleted.
+        NotFound: it is being deleted already.
+    """
+    require_no_more(principal, Authority(permissions=ALL_PERMISSIONS), what="the deletion of its project")
+    if project_id != principal.project_id:
+        raise InvalidValue.of(("projectId", "is not the id of this project: nothing is deleted"))
+    if revoke_within is None:
+        return Deletion(await shred_project(broker, project_id, now=now), None)
+    project = await close_project(broker, project_id, shred_at=now + revoke_within, now=now)
+    return Deletion([], project.shred_at)
+
+
+async def stock_of(broker: Broker, project_id: str) -> Stock:
+    """Return how much a project has; a million connections are not counted one by one."""
+    some = [
+        select(table.id).where(table.project_id == project_id).limit(MOST_COUNTED + 1).subquery()
+        for table in (OutboundApp, Grant)
+    ]
+    query = select(*(select(func.count()).select_from(table).scalar_subquery() for table in some))
+    async with broker.database.read() as session:
+        apps, connections = (await session.execute(query)).one()
+    return Stock(apps, connections)
 
 
 async def close_project(broker: Broker, project_id: str, *, shred_at: datetime, now: datetime) -> Project:

@@ -7,12 +7,10 @@ from fastapi import APIRouter, Depends
 from pydantic import Field
 
 from evergrant import clock
-from evergrant.broker.projects.projects import load_project, update_project
-from evergrant.broker.projects.shredding import close_project, shred_project
+from evergrant.broker.projects import projects, shredding
 from evergrant.broker.runtime.authority import Authority, require_no_more
 from evergrant.broker.runtime.principal import ALL_PERMISSIONS, Principal
 from evergrant.db import Project
-from evergrant.errors import InvalidValue
 from evergrant.web.api.wire import (
     Flag,
     PastedText,
@@ -101,14 +99,14 @@ class UpdateProject(StrictWireModel):
 
 
 @router.get("", summary="Load the project", responses=errors())
-async def load_project_of_key(broker: BrokerDep, principal: AppsReader) -> ProjectAnswer:
+async def load_project(broker: BrokerDep, principal: AppsReader) -> ProjectAnswer:
     """Return the project that the key belongs to."""
     async with broker.database.read() as session:
-        return _answer(await load_project(session, principal.project_id))
+        return _answer(await projects.load_project(session, principal.project_id))
 
 
 @router.post("/update", summary="Change the project", responses=errors(400, 413))
-async def change_project(
+async def update_project(
     body: UpdateProject, broker: BrokerDep, principal: Annotated[Principal, Depends(principal_of)]
 ) -> ProjectAnswer:
     """Change the project's name, and the origins of its applications. Effective everywhere within 5 seconds.
@@ -116,7 +114,7 @@ async def change_project(
     Origins decide who gets what connect trips bring back, so the key must have every permission and no limit.
     """
     require_no_more(principal, Authority(permissions=ALL_PERMISSIONS), what="a change of its project")
-    project = await update_project(
+    project = await projects.update_project(
         broker,
         principal.project_id,
         name=body.name,
@@ -146,17 +144,12 @@ async def delete_project(
 
     The key must have every permission and no limit. It works no longer after this call.
     """
-    require_no_more(principal, Authority(permissions=ALL_PERMISSIONS), what="the deletion of its project")
-    if body.project_id != principal.project_id:
-        raise InvalidValue.of(("projectId", "is not the project that this key belongs to: nothing is deleted"))
     now = clock.now()
-    if body.revoke_first:
-        shred_at = now + timedelta(hours=body.within_hours)
-        await close_project(broker, principal.project_id, shred_at=shred_at, now=now)
-        return DeletedProject(
-            project_id=principal.project_id, shredded_time="", shred_time=epoch(shred_at), data_keys=0
-        )
-    destroyed = await shred_project(broker, principal.project_id, now=now)
+    within = timedelta(hours=body.within_hours) if body.revoke_first else None
+    deletion = await shredding.delete_project(broker, principal, body.project_id, revoke_within=within, now=now)
     return DeletedProject(
-        project_id=principal.project_id, shredded_time=epoch(now), shred_time="", data_keys=len(destroyed)
+        project_id=principal.project_id,
+        shredded_time="" if deletion.shred_at else epoch(now),
+        shred_time=epoch(deletion.shred_at),
+        data_keys=len(deletion.destroyed),
     )

@@ -6,6 +6,7 @@ from evergrant.broker.apps.apps import load_app
 from evergrant.db import OutboundApp
 from evergrant.web.console.desk import Desk
 from evergrant.web.console.states import State, state_of_app
+from evergrant.web.logos import logo_sources
 from evergrant.web.tiles import Tile, tile_of
 
 
@@ -27,4 +28,5 @@ async def app_head(desk: Desk, app_id: str) -> AppHead:
     """
     desk.principal.require_app(app_id)
     app = await load_app(desk.broker, desk.project.id, app_id)
-    return AppHead(app, tile_of(app.id, app.name), state_of_app(app))
+    sources = await logo_sources(desk.broker, desk.project.id, [app])
+    return AppHead(app, tile_of(app.id, app.name, sources[app.id]), state_of_app(app))

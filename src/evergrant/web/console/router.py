@@ -3,7 +3,20 @@
 from fastapi import APIRouter
 
 from evergrant.errors import NotFound
-from evergrant.web.console import app_editor, apps, library, new_app, overview, sign_in, use
+from evergrant.web.console import (
+    app_editor,
+    app_logos,
+    apps,
+    branding,
+    library,
+    new_app,
+    operators,
+    overview,
+    project_deletion,
+    settings,
+    sign_in,
+    use,
+)
 from evergrant.web.console.desk import DeskDep
 from evergrant.web.console.route import ConsoleRoute
 
@@ -15,6 +28,11 @@ SECTIONS = (
     new_app,
     app_editor,
     use,
+    app_logos,
+    settings,
+    branding,
+    operators,
+    project_deletion,
 )
 
 router = APIRouter(route_class=ConsoleRoute)
