@@ -39,6 +39,7 @@ def test_the_document_is_valid() -> None:
 
 def test_operations_have_the_names_that_code_generators_shall_use() -> None:
     assert sorted(OPERATIONS) == [
+        "changeBranding",
         "confirmConnect",
         "createApp",
         "createAppByDcrPreset",
@@ -68,8 +69,10 @@ def test_operations_have_the_names_that_code_generators_shall_use() -> None:
         "listTokens",
         "loadAllApps",
         "loadApp",
+        "loadBranding",
         "loadKey",
         "loadPolicies",
+        "loadProject",
         "loadRateLimitTier",
         "loadTemplate",
         "loadTrustedIssuers",
@@ -86,10 +89,13 @@ def test_operations_have_the_names_that_code_generators_shall_use() -> None:
         "seeDeletion",
         "startConnect",
         "startConnectInBrowser",
+        "storeAppLogo",
+        "storeProjectLogo",
         "testApp",
         "tryWebhook",
         "updateApp",
         "updateKey",
+        "updateProject",
         "updateWebhook",
         "uploadTenantApiKey",
         "uploadTenantTokens",

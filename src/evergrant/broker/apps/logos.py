@@ -19,7 +19,7 @@ async def logo_versions(broker: Broker, project_id: str, app_ids: Collection[str
         return {}
     query = select(AppLogo.app_id, AppLogo.version).where(AppLogo.project_id == project_id, AppLogo.app_id.in_(app_ids))
     async with broker.database.read() as session:
-        return dict((await session.execute(query)).tuples().all())
+        return {row.app_id: row.version for row in await session.execute(query)}
 
 
 async def load_app_logo(broker: Broker, project_id: str, app_id: str) -> tuple[Picture, str]:

@@ -5,7 +5,7 @@ Contrast is that of WCAG 2.2: 4.5:1 for text, 3:1 for the edges and surfaces of 
 
 import colorsys
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -94,12 +94,12 @@ def _reads_on(colour: str, ground: Ground) -> bool:
     return min(contrast(colour, ground.surface), contrast(colour, ground.page)) >= TEXT
 
 
-def _by_distance(colour: str) -> list[str]:
-    """Return a colour in every lightness, the nearest first; of two that are as near, the darker."""
-    distances = [0.0]
+def _by_distance(colour: str) -> Iterator[str]:
+    """Yield a colour in every lightness, the nearest first; of two that are as near, the darker."""
+    yield colour
     for step in range(1, STEPS + 1):
-        distances += [-step / STEPS, step / STEPS]
-    return [_lighter(colour, distance) if distance else colour for distance in distances]
+        yield _lighter(colour, -step / STEPS)
+        yield _lighter(colour, step / STEPS)
 
 
 def _lighter(colour: str, distance: float) -> str:

@@ -72,7 +72,8 @@ def _look_at_webp(content: bytes) -> tuple[str, int, int]:
     """Read one of the three kinds of WebP (RFC 9649 section 2)."""
     kind = content[12:16]
     if kind == b"VP8X":
-        width, height = (int.from_bytes(content[at : at + 3], "little") + 1 for at in (24, 27))
+        width, more, height, still_more = struct.unpack("<HBHB", content[24:30])
+        width, height = (width | more << 16) + 1, (height | still_more << 16) + 1
     elif kind == b"VP8L" and content[20] == 0x2F:
         (bits,) = struct.unpack("<I", content[21:25])
         width, height = (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
