@@ -27,6 +27,10 @@ PAGES = (
     "apps/google-contacts",
     "apps/google-contacts/use",
     "apps/google-contacts/delete",
+    "settings",
+    "settings/branding",
+    "settings/operators",
+    "settings/delete",
 )
 """What follows the project in a page's address."""
 LOOKS = (("light", 1440), ("dark", 1440), ("light", 390), ("dark", 390))

@@ -15,6 +15,7 @@ from evergrant.web.console.router import router
 GETTING_IN = {"evergrant.web.console.sign_in", "evergrant.web.console.oidc", "evergrant.web.console.router"}
 """What has to do with cookies, which no call has."""
 OF_SESSIONS = {
+    "end_other_sessions": "the same for all browsers but one",
     "end_session": "ends a browser's session; a call has none",
     "find_session": "recognises a browser's session",
     "list_projects": "which project a browser is shown; a call names its own",

@@ -22,10 +22,9 @@ AppPath = Annotated[str, Path(max_length=64, pattern=r"^[^\x00/]+$")]
 HEADERS = {
     # Should a browser ever take one for a page, that page can do nothing.
     "Content-Security-Policy": "default-src 'none'; sandbox",
-    "X-Content-Type-Options": "nosniff",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
-"""Headers of what somebody has uploaded."""
+"""Headers of what somebody has uploaded, beside those of every answer (nosniff)."""
 
 
 async def logo_sources(broker: Broker, project_id: str, apps: Collection[OutboundApp]) -> Mapping[str, str]:

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from evergrant import clock
 from evergrant.broker.projects import projects, shredding
+from evergrant.broker.projects.shredding import MOST_COUNTED
 from evergrant.broker.runtime.authority import Authority, require_no_more
 from evergrant.broker.runtime.principal import ALL_PERMISSIONS, Principal
 from evergrant.db import Project
@@ -86,6 +87,15 @@ class ProjectAnswer(WireModel):
     project: ProjectBody
 
 
+class LoadedProject(ProjectAnswer):
+    """The project, and how much it has."""
+
+    model_config = example({"project": PROJECT_EXAMPLE, "apps": 12, "connections": 4821})
+
+    apps: int = Field(description=f"Counted up to {MOST_COUNTED:,}: one more means more.")
+    connections: int = Field(description="The same.")
+
+
 class UpdateProject(StrictWireModel):
     """What to change. What is left out stays as it is."""
 
@@ -99,10 +109,13 @@ class UpdateProject(StrictWireModel):
 
 
 @router.get("", summary="Load the project", responses=errors())
-async def load_project(broker: BrokerDep, principal: AppsReader) -> ProjectAnswer:
-    """Return the project that the key belongs to."""
+async def load_project(broker: BrokerDep, principal: AppsReader) -> LoadedProject:
+    """Return the project that the key belongs to. The key must not be limited to some apps."""
+    principal.require_every_app()
     async with broker.database.read() as session:
-        return _answer(await projects.load_project(session, principal.project_id))
+        project = await projects.load_project(session, principal.project_id)
+    stock = await shredding.stock_of(broker, principal.project_id)
+    return LoadedProject(project=_answer(project).project, apps=stock.apps, connections=stock.connections)
 
 
 @router.post("/update", summary="Change the project", responses=errors(400, 413))
