@@ -104,14 +104,14 @@ def _by_distance(colour: str) -> Iterator[str]:
 
 def _lighter(colour: str, distance: float) -> str:
     hue, lightness, saturation = colorsys.rgb_to_hls(*_channels(colour))
-    return _text(colorsys.hls_to_rgb(hue, min(1.0, max(0.0, lightness + distance)), saturation))
+    return _colour_of(colorsys.hls_to_rgb(hue, min(1.0, max(0.0, lightness + distance)), saturation))
 
 
 def _mixed(colour: str, ground: str, share: float) -> str:
     red, green, blue = (
         one * share + other * (1 - share) for one, other in zip(_channels(colour), _channels(ground), strict=True)
     )
-    return _text((red, green, blue))
+    return _colour_of((red, green, blue))
 
 
 def _channels(colour: str) -> _Channels:
@@ -119,7 +119,7 @@ def _channels(colour: str) -> _Channels:
     return red, green, blue
 
 
-def _text(channels: _Channels) -> str:
+def _colour_of(channels: _Channels) -> str:
     return "#" + "".join(f"{round(channel * 255):02x}" for channel in channels)
 
 

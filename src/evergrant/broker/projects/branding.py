@@ -101,7 +101,7 @@ def looks_problems(looks: Looks) -> list[tuple[str, str]]:
     elif any(c < " " for c in looks.sentence):
         found.append(("sentence", "write it in one line"))
     for field, url in (("privacyUrl", looks.privacy_url), ("helpUrl", looks.help_url)):
-        found += _url_problems(field, url)
+        found += _link_problems(field, url)
     return found
 
 
@@ -117,7 +117,7 @@ def accent_problem(accent: str, mode: str) -> str:
     return f"people could not read it on {mode} pages; the nearest colour that they can read is {nearest}"
 
 
-def _url_problems(field: str, url: str) -> Sequence[tuple[str, str]]:
+def _link_problems(field: str, url: str) -> Sequence[tuple[str, str]]:
     if not url:
         return ()
     if len(url) > MAX_URL:

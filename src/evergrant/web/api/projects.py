@@ -100,7 +100,7 @@ class UpdateProject(StrictWireModel):
     """What to change. What is left out stays as it is."""
 
     model_config = StrictWireModel.model_config | example(
-        {"name": "Acme Assistant", "redirectOrigins": ["https://app.acme.example"]}
+        {"name": "Acme Assistant", "embedOrigins": ["https://app.acme.example"]}
     )
 
     name: PastedText | None = Field(default=None, description="At most 200 characters.")
