@@ -35,6 +35,7 @@ NOT_RUN = {
     'backup.md: pg_dump --format=custom --file=evergrant.dump "$EVERGRANT_DATABASE_URL"': "programs of the databases",
     "backup.md: evergrant restore evergrant-backup.db": "a server runs; tests/attacks/test_restored_backups.py does it",
     'backup.md: pg_restore --clean --if-exists --dbname="$EVERGRANT_DATABASE_URL" evergrant.dump': "the same",
+    "branding.md: base64 < logo.png | tr -d '\\n' > logo.txt": "takes a picture; tests/web/test_branding.py sends some",
     "deletion.md: evergrant projects delete P_FROM_INIT": "asks for the id; tests/attacks/test_shredding.py does it",
     "deletion.md: evergrant projects delete P_FROM_INIT --revoke-first --within 48": "the same",
     "deploy.md: cp .env.example .env": "needs a container engine; tests/test_house.py reads the compose file",

@@ -59,6 +59,15 @@ def test_redirect_origins_are_allowed_and_forbidden(evergrant: Evergrant, settin
     assert evergrant(settings, "projects", "forbid-redirect", project, other).out == "none\n"
 
 
+def test_a_project_is_renamed_and_gets_embed_origins(evergrant: Evergrant, settings: Settings, project: str) -> None:
+    one = "https://one.example.com"
+    assert evergrant(settings, "projects", "rename", project, " Acme ").out == "Acme\n"
+    assert evergrant(settings, "projects", "allow-embed", project, f"{one}/").out == f"{one}\n"
+    (shown,) = evergrant(settings, "projects", "list", "--json").json
+    assert (shown["name"], shown["redirectOrigins"]) == ("Acme", [])
+    assert evergrant(settings, "projects", "forbid-embed", project, one).out == "none\n"
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
