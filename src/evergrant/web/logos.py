@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 from typing import Annotated
 from urllib.parse import quote
 
-from fastapi import APIRouter, Path, Request
+from fastapi import APIRouter, Depends, Path, Request
 from fastapi.responses import Response
 
 from evergrant.broker.apps.logos import load_app_logo, logo_versions
@@ -12,13 +12,13 @@ from evergrant.broker.projects.branding import Brand, load_project_logo
 from evergrant.broker.projects.pictures import Picture
 from evergrant.broker.runtime.broker import Broker
 from evergrant.db import OutboundApp
-from evergrant.web.deps import BrokerDep, counting_failures
+from evergrant.web.deps import BrokerDep, counting_failures, refuse_odd_text
 from evergrant.web.static_files import FOR_A_WHILE, FOR_EVER, has_static, static_url
 from evergrant.web.theme import ProjectPath, Version
 
-router = APIRouter(include_in_schema=False)
+router = APIRouter(include_in_schema=False, dependencies=[Depends(refuse_odd_text)])
 
-AppPath = Annotated[str, Path(max_length=64, pattern=r"^[^\x00/]+$")]
+AppPath = Annotated[str, Path(max_length=64, pattern=r"^[!-~]+$")]
 HEADERS = {
     # Should a browser ever take one for a page, that page can do nothing.
     "Content-Security-Policy": "default-src 'none'; sandbox",

@@ -9,19 +9,19 @@ from functools import cache
 from typing import Annotated
 from urllib.parse import quote
 
-from fastapi import APIRouter, Path, Query, Request
+from fastapi import APIRouter, Depends, Path, Query, Request
 from fastapi.responses import Response
 
 from evergrant.broker.projects.accents import shades_of
 from evergrant.broker.projects.branding import Brand, Looks, brand_of
 from evergrant.errors import NotFound
-from evergrant.web.deps import BrokerDep, counting_failures
+from evergrant.web.deps import BrokerDep, counting_failures, refuse_odd_text
 from evergrant.web.static_files import FOR_A_WHILE, FOR_EVER, STATIC
 
-router = APIRouter(include_in_schema=False)
+router = APIRouter(include_in_schema=False, dependencies=[Depends(refuse_odd_text)])
 
 ProjectPath = Annotated[str, Path(max_length=31, pattern=r"^[A-Za-z0-9_-]+$")]
-Version = Annotated[str, Query(alias="v", max_length=64)]
+Version = Annotated[str, Query(alias="v", max_length=64, pattern=r"^[!-~]*$")]
 CORNERS: Mapping[str, tuple[str, str, str]] = {
     "square": ("0", "0", "0"),
     "soft": ("6px", "8px", "12px"),

@@ -10,12 +10,13 @@ from evergrant.errors import MissingArgument
 from evergrant.web.console.desk import DeskDep
 from evergrant.web.console.route import ConsoleRoute
 from evergrant.web.forms import read_form
+from evergrant.web.logos import AppPath
 
 router = APIRouter(route_class=ConsoleRoute)
 
 
 @router.post("/console/{project}/apps/{app}/logo")
-async def save(desk: DeskDep, app: str, request: Request) -> Response:
+async def save(desk: DeskDep, app: AppPath, request: Request) -> Response:
     """Store or remove an app's logo, and go back to its editor."""
     desk.require(Permission.APPS_WRITE)
     desk.principal.require_app(app)

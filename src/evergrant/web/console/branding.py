@@ -23,7 +23,13 @@ from evergrant.broker.projects.branding import (
 from evergrant.errors import InvalidRequest, MissingArgument
 from evergrant.web.console.desk import HEADERS, Desk, DeskDep
 from evergrant.web.console.route import ConsoleRoute
-from evergrant.web.console.settings_pages import problems_by_field, require_admin, require_admin_again, settings_page
+from evergrant.web.console.settings_pages import (
+    Saved,
+    problems_by_field,
+    require_admin,
+    require_admin_again,
+    settings_page,
+)
 from evergrant.web.forms import Form, read_form
 from evergrant.web.logos import logo_sources, project_logo
 from evergrant.web.theme import preview_stylesheet
@@ -33,7 +39,7 @@ router = APIRouter(route_class=ConsoleRoute)
 
 
 @router.get("/console/{project}/settings/branding")
-async def show(desk: DeskDep, request: Request, saved: str = "") -> Response:
+async def show(desk: DeskDep, request: Request, saved: Saved = "") -> Response:
     """Show the branding; with fields in the address, how the pages would look with them."""
     require_admin(desk)
     asked = Form(request.query_params.multi_items())

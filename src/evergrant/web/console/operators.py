@@ -13,7 +13,7 @@ from evergrant.web.console.settings_pages import require_admin, require_admin_ag
 
 router = APIRouter(route_class=ConsoleRoute)
 
-SessionId = Annotated[str, Path(max_length=22)]
+SessionId = Annotated[str, Path(max_length=22, pattern=r"^[A-Za-z0-9_-]+$")]
 
 
 @router.get("/console/{project}/settings/operators")

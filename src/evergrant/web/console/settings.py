@@ -9,14 +9,20 @@ from evergrant.broker.projects.projects import update_project
 from evergrant.errors import InvalidRequest
 from evergrant.web.console.desk import Desk, DeskDep
 from evergrant.web.console.route import ConsoleRoute
-from evergrant.web.console.settings_pages import problems_by_field, require_admin, require_admin_again, settings_page
+from evergrant.web.console.settings_pages import (
+    Saved,
+    problems_by_field,
+    require_admin,
+    require_admin_again,
+    settings_page,
+)
 from evergrant.web.forms import read_form
 
 router = APIRouter(route_class=ConsoleRoute)
 
 
 @router.get("/console/{project}/settings")
-async def show(desk: DeskDep, saved: str = "") -> Response:
+async def show(desk: DeskDep, saved: Saved = "") -> Response:
     """Show the project's settings."""
     require_admin(desk)
     project = desk.project

@@ -1,14 +1,18 @@
 """What the pages of Settings have in common: who sees them, and which field is wrong."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
+from fastapi import Query
 from fastapi.responses import HTMLResponse
 
 from evergrant import clock
 from evergrant.broker.operators.signed_in import RECENT
 from evergrant.errors import InvalidRequest, PermissionDenied
 from evergrant.web.console.desk import Desk
+
+Saved = Annotated[str, Query(max_length=1, pattern="^1?$")]
+"""Whether a form was just saved, so that the page says so."""
 
 
 def require_admin(desk: Desk) -> None:
