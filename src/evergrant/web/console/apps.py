@@ -14,6 +14,7 @@ from evergrant.web.console.desk import Desk, DeskDep
 from evergrant.web.console.route import ConsoleRoute
 from evergrant.web.console.states import state_of_app
 from evergrant.web.forms import read_form
+from evergrant.web.logos import logo_sources
 from evergrant.web.tiles import tile_of
 
 router = APIRouter(route_class=ConsoleRoute)
@@ -28,7 +29,8 @@ async def apps(desk: DeskDep, q: str = "") -> Response:
     every = await list_apps(desk.broker, desk.project.id, only=sorted(desk.principal.app_ids))
     wanted = q.lower().split()
     found = [app for app in every if all(word in f"{app.name} {app.id}".lower() for word in wanted)]
-    cards = [AppHead(app, tile_of(app.id, app.name), state_of_app(app)) for app in found]
+    logos = await logo_sources(desk.broker, desk.project.id, found)
+    cards = [AppHead(app, tile_of(app.id, app.name, logos[app.id]), state_of_app(app)) for app in found]
     may_create = desk.may(Permission.APPS_WRITE) and not desk.principal.app_ids
     return desk.page("apps.html", cards=cards, total=len(every), q=q, may_create=may_create, counts=None)
 

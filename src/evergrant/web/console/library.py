@@ -12,6 +12,7 @@ from evergrant.broker.runtime.principal import Permission
 from evergrant.catalog.loader import dcr_presets
 from evergrant.web.console.desk import Desk, DeskDep
 from evergrant.web.console.route import ConsoleRoute
+from evergrant.web.logos import template_logo
 from evergrant.web.tiles import Tile, tile_of
 
 router = APIRouter(route_class=ConsoleRoute)
@@ -37,7 +38,7 @@ async def library(desk: DeskDep, q: str = "", category: str = "") -> Response:
         Entry(
             one.name,
             "API key" if one.app_type == "apikey" else named(one.category),
-            tile_of(one.id, one.name),
+            tile_of(one.id, one.name, template_logo(one.id)),
             desk.path("apps", "new", one.id),
         )
         for one in search_templates(catalogue, q)
@@ -58,7 +59,12 @@ def _presets(desk: Desk, q: str, category: str) -> list[Entry]:
     """Return the servers at which nobody has to register, as far as they are wanted."""
     words = q.lower().split()
     return [
-        Entry(one.name, "MCP server", tile_of(one.id, one.name), desk.path("apps", "new", "mcp", preset=one.id))
+        Entry(
+            one.name,
+            "MCP server",
+            tile_of(one.id, one.name, template_logo(one.id)),
+            desk.path("apps", "new", "mcp", preset=one.id),
+        )
         for one in dcr_presets().values()
         if category in ("", one.category) and all(word in f"{one.id} {one.name} mcp".lower() for word in words)
     ]

@@ -24,6 +24,7 @@ from evergrant.pasted import trimmed
 from evergrant.web.console.desk import Desk, DeskDep
 from evergrant.web.console.route import ConsoleRoute
 from evergrant.web.forms import Form, read_form
+from evergrant.web.logos import template_logo
 from evergrant.web.tiles import tile_of
 
 router = APIRouter(route_class=ConsoleRoute)
@@ -193,7 +194,7 @@ def _page(desk: Desk, kind: str, template: Template | None, draft: Draft) -> Res
         status=draft.status,
         kind=kind,
         title=title,
-        tile=tile_of(kind, title),
+        tile=tile_of(kind, title, template_logo(kind)),
         f=draft,
         entry=template,
         provider=template.name if template else "the provider",
