@@ -5,19 +5,22 @@ import hashlib
 import mimetypes
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
+from pathlib import Path as FilePath
+from typing import Annotated
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Path, Request
 from fastapi.responses import Response
 
 from evergrant.errors import NotFound
 
-STATIC = Path(__file__).parent / "static"
+STATIC = FilePath(__file__).parent / "static"
 FOR_EVER = "public, max-age=31536000, immutable"
 FOR_A_WHILE = "public, max-age=300"
 COMPRESSED = frozenset({"text/css", "text/javascript", "image/svg+xml"})
 
 router = APIRouter(include_in_schema=False)
+
+Name = Annotated[str, Path(max_length=200, pattern=r"^[A-Za-z0-9._/-]+$")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +56,7 @@ def static_url(name: str) -> str:
 
 
 @router.get("/static/{name:path}")
-async def static(name: str, request: Request) -> Response:
+async def static(name: Name, request: Request) -> Response:
     """Answer with a static file. Pages are never compressed: a secret that is shown once must not meet an oracle."""
     file = _files().get(name)
     if file is None:
