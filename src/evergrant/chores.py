@@ -23,6 +23,7 @@ from evergrant.broker.refresh.replay import replay_journal
 from evergrant.broker.refresh.restored import let_some_be_tried
 from evergrant.broker.runtime.backoff import jittered
 from evergrant.broker.runtime.broker import Broker
+from evergrant.broker.trials.leftovers import end_left_trials
 from evergrant.broker.webhooks.log import clear_old_deliveries
 from evergrant.errors import Unavailable
 
@@ -69,6 +70,10 @@ async def _prune_audit_logs(broker: Broker) -> None:
     await prune_audit_logs(broker, now=clock.now())
 
 
+async def _end_left_trials(broker: Broker) -> None:
+    await end_left_trials(broker, now=clock.now())
+
+
 async def _warn(broker: Broker) -> None:
     await warn_of_ends(broker, now=clock.now())
 
@@ -85,6 +90,7 @@ OF_A_REFRESHER = (
     Chore("clear old deliveries", _clear_deliveries),
     Chore("warn of refresh tokens that end", _warn),
     Chore("go on with deletions of projects", finish_closed_projects),
+    Chore("end tests that were interrupted", _end_left_trials),
     Chore("prune audit logs", _prune_audit_logs),
     Chore("try connections from a backup", let_some_be_tried, often=True),
 )

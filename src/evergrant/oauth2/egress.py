@@ -3,6 +3,7 @@
 import ipaddress
 import re
 import socket
+from collections.abc import Iterable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -21,6 +22,7 @@ _NOT_FOR_PROVIDERS: tuple[Network, ...] = (
     ipaddress.ip_network("168.63.129.16/32"),  # Azure's platform service, reachable from every machine there
     ipaddress.ip_network("3fff::/20"),  # documentation
 )
+LOOPBACK: tuple[Network, ...] = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"))
 _GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")  # the only part of IPv6 that is assigned to the public
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052
 
@@ -33,6 +35,27 @@ class Target:
     host: str
     port: int
     path: str
+
+
+@dataclass(frozen=True, slots=True)
+class OwnPlace:
+    """A part of this very server, on loopback, that may be called over plain http although no network is opened."""
+
+    host: str
+    port: int
+    path: str
+    """It begins and ends with a slash; what is not below it may not be called."""
+
+    def has(self, target: Target) -> bool:
+        """Tell whether a target is below it. No other name, and no other spelling of the address, leads there."""
+        path = target.path.partition("?")[0]
+        if (target.scheme, target.host, target.port) != ("http", self.host, self.port):
+            return False
+        return f"{path}/".startswith(self.path) and ".." not in path and "%" not in path
+
+
+Opened = Network | OwnPlace
+"""What may be called although it is not public."""
 
 
 def parse_target(url: str) -> Target:
@@ -93,6 +116,16 @@ def is_opened(address: Address, egress_allow: tuple[Network, ...]) -> bool:
     return any(address in network or (mapped is not None and mapped in network) for network in egress_allow)
 
 
+def opened_networks(opened: Iterable[Opened]) -> tuple[Network, ...]:
+    """Return the networks of what is opened."""
+    return tuple(one for one in opened if not isinstance(one, OwnPlace))
+
+
+def is_own(target: Target, opened: Iterable[Opened]) -> bool:
+    """Tell whether a target is a part of this very server that is opened."""
+    return any(isinstance(one, OwnPlace) and one.has(target) for one in opened)
+
+
 def is_public(address: Address) -> bool:
     """Tell whether `address` is one that the public internet routes to a single host.
 
@@ -112,7 +145,7 @@ def is_public(address: Address) -> bool:
     return not any(address in network for network in _NOT_FOR_PROVIDERS)
 
 
-def check_url(url: str, *, what: str, egress_allow: tuple[Network, ...]) -> None:
+def check_url(url: str, *, what: str, egress_allow: tuple[Opened, ...]) -> None:
     """Check a URL when it is configured. Nothing is resolved: the call itself checks where it connects to.
 
     `what` is what a person calls the URL; the message begins with it.
@@ -128,8 +161,11 @@ def check_url(url: str, *, what: str, egress_allow: tuple[Network, ...]) -> None
         raise ValueError(f"{what} {error}") from None
     if "#" in url:
         raise ValueError(f"{what} must not contain a fragment (#...)")
+    if is_own(target, egress_allow):
+        return
     addresses = _static_addresses(target.host)
-    opened = any(is_opened(address, egress_allow) for address in addresses)
+    networks = opened_networks(egress_allow)
+    opened = any(is_opened(address, networks) for address in addresses)
     if target.scheme == "http" and not opened:
         raise ValueError(
             f"{what} must start with https://; plain http is for addresses that EVERGRANT_EGRESS_ALLOW opens"

@@ -18,8 +18,7 @@ import httpx2
 
 from evergrant import __version__, pace
 from evergrant.errors import EgressRefused, Trouble, UpstreamUnavailable
-from evergrant.networks import Network
-from evergrant.oauth2.egress import Target, check_url, parse_target
+from evergrant.oauth2.egress import LOOPBACK, Opened, Target, check_url, is_own, opened_networks, parse_target
 from evergrant.oauth2.guarded_network import GuardedNetwork
 from evergrant.oauth2.incoming import HttpAnswer, Incoming, UnusableAnswer
 from evergrant.oauth2.jwks import JwksCache
@@ -50,7 +49,7 @@ class Http:
 
     def __init__(
         self,
-        egress_allow: tuple[Network, ...],
+        egress_allow: tuple[Opened, ...],
         *,
         resolve: Resolve,
         tls: ssl.SSLContext,
@@ -66,19 +65,21 @@ class Http:
         self._send_before: float | None = None
         self._listening = Listening()
         self._names = NameCache(resolve)
-        # Plain http has its own pool, because its backend has a stricter rule and cannot see the scheme.
+        networks = opened_networks(egress_allow)
+        # Plain http has its own pool, because its backend has a stricter rule and cannot see the scheme. So has what is
+        # a part of this server, for which alone loopback is open.
         self._pools = {
-            scheme: httpcore2.AsyncConnectionPool(
+            pool: httpcore2.AsyncConnectionPool(
                 ssl_context=tls,
                 max_connections=None,  # `_slots` limits them
                 max_keepalive_connections=min(most, MAX_IDLE_CONNECTIONS),
                 keepalive_expiry=KEEPALIVE_SECONDS,
                 retries=0,
                 network_backend=GuardedNetwork(
-                    egress_allow, opened_only=scheme == "http", names=self._names, listening=self._listening
+                    allowed, opened_only=pool != "https", names=self._names, listening=self._listening
                 ),
             )
-            for scheme in ("https", "http")
+            for pool, allowed in (("https", networks), ("http", networks), ("own", LOOPBACK))
         }
 
     def under(self, *, seconds: float | None = None, send_before: float | None = None) -> Self:
@@ -184,7 +185,8 @@ class Http:
         bracketed = f"[{target.host}]" if ":" in target.host else target.host
         default = 443 if target.scheme == "https" else 80
         sent["host"] = bracketed if target.port == default else f"{bracketed}:{target.port}"
-        async with self._pools[target.scheme].stream(
+        pool = self._pools["own" if is_own(target, self.egress_allow) else target.scheme]
+        async with pool.stream(
             method,
             httpcore2.URL(
                 scheme=target.scheme.encode(),
@@ -231,7 +233,7 @@ def default_tls() -> ssl.SSLContext:
 
 @asynccontextmanager
 async def open_http(
-    egress_allow: tuple[Network, ...],
+    egress_allow: tuple[Opened, ...],
     *,
     resolve: Resolve | None = None,
     tls: ssl.SSLContext | None = None,
@@ -240,7 +242,7 @@ async def open_http(
 ) -> AsyncIterator[Http]:
     """Open a way out.
 
-    `egress_allow` are the networks that may be called although they are not public. `most` requests at once are made.
+    `egress_allow` is what may be called although it is not public. `most` requests at once are made.
     `seconds` bounds a request from the first lookup to the last byte; None for what the pace says.
     """
     http = Http(egress_allow, resolve=resolve or SystemLookups(), tls=tls or default_tls(), most=most, seconds=seconds)

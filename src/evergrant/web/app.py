@@ -15,6 +15,7 @@ from fastapi import Depends, FastAPI
 from evergrant import __version__
 from evergrant.broker.operations.metrics import Exposition
 from evergrant.broker.runtime.broker import open_broker
+from evergrant.broker.trials.practice import PracticeClient
 from evergrant.broker.webhooks.delivery import deliver_until
 from evergrant.chores import OF_A_PROCESS, OF_A_SERVER, do_a_last_time, do_until
 from evergrant.logs import configure_logging
@@ -39,6 +40,7 @@ from evergrant.web.api import (
     branding,
     connections,
     exchange,
+    first_steps,
     license_tier,
     logo_uploads,
     management_keys,
@@ -46,6 +48,7 @@ from evergrant.web.api import (
     projects,
     templates,
     tokens,
+    trials,
     trusted_issuers,
     uploads,
     webhook_deliveries,
@@ -57,10 +60,13 @@ from evergrant.web.deps import refuse_odd_text
 from evergrant.web.middleware import RequestMiddleware
 
 
-def create_app(settings: Settings, *, workers_folder: Path | None = None) -> FastAPI:
+def create_app(
+    settings: Settings, *, workers_folder: Path | None = None, practice: PracticeClient | None = None
+) -> FastAPI:
     """Make the application. The store opens when it starts.
 
     `workers_folder` is where the processes of one server add up what they count; None where there is but this one.
+    `practice` is evergrant's registration at the practice provider that runs beside it; None where there is none.
     """
     app = FastAPI(
         title="evergrant",
@@ -73,6 +79,7 @@ def create_app(settings: Settings, *, workers_folder: Path | None = None) -> Fas
         redirect_slashes=False,  # such a redirect leads where the Host header says
         generate_unique_id_function=documentation.operation_id,
     )
+    app.state.practice = practice
     errors.install(app)
     _add_middleware(app, settings)
     # First, and not included like the others: FastAPI puts a layer of its own around each call of an included router,
@@ -84,6 +91,8 @@ def create_app(settings: Settings, *, workers_folder: Path | None = None) -> Fas
         uploads.router,
         connections.router,
         app_check.router,
+        trials.router,
+        first_steps.router,
         api_connect.router,
         trusted_issuers.router,
         policies.router,

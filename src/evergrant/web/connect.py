@@ -17,6 +17,7 @@ from evergrant.broker.connect.authorization_requests import RESULT_PATH, Authori
 from evergrant.broker.connect.outcomes import end_with_answer, end_with_failure, find_by_answer
 from evergrant.broker.connect.start import cancel_connect, find_by_ticket, leave_for_provider
 from evergrant.broker.runtime.broker import Broker
+from evergrant.broker.trials.landing import land, note_left
 from evergrant.catalog.variable import Variable
 from evergrant.errors import AppNotFound, ConnectFailed, InvalidValue
 from evergrant.networks import limited_as
@@ -68,7 +69,9 @@ async def show(ticket: Ticket, request: Request, broker: BrokerDep) -> Response:
     if _is_over(authorization):
         if authorization.request.browser_digest is None:
             raise ConnectFailed("ticket_expired", EXPIRED)
-        return _not_yet() if _only_looks_ahead(request) else _redirect(await _end(broker, authorization, browser))
+        if _only_looks_ahead(request):
+            return _not_yet()
+        return _redirect(await land(broker, authorization, await _end(broker, authorization, browser)))
     asked = variables.questions(broker, authorization.app, authorization.request.variables)
     if _goes_on_by_itself(authorization) and not variables.wrong_answers(asked, {}):
         if _only_looks_ahead(request):
@@ -92,7 +95,7 @@ async def decide(ticket: Ticket, request: Request, broker: BrokerDep) -> Respons
         raise ConnectFailed("no_cookie", NO_COOKIE)
     authorization = await _find_authorization(broker, ticket, request, browser)
     if _is_over(authorization):
-        return _redirect(await _end(broker, authorization, browser))
+        return _redirect(await land(broker, authorization, await _end(broker, authorization, browser)))
     form = dict(await _form(request))
     if form.get("decision") == "connect":
         asked = variables.questions(broker, authorization.app, authorization.request.variables)
@@ -101,7 +104,8 @@ async def decide(ticket: Ticket, request: Request, broker: BrokerDep) -> Respons
         if wrong := variables.wrong_answers(asked, answers):
             return _consent_page(authorization, asked, answers, wrong)
         return await _leave(broker, authorization, browser, answers)
-    return _redirect(await cancel_connect(broker, authorization, browser=browser))
+    location = await cancel_connect(broker, authorization, browser=browser)
+    return _redirect(await land(broker, authorization, location))
 
 
 @router.get(CALLBACK_PATH)
@@ -114,7 +118,8 @@ async def callback(request: Request, broker: BrokerDep) -> Response:
     async with counting_failures(request):
         authorization = await find_by_answer(broker, params, browser=browser, path=path, now=clock.now())
     _note_trip(authorization, request)
-    return _redirect(await end_with_answer(broker, authorization, params, browser=browser, path=path))
+    location = await end_with_answer(broker, authorization, params, browser=browser, path=path)
+    return _redirect(await land(broker, authorization, location, params))
 
 
 @router.post(CALLBACK_PATH)
@@ -212,7 +217,8 @@ def _goes_on_by_itself(authorization: Authorization) -> bool:
     Whoever has a link could then send other people's browsers there, and get their accounts where the provider does not
     ask either. So the application must say afterwards who came back.
     """
-    return authorization.app.skip_consent_page and authorization.app.require_confirmation
+    app, is_test = authorization.app, bool(authorization.request.trial_id)
+    return app.skip_consent_page and app.require_confirmation and not is_test
 
 
 def _consent_page(
@@ -241,7 +247,9 @@ async def _leave(
     broker: Broker, authorization: Authorization, browser: str, answers: Mapping[str, str] | None = None
 ) -> Response:
     now = clock.now()
-    return _redirect(await leave_for_provider(broker, authorization, browser=browser, answers=answers, now=now))
+    location = await leave_for_provider(broker, authorization, browser=browser, answers=answers, now=now)
+    await note_left(broker, authorization.request, now=now)
+    return _redirect(location)
 
 
 def _redirect(location: str) -> Response:

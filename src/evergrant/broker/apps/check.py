@@ -36,27 +36,30 @@ async def check_app(broker: Broker, project_id: str, app_id: str) -> list[CheckR
         AppNotFound: there is no such app.
     """
     app = await load_app(broker, project_id, app_id)
+    return [check async for check in checks_of(broker, app)]
+
+
+async def checks_of(broker: Broker, app: OutboundApp) -> AsyncIterator[CheckResult]:
+    """Check an app as `check_app` does, and yield each result as soon as it is there."""
     if app.app_type == "apikey":
-        return [CheckResult("definition", True, "It holds API keys: there is no provider to ask.")]
+        yield CheckResult("definition", True, "It holds API keys: there is no provider to ask.")
+        return
     missing = missing_for_connect(app)
     missing += [f"variables.{name}" for name in missing_variables(template_of(broker, app), app.variables)]
     if missing:
-        return [
-            CheckResult("definition", False, f"It lacks {', '.join(missing)}: nobody can connect."),
-            _check_redirect_uri(broker, app),
-        ]
-    checks = [
-        CheckResult("definition", True, "It has everything that a connect trip needs."),
-        _check_redirect_uri(broker, app),
-    ]
+        yield CheckResult("definition", False, f"It lacks {', '.join(missing)}: nobody can connect.")
+        yield _check_redirect_uri(broker, app)
+        return
+    yield CheckResult("definition", True, "It has everything that a connect trip needs.")
+    yield _check_redirect_uri(broker, app)
     if app.template_id and template_of(broker, app) is None:
         text = f"The template {app.template_id} is gone, and with it what only it knew of the provider's habits."
-        checks.append(CheckResult("template", False, text))
+        yield CheckResult("template", False, text)
     if app.discovery_url:
-        checks.append(await _check_metadata(broker, app))
-    checks.append(await _check_authorization_endpoint(broker, app))
-    checks += [check async for check in _check_client(broker, app)]
-    return checks
+        yield await _check_metadata(broker, app)
+    yield await _check_authorization_endpoint(broker, app)
+    async for check in _check_client(broker, app):
+        yield check
 
 
 def _check_redirect_uri(broker: Broker, app: OutboundApp) -> CheckResult:

@@ -233,7 +233,7 @@ def _url_problems(
     if name == "authorizationUrl":  # only a browser goes there, and some providers have a page with a route (#/...)
         url = url.partition("#")[0]
     try:
-        check_url(placeholders.fill(url, good, samples), what="it", egress_allow=broker.settings.egress_allow)
+        check_url(placeholders.fill(url, good, samples), what="it", egress_allow=broker.http.egress_allow)
     except ValueError as error:
         problems.append((name, str(error)))
     return problems

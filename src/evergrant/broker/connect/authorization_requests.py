@@ -173,6 +173,11 @@ def values_of(request: AuthorizationRequest) -> dict[str, str]:
     return {**request.variables, **request.answers}
 
 
+def ends_with_its_test(request: AuthorizationRequest) -> bool:
+    """Tell whether the connection is a test's own, which nobody may fetch and which ends with the test."""
+    return bool(request.trial_id and request.external_identifier)
+
+
 def verifier_slot(request: AuthorizationRequest) -> Slot:
     """Return the place that a request's PKCE verifier is sealed for."""
     return slot_in("authorization_requests", request, "code_verifier")

@@ -61,6 +61,8 @@ class ConnectRequest:
     resources: tuple[str, ...] = ()
     variables: Mapping[str, str] = field(default_factory=dict)
     """Values of the app's variables; what is left out, the user is asked for."""
+    trial_id: str = ""
+    """The test connection that this is the trip of: it ends at a page of ours, which is on no project's list."""
 
 
 async def begin_connect(broker: Broker, principal: Principal, wanted: ConnectRequest, *, now: datetime) -> str:
@@ -104,6 +106,7 @@ async def begin_connect(broker: Broker, principal: Principal, wanted: ConnectReq
         login_hint=wanted.login_hint,
         resources=list(wanted.resources or ([app.resource] if app.resource else ())),
         variables={name: value for name, value in wanted.variables.items() if value},
+        trial_id=wanted.trial_id,
         ticket_digest=digest(ticket),
         created_at=now,
         expires_at=now + TICKET_LIFETIME,
@@ -127,7 +130,7 @@ def _check_connect_request(broker: Broker, project: Project, app: OutboundApp, w
     field, url = "options.redirectUrl", wanted.redirect_url
     if not url:
         field, url = "defaultRedirectUrl", app.default_redirect_url
-    if url:
+    if url and not wanted.trial_id:
         try:
             check_redirect_url(broker, project, url, field=field)
         except InvalidValue as error:

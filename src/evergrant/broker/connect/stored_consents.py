@@ -16,6 +16,7 @@ from evergrant.broker.connect.authorization_requests import (
     RESULT_PATH,
     Authorization,
     check_not_moved,
+    ends_with_its_test,
     outcome_slot,
     record_connect,
     with_params,
@@ -70,7 +71,8 @@ class _Ending:
 
 def _ending(authorization: Authorization, sealer: Sealer) -> _Ending:
     request, app = authorization.request, authorization.app
-    confirmation = new_opaque() if app.require_confirmation else ""
+    wanted = app.require_confirmation and not ends_with_its_test(request)
+    confirmation = new_opaque() if wanted else ""
     extra = {"confirmation": confirmation} if confirmation else {}
     back = {"outboundAppId": app.id, "outboundStatus": "connected", **extra}
     location = with_params(request.redirect_url, back) or RESULT_PATH
@@ -88,6 +90,7 @@ async def store_consent(
     words, now = scope_words(broker, app), clock.now()
     owner = owner_key(app, ResourceOwner(request.user_id, request.tenant_id), request.external_identifier)
     ending = _ending(authorization, sealer)
+    pending = app.require_confirmation or ends_with_its_test(request)
 
     def consent(*, renewed: bool = False) -> Consent:
         proofs = Proofs(renewed or answer.refresh_token is not None, answer.id_token is not None)
@@ -143,7 +146,6 @@ async def store_consent(
     @until_as_read
     async def stored(refusals: int) -> str:
         _require_patience(refusals)
-        pending = app.require_confirmation
         replaced = None if pending else await replacement(grant_id, consent(), tokens)
         async with broker.database.write() as session:
             current = await _lock_offered_app(broker, session, authorization)
@@ -163,7 +165,7 @@ async def store_consent(
 
     try:
         async with asyncio.timeout(BROWSER_SECONDS):
-            if answer.refresh_token is None and not app.require_confirmation:
+            if answer.refresh_token is None and not pending:
                 location = await until_stored(broker, renewed)
                 if location is not None:
                     return location

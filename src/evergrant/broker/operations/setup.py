@@ -23,6 +23,7 @@ from evergrant.settings import Settings
 log = logging.getLogger(__name__)
 
 BOOTSTRAP_KEY_ID = "bootstrap"
+FIRST_PROJECT = "My project"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +93,30 @@ async def initialise(
         )
         key = await create_key(session, project_id, name="admin", now=now)
     return InitResult(project_id, key.text, settings.public_url)
+
+
+def is_first_run(settings: Settings) -> bool:
+    """Tell whether this is a trial on somebody's own machine, and nothing is there yet.
+
+    Only SQLite in an empty data folder, reached by a browser on the same machine: anywhere else a start makes nothing
+    that was not asked for.
+    """
+    if not settings.is_loopback_trial or settings.database_url is not None or settings.bootstrap_project_id is not None:
+        return False
+    return not settings.data_dir.exists() or next(settings.data_dir.iterdir(), None) is None
+
+
+async def make_first_project(broker: Broker) -> None:
+    """Make the project of a first run. It has no key yet: nobody would have seen its text."""
+    async with broker.database.write() as session:
+        await create_project(
+            broker,
+            session,
+            project_id=new_project_id(),
+            name=FIRST_PROJECT,
+            redirect_origins=(),
+            now=clock.now(),
+        )
 
 
 async def _bootstrap(broker: Broker) -> None:

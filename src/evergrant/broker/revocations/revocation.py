@@ -55,6 +55,8 @@ class RevocationReason(StrEnum):
     """The provider gave tokens, and the trip failed after that."""
     CLOSED = "closed"
     """Its project is closed."""
+    TESTED = "tested"
+    """It was made by a test connection, which is over."""
 
 
 ON_PURPOSE = (RevocationReason.DELETED, RevocationReason.CLOSED)

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from evergrant import pace
 from evergrant.broker.runtime.database_health import DatabaseHealth
@@ -36,6 +37,7 @@ from evergrant.db.engine import Database, database_url
 from evergrant.db.grant_reader import GrantReader, open_grant_reader
 from evergrant.errors import ConfigurationError
 from evergrant.metrics import Metrics
+from evergrant.oauth2.egress import OwnPlace
 from evergrant.oauth2.open_files import connections_at_once
 from evergrant.oauth2.transport import Http, default_tls, open_http
 from evergrant.pace import Pace
@@ -55,6 +57,8 @@ MAX_REMEMBERED = 10_000
 """How many of each are remembered at most."""
 ASIDE_AT_ONCE = 64
 """How many calls to webhooks this process makes at once at most, and how many revocations."""
+PRACTICE_PATH = "/practice"
+"""Where a trial on loopback has the practice provider."""
 MASTER_KEY_FILE = "master-key"
 JOURNAL_FOLDER = "journal"
 
@@ -139,9 +143,9 @@ async def open_broker(settings: Settings) -> AsyncIterator[Broker]:
         holder = LeaseHolder(settings.data_dir / HOLDERS_FOLDER, pace.PACE)
         tls = default_tls()
         async with (
-            open_http(settings.egress_allow, tls=tls, most=connections_at_once()) as http,
+            open_http((*settings.egress_allow, *own_places(settings)), tls=tls, most=connections_at_once()) as http,
             open_http(settings.egress_allow, tls=tls, most=ASIDE_AT_ONCE) as webhook_http,
-            open_http(settings.egress_allow, tls=tls, most=ASIDE_AT_ONCE) as revocation_http,
+            open_http((*settings.egress_allow, *own_places(settings)), tls=tls, most=ASIDE_AT_ONCE) as revocation_http,
         ):
             broker = Broker(
                 settings=settings,
@@ -178,6 +182,14 @@ async def open_broker(settings: Settings) -> AsyncIterator[Broker]:
                 await reader.aclose()
     finally:
         await database.dispose()
+
+
+def own_places(settings: Settings) -> tuple[OwnPlace, ...]:
+    """Return where a trial on loopback has its practice provider: a part of the same server, and nothing beside it."""
+    if not settings.is_loopback_trial:
+        return ()
+    here = urlsplit(settings.public_url)
+    return (OwnPlace(here.hostname or "", here.port or 80, f"{PRACTICE_PATH}/"),)
 
 
 def open_database(settings: Settings) -> Database:

@@ -108,6 +108,10 @@ class UnwrittenUses:
         self._known_grants[key] = at
         self.grants.note_latest(key, at)
 
+    def has_grant_of(self, project_id: str) -> bool:
+        """Tell whether this process has handed a token of a project out lately."""
+        return any(key[0] == project_id for key in self._known_grants)
+
     def forget_grant(self, key: GrantKey) -> None:
         """Let the next use of a grant be noted, however soon it comes."""
         self._known_grants.pop(key, None)

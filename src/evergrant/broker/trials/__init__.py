@@ -1,1 +1,1 @@
-"""Trials: an operator connects an app to themselves, and sees step by step what works."""
+"""Trying things out: test connections, the practice provider's app, and a project's first steps."""

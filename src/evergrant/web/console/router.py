@@ -15,6 +15,8 @@ from evergrant.web.console import (
     project_deletion,
     settings,
     sign_in,
+    start,
+    trial,
     use,
 )
 from evergrant.web.console.desk import DeskDep
@@ -33,6 +35,8 @@ SECTIONS = (
     branding,
     operators,
     project_deletion,
+    start,
+    trial,
 )
 
 router = APIRouter(route_class=ConsoleRoute)
