@@ -19,9 +19,9 @@ CLIENT_SECRET = "pretend-secret"  # of pretend accounts on this machine; the sam
 ASKED = ("openid", "contacts.readonly")
 
 
-def practice_client(issuer: str, client_secret: str = CLIENT_SECRET) -> PracticeClient:
+def practice_client(issuer: str, client_secret: str = CLIENT_SECRET, guide: str = "") -> PracticeClient:
     """Return evergrant's registration at the practice provider of this issuer."""
-    return PracticeClient(issuer, CLIENT_ID, client_secret, {scope: SCOPES[scope] for scope in ASKED})
+    return PracticeClient(issuer, CLIENT_ID, client_secret, {scope: SCOPES[scope] for scope in ASKED}, guide)
 
 
 def create_app_beside_practice(settings: Settings) -> FastAPI:

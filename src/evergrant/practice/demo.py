@@ -16,17 +16,23 @@ import httpx2
 import uvicorn
 from pydantic import SecretStr
 
+from evergrant import clock
 from evergrant.broker.apps.provider_client import CALLBACK_PATH
 from evergrant.broker.operations.setup import InitResult, initialise
+from evergrant.broker.operators.one_time_links import make_link
+from evergrant.broker.runtime.broker import open_broker
+from evergrant.broker.trials.practice import PracticeClient
 from evergrant.errors import ConfigurationError
 from evergrant.networks import is_loopback_host
+from evergrant.practice.beside import practice_client
 from evergrant.practice.guide import create_guide, create_practice_site
 from evergrant.practice.provider import create_provider
 from evergrant.settings import Settings
 from evergrant.web.app import create_app
 from evergrant.web.protocol import HTTP_OPTIONS
 
-CLIENT_ID = "evergrant-practice"
+LINK_MINUTES = 60
+"""How long the console's link can wait."""
 
 
 async def run_demo(*, host: str, port: int, practice_port: int, data_dir: Path | None = None) -> None:
@@ -51,12 +57,15 @@ async def run_demo(*, host: str, port: int, practice_port: int, data_dir: Path |
         settings = _settings(public_url=_origin(ours), data_dir=folder, kept=data_dir is not None)
         origin = _origin(theirs)
         made = await initialise(settings, project_name="Demo", redirect_origins=[origin])
+        link = await _console_link(settings)
+        practice = practice_client(f"{origin}/provider", secrets.token_urlsafe(24), guide=f"{origin}/")
         # Neither proxies nor an operator's certificates have a say in loopback calls.
         async with httpx2.AsyncClient(trust_env=False) as http:
-            site = _practice_site(origin=origin, made=made, http=http)
-            async with _serving(create_app(settings), ours) as first, _serving(site, theirs) as second:
+            site = _practice_site(origin=origin, made=made, practice=practice, http=http)
+            ours_app = create_app(settings, practice=practice)
+            async with _serving(ours_app, ours) as first, _serving(site, theirs) as second:
                 with _told_to_stop() as stop:  # before anybody can read how to stop it
-                    print(_welcome(origin, made, kept=data_dir), flush=True)
+                    print(_welcome(link, origin, made, kept=data_dir), flush=True)
                     await _until_stopped(stop, first, second)
 
 
@@ -74,15 +83,22 @@ def _settings(*, public_url: str, data_dir: Path, kept: bool) -> Settings:
         bootstrap_project_id=None,
         bootstrap_management_key=None,
         bootstrap_redirect_origins=(),
+        console=True,
+        console_networks=(),
         log_level="warning",
         log_format="text",
     )
 
 
-def _practice_site(*, origin: str, made: InitResult, http: httpx2.AsyncClient) -> Any:
+async def _console_link(settings: Settings) -> str:
+    async with open_broker(settings) as broker:
+        return await make_link(broker, minutes=LINK_MINUTES, now=clock.now())
+
+
+def _practice_site(*, origin: str, made: InitResult, practice: PracticeClient, http: httpx2.AsyncClient) -> Any:
     provider = create_provider(
-        issuer=f"{origin}/provider",
-        clients={CLIENT_ID: secrets.token_urlsafe(24)},
+        issuer=practice.issuer,
+        clients={practice.client_id: practice.client_secret},
         redirect_uris=[f"{made.public_url}{CALLBACK_PATH}/*"],
     )
     guide = create_guide(
@@ -179,13 +195,14 @@ async def _until_stopped(stop: asyncio.Event, *servers: "asyncio.Task[None]") ->
         stopped.cancel()
 
 
-def _welcome(origin: str, made: InitResult, *, kept: Path | None) -> str:
+def _welcome(link: str, origin: str, made: InitResult, *, kept: Path | None) -> str:
     end = f"Ctrl-C ends the demo; its data stays in {kept}" if kept else "Ctrl-C ends the demo and deletes its data"
     lines = [
         "",
         "evergrant DEMO - not for production",
         "",
-        f"Start here      {origin}/",
+        f"Start here      {link}",
+        f"Only HTTP calls {origin}/",
         "",
         f"evergrant       {made.public_url}",
         f"Project id      {made.project_id}",

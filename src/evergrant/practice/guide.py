@@ -15,6 +15,7 @@ from evergrant.practice.guide_state import Live, Walk, access_token, explain, lo
 from evergrant.practice.pages import page, static_files
 from evergrant.practice.provider import metadata
 from evergrant.practice.state import ProviderState
+from evergrant.practice.world import SCOPES as WORDS
 
 APP_ID = "practice"
 SCOPES = ("openid", "contacts.readonly")
@@ -51,6 +52,7 @@ class Calls:
                 "discoveryUrl": self.provider.issuer,
                 "clientId": client_id,
                 "clientSecret": client_secret,
+                "scopes": [{"value": scope, "description": WORDS[scope]} for scope in SCOPES],
                 "defaultScopes": SCOPES,
             },
         )
@@ -130,6 +132,7 @@ def create_guide(
             live=await look_now(),
             explain=explain,
             app_id=APP_ID,
+            console=f"{evergrant_url}/console",
         )
 
     @app.get("/live")

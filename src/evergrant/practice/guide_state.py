@@ -67,7 +67,7 @@ class Live:
     """Seconds that the provider gives a token."""
     refreshed_at: datetime | None
     refreshes: int
-    """Refreshes that the provider saw, of whomever."""
+    """How often the provider has renewed this connection."""
     sightings: tuple[Sighting, ...]
 
 
@@ -86,7 +86,7 @@ def look(answer: Answer, walk: Walk, provider: ProviderState) -> Live:
         seconds_left=left,
         lifetime=provider.access_token_seconds,
         refreshed_at=None if refreshed is None else datetime.fromtimestamp(refreshed, UTC),
-        refreshes=provider.token_calls["refresh_token"],
+        refreshes=provider.renewals_of(access_token(answer)),
         sightings=tuple(walk.sightings),
     )
 

@@ -39,5 +39,5 @@ def page(template: str, *, status: int = 200, form_action: str | None = None, **
 
 
 def static_files() -> StaticFiles:
-    """Serve the stylesheet and the script."""
-    return StaticFiles(directory=HERE / "static")
+    """Serve the stylesheets and the script; the colours and sizes are those of evergrant's own pages."""
+    return StaticFiles(directory=HERE / "static", packages=[("evergrant.web", "static")])

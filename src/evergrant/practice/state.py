@@ -163,6 +163,13 @@ class ProviderState:
         """The consents that are over; for a broker under test this list stays empty."""
         return [family for family in self.families if family.revoked]
 
+    def renewals_of(self, access_token: str) -> int:
+        """Return how often the consent that an access token belongs to was renewed."""
+        known = self.access_tokens.get(access_token)
+        if known is None:
+            return 0
+        return sum(token.spent for token in self.refresh_tokens.values() if token.family is known.family)
+
     @contextmanager
     def answering(self, refresh_token: str) -> Iterator[Family | None]:
         """Count a call of /token as under way, if it presents a refresh token that was issued; yield its family."""

@@ -24,6 +24,8 @@ class PracticeClient:
     client_secret: str = field(repr=False)
     scopes: dict[str, str]
     """The scopes to ask for, with words for users."""
+    guide: str = ""
+    """Where a guide shows the same with HTTP calls alone; empty where there is none."""
 
 
 async def add_practice_app(

@@ -89,9 +89,9 @@ def _practice(request: Request) -> PracticeClient | None:
 async def _page(desk: Desk, request: Request, *, call: str = "") -> Response:
     found = await first_steps(desk.broker, desk.principal)
     values = _values(desk, request, found)
-    return desk.page("start.html", **values, guide="", call=call, is_waiting=bool(call), is_fragment=False)
+    return desk.page("start.html", **values, call=call, is_waiting=bool(call), is_fragment=False)
 
 
 def _values(desk: Desk, request: Request, found: FirstSteps) -> dict[str, Any]:
     callback = callback_url(desk.broker, found.app) if found.app is not None else ""
-    return {"steps": found, "practice": _practice(request) is not None, "callback": callback}
+    return {"steps": found, "practice": _practice(request), "callback": callback}
