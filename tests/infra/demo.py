@@ -35,7 +35,7 @@ class Demo:
 
     def url(self) -> str:
         """Return the guide's address, as printed once everything answers."""
-        address = re.compile(r"Start here +(http://127\.0\.0\.1:\d+/)")
+        address = re.compile(r"Only HTTP calls +(http://127\.0\.0\.1:\d+/)")
         wait_until(lambda: bool(address.search(self.output())) or self._process.poll() is not None, "it says where")
         found = address.search(self.output())
         assert found is not None, self.output()

@@ -6,9 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from evergrant.broker.apps.check import CheckResult, checks_of
-from evergrant.broker.apps.provider_client import callback_url
 from evergrant.broker.runtime.broker import Broker
-from evergrant.broker.trials.remedies import remedy_for
 from evergrant.broker.trials.steps import BEFORE_THE_TRIP, Step, StepName, StepState
 from evergrant.db import OutboundApp
 
@@ -23,7 +21,6 @@ STEP_OF = {
     "registration": StepName.CLIENT,
     "client": StepName.CLIENT,
 }
-REMEDY_CODES = {StepName.CLIENT: "invalid_client", StepName.METADATA: "issuer_mismatch"}
 IN_THE_WAY = (StepName.DEFINITION, StepName.ENDPOINTS, StepName.CLIENT)
 """What keeps a trip from ending well."""
 
@@ -40,13 +37,11 @@ async def look(broker: Broker, app: OutboundApp, *, now: datetime) -> list[Step]
                 began = time.perf_counter()
     except TimeoutError:
         late = True
-    steps = [_step(broker, app, name, _of(name, found), now) for name in BEFORE_THE_TRIP]
+    steps = [_step(app, name, _of(name, found), now) for name in BEFORE_THE_TRIP]
     if late:
         reached = next((number for number, step in enumerate(steps) if step.state == StepState.OPEN), 0)
         text = f"{app.name} did not answer within {SECONDS:.0f} seconds."
-        steps[reached] = Step.of(
-            steps[reached].name, StepState.BAD, text, at=now, remedy=_remedy(broker, app, "temporarily_unavailable")
-        )
+        steps[reached] = Step.of(steps[reached].name, StepState.BAD, text, at=now, remedy="Test again.")
     elif steps[0].state == StepState.GOOD and steps[1].state == StepState.OPEN:
         text = "The app has no discovery URL: there is nothing to compare."
         steps[1] = Step.of(StepName.METADATA, StepState.SKIPPED, text, at=now)
@@ -62,9 +57,7 @@ def _of(name: StepName, found: Sequence[tuple[CheckResult, int]]) -> list[tuple[
     return [(check, milliseconds) for check, milliseconds in found if STEP_OF.get(check.name) == name]
 
 
-def _step(
-    broker: Broker, app: OutboundApp, name: StepName, checks: Sequence[tuple[CheckResult, int]], now: datetime
-) -> Step:
+def _step(app: OutboundApp, name: StepName, checks: Sequence[tuple[CheckResult, int]], now: datetime) -> Step:
     if not checks:
         return Step(name, StepState.OPEN)
     bad = [check for check, _ in checks if not check.good]
@@ -82,15 +75,13 @@ def _step(
         " ".join(check.text for check in bad),
         at=now,
         milliseconds=milliseconds,
-        remedy=_remedy(broker, app, REMEDY_CODES[name]) if name in REMEDY_CODES else _OF_OURS.get(name, ""),
+        remedy=_REMEDIES[name].format(app.name),
     )
 
 
-def _remedy(broker: Broker, app: OutboundApp, code: str) -> str:
-    return remedy_for(code, name=app.name, callback=callback_url(broker, app))
-
-
-_OF_OURS = {
+_REMEDIES = {
     StepName.DEFINITION: "Fill it in under Settings, then test again.",
-    StepName.ENDPOINTS: "Compare the addresses under Settings with the provider's documentation, then test again.",
+    StepName.METADATA: "If {} has moved, load its metadata again under Settings.",
+    StepName.ENDPOINTS: "Compare the addresses under Settings with the documentation of {}, then test again.",
+    StepName.CLIENT: "Copy the client id and the secret from {} again, both of the same client, then test again.",
 }
