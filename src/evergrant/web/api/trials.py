@@ -94,7 +94,7 @@ async def begin(body: BeginTrial, broker: BrokerDep, principal: AppsWriter) -> T
     return TrialBegun(trial_id=begun.trial_id, url=begun.url)
 
 
-@router.get("/app/trial", summary="Load an app's last test connection", responses=errors(400, 404))
+@router.get("/app/trial/steps", summary="Load an app's last test connection", responses=errors(400, 404))
 async def load(broker: BrokerDep, principal: AppsReader, app_id: Annotated[AppId, Query(alias="appId")]) -> TrialBody:
     """Return the steps of an app's last test connection, with what came of each and what to do."""
     trial = await read_trial(broker, principal, app_id, now=clock.now())
