@@ -51,6 +51,11 @@ def upgrade() -> None:
         "INSERT INTO grant_directory (project_id, grant_id, app_id, user_id, tenant_id, token_sub, consented_at)"
         " SELECT project_id, id, app_id, user_id, tenant_id, token_sub, consented_at FROM grants"
     )
+    # Who has an app already is past the first steps.
+    op.execute(
+        "UPDATE projects SET start_dismissed_at = created_at"
+        " WHERE EXISTS (SELECT 1 FROM outbound_apps WHERE outbound_apps.project_id = projects.id)"
+    )
     for key in op.get_bind().execute(sa.select(KEYS)).all():
         if set(key.permissions) >= ALL_PERMISSIONS_BEFORE:  # it may list connections anyway, and shall say "all"
             _set_permissions(key, {*key.permissions, "connections:read"})

@@ -24,7 +24,7 @@ def in_a_new_project(here: Installation) -> tuple[Operator, Installation]:
 
 def done(there: Installation) -> list[str]:
     answer = there.backend.http.get("/v1/mgmt/project/first-steps").json()
-    return [str(step) for step in answer["done"]]
+    return [step for step in answer["done"] if step != "secondOperator"]  # others are signed in here, too
 
 
 def curl_on(page: httpx2.Response) -> tuple[str, dict[str, str], str]:

@@ -15,9 +15,10 @@ from evergrant.broker.trials.leftovers import end_left_trials
 from evergrant.broker.trials.trial import Trial, read_trial
 from evergrant.db import AppTest
 from evergrant.practice.state import ProviderState
-from tests.infra.console import Operator, in_a_thread, words_of
+from tests.infra.console import Operator, words_of
 from tests.infra.installation import Browser, Installation
 from tests.infra.rows import rows
+from tests.infra.waiting import in_a_thread
 
 ON_SQLITE = pytest.mark.parametrize("here", ["sqlite"], indirect=True)
 EVERYTHING = "definition metadata endpoints client left cameBack state code refreshToken scopes subject refreshed ended"
