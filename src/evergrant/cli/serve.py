@@ -7,9 +7,10 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
-from http.client import HTTPConnection, HTTPException
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
+from urllib.request import ProxyHandler, build_opener
 
 import click
 import uvicorn
@@ -116,14 +117,12 @@ def _first_link(settings: Settings, host: str, port: int) -> Iterator[None]:
 
 
 def _answers(host: str, port: int) -> bool:
-    connection = HTTPConnection(host, port, timeout=5)
+    address = f"[{host}]" if ":" in host else host
     try:
-        connection.request("GET", "/readyz")
-        return connection.getresponse().status == 200
-    except (OSError, HTTPException):
+        with build_opener(ProxyHandler({})).open(f"http://{address}:{port}/readyz", timeout=5) as answer:
+            return bool(answer.status == 200)
+    except (OSError, HTTPException):  # an HTTPError is an OSError
         return False
-    finally:
-        connection.close()
 
 
 def _listen(app: Any, settings: Settings, **options: Any) -> None:

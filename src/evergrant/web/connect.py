@@ -17,7 +17,7 @@ from evergrant.broker.connect.authorization_requests import RESULT_PATH, Authori
 from evergrant.broker.connect.outcomes import end_with_answer, end_with_failure, find_by_answer
 from evergrant.broker.connect.start import cancel_connect, find_by_ticket, leave_for_provider
 from evergrant.broker.runtime.broker import Broker
-from evergrant.broker.trials.landing import land, note_left
+from evergrant.broker.trials.landing import land_test, note_left
 from evergrant.catalog.variable import Variable
 from evergrant.errors import AppNotFound, ConnectFailed, InvalidValue
 from evergrant.networks import limited_as
@@ -71,7 +71,7 @@ async def show(ticket: Ticket, request: Request, broker: BrokerDep) -> Response:
             raise ConnectFailed("ticket_expired", EXPIRED)
         if _only_looks_ahead(request):
             return _not_yet()
-        return _redirect(await land(broker, authorization, await _end(broker, authorization, browser)))
+        return _redirect(await land_test(broker, authorization, await _end(broker, authorization, browser)))
     asked = variables.questions(broker, authorization.app, authorization.request.variables)
     if _goes_on_by_itself(authorization) and not variables.wrong_answers(asked, {}):
         if _only_looks_ahead(request):
@@ -95,7 +95,7 @@ async def decide(ticket: Ticket, request: Request, broker: BrokerDep) -> Respons
         raise ConnectFailed("no_cookie", NO_COOKIE)
     authorization = await _find_authorization(broker, ticket, request, browser)
     if _is_over(authorization):
-        return _redirect(await land(broker, authorization, await _end(broker, authorization, browser)))
+        return _redirect(await land_test(broker, authorization, await _end(broker, authorization, browser)))
     form = dict(await _form(request))
     if form.get("decision") == "connect":
         asked = variables.questions(broker, authorization.app, authorization.request.variables)
@@ -105,7 +105,7 @@ async def decide(ticket: Ticket, request: Request, broker: BrokerDep) -> Respons
             return _consent_page(authorization, asked, answers, wrong)
         return await _leave(broker, authorization, browser, answers)
     location = await cancel_connect(broker, authorization, browser=browser)
-    return _redirect(await land(broker, authorization, location))
+    return _redirect(await land_test(broker, authorization, location))
 
 
 @router.get(CALLBACK_PATH)
@@ -119,7 +119,7 @@ async def callback(request: Request, broker: BrokerDep) -> Response:
         authorization = await find_by_answer(broker, params, browser=browser, path=path, now=clock.now())
     _note_trip(authorization, request)
     location = await end_with_answer(broker, authorization, params, browser=browser, path=path)
-    return _redirect(await land(broker, authorization, location, params))
+    return _redirect(await land_test(broker, authorization, location, params))
 
 
 @router.post(CALLBACK_PATH)

@@ -51,7 +51,7 @@ async def note_left(broker: Broker, request: AuthorizationRequest, *, now: datet
             await session.execute(_update(request).where(AppTest.left_at.is_(None)).values(left_at=now))
 
 
-async def land(
+async def land_test(
     broker: Broker, authorization: Authorization, location: str, params: Mapping[str, str] | None = None
 ) -> str:
     """Go on with a test whose trip is over, wait a while for its end, and return where the browser goes.
@@ -65,7 +65,7 @@ async def land(
     key = (request.project_id, request.id, b"test")
 
     async def work() -> str:
-        await _Landing(broker, authorization, location, params).land()
+        await _Landing(broker, authorization, location, params).run()
         return ""
 
     await asyncio.wait({broker.trips.start(key, work)}, timeout=WAIT_SECONDS)
@@ -100,7 +100,7 @@ class _Landing:
     def app(self) -> OutboundApp:
         return self.authorization.app
 
-    async def land(self) -> None:
+    async def run(self) -> None:
         broker, request = self.broker, self.authorization.request
         key = (request.project_id, request.id)
         async with broker.database.read() as session:

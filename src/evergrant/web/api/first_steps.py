@@ -24,14 +24,14 @@ class FirstStepsAnswer(WireModel):
 
 
 @router.get("", summary="Load the first steps", responses=errors(400))
-async def load(broker: BrokerDep, principal: AppsWriter) -> FirstStepsAnswer:
+async def load_first_steps(broker: BrokerDep, principal: AppsWriter) -> FirstStepsAnswer:
     """Return which first steps are done, by what there is in the project."""
     found = await first_steps.first_steps(broker, principal)
     return FirstStepsAnswer(done=[step for step in FirstStep if step in found.done], dismissed=found.is_dismissed)
 
 
 @router.post("/dismiss", summary="Put the first steps away", responses=errors(400))
-async def dismiss(broker: BrokerDep, principal: AppsWriter) -> Nothing:
+async def put_first_steps_away(broker: BrokerDep, principal: AppsWriter) -> Nothing:
     """Take the list of first steps off the console, for everybody in the project."""
     await first_steps.dismiss_first_steps(broker, principal, now=clock.now())
     return Nothing()

@@ -84,7 +84,7 @@ class TrialBody(WireModel):
 
 
 @router.post("/app/trial", summary="Begin a test connection", responses=errors(400, 404, 413))
-async def begin(body: BeginTrial, broker: BrokerDep, principal: AppsWriter) -> TrialBegun:
+async def begin_test_connection(body: BeginTrial, broker: BrokerDep, principal: AppsWriter) -> TrialBegun:
     """Check an app, then return a link for a real trip with an account of your own; the key also needs `connect`.
 
     The connection that it makes is refreshed once, revoked and deleted. Nobody can fetch it. The last test of each app
@@ -95,7 +95,9 @@ async def begin(body: BeginTrial, broker: BrokerDep, principal: AppsWriter) -> T
 
 
 @router.get("/app/trial/steps", summary="Load an app's last test connection", responses=errors(400, 404))
-async def load(broker: BrokerDep, principal: AppsReader, app_id: Annotated[AppId, Query(alias="appId")]) -> TrialBody:
+async def load_test_connection(
+    broker: BrokerDep, principal: AppsReader, app_id: Annotated[AppId, Query(alias="appId")]
+) -> TrialBody:
     """Return the steps of an app's last test connection, with what came of each and what to do."""
     trial = await read_trial(broker, principal, app_id, now=clock.now())
     if trial is None:
