@@ -185,15 +185,15 @@ def test_a_trip_that_the_api_began_ends_on_our_result_page(here: Installation) -
 
 
 @ON_SQLITE
-def test_coming_back_twice_calls_the_provider_once(here: Installation, operator: Operator) -> None:
+def test_coming_back_twice_changes_nothing_and_calls_the_provider_once(here: Installation, operator: Operator) -> None:
     app_id = new_app(here)
     browser = here.browser()
     callback = browser.allow(browser.agree(begin(operator, app_id)))
     before = here.provider.state.token_calls["refresh_token"]
     pages = {browser.open(callback).headers["location"] for _ in range(2)}
     assert len(pages) == 1
-    # One more is the check's, which asks with a token that is none.
     assert here.provider.state.token_calls["refresh_token"] == before + 1
+    assert states_of(here, app_id).endswith("refreshed:good ended:good")
 
 
 @ON_SQLITE
