@@ -14,6 +14,7 @@ depends_on: str | None = None
 EMPTY_LIST = sa.text("'[]'")
 EMPTY_OBJECT = sa.text("'{}'")
 NEEDS_ATTENTION = sa.text("status <> 'active' OR last_refresh_error <> ''")
+IS_ENDING = sa.text("kind IN ('replaced', 'superseded', 'deleted')")
 ALL_PERMISSIONS_BEFORE = {
     "apps:read",
     "apps:write",
@@ -125,10 +126,11 @@ def _create_tables_for_connections() -> None:
         sa.Column("kind", sa.String(length=32), nullable=False),
         sa.Column("actor", sa.String(length=300), nullable=False),
         sa.Column("data", sa.JSON(), nullable=False),
-        sa.ForeignKeyConstraint(["project_id"], ["projects.id"], ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("project_id", "grant_id", "id"),
     )
-    op.create_index("ix_grant_events_at", "grant_events", ["at"])
+    op.create_index(
+        "ix_grant_events_endings", "grant_events", ["at"], postgresql_where=IS_ENDING, sqlite_where=IS_ENDING
+    )
     op.create_table(
         "activity",
         sa.Column("project_id", PROJECT, nullable=False),

@@ -14,6 +14,9 @@ from evergrant import clock
 from evergrant.broker.access.authentication import write_key_uses
 from evergrant.broker.audit.pruning import prune_audit_logs
 from evergrant.broker.connect.confirmation import clear_finished_requests
+from evergrant.broker.grants.counts import recount
+from evergrant.broker.grants.directory import enter_missing
+from evergrant.broker.grants.events import clear_timelines, tidy_timelines, write_fetches
 from evergrant.broker.grants.expiry_warnings import warn_of_ends
 from evergrant.broker.grants.last_used import write_last_uses
 from evergrant.broker.operations.closed_projects import finish_closed_projects
@@ -43,6 +46,8 @@ class Chore:
     work: Callable[[Broker], Awaitable[object]]
     often: bool = False
     """Whether it is done with each heartbeat, because somebody may be waiting for what it brings."""
+    seconds: float | None = None
+    """How often it is done, where that is seldom because it looks at every row."""
 
 
 async def _replay(broker: Broker) -> None:
@@ -78,10 +83,19 @@ async def _warn(broker: Broker) -> None:
     await warn_of_ends(broker, now=clock.now())
 
 
+async def _recount(broker: Broker) -> None:
+    await recount(broker, now=clock.now())
+
+
+async def _clear_timelines(broker: Broker) -> None:
+    await clear_timelines(broker, now=clock.now())
+
+
 OF_A_PROCESS = (
     Chore("replay the journal", _replay),
     Chore("give back what dead processes held", give_back_left_behind, often=True),
     Chore("forget data keys that are gone", _look_after_keys, often=True),
+    Chore("tidy timelines of connections", tidy_timelines),
 )
 """What each process does with what it has itself: its data folder, and the data keys that it has opened."""
 OF_A_REFRESHER = (
@@ -92,6 +106,9 @@ OF_A_REFRESHER = (
     Chore("go on with deletions of projects", finish_closed_projects),
     Chore("end tests that were interrupted", _end_left_trials),
     Chore("prune audit logs", _prune_audit_logs),
+    Chore("count connections", _recount),
+    Chore("clear timelines of connections that are gone", _clear_timelines),
+    Chore("list connections that an older version wrote", enter_missing, seconds=3600.0),
     Chore("try connections from a backup", let_some_be_tried, often=True),
 )
 """What one process does for all."""
@@ -99,6 +116,7 @@ OF_A_SERVER = (
     Chore("write down uses of keys", write_key_uses),
     Chore("write down uses of connections", write_last_uses),
     Chore("write down uses of sessions", write_session_uses),
+    Chore("write down fetches of connections", write_fetches),
 )
 """What each process that answers does for itself; a last time when it stops, because only its memory has it."""
 
@@ -125,7 +143,7 @@ async def _do(broker: Broker, chore: Chore) -> None:
     while True:
         await _do_once(broker, chore)
         back = asyncio.ensure_future(broker.database_health.wait_until_back())
-        every = broker.pace.beat if chore.often else broker.pace.chores
+        every = broker.pace.beat if chore.often else chore.seconds or broker.pace.chores
         seconds = jittered(every) if broker.database_health.is_up else LOOK_AGAIN_SECONDS
         try:
             await asyncio.wait({back}, timeout=seconds)

@@ -142,13 +142,16 @@ class TokenNotFound(NotFound):
 class ReauthorizationRequired(TokenNotFound):
     """This connection no longer works: the user must connect again."""
 
-    def __init__(self, message: str | None = None, *, last_refresh_error: str = "", provider_error: str = "") -> None:
-        """`provider_error` is the provider's own code, for whoever handles this error."""
+    def __init__(
+        self, message: str | None = None, *, last_refresh_error: str = "", provider_error: str = "", grant_id: str = ""
+    ) -> None:
+        """`provider_error` is the provider's own code, and `grant_id` says which, for whoever handles this error."""
         super().__init__(
             message,
             details={"reason": "reauthorization_required", "lastRefreshError": last_refresh_error},
         )
         self.provider_error = provider_error
+        self.grant_id = grant_id
 
 
 class AlreadyExists(EvergrantError):

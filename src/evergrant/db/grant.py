@@ -24,6 +24,10 @@ class GrantStatus(StrEnum):
     """Dead: only the user can mend it, by connecting again."""
 
 
+NEEDS_ATTENTION = "status <> 'active' OR last_refresh_error <> ''"
+"""What the index of unhealthy grants has in it; a query has to say it in these words to be answered by it."""
+
+
 class Grant(Base):
     """One owner's consent for one app and one set of scopes.
 
@@ -77,8 +81,8 @@ class Grant(Base):
             "consented_at",
             "id",
             postgresql_include=["app_id"],
-            postgresql_where=text("status <> 'active' OR last_refresh_error <> ''"),
-            sqlite_where=text("status <> 'active' OR last_refresh_error <> ''"),
+            postgresql_where=text(NEEDS_ATTENTION),
+            sqlite_where=text(NEEDS_ATTENTION),
         ),
         # Those of which somebody is to be told that they will end. Few rows are in it.
         Index(

@@ -3,20 +3,28 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, ForeignKey, Index, String
+from sqlalchemy import JSON, Index, String, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from evergrant.db.base import Base
 from evergrant.db.types import UtcDateTime
 
+IS_ENDING = "kind IN ('replaced', 'superseded', 'deleted')"
+
 
 class GrantEvent(Base):
-    """Something that happened to a grant, once or `n` times. It outlives the grant for a while."""
+    """Something that happened to a grant, once or `n` times. It outlives the grant for a while.
+
+    No foreign key: each refresh writes a row, and all of a project would lock the project's one row for it.
+    """
 
     __tablename__ = "grant_events"
-    __table_args__ = (Index("ix_grant_events_at", "at"),)
+    __table_args__ = (
+        # Of what is gone, by when it went: no refresh writes here.
+        Index("ix_grant_events_endings", "at", postgresql_where=text(IS_ENDING), sqlite_where=text(IS_ENDING)),
+    )
 
-    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id", ondelete="CASCADE"), primary_key=True)
+    project_id: Mapped[str] = mapped_column(String(31), primary_key=True)
     grant_id: Mapped[str] = mapped_column(String(32), primary_key=True)
     id: Mapped[str] = mapped_column(String(48), primary_key=True)
     """In the order of time."""

@@ -8,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from evergrant.broker.apps.apps import load_app
 from evergrant.broker.connect.authorization_requests import record_connect
+from evergrant.broker.grants.events import GrantEventKind, record_event
 from evergrant.broker.grants.grants import load_grant
 from evergrant.broker.grants.replacing import Replacement, replace_earlier, until_as_read
 from evergrant.broker.grants.schedule import next_refresh
@@ -75,6 +76,13 @@ async def confirm_connection(
         else:
             await session.delete(grant)
             session.add_all(rows)
+        if grant is not None and good:
+            await record_event(
+                session, grant.project_id, grant.id, GrantEventKind.CONFIRMED, at=now, actor=principal.name
+            )
+        elif grant is not None:
+            data = {"reason": str(reason), "appId": grant.app_id}
+            await record_event(session, grant.project_id, grant.id, GrantEventKind.DELETED, at=now, data=data)
         if grant is not None:
             outcome = "grant.confirmed" if good else "grant.confirmation_refused"
             await record_connect(session, request, outcome, data={"grantId": grant.id, "confirmedFor": user_id})

@@ -107,6 +107,7 @@ async def begin_connect(broker: Broker, principal: Principal, wanted: ConnectReq
         resources=list(wanted.resources or ([app.resource] if app.resource else ())),
         variables={name: value for name, value in wanted.variables.items() if value},
         trial_id=wanted.trial_id,
+        made_by=principal.name[:300],
         ticket_digest=digest(ticket),
         created_at=now,
         expires_at=now + TICKET_LIFETIME,

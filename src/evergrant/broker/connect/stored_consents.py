@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from evergrant import clock
 from evergrant.broker.apps.destinations import digest_of
 from evergrant.broker.apps.quirks import scope_words
+from evergrant.broker.audit.record import actor
 from evergrant.broker.connect.authorization_requests import (
     RESULT_PATH,
     Authorization,
@@ -22,6 +23,7 @@ from evergrant.broker.connect.authorization_requests import (
     with_params,
 )
 from evergrant.broker.connect.fresh_consent import FreshConsent
+from evergrant.broker.grants.events import GrantEventKind, record_event
 from evergrant.broker.grants.granted_scopes import GrantedScopes
 from evergrant.broker.grants.grants import (
     SEALS_OF_ANSWER,
@@ -42,7 +44,7 @@ from evergrant.broker.runtime.broker import Broker
 from evergrant.broker.runtime.vault import Sealer
 from evergrant.crypto.opaque import digest, new_opaque
 from evergrant.crypto.sealed import Sealed
-from evergrant.db import AuthorizationRequest, Grant, OutboundApp
+from evergrant.db import AuthorizationRequest, Grant, GrantStatus, OutboundApp
 from evergrant.errors import ConnectFailed
 from evergrant.oauth2.quirks import Quirks
 from evergrant.oauth2.scopes import Proofs
@@ -195,6 +197,27 @@ async def _lock_offered_app(broker: Broker, session: AsyncSession, authorization
     return current
 
 
+async def _record_connected(
+    session: AsyncSession, request: AuthorizationRequest, grant: Grant, *, renewed: bool
+) -> None:
+    data: dict[str, object] = {
+        "madeBy": request.made_by,
+        "from": actor.get().remote_address,
+        "scopes": len(grant.scopes),
+        "pending": grant.status == GrantStatus.PENDING,
+        "renewed": renewed,
+    }
+    await record_event(
+        session,
+        grant.project_id,
+        grant.id,
+        GrantEventKind.CONNECTED,
+        at=grant.consented_at,
+        actor=f"user:{request.granted_by or request.user_id}",
+        data={name: value for name, value in data.items() if value},
+    )
+
+
 async def _record_stored(
     session: AsyncSession, authorization: Authorization, grant: Grant, ending: _Ending, *, renewed: bool = False
 ) -> str:
@@ -216,5 +239,6 @@ async def _record_stored(
         data["keptRefreshToken"] = True
     if grant.token_sub_problem:
         data["tokenSubProblem"] = grant.token_sub_problem
+    await _record_connected(session, request, grant, renewed=renewed)
     await record_connect(session, request, "grant.connected", data=data)
     return ending.location

@@ -1,5 +1,6 @@
 """Deleting connections: one, a user's, or those of an app."""
 
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from sqlalchemy import ColumnElement, delete, func, select
@@ -24,18 +25,29 @@ async def delete_token(broker: Broker, principal: Principal, grant_id: str, *, n
         TokenNotFound: there is none with this id.
         PermissionDenied: the key is limited to other apps.
     """
-    async with broker.database.read() as session:
-        found = select(Grant.app_id).where(Grant.project_id == principal.project_id, Grant.id == grant_id)
-        app_id = (await session.execute(found)).scalar_one_or_none()
-    if app_id is None:
-        raise TokenNotFound("There is no connection with this id.")
-    principal.require_app(app_id)
-    outcomes = await delete_grants(
-        broker, principal.project_id, Grant.id == grant_id, reason=RevocationReason.DELETED, now=now
-    )
+    outcomes = await delete_tokens(broker, principal, [grant_id], now=now)
     if grant_id not in outcomes:
         raise TokenNotFound("There is no connection with this id.")
     return outcomes[grant_id]
+
+
+async def delete_tokens(
+    broker: Broker, principal: Principal, grant_ids: Sequence[str], *, now: datetime
+) -> Mapping[str, RevocationOutcome]:
+    """Do the same with several, and return the outcomes of those that there were.
+
+    Raises:
+        PermissionDenied: the key is limited to other apps than one of them; nothing is deleted.
+    """
+    which = Grant.id.in_(grant_ids)
+    async with broker.database.read() as session:
+        found = select(Grant.app_id).distinct().where(Grant.project_id == principal.project_id, which)
+        app_ids = list(await session.scalars(found))
+    for app_id in app_ids:
+        principal.require_app(app_id)
+    if not app_ids:
+        return {}
+    return await delete_grants(broker, principal.project_id, which, reason=RevocationReason.DELETED, now=now)
 
 
 async def delete_user_tokens(broker: Broker, principal: Principal, *, app_id: str, user_id: str, now: datetime) -> None:

@@ -1,44 +1,22 @@
-"""Lists of connections without their secrets, and refreshing one on request."""
+"""Lists of connections without their secrets, one of them, and refreshing it on request."""
 
+import asyncio
 from dataclasses import dataclass
 from datetime import datetime
-from typing import NamedTuple
 
-from sqlalchemy import or_, select
+from sqlalchemy import ColumnElement, and_, or_, select, text
 
+from evergrant.broker.connections.metadata import SELECTED, GrantMetadata
+from evergrant.broker.grants.events import events_of
 from evergrant.broker.refresh.refresh import refresh_grant
 from evergrant.broker.runtime.broker import Broker
 from evergrant.broker.runtime.principal import Principal
-from evergrant.db import Grant, GrantStatus
-from evergrant.errors import InvalidValue, TokenNotFound
+from evergrant.db import Grant, GrantDirectory, GrantEvent, GrantStatus
+from evergrant.db.grant import NEEDS_ATTENTION
+from evergrant.errors import InvalidValue, PermissionDenied, TokenNotFound
 
-
-class GrantMetadata(NamedTuple):
-    """A connection without its secrets."""
-
-    id: str
-    app_id: str
-    user_id: str
-    tenant_id: str
-    external_identifier: str
-    status: str
-    scopes: list[str]
-    requested_scopes: list[str]
-    token_sub: str
-    token_sub_problem: str
-    granted_by: str
-    access_token_type: str
-    consented_at: datetime
-    expires_at: datetime | None
-    last_refresh_time: datetime | None
-    last_refresh_error: str
-    refresh_token_expires_at: datetime | None
-    details: dict[str, str]
-    has_refresh_token: bool
-
-
-_COLUMNS = tuple(name for name in GrantMetadata._fields if name != "has_refresh_token")
-_SELECTED = [getattr(Grant, name) for name in _COLUMNS]
+NO_SUCH = "There is no connection with this id."
+_IS_ENTRY = and_(GrantDirectory.project_id == Grant.project_id, GrantDirectory.grant_id == Grant.id)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,29 +39,77 @@ async def list_grants(
     Raises:
         PermissionDenied: the key is limited to other apps than the one asked about, or a user asks about others.
     """
-    query = select(*_SELECTED, Grant.refresh_token.is_not(None)).where(Grant.project_id == principal.project_id)
+    conditions: list[ColumnElement[bool]] = []
     if principal.is_user:
         principal.require_owner(
             which.user_id or principal.user_id, which.tenant_id or min(principal.tenant_ids, default="")
         )
         tenants = principal.tenant_ids | ({""} if principal.user_id else frozenset())
-        query = query.where(Grant.user_id == principal.user_id, Grant.tenant_id.in_(tenants))
+        conditions += [GrantDirectory.user_id == principal.user_id, GrantDirectory.tenant_id.in_(tenants)]
     if which.app_id:
         principal.require_app(which.app_id)
     elif principal.app_ids:
-        query = query.where(Grant.app_id.in_(principal.app_ids))
+        conditions.append(GrantDirectory.app_id.in_(principal.app_ids))
     for column, value in (
-        (Grant.app_id, which.app_id),
-        (Grant.user_id, which.user_id),
-        (Grant.tenant_id, which.tenant_id),
-        (Grant.status, which.status),
+        (GrantDirectory.app_id, which.app_id),
+        (GrantDirectory.user_id, which.user_id),
+        (GrantDirectory.tenant_id, which.tenant_id),
     ):
         if value:
-            query = query.where(column == value)
+            conditions.append(column == value)
+    grant_id = GrantDirectory.grant_id if conditions else Grant.id
+    query = select(*SELECTED).where(Grant.project_id == principal.project_id, grant_id > after)
+    if conditions:
+        query = query.join(GrantDirectory, _IS_ENTRY)
+        query = query.where(GrantDirectory.project_id == principal.project_id, *conditions)
+    if which.status:
+        query = query.where(Grant.status == which.status)
+    if which.status and which.status != GrantStatus.ACTIVE:
+        query = query.where(text(f"({NEEDS_ATTENTION})"))  # implied, and what the index of such rows wants to hear
     async with broker.database.read() as session:
-        rows = (await session.execute(query.where(Grant.id > after).order_by(Grant.id).limit(limit + 1))).all()
-    page = [GrantMetadata._make(row) for row in rows[:limit]]
+        rows = (await session.execute(query.order_by(grant_id).limit(limit + 1))).all()
+    page = [GrantMetadata.read(row) for row in rows[:limit]]
     return page, page[-1].id if len(rows) > limit else ""
+
+
+async def load_connection(broker: Broker, principal: Principal, grant_id: str) -> GrantMetadata:
+    """Return one connection.
+
+    Raises:
+        TokenNotFound: there is none with this id, or none of the user who asks.
+        PermissionDenied: the key is limited to other apps.
+    """
+    query = select(*SELECTED).where(Grant.project_id == principal.project_id, Grant.id == grant_id)
+    async with broker.database.read() as session:
+        row = (await session.execute(query)).one_or_none()
+    if row is None:
+        raise TokenNotFound(NO_SUCH)
+    grant = GrantMetadata.read(row)
+    if principal.is_user:
+        try:
+            principal.require_owner(grant.user_id, grant.tenant_id)
+        except PermissionDenied:
+            raise TokenNotFound(NO_SUCH) from None
+    principal.require_app(grant.app_id)
+    return grant
+
+
+async def timeline_of(broker: Broker, principal: Principal, grant_id: str) -> list[GrantEvent]:
+    """Return what happened to a connection, the latest first.
+
+    Who may see every app's connections also gets the timeline of one that is gone, for a month.
+
+    Raises:
+        TokenNotFound, PermissionDenied: as `load_connection`.
+    """
+    try:
+        await load_connection(broker, principal, grant_id)
+    except TokenNotFound:
+        sees_all = not principal.is_user and not principal.app_ids
+        if sees_all and (events := await events_of(broker, principal.project_id, grant_id)):
+            return events
+        raise
+    return await events_of(broker, principal.project_id, grant_id)
 
 
 async def apps_with_token(
@@ -108,10 +134,13 @@ async def apps_with_token(
         return list(await session.scalars(query))
 
 
-async def refresh_now(broker: Broker, principal: Principal, grant_id: str) -> GrantMetadata:
-    """Refresh one connection, whether it needs it or not.
+async def refresh_now(
+    broker: Broker, principal: Principal, grant_id: str, *, wait_seconds: float | None = None
+) -> GrantMetadata:
+    """Refresh one connection, whether it needs it or not. It goes on also where nobody waits for it any more.
 
     Raises:
+        TimeoutError: it takes longer than `wait_seconds`.
         TokenNotFound: there is none with this id, or it has not been confirmed yet.
         InvalidValue: there is no refresh token.
         ReauthorizationRequired, UpstreamRejected, UpstreamUnavailable: as `refresh_grant`.
@@ -120,9 +149,12 @@ async def refresh_now(broker: Broker, principal: Principal, grant_id: str) -> Gr
     async with broker.database.read() as session:
         grant = (await session.execute(query)).scalar_one_or_none()
     if grant is None or grant.status == GrantStatus.PENDING:
-        raise TokenNotFound("There is no connection with this id.")
+        raise TokenNotFound(NO_SUCH)
     principal.require_app(grant.app_id)
     if grant.refresh_token is None:
         raise InvalidValue.of(("id", "this connection has no refresh token"))
-    fresh = await refresh_grant(broker, principal.project_id, grant_id, seen_version=grant.token_version)
-    return GrantMetadata._make([*(getattr(fresh, name) for name in _COLUMNS), fresh.refresh_token is not None])
+    async with asyncio.timeout(wait_seconds):
+        fresh = await refresh_grant(
+            broker, principal.project_id, grant_id, seen_version=grant.token_version, forced=True
+        )
+    return GrantMetadata.of(fresh)

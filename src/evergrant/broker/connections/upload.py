@@ -9,12 +9,14 @@ from datetime import UTC, datetime, timedelta
 from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from evergrant import clock
 from evergrant.broker.apps.definition import scope_problems
 from evergrant.broker.apps.destinations import digest_of
 from evergrant.broker.apps.provider_client import provider_client
 from evergrant.broker.apps.quirks import quirks_of, scope_words
 from evergrant.broker.apps.variables import details_of_user, details_problems, template_of, tidied
-from evergrant.broker.audit.record import record
+from evergrant.broker.audit.record import actor, record
+from evergrant.broker.grants.events import GrantEventKind, record_event
 from evergrant.broker.grants.granted_scopes import GrantedScopes
 from evergrant.broker.grants.grants import (
     Consent,
@@ -268,8 +270,12 @@ async def store_upload(
 
 
 async def record_upload(session: AsyncSession, project_id: str, prepared: PreparedUpload) -> None:
-    """Write an upload into the audit log, as the last statement of the transaction."""
-    upload = prepared.upload
+    """Write an upload into its timeline and the audit log, as the last statements of the transaction."""
+    upload, who = prepared.upload, actor.get()
+    data = {"from": who.remote_address} if who.remote_address else {}
+    await record_event(
+        session, project_id, prepared.grant_id, GrantEventKind.UPLOADED, at=clock.now(), actor=who.name, data=data
+    )
     await record(
         session,
         project_id,

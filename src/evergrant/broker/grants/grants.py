@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from evergrant.broker.grants.directory import enter
 from evergrant.broker.grants.expiry_warnings import warning_time
 from evergrant.broker.grants.granted_scopes import GrantedScopes
 from evergrant.broker.grants.lifetimes import Lifetime, lifetime_of, refresh_token_end, unknown_end
@@ -195,6 +196,7 @@ async def save_tokens(
     grant = Grant(project_id=app.project_id, id=grant_id, **columns)
     session.add(grant)
     await session.flush()
+    await enter(session, grant)
     if not pending:
         await replace_earlier(session, grant, replacement)
     return grant

@@ -10,6 +10,7 @@ from datetime import datetime
 from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from evergrant.broker.grants.directory import move
 from evergrant.broker.grants.grants import Consent, SealedTokens, access_columns
 from evergrant.broker.grants.replacing import Replacement, is_of_another_person, is_of_same_owner, replace_earlier
 from evergrant.broker.grants.schedule import next_refresh, refreshed_at
@@ -92,5 +93,6 @@ async def renew_grant(
     )
     grant = (await session.execute(statement)).scalar_one_or_none()
     if grant is not None:
+        await move(session, grant)
         await replace_earlier(session, grant, replacement)
     return grant

@@ -4,7 +4,7 @@ What is revoked with a replaced grant is sealed before the transaction that repl
 the earlier ones are read first; where they have changed in between, they are read again.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import wraps
 from typing import ParamSpec, TypeVar
@@ -12,6 +12,8 @@ from typing import ParamSpec, TypeVar
 from sqlalchemy import ColumnElement, and_, delete, false, or_
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from evergrant import clock
+from evergrant.broker.grants.events import GrantEventKind, record_event
 from evergrant.broker.webhooks import outbox
 from evergrant.db import Grant, GrantStatus, Revocation
 
@@ -65,7 +67,16 @@ async def replace_earlier(session: AsyncSession, grant: Grant, replacement: Repl
         except KeyError:
             raise ReplacedMeanwhile from None
         session.add_all(row for row in rows if row is not None)
+    await _tell_timelines(session, grant, sorted(row.id for row in replaced))
     await outbox.emit_connected(session, grant, replaced=[(row.id, row.status) for row in replaced])
+
+
+async def _tell_timelines(session: AsyncSession, grant: Grant, replaced: Sequence[str]) -> None:
+    project_id, now = grant.project_id, clock.now()
+    for one in replaced:
+        await record_event(session, project_id, one, GrantEventKind.REPLACED, at=now, data={"by": grant.id})
+    if replaced:
+        await record_event(session, project_id, grant.id, GrantEventKind.REPLACES, at=now, data={"ids": list(replaced)})
 
 
 def is_replaced_by(grant: Grant) -> tuple[ColumnElement[bool], ...]:

@@ -28,6 +28,7 @@ from evergrant.db import (
     Branding,
     DataKeyRow,
     Grant,
+    GrantEvent,
     ManagementKey,
     OutboundApp,
     Project,
@@ -39,7 +40,8 @@ from evergrant.db import (
 from evergrant.errors import InvalidValue, NotFound
 
 OF_A_PROJECT: tuple[type[Base], ...] = (
-    Grant,  # and with them their uses
+    Grant,  # and with them their uses, and their places in the directory
+    GrantEvent,
     AuthorizationRequest,
     Revocation,
     WebhookDelivery,
@@ -226,18 +228,19 @@ async def remove_rows(broker: Broker, project_id: str) -> AsyncIterator[int]:
 
 async def _remove_batch(broker: Broker, table: type[Base], project_id: str, *, after: str) -> list[str]:
     columns = table.__table__.c
+    key = columns.grant_id if table is GrantEvent else columns.id  # whole timelines go: their index begins so
     some = (
-        select(columns.project_id, columns.id)
-        .where(columns.project_id == project_id, columns.id > after)
-        .order_by(columns.id)
+        select(columns.project_id, key)
+        .where(columns.project_id == project_id, key > after)
+        .order_by(key)
         .limit(BATCH)
         .with_for_update(skip_locked=True)
         .cte("some")
     )
     statement = (
         delete(table)
-        .where(tuple_(columns.project_id, columns.id).in_(select(some)))
-        .returning(columns.id)
+        .where(tuple_(columns.project_id, key).in_(select(some)))
+        .returning(key)
         .execution_options(synchronize_session=False)
     )
     async with broker.database.write() as session:

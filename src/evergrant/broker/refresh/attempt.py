@@ -21,6 +21,8 @@ class RefreshAttempt:
     app: OutboundApp
     provider: ProviderClient
     endpoint: Endpoint
+    why: str
+    """`background`, `fetch` where somebody waits for a token, or `forced`."""
 
 
 async def send_refresh_token(

@@ -8,8 +8,9 @@ from sqlalchemy import delete, update
 from evergrant import clock
 from evergrant.broker.apps import health
 from evergrant.broker.audit.record import record
+from evergrant.broker.grants.events import GrantEventKind, record_event
 from evergrant.broker.refresh import lease
-from evergrant.broker.refresh.lease import LeasedGrant
+from evergrant.broker.refresh.lease import FailedRefresh, LeasedGrant
 from evergrant.broker.refresh.successor import find_successor
 from evergrant.broker.runtime.backoff import doubling, jittered
 from evergrant.broker.runtime.broker import Broker
@@ -53,11 +54,14 @@ async def end_grant(broker: Broker, leased: LeasedGrant, reason: str) -> bool:
         if grant is None:
             return False
         action, data = "grant.reauthorization_required", {"grantId": grant.id, "reason": reason}
+        kind, happened = GrantEventKind.ENDED, {"error": reason}
         if (successor := await find_successor(broker, session, grant)) is not None:
             action, data = "grant.superseded", {**data, "supersededBy": successor.id}
+            kind, happened = GrantEventKind.SUPERSEDED, {"error": reason, "by": successor.id}
             await session.execute(delete(Grant).where(Grant.project_id == grant.project_id, Grant.id == grant.id))
         else:
             await emit_reauthorization_required(session, grant)
+        await record_event(session, grant.project_id, grant.id, kind, at=clock.now(), data=happened)
         await record(
             session,
             grant.project_id,
@@ -110,7 +114,7 @@ async def note_unavailable(broker: Broker, leased: LeasedGrant, error: UpstreamU
     grant = leased.grant
     if error.trouble is Trouble.OURS:
         later = clock.now() + timedelta(seconds=error.retry_after)
-        await write_note(broker, leased, **({} if grant.next_refresh_at is None else {"next_refresh_at": later}))
+        await write_note(broker, leased, next_refresh_at=None if grant.next_refresh_at is None else later)
         return
     is_limit = error.trouble is Trouble.LIMIT
     times = broker.refusals.held_back(grant) if is_limit else grant.refresh_failures + 1
@@ -119,13 +123,15 @@ async def note_unavailable(broker: Broker, leased: LeasedGrant, error: UpstreamU
     if error.provider_retry_after is not None:
         on_demand = max(on_demand, error.provider_retry_after)
         background = max(background, error.provider_retry_after)
+    next_try = clock.now() + timedelta(seconds=background)
     await write_note(
         broker,
         leased,
+        failure=FailedRefresh(error.message, next_try),
         last_refresh_error=error.message,
         refresh_failures=grant.refresh_failures if is_limit else times,
         refresh_not_before=database_now(on_demand),
-        next_refresh_at=clock.now() + timedelta(seconds=background),
+        next_refresh_at=next_try,
         interrupted_at=clock.now() if error.in_doubt else grant.interrupted_at,
     )
     error.retry_after = max(1, round(on_demand + 0.5))
@@ -137,18 +143,20 @@ async def note_broken(broker: Broker, leased: LeasedGrant) -> None:
     The background comes back later: what cannot be refreshed must not stay first in its queue.
     """
     failures = leased.grant.refresh_failures + 1
+    next_try = clock.now() + timedelta(seconds=doubling(*BACKGROUND_PAUSE, failures=failures))
     await write_note(
         broker,
         leased,
+        failure=FailedRefresh(OUR_FAULT, next_try),
         last_refresh_error=OUR_FAULT,
         refresh_failures=failures,
-        next_refresh_at=clock.now() + timedelta(seconds=doubling(*BACKGROUND_PAUSE, failures=failures)),
+        next_refresh_at=next_try,
     )
 
 
 async def note_rejected(broker: Broker, leased: LeasedGrant, app: OutboundApp, error: UpstreamRejected) -> None:
     """Note that the provider refuses the app: the grant is innocent, and only the operator can mend it."""
-    await _wait_longer(broker, leased, error)
+    await _wait_longer(broker, leased, error, app_refused=True)
     if await health.note_unhealthy(broker, app, error.message):
         log.error("a provider refuses an app's registration", extra={"app": app.id, "project": app.project_id})
 
@@ -162,22 +170,26 @@ async def note_refused(broker: Broker, leased: LeasedGrant, error: UpstreamRejec
     )
 
 
-async def _wait_longer(broker: Broker, leased: LeasedGrant, error: UpstreamRejected) -> None:
-    now = clock.now()
-    slow = jittered(REJECTED_PAUSE)
+async def _wait_longer(
+    broker: Broker, leased: LeasedGrant, error: UpstreamRejected, *, app_refused: bool = False
+) -> None:
+    next_try = clock.now() + timedelta(seconds=jittered(REJECTED_PAUSE))
     await write_note(
         broker,
         leased,
+        failure=FailedRefresh(error.message, next_try, app_refused),
         last_refresh_error=error.message,
         refresh_failures=leased.grant.refresh_failures + 1,
         refresh_not_before=database_now(ON_DEMAND_PAUSE[1]),
-        next_refresh_at=now + timedelta(seconds=slow),
+        next_refresh_at=next_try,
     )
 
 
-async def write_note(broker: Broker, leased: LeasedGrant, **values: object) -> None:
+async def write_note(
+    broker: Broker, leased: LeasedGrant, *, failure: FailedRefresh | None = None, **values: object
+) -> None:
     """Release the lease with these columns changed; as soon as the database takes it, if it does not now."""
     try:
-        await lease.release(broker, leased, **values)
+        await lease.release(broker, leased, failure=failure, **values)
     except Unavailable as error:
         broker.database_health.note_away(error)

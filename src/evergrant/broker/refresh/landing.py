@@ -14,6 +14,7 @@ from sqlalchemy import update
 
 from evergrant import clock
 from evergrant.broker.apps.provider_client import ProviderClient
+from evergrant.broker.audit.record import OURSELVES, actor
 from evergrant.broker.grants.grants import alive, load_grant
 from evergrant.broker.grants.lifetimes import lifetime
 from evergrant.broker.grants.schedule import next_refresh
@@ -86,15 +87,21 @@ class AnswerInHand:
 
 
 async def take_in_hand(
-    broker: Broker, attempt: RefreshAttempt, answer: TokenResponse, sealer: Sealer, *, fetched: bool
+    broker: Broker, attempt: RefreshAttempt, answer: TokenResponse, sealer: Sealer, *, fetched: bool, seconds: float
 ) -> AnswerInHand:
     """Seal the answer to a refresh and put it into the journal. Nothing in it, and no database, can stop that.
 
-    `fetched` tells that somebody is waiting for the token, so that the grant counts as used.
+    `fetched` tells that somebody is waiting for the token, so that the grant counts as used; `seconds`, how long the
+    provider took.
     """
-    grant = attempt.leased.grant
+    grant, who = attempt.leased.grant, actor.get()
+    event = {
+        "actor": "" if who is OURSELVES else who.name,
+        "data": {"why": attempt.why, "ms": round(seconds * 1000), "rotated": answer.refresh_token is not None},
+    }
     values = columns_of_answer(broker, attempt, answer, sealer, fetched=fetched, now=clock.now())
-    entry = Entry(grant.project_id, grant.id, attempt.leased.owner, grant.token_version, values)
+    owner = attempt.leased.owner
+    entry = Entry(grant.project_id, grant.id, owner, grant.token_version, values, audit={"event": event})
     return await AnswerInHand.take(broker, entry)
 
 

@@ -10,7 +10,10 @@ from datetime import datetime
 from typing import Self
 
 from sqlalchemy import ColumnElement, Update, or_, update
+from sqlalchemy.ext.asyncio import AsyncSession
 
+from evergrant import clock
+from evergrant.broker.grants.events import GrantEventKind, sum_event
 from evergrant.broker.grants.last_used import last_use
 from evergrant.broker.refresh import takeover
 from evergrant.broker.runtime.broker import Broker
@@ -18,6 +21,16 @@ from evergrant.broker.runtime.holder_files import HeldLease
 from evergrant.db import Grant
 from evergrant.db.types import database_now
 from evergrant.errors import Unavailable
+
+
+@dataclass(frozen=True, slots=True)
+class FailedRefresh:
+    """What a timeline says of a refresh that failed and is tried again."""
+
+    error: str
+    next_try: datetime | None
+    app_refused: bool = False
+    """Whether the provider refuses the app: the connection is innocent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +113,10 @@ def releasing_update(leased: LeasedGrant) -> Update:
     )
 
 
-async def release(broker: Broker, leased: LeasedGrant, **values: object) -> None:
-    """Give a lease back, with these columns changed; nothing happens if it was lost.
+async def release(
+    broker: Broker, leased: LeasedGrant, *, failure: FailedRefresh | None = None, **values: object
+) -> None:
+    """Give a lease back, with these columns changed; nothing happens if it was lost. The timeline has the `failure`.
 
     Raises:
         Unavailable: the database is away. It is given back, with the same changes, when the database is there again.
@@ -109,6 +124,8 @@ async def release(broker: Broker, leased: LeasedGrant, **values: object) -> None
     try:
         async with broker.database.write() as session:
             await session.execute(releasing_update(leased).values(**values))
+            if failure is not None:
+                await _record_failure(session, leased, failure)
     except BaseException:
         broker.holder.give_back_later(leased.held, values)
         raise
@@ -124,6 +141,15 @@ async def let_go(broker: Broker, leased: LeasedGrant) -> None:
         await release(broker, leased)
     except Unavailable as error:
         broker.database_health.note_away(error)
+
+
+async def _record_failure(session: AsyncSession, leased: LeasedGrant, failure: FailedRefresh) -> None:
+    grant = leased.grant
+    kind = GrantEventKind.APP_REFUSED if failure.app_refused else GrantEventKind.FAILED
+    data: dict[str, object] = {"error": failure.error}
+    if failure.next_try is not None:
+        data["next"] = int(failure.next_try.timestamp())
+    await sum_event(session, grant.project_id, grant.id, kind, at=clock.now(), data=data)
 
 
 def _still_ours(leased: LeasedGrant) -> tuple[ColumnElement[bool], ...]:

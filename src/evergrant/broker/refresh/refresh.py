@@ -63,9 +63,17 @@ class ClaimedGrant:
 
 
 async def refresh_grant(
-    broker: Broker, project_id: str, grant_id: str, *, seen_version: int, claim: ClaimedGrant | None = None
+    broker: Broker,
+    project_id: str,
+    grant_id: str,
+    *,
+    seen_version: int,
+    claim: ClaimedGrant | None = None,
+    forced: bool = False,
 ) -> Grant:
     """Return the grant with tokens newer than `seen_version`, refreshing it unless somebody else just did.
+
+    `forced` is for the timeline alone: somebody asked for it although the token was good.
 
     Raises:
         ReauthorizationRequired: the consent is dead; it is recorded as such.
@@ -80,7 +88,7 @@ async def refresh_grant(
     while True:
         flight = broker.refreshes.start(
             (project_id, grant_id),
-            partial(_refresh, broker, project_id, grant_id, seen_version=seen_version, claim=claim),
+            partial(_refresh, broker, project_id, grant_id, seen_version=seen_version, claim=claim, forced=forced),
         )
         grant = await asyncio.shield(flight)
         claim = None  # it was for the first flight only
@@ -90,7 +98,7 @@ async def refresh_grant(
 
 
 async def _refresh(
-    broker: Broker, project_id: str, grant_id: str, *, seen_version: int, claim: ClaimedGrant | None
+    broker: Broker, project_id: str, grant_id: str, *, seen_version: int, claim: ClaimedGrant | None, forced: bool
 ) -> Grant:
     leased = claim.leased if claim is not None else await lease.take(broker, project_id, grant_id)
     if leased is None:
@@ -101,7 +109,7 @@ async def _refresh(
         leased = turn
     app = claim.app if claim is not None else None
     try:
-        grant = await _refresh_leased(broker, leased, app, seen_version=seen_version)
+        grant = await _refresh_leased(broker, leased, app, seen_version=seen_version, forced=forced)
     except Exception:
         await lease.let_go(broker, leased)
         raise
@@ -112,7 +120,9 @@ async def _refresh(
     return grant
 
 
-async def _refresh_leased(broker: Broker, leased: LeasedGrant, app: OutboundApp | None, *, seen_version: int) -> Grant:
+async def _refresh_leased(
+    broker: Broker, leased: LeasedGrant, app: OutboundApp | None, *, seen_version: int, forced: bool
+) -> Grant:
     """Decide by the row whether the provider is called now, and call it; without an `app`, somebody is waiting."""
     grant = leased.grant
     if grant.token_version > seen_version or grant.status != GrantStatus.ACTIVE:
@@ -128,14 +138,16 @@ async def _refresh_leased(broker: Broker, leased: LeasedGrant, app: OutboundApp 
         wait = max(1, round(leased.wait_seconds + 0.5))
         raise UpstreamUnavailable(grant.last_refresh_error or None, retry_after=wait)
     fetched = app is None
-    attempt = await _put_together(broker, leased, app or await load_app(broker, grant.project_id, grant.app_id))
+    why = "forced" if forced else "fetch" if fetched else "background"
+    app = app or await load_app(broker, grant.project_id, grant.app_id)
+    attempt = await _put_together(broker, leased, app, why=why)
     await _require_late_enough(broker, attempt)
     await _require_endpoint(broker, attempt)
     with broker.metrics.refreshes_in_flight.track_inprogress():
         return await _call_and_land(broker, attempt, fetched=fetched)
 
 
-async def _put_together(broker: Broker, leased: LeasedGrant, app: OutboundApp) -> RefreshAttempt:
+async def _put_together(broker: Broker, leased: LeasedGrant, app: OutboundApp, *, why: str) -> RefreshAttempt:
     """Put together once what every further step needs: the provider, with this connection's values filled in."""
     try:
         provider = await provider_client(broker, app, leased.grant.details)
@@ -144,7 +156,7 @@ async def _put_together(broker: Broker, leased: LeasedGrant, app: OutboundApp) -
         broker.metrics.refreshes.labels(app.project_id, app.id, "broken").inc()
         raise
     endpoint = broker.endpoints.at(provider.quirks.fill(app.token_url))
-    return RefreshAttempt(leased, app, provider, endpoint)
+    return RefreshAttempt(leased, app, provider, endpoint, why)
 
 
 async def _require_late_enough(broker: Broker, attempt: RefreshAttempt) -> None:
@@ -273,12 +285,14 @@ async def _call_provider(
         if renewed is None or renewed.grant.token_version != grant.token_version:
             raise _LeaseLost  # this process was slow or stood still: the token that it holds may be spent already
         attempt = replace(attempt, leased=renewed)
+    began = time.monotonic()
     try:
         answer = await send_refresh_token(broker, attempt, refresh_token)
     except TooLateToSend:  # it stood still since: the lease decides again whether it may call
         return await _call_provider(broker, attempt, fetched=fetched)
+    seconds = time.monotonic() - began
     broker.holder.note_answer(attempt.leased.held)
-    return answer, await take_in_hand(broker, attempt, answer, sealer, fetched=fetched)
+    return answer, await take_in_hand(broker, attempt, answer, sealer, fetched=fetched, seconds=seconds)
 
 
 async def _on_invalid_grant(broker: Broker, attempt: RefreshAttempt, error: ReauthorizationRequired) -> Grant:

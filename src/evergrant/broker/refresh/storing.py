@@ -1,5 +1,6 @@
 """Storing one answer: on the row that it was got with, or as a row of its own where none was there before."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -12,6 +13,8 @@ from evergrant import clock
 from evergrant.broker.apps.apps import load_app
 from evergrant.broker.apps.destinations import digest_of
 from evergrant.broker.audit.record import Actor, record
+from evergrant.broker.grants.directory import enter
+from evergrant.broker.grants.events import TIDY_EVERY, GrantEventKind, record_event
 from evergrant.broker.grants.grants import lock_app
 from evergrant.broker.grants.replacing import is_of_same_owner, replace_earlier, until_as_read
 from evergrant.broker.refresh.answer_columns import ESSENTIAL
@@ -37,8 +40,8 @@ def only_essential(entry: Entry) -> Entry:
     """Return an entry without what may keep a database from taking it and what a grant works without."""
     if entry.seen_version:
         kept = {name: value for name, value in entry.values.items() if name in ESSENTIAL}
-    else:
-        kept = {name: value for name, value in entry.values.items() if name not in CAN_BE_MISSING}
+        return replace(entry, values=kept, audit=None)
+    kept = {name: value for name, value in entry.values.items() if name not in CAN_BE_MISSING}
     return replace(entry, values=kept)
 
 
@@ -65,9 +68,25 @@ async def _store_on_row(broker: Broker, entry: Entry) -> bool:
     statement = _landing(tuple(sorted(entry.values)))
     async with broker.database.write_landing() as connection:
         stored = await connection.execute(statement, {**values, **which, "holder": entry.lease_owner})
-        if stored.one_or_none() is not None:
-            return True
-        return await _store_on_restored(connection, entry)
+        landed = stored.one_or_none() is not None or await _store_on_restored(connection, entry)
+        if landed and entry.event is not None:
+            await _record_refreshed(connection, entry, entry.event)
+    if landed and entry.seen_version % TIDY_EVERY == 0:
+        broker.timelines.note_long([entry.key])
+    return landed
+
+
+async def _record_refreshed(connection: AsyncConnection, entry: Entry, event: Mapping[str, Any]) -> None:
+    at, data = entry.values.get("last_refresh_time"), event.get("data")
+    await record_event(
+        connection,
+        entry.project_id,
+        entry.grant_id,
+        GrantEventKind.REFRESHED,
+        at=at if isinstance(at, datetime) else clock.now(),
+        actor=str(event.get("actor", "")),
+        data=data if isinstance(data, dict) else {},
+    )
 
 
 async def _store_on_restored(connection: AsyncConnection, entry: Entry) -> bool:
@@ -147,6 +166,16 @@ async def _store_as_new(broker: Broker, entry: Entry) -> bool:
             return False
         session.add(grant)
         await session.flush()
+        await enter(session, grant)
+        await record_event(
+            session,
+            entry.project_id,
+            grant.id,
+            GrantEventKind.UPLOADED,
+            at=grant.consented_at,
+            actor=audit["actor"],
+            data={"from": audit["remote_address"], "verified": True},
+        )
         await replace_earlier(session, grant, replacement)
         await record(
             session,

@@ -7,8 +7,10 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, delete, select, tuple_
 
+from evergrant import clock
 from evergrant.broker.apps.apps import load_app
-from evergrant.broker.audit.record import record
+from evergrant.broker.audit.record import actor, record
+from evergrant.broker.grants.events import GrantEventKind, record_event
 from evergrant.broker.revocations.revocation import (
     RevocationOutcome,
     RevocationReason,
@@ -94,6 +96,13 @@ async def _delete_batch(
         # One that nobody has confirmed was never told of.
         told = [grant for grant in grants if grant.id in gone and grant.status != GrantStatus.PENDING]
         await emit(session, project_id, EventType.GRANT_REVOKED, *(about_grant(grant) for grant in told))
+        who, now = actor.get().name, clock.now()
+        for grant in grants:
+            if grant.id in gone:
+                happened = {"reason": str(reason), "appId": grant.app_id}
+                await record_event(
+                    session, project_id, grant.id, GrantEventKind.DELETED, at=now, actor=who, data=happened
+                )
         for grant in grants:
             if grant.id in gone:
                 data: dict[str, Any] = {"grantId": grant.id, "reason": reason, "scopes": grant.scopes}

@@ -13,9 +13,11 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, and_, delete
 
+from evergrant import clock
 from evergrant.broker.apps.provider_client import provider_client
 from evergrant.broker.apps.quirks import can_revoke, quirks_of, revokes_singly
 from evergrant.broker.audit.record import record
+from evergrant.broker.grants.events import GrantEventKind, record_event
 from evergrant.broker.grants.grants import owner_of, token_slot
 from evergrant.broker.revocations.accounts import alone_on_account
 from evergrant.broker.runtime.broker import Broker
@@ -259,6 +261,9 @@ async def note_over(broker: Broker, row: Revocation, action: str, *, error: str 
             .execution_options(synchronize_session=False)
         )
         if gone.all():
+            kind = GrantEventKind.REVOCATION_FAILED if error else GrantEventKind.REVOKED
+            happened = {"error": error} if error else {}
+            await record_event(session, row.project_id, row.grant_id, kind, at=clock.now(), data=happened)
             await record(
                 session,
                 row.project_id,

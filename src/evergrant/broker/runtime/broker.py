@@ -24,6 +24,7 @@ from evergrant.broker.runtime.principal import Principal
 from evergrant.broker.runtime.refusals import Refusals
 from evergrant.broker.runtime.shared_look import SharedLook
 from evergrant.broker.runtime.single_flight import SingleFlight
+from evergrant.broker.runtime.timelines import Timelines
 from evergrant.broker.runtime.unwritten_uses import UnwrittenUses
 from evergrant.broker.runtime.vault import Vault
 from evergrant.catalog.loader import load_catalogue
@@ -117,6 +118,7 @@ class Broker:
     brands: Expiring[str, Any] = field(default_factory=_memory)
     """How the pages of projects look to their users, by project."""
     uses: UnwrittenUses = field(default_factory=UnwrittenUses)
+    timelines: Timelines = field(default_factory=Timelines)
     refusals: Refusals = field(default_factory=Refusals)
 
     def stop_waiting(self) -> None:

@@ -24,7 +24,8 @@ class Entry:
     audit: Mapping[str, object] | None = None
     """What the audit log is to say of a row that is made: the record's `action`, `data`, `actor` and address.
 
-    Beside that, the app's `destinations` that the row is for.
+    Beside that, the app's `destinations` that the row is for. Of an answer for a row that there is, the `event` of its
+    timeline: no member of its own, so that an earlier version can read the entry, too.
     """
 
     @property
@@ -36,6 +37,12 @@ class Entry:
     def destinations(self) -> str:
         """Where the app's credentials went when the answer was asked for; empty where that does not matter."""
         return str((self.audit or {}).get("destinations", ""))
+
+    @property
+    def event(self) -> Mapping[str, object] | None:
+        """What the grant's timeline is to say: the event's `data`, and its `actor`."""
+        event = (self.audit or {}).get("event")
+        return event if isinstance(event, Mapping) else None
 
     def encoded(self) -> str:
         """Return it as JSON, in ASCII.

@@ -42,7 +42,7 @@ class Candidates:
         dead = next((grant for grant in self.grants if not self._missing(grant, scopes)), None)
         if dead is not None:
             error = dead.last_refresh_error
-            raise ReauthorizationRequired(error or None, last_refresh_error=error)
+            raise ReauthorizationRequired(error or None, last_refresh_error=error, grant_id=dead.id)
         raise _lacking(*min(((self._missing(grant, scopes), grant) for grant in self.grants), key=lambda m: len(m[0])))
 
     def other_than(self, tried: Collection[str], scopes: Scopes) -> GrantView | None:

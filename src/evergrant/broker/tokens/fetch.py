@@ -12,7 +12,8 @@ from pydantic import SecretStr
 
 from evergrant import clock
 from evergrant.broker.access import policies
-from evergrant.broker.audit.record import record
+from evergrant.broker.audit.record import actor, record
+from evergrant.broker.grants.events import GrantEventKind, record_event
 from evergrant.broker.grants.grants import ResourceOwner, token_slot
 from evergrant.broker.refresh.refresh import refresh_grant
 from evergrant.broker.runtime.broker import Broker
@@ -21,6 +22,7 @@ from evergrant.broker.tokens.candidates import load_candidates
 from evergrant.db.grant import scope_key
 from evergrant.db.grant_reader import GrantView, OwnerKey
 from evergrant.errors import (
+    EvergrantError,
     InvalidValue,
     PermissionDenied,
     ReauthorizationRequired,
@@ -86,6 +88,7 @@ async def fetch_token(broker: Broker, principal: Principal, wanted: FetchRequest
         raise TokenNotFound
     access = await broker.vault.open(token_slot(owner, view.id, "access_token"), view.access_token)
     broker.uses.note_grant((project_id, view.id), at=now)
+    broker.timelines.note_fetch(project_id, view.id, principal.name, at=now)
     refresh = None
     if wanted.with_refresh_token and view.refresh_token is not None:
         refresh = await broker.vault.open(token_slot(owner, view.id, "refresh_token"), view.refresh_token)
@@ -102,24 +105,36 @@ async def _usable(
     else:
         view = await broker.grant_reader.by_scopes(owner, scope_key(wanted.scopes))
     if view is None:
-        view = (await load_candidates(broker, owner)).choose(wanted.scopes)
+        try:
+            view = (await load_candidates(broker, owner)).choose(wanted.scopes)
+        except ReauthorizationRequired as error:
+            _note_refused(broker, principal, error.grant_id, error, now=now)
+            raise
     await _check_policies(broker, principal, wanted, view.scopes)  # they can be more than was asked for
     tried: set[str] = set()
     while not _is_good_enough(view, wanted, now=now):
         tried.add(view.id)
         try:
             return await _refreshed_with_scopes(broker, owner, view, wanted, now=now)
-        except (ReauthorizationRequired, TokenNotFound):  # dead, narrowed or replaced just now
+        except (ReauthorizationRequired, TokenNotFound) as error:  # dead, narrowed or replaced just now
             other = await _another(broker, principal, owner, wanted, tried)
             if other is None:
+                _note_refused(broker, principal, view.id, error, now=now)
                 raise
-        except (UpstreamUnavailable, UpstreamRejected):
+        except (UpstreamUnavailable, UpstreamRejected) as error:
             other = await _another(broker, principal, owner, wanted, tried)
             if other is None or not _is_good_enough(other, wanted, now=now):
+                _note_refused(broker, principal, view.id, error, now=now)
                 raise
         # Who forces a refresh has seen this one's token fail, and not the other's.
         view, wanted = other, replace(wanted, force_refresh=False)
     return view
+
+
+def _note_refused(broker: Broker, principal: Principal, grant_id: str, error: EvergrantError, *, now: datetime) -> None:
+    """Count in a connection's timeline that somebody asked for its token in vain, and why."""
+    why = str(error.details.get("reason") or error.details.get("providerError") or type(error).__name__)
+    broker.timelines.note_fetch(principal.project_id, grant_id, principal.name, refused=why[:100], at=now)
 
 
 async def _another(
@@ -142,6 +157,8 @@ async def _check_policies(broker: Broker, principal: Principal, wanted: FetchReq
 async def _record_disclosure(broker: Broker, project_id: str, view: GrantView) -> None:
     """Record who is given a refresh token, before they get it: it outlives every access token."""
     async with broker.database.write() as session:
+        seen, who = GrantEventKind.REFRESH_TOKEN_SEEN, actor.get().name
+        await record_event(session, project_id, view.id, seen, at=clock.now(), actor=who)
         await record(
             session,
             project_id,
@@ -182,7 +199,8 @@ async def _refreshed(
     wait = WAIT_SECONDS_WITH_VALID_TOKEN if fallback else WAIT_SECONDS
     try:
         async with asyncio.timeout(wait):
-            grant = await refresh_grant(broker, project_id, view.id, seen_version=view.token_version)
+            seen, forced = view.token_version, wanted.force_refresh
+            grant = await refresh_grant(broker, project_id, view.id, seen_version=seen, forced=forced)
     except TimeoutError:
         if fallback:
             return view

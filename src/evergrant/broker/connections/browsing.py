@@ -1,0 +1,256 @@
+"""Pages of connections by the time of their consent, for people who look for one.
+
+No list reads all of a project's connections. A page is found in one of two ways, each bounded by an index:
+- What is not healthy stands in an index of its own, which has few rows.
+- All else goes by the directory: by user, tenant, subject or app, or by time alone. Where a state has no index, because
+  nearly every connection is in it, so many entries are looked at, and the page says where to go on.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+from sqlalchemy import ColumnElement, Select, and_, literal, or_, select, text, tuple_
+from sqlalchemy.orm import InstrumentedAttribute
+
+from evergrant.broker.apps.apps import list_apps
+from evergrant.broker.connections.metadata import SELECTED, GrantMetadata
+from evergrant.broker.runtime.broker import Broker
+from evergrant.broker.runtime.principal import Principal
+from evergrant.db import Grant, GrantDirectory, GrantStatus, OutboundApp
+from evergrant.db.grant import NEEDS_ATTENTION
+from evergrant.db.types import UtcDateTime
+from evergrant.errors import InvalidValue
+
+LOOKED_AT = 1_000
+"""So many entries of the directory are looked at for one page, where what is looked for has no index."""
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+LAST_CHARACTER = "\U0010ffff"
+"""Stands after everything that a text with the same beginning can go on with, compared by bytes."""
+
+
+class ConnectionState(StrEnum):
+    """What can be looked for: a status, and for active ones whose fault it is that something does not work."""
+
+    HEALTHY = "healthy"
+    RETRYING = "retrying"
+    """Its last refresh failed, and is tried again."""
+    APP_REFUSED = "app_refused"
+    """The provider refuses its app. The connection is innocent."""
+    RECONNECT = "reconnect"
+    UNCONFIRMED = "unconfirmed"
+
+
+_STATUS = {
+    ConnectionState.RETRYING: GrantStatus.ACTIVE,
+    ConnectionState.RECONNECT: GrantStatus.REAUTHORIZATION_REQUIRED,
+    ConnectionState.UNCONFIRMED: GrantStatus.PENDING,
+}
+"""States that the index of unhealthy connections has."""
+
+
+class Place(NamedTuple):
+    """Where a page begins or ends."""
+
+    consented_at: datetime
+    grant_id: str
+
+    def __str__(self) -> str:
+        """Write it for an address."""
+        return f"{(self.consented_at - EPOCH) // timedelta(microseconds=1):x}.{self.grant_id}"
+
+    @classmethod
+    def parse(cls, value: str, *, field: str = "at") -> "Place | None":
+        """Read what `str` wrote; None for an empty text.
+
+        Raises:
+            InvalidValue: it is something else.
+        """
+        if not value:
+            return None
+        moment, _, grant_id = value.partition(".")
+        try:
+            return cls(EPOCH + timedelta(microseconds=int(moment, 16)), grant_id)
+        except (ValueError, OverflowError):
+            raise InvalidValue.of((field, "is no place in this list: begin at its first page")) from None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """Which connections; an empty field does not limit."""
+
+    state: ConnectionState | None = None
+    app_id: str = ""
+    user_id: str = ""
+    tenant_id: str = ""
+    search: str = ""
+    """The beginning of a user's or tenant's id, or a whole subject or connection's id."""
+    oldest_first: bool = False
+
+
+class Page(NamedTuple):
+    """One page of connections."""
+
+    grants: list[GrantMetadata]
+    following: Place | None
+    """Where the next page begins; None on the last."""
+    ends_early: bool = False
+    """Whether it is shorter than it could be, because enough was looked at."""
+
+
+@dataclass(frozen=True)
+class _Turn:
+    """One question to the database."""
+
+    wanted: Wanted
+    project_id: str
+    apps: Sequence[str] | None
+    """The only apps that count; None for all."""
+    after: Place | None
+    limit: int
+
+    def in_order(self, query: Select[Any], at: Any, grant_id: Any) -> Select[Any]:
+        """Let a query go on after the place, in the list's order."""
+        if self.after is not None:
+            here = tuple_(at, grant_id)
+            place = tuple_(literal(self.after.consented_at, UtcDateTime()), literal(self.after.grant_id))
+            query = query.where(here > place if self.wanted.oldest_first else here < place)
+        columns = (at, grant_id)
+        return query.order_by(*(columns if self.wanted.oldest_first else (column.desc() for column in columns)))
+
+    def of_apps(self, column: Any) -> list[ColumnElement[bool]]:
+        """Return the condition for the apps that count."""
+        if self.apps is None:
+            return []
+        return [column == self.apps[0] if len(self.apps) == 1 else column.in_(self.apps)]
+
+
+async def browse(
+    broker: Broker,
+    principal: Principal,
+    wanted: Wanted,
+    *,
+    after: Place | None,
+    limit: int,
+    apps: Sequence[OutboundApp] | None = None,
+) -> Page:
+    """Return a page of connections by the time of their consent.
+
+    A key that is limited to some apps sees those; a user sees its own connections. `apps` are the project's, where the
+    caller has read them already.
+
+    Raises:
+        PermissionDenied: the key is limited to other apps, or a user asks about others.
+    """
+    if wanted.app_id:
+        principal.require_app(wanted.app_id)
+    if principal.is_user:
+        principal.require_owner(
+            wanted.user_id or principal.user_id, wanted.tenant_id or min(principal.tenant_ids, default="")
+        )
+    allowed = [wanted.app_id] if wanted.app_id else sorted(principal.app_ids) or None
+    refused: set[str] = set()
+    if wanted.state in (ConnectionState.HEALTHY, ConnectionState.RETRYING, ConnectionState.APP_REFUSED):
+        known = await list_apps(broker, principal.project_id) if apps is None else apps
+        refused = {app.id for app in known if app.unhealthy_since is not None}
+    if wanted.state is ConnectionState.APP_REFUSED:
+        allowed = sorted(refused if allowed is None else refused & set(allowed))
+    if allowed == []:
+        return Page([], None)
+    turn = _Turn(wanted, principal.project_id, allowed, after, limit)
+    own = _own(principal)
+    named = wanted.user_id or wanted.tenant_id or wanted.search or own
+    if wanted.state in _STATUS and not named:
+        return await _by_attention(broker, turn, refused)
+    return await _by_directory(broker, turn, refused, own)
+
+
+def _own(principal: Principal) -> list[ColumnElement[bool]]:
+    """Return the conditions for what a user, or a tenant's machine, may see."""
+    if not principal.is_user:
+        return []
+    tenants = principal.tenant_ids | ({""} if principal.user_id else frozenset())
+    return [GrantDirectory.user_id == principal.user_id, GrantDirectory.tenant_id.in_(tenants)]
+
+
+def _in_state(state: ConnectionState | None, refused: set[str]) -> list[ColumnElement[bool]]:
+    """Return the conditions for a state, about a grant's row."""
+    if state is None:
+        return []
+    not_refused = [Grant.app_id.not_in(sorted(refused))] if refused else []
+    match state:
+        case ConnectionState.HEALTHY:
+            return [Grant.status == GrantStatus.ACTIVE, Grant.last_refresh_error == "", *not_refused]
+        case ConnectionState.RETRYING:
+            return [Grant.status == GrantStatus.ACTIVE, Grant.last_refresh_error != "", *not_refused]
+        case ConnectionState.APP_REFUSED:
+            return [Grant.status == GrantStatus.ACTIVE]
+    return [Grant.status == _STATUS[state]]
+
+
+async def _by_attention(broker: Broker, turn: _Turn, refused: set[str]) -> Page:
+    """Read a page from the index of what is not healthy."""
+    query = select(*SELECTED).where(
+        Grant.project_id == turn.project_id,
+        text(f"({NEEDS_ATTENTION})"),
+        *_in_state(turn.wanted.state, refused),
+        *turn.of_apps(Grant.app_id),
+    )
+    query = turn.in_order(query, Grant.consented_at, Grant.id).limit(turn.limit + 1)
+    async with broker.database.read() as session:
+        return _page([GrantMetadata.read(row) for row in await session.execute(query)], turn.limit)
+
+
+async def _by_directory(broker: Broker, turn: _Turn, refused: set[str], own: Sequence[ColumnElement[bool]]) -> Page:
+    """Read a page by the directory."""
+    state = _in_state(turn.wanted.state, refused)
+    looked_at = LOOKED_AT if state else turn.limit + 1
+    entries = select(GrantDirectory.grant_id, GrantDirectory.consented_at).where(
+        GrantDirectory.project_id == turn.project_id, *own
+    )
+    for column, value in (
+        (GrantDirectory.user_id, turn.wanted.user_id),
+        (GrantDirectory.tenant_id, turn.wanted.tenant_id),
+    ):
+        if value:
+            entries = entries.where(column == value)
+    entries = entries.where(*turn.of_apps(GrantDirectory.app_id))
+    if turn.wanted.search:
+        entries = entries.where(_begins_with(turn.wanted.search))
+    entries = turn.in_order(entries, GrantDirectory.consented_at, GrantDirectory.grant_id)
+    found = entries.limit(looked_at).subquery()
+    query = (
+        select(*SELECTED)
+        .join(found, and_(Grant.project_id == turn.project_id, Grant.id == found.c.grant_id))
+        .where(*state)
+    )
+    at, grant_id = found.c.consented_at, found.c.grant_id
+    order = (at, grant_id) if turn.wanted.oldest_first else (at.desc(), grant_id.desc())
+    async with broker.database.read() as session:
+        rows = [GrantMetadata.read(row) for row in await session.execute(query.order_by(*order).limit(turn.limit + 1))]
+        if not state or len(rows) > turn.limit:
+            return _page(rows, turn.limit)
+        last = (await session.execute(entries.offset(looked_at - 1).limit(1))).first()
+    return Page(rows, Place(last.consented_at, last.grant_id) if last else None, ends_early=last is not None)
+
+
+def _page(rows: list[GrantMetadata], limit: int) -> Page:
+    if len(rows) <= limit:
+        return Page(rows, None)
+    return Page(rows[:limit], Place(rows[limit - 1].consented_at, rows[limit - 1].id))
+
+
+def _begins_with(words: str) -> ColumnElement[bool]:
+    """Return the condition for what somebody types who looks for a connection. Each part of it has an index."""
+
+    def begins(column: InstrumentedAttribute[str]) -> ColumnElement[bool]:
+        return and_(column >= words, column < words + LAST_CHARACTER)
+
+    return or_(
+        begins(GrantDirectory.user_id),
+        begins(GrantDirectory.tenant_id),
+        GrantDirectory.token_sub == words,
+        GrantDirectory.grant_id == words,
+    )
