@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from sqlalchemy import ColumnElement, Select, and_, literal, or_, select, text, tuple_
 from sqlalchemy.orm import InstrumentedAttribute
@@ -23,6 +23,8 @@ from evergrant.db import Grant, GrantDirectory, GrantStatus, OutboundApp
 from evergrant.db.grant import NEEDS_ATTENTION
 from evergrant.db.types import UtcDateTime
 from evergrant.errors import InvalidValue
+
+S = TypeVar("S", bound=Select[Any])
 
 LOOKED_AT = 1_000
 """So many entries of the directory are looked at for one page, where what is looked for has no index."""
@@ -111,7 +113,7 @@ class _Turn:
     after: Place | None
     limit: int
 
-    def in_order(self, query: Select[Any], at: Any, grant_id: Any) -> Select[Any]:
+    def in_order(self, query: S, at: Any, grant_id: Any) -> S:
         """Let a query go on after the place, in the list's order."""
         if self.after is not None:
             here = tuple_(at, grant_id)

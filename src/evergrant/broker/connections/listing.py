@@ -94,22 +94,27 @@ async def load_connection(broker: Broker, principal: Principal, grant_id: str) -
     return grant
 
 
-async def timeline_of(broker: Broker, principal: Principal, grant_id: str) -> list[GrantEvent]:
-    """Return what happened to a connection, the latest first.
+async def load_with_timeline(
+    broker: Broker, principal: Principal, grant_id: str
+) -> tuple[GrantMetadata | None, list[GrantEvent]]:
+    """Return one connection and what happened to it, the latest first.
 
-    Who may see every app's connections also gets the timeline of one that is gone, for a month.
+    Who may see every app's connections also gets the timeline of one that is gone, for a month: then there is None
+    beside it.
 
     Raises:
         TokenNotFound, PermissionDenied: as `load_connection`.
     """
+    grant = None
     try:
-        await load_connection(broker, principal, grant_id)
+        grant = await load_connection(broker, principal, grant_id)
     except TokenNotFound:
-        sees_all = not principal.is_user and not principal.app_ids
-        if sees_all and (events := await events_of(broker, principal.project_id, grant_id)):
-            return events
-        raise
-    return await events_of(broker, principal.project_id, grant_id)
+        if principal.is_user or principal.app_ids:
+            raise
+    events = await events_of(broker, principal.project_id, grant_id)
+    if grant is None and not events:
+        raise TokenNotFound(NO_SUCH)
+    return grant, events
 
 
 async def apps_with_token(

@@ -1,10 +1,9 @@
 """A connection without its secrets: what lists and pages may read of a grant's row."""
 
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Row
-from sqlalchemy.orm import InstrumentedAttribute
+from sqlalchemy import Row
 
 from evergrant.db import Grant
 
@@ -40,13 +39,13 @@ class GrantMetadata(NamedTuple):
         return cls._make([*(getattr(grant, name) for name in _COLUMNS), grant.refresh_token is not None])
 
     @classmethod
-    def read(cls, row: Row[tuple[object, ...]]) -> "GrantMetadata":
+    def read(cls, row: Row[Any]) -> "GrantMetadata":
         """Read what was selected with `SELECTED`."""
         return cls._make(row)
 
 
 _COLUMNS = tuple(name for name in GrantMetadata._fields if name != "has_refresh_token")
-SELECTED: tuple[InstrumentedAttribute[object] | ColumnElement[bool], ...] = (
+SELECTED: tuple[Any, ...] = (
     *(getattr(Grant, name) for name in _COLUMNS),
     Grant.refresh_token.is_not(None),
 )

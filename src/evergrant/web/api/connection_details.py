@@ -122,7 +122,7 @@ async def list_token_events(
     A key that is not limited to some apps gets those of a deleted connection for 30 days. Fetches show up within a
     minute or so.
     """
-    events = await listing.timeline_of(broker, principal, token_id)
+    _, events = await listing.load_with_timeline(broker, principal, token_id)
     return TokenEventsAnswer(events=[_event(event) for event in events])
 
 

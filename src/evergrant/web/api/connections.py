@@ -27,6 +27,8 @@ from evergrant.web.api.wire import Nothing, OptionalId, Text, WireModel, errors,
 from evergrant.web.cors import BrowserRoute
 from evergrant.web.deps import BrokerDep, ConnectionsReaderOrUser, TokensWriter
 
+MOST_ID_LETTERS = 32
+
 router = APIRouter(prefix="/v1/mgmt/outbound", tags=["connections"])
 
 
@@ -53,6 +55,24 @@ class WhichToken(WireModel):
     model_config = example({"id": EXAMPLE_ID})
 
     id: TokenId
+
+
+class WhichTokens(WireModel):
+    """Some connections."""
+
+    model_config = example({"ids": [EXAMPLE_ID]})
+
+    ids: list[TokenId] = Field(min_length=1, max_length=50)
+
+
+class RevokedAnswer(WireModel):
+    """What has come of revoking each connection at its provider; here, they are deleted in any case."""
+
+    model_config = example({"outcomes": {EXAMPLE_ID: "revoked"}})
+
+    outcomes: dict[str, Literal["revoked", "pending", "unsupported"]] = Field(
+        description="By the connection's id, as for one connection."
+    )
 
 
 class RevokeAnswer(WireModel):
@@ -131,6 +151,8 @@ async def list_tokens(
         found = await browse(broker, principal, wanted, after=place, limit=limit)
         tokens = [metadata(grant) for grant in found.grants]
         return TokensAnswer(tokens=tokens, next_cursor=str(found.following or ""))
+    if len(cursor) > MOST_ID_LETTERS:
+        raise InvalidValue.of(("cursor", f"takes at most {MOST_ID_LETTERS} characters without order"))
     if search or state:
         raise InvalidValue.of(("search" if search else "state", "takes an order: newest or oldest"))
     which = GrantFilter(app_id=app_id, user_id=user_id, tenant_id=tenant_id, status=status)
@@ -177,6 +199,13 @@ async def revoke_token(body: WhichToken, broker: BrokerDep, principal: TokensWri
     """Do the same as deleting, and answer what came of revoking it at the provider (RFC 7009)."""
     outcome = await deletion.delete_token(broker, principal, body.id, now=clock.now())
     return RevokeAnswer(outcome=outcome.value)
+
+
+@router.post("/tokens/revoke", summary="Delete several connections", responses=errors(400, 413))
+async def revoke_tokens(body: WhichTokens, broker: BrokerDep, principal: TokensWriter) -> RevokedAnswer:
+    """Do the same with at most 50 at once. What is not there any more is not in the answer."""
+    outcomes = await deletion.delete_tokens(broker, principal, body.ids, now=clock.now())
+    return RevokedAnswer(outcomes={one: outcome.value for one, outcome in outcomes.items()})
 
 
 @router.post("/token/refresh", summary="Refresh a connection now", responses=errors(400, 404, 413, 502))

@@ -8,10 +8,14 @@ from evergrant.web.console import (
     app_logos,
     apps,
     branding,
+    connection,
+    connection_link,
+    connections,
     library,
     new_app,
     operators,
     overview,
+    people,
     project_deletion,
     settings,
     sign_in,
@@ -37,6 +41,10 @@ SECTIONS = (
     project_deletion,
     start,
     trial,
+    connection_link,  # before what any other id would be
+    connections,
+    connection,
+    people,
 )
 
 router = APIRouter(route_class=ConsoleRoute)

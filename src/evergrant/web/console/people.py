@@ -1,0 +1,39 @@
+"""One person: all that they have connected, whatever the app."""
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+
+from evergrant import clock
+from evergrant.broker.connections.deletion import delete_user_tokens
+from evergrant.broker.runtime.principal import Permission
+from evergrant.web.console.connection_list import read_list, wanted_in
+from evergrant.web.console.desk import DeskDep
+from evergrant.web.console.route import ConsoleRoute
+from evergrant.web.forms import read_form
+
+router = APIRouter(route_class=ConsoleRoute)
+
+
+# A user's id may hold slashes, so nothing can follow it in the address.
+@router.get("/console/{project}/people/{user:path}")
+async def show(desk: DeskDep, request: Request, user: str) -> Response:
+    """Show a person's connections, or ask whether all of them shall end."""
+    desk.require(Permission.CONNECTIONS_READ)
+    asks = request.query_params.get("ask") == "end"
+    if asks:
+        desk.require(Permission.TOKENS_WRITE)
+    listed = await read_list(desk, request, wanted_in(request, user_id=user))
+    if asks:
+        return desk.page("person_end.html", user=user, listed=listed)
+    done = request.query_params.get("done", "")
+    return desk.page("person.html", user=user, listed=listed, done=done, counts={})
+
+
+@router.post("/console/{project}/people/{user:path}")
+async def end_all(desk: DeskDep, request: Request, user: str) -> Response:
+    """Revoke and delete all connections of a person."""
+    desk.require(Permission.TOKENS_WRITE)
+    form = await read_form(request)
+    if form.text("do") == "end":
+        await delete_user_tokens(desk.broker, desk.principal, app_id="", user_id=user, now=clock.now())
+    return desk.go(desk.path("people", user, done="ended"))
