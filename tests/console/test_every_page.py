@@ -31,6 +31,10 @@ PAGES = (
     "settings/branding",
     "settings/operators",
     "settings/delete",
+    "connections",
+    "connections?state=reconnect",
+    "connections/new",
+    "people/ada.lindholm",
 )
 """What follows the project in a page's address."""
 LOOKS = (("light", 1440), ("dark", 1440), ("light", 390), ("dark", 390))

@@ -19,8 +19,8 @@ from tests.infra.waiting import in_a_thread
 NOTED_LATER = {("management_keys", "last_used_at")}
 """Written about once a minute, not by the call that causes it."""
 
-WRITTEN_ANY_TIME = {"holders"}
-"""The table in which processes show that they are there."""
+WRITTEN_ANY_TIME = {"holders", "grant_events", "grant_counts"}
+"""The tables in which processes show that they are there, and what they write down about once a minute."""
 NOTED_ANY_TIME = "key.used_from_new_address"
 """The audit record of the same minute's notes."""
 

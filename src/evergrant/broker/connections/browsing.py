@@ -24,7 +24,7 @@ from evergrant.db.grant import NEEDS_ATTENTION
 from evergrant.db.types import UtcDateTime
 from evergrant.errors import InvalidValue
 
-S = TypeVar("S", bound=Select[Any])
+S = TypeVar("S", bound=Select[*tuple[Any, ...]])
 
 LOOKED_AT = 1_000
 """So many entries of the directory are looked at for one page, where what is looked for has no index."""

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import Counter
+from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response, StreamingResponse
@@ -31,9 +32,7 @@ async def show_all(desk: DeskDep, request: Request) -> Response:
     """Show connections of all apps."""
     desk.require(Permission.CONNECTIONS_READ)
     listed = await read_list(desk, request, wanted_in(request))
-    return desk.page(
-        "connections.html", listed=listed, done=request.query_params.get("done", ""), counts=counts_in(request)
-    )
+    return desk.page("connections.html", listed=listed, **done_in(request))
 
 
 @router.get("/console/{project}/apps/{app_id}/connections")
@@ -42,13 +41,7 @@ async def show_of_app(desk: DeskDep, request: Request, app_id: str) -> Response:
     desk.require(Permission.CONNECTIONS_READ)
     head = await app_head(desk, app_id)
     listed = await read_list(desk, request, wanted_in(request, app_id=app_id))
-    return desk.page(
-        "app_connections.html",
-        head=head,
-        listed=listed,
-        done=request.query_params.get("done", ""),
-        counts=counts_in(request),
-    )
+    return desk.page("app_connections.html", head=head, listed=listed, **done_in(request))
 
 
 @router.post("/console/{project}/connections/selected")
@@ -126,11 +119,11 @@ def _with(address: str, **said: str) -> str:
     return f"{address}{'&' if '?' in address else '?'}{pairs}"
 
 
-def counts_in(request: Request) -> dict[str, int]:
+def done_in(request: Request) -> dict[str, Any]:
     """Return what an action has come to, as its redirect tells the page."""
 
     def number(name: str) -> int:
         text = request.query_params.get(name, "")
         return int(text) if text.isascii() and text.isdigit() and len(text) < 4 else 0
 
-    return {name: number(name) for name in OUTCOMES}
+    return {"done": request.query_params.get("done", ""), "counts": {name: number(name) for name in OUTCOMES}}

@@ -42,6 +42,20 @@ customElements.define("eg-live", class extends HTMLElement {
   }
 });
 
+// One menu for all rows of a table: <a href=".../ID" data-menu="menu's id" data-can="names">. In the menu, data-fill names
+// the attribute that gets data-with and the ID; what has a data-can of its own may not be for this row.
+addEventListener("click", (event) => {
+  const opener = event.target.closest("[data-menu]");
+  const menu = opener && document.getElementById(opener.dataset.menu);
+  if (!menu?.showPopover) return;
+  event.preventDefault();
+  for (const one of menu.querySelectorAll("[data-fill]"))
+    one.setAttribute(one.dataset.fill, (one.dataset.with ?? "") + opener.pathname.split("/").pop());
+  const can = opener.dataset.can.split(" ");
+  for (const one of menu.querySelectorAll("[data-can]")) one.hidden = !can.includes(one.dataset.can);
+  menu.showPopover({ source: opener });
+});
+
 // Filter as you type: <form method="get" data-filter="id of what the answer replaces">.
 let typing;
 addEventListener("input", (event) => {
