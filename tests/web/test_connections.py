@@ -112,7 +112,7 @@ def test_lists_end_at_the_project_and_at_a_limited_keys_apps(here: Installation,
         for call in ("token/refresh", "token/revoke"):
             answer = backend.post(call, {"id": token["id"]})
             assert (answer.status_code, answer.json()["errorCode"]) == (404, "E111504"), call
-    unable = backend_with(permissions=[Permission.TOKENS_WRITE])
+    unable = backend_with(permissions=[Permission.APPS_READ, Permission.CONNECT])
     assert unable.get("tokens").status_code == unable.get(f"apps-with-user-token?userId={user}").status_code == 403
 
 

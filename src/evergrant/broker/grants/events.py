@@ -82,7 +82,7 @@ async def record_event(
 
     It belongs before the audit record.
     """
-    row = _row(project_id, grant_id, kind, at=at, actor=actor, data=data or {})
+    row = _event_row(project_id, grant_id, kind, at=at, actor=actor, data=data or {})
     await session.execute(_INSERT, row)
 
 
@@ -96,7 +96,7 @@ async def sum_event(
     data: Mapping[str, Any] | None = None,
 ) -> None:
     """Do the same for what comes again and again: within an hour it is one event that counts, with the last `data`."""
-    row = _row(project_id, grant_id, kind, at=at, actor="", data=data or {})
+    row = _event_row(project_id, grant_id, kind, at=at, actor="", data=data or {})
     row["id"] = _id_in_hour(at.replace(minute=0, second=0, microsecond=0), kind)
     await _add_up(session, [row])
 
@@ -131,7 +131,7 @@ async def _write_counts(broker: Broker, counts: Sequence[tuple[FetchesOf, int]])
 def _counted(key: FetchesOf, n: int) -> dict[str, Any]:
     kind = GrantEventKind.FETCH_REFUSED if key.refused else GrantEventKind.FETCHED
     data = {"reason": key.refused} if key.refused else {}
-    row = _row(key.project_id, key.grant_id, kind, at=key.hour, actor=key.who, data=data)
+    row = _event_row(key.project_id, key.grant_id, kind, at=key.hour, actor=key.who, data=data)
     return row | {"id": _id_in_hour(key.hour, kind, key.who, key.refused), "n": n}
 
 
@@ -210,7 +210,7 @@ async def events_of(broker: Broker, project_id: str, grant_id: str) -> list[Gran
     return sorted(found, key=lambda event: (event.at, event.id), reverse=True)
 
 
-def _row(
+def _event_row(
     project_id: str, grant_id: str, kind: GrantEventKind, *, at: datetime, actor: str, data: Mapping[str, Any]
 ) -> dict[str, Any]:
     return {

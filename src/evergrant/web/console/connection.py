@@ -15,7 +15,7 @@ from evergrant.broker.runtime.principal import Permission
 from evergrant.db import GrantEvent, OutboundApp
 from evergrant.web.console.connection_actions import refreshed
 from evergrant.web.console.connection_list import Line, line_of
-from evergrant.web.console.desk import Desk, DeskDep
+from evergrant.web.console.desk import Desk, DeskDep, GrantId
 from evergrant.web.console.route import ConsoleRoute
 from evergrant.web.console.timeline import days_of
 
@@ -25,7 +25,7 @@ DONE = frozenset({"refreshed", "failed", "under_way"})
 
 
 @router.get("/console/{project}/connections/{grant_id}")
-async def show(desk: DeskDep, request: Request, grant_id: str) -> Response:
+async def show(desk: DeskDep, request: Request, grant_id: GrantId) -> Response:
     """Show one connection, or what is left of one that is gone."""
     desk.require(Permission.CONNECTIONS_READ)
     grant, events = await listing.load_with_timeline(desk.broker, desk.principal, grant_id)
@@ -49,14 +49,14 @@ async def show(desk: DeskDep, request: Request, grant_id: str) -> Response:
 
 
 @router.post("/console/{project}/connections/{grant_id}/refresh")
-async def refresh(desk: DeskDep, grant_id: str) -> Response:
+async def refresh(desk: DeskDep, grant_id: GrantId) -> Response:
     """Refresh a connection now, and show what came of it."""
     desk.require(Permission.TOKENS_WRITE)
     return desk.go(desk.path("connections", grant_id, done=await refreshed(desk, grant_id)))
 
 
 @router.get("/console/{project}/connections/{grant_id}/revoke")
-async def ask_to_revoke(desk: DeskDep, grant_id: str) -> Response:
+async def ask_to_revoke(desk: DeskDep, grant_id: GrantId) -> Response:
     """Ask whether a connection shall end."""
     desk.require(Permission.TOKENS_WRITE)
     line, app = await _line(desk, await listing.load_connection(desk.broker, desk.principal, grant_id))
@@ -64,7 +64,7 @@ async def ask_to_revoke(desk: DeskDep, grant_id: str) -> Response:
 
 
 @router.post("/console/{project}/connections/{grant_id}/revoke")
-async def revoke(desk: DeskDep, grant_id: str) -> Response:
+async def revoke(desk: DeskDep, grant_id: GrantId) -> Response:
     """Revoke and delete a connection."""
     desk.require(Permission.TOKENS_WRITE)
     await deletion.delete_token(desk.broker, desk.principal, grant_id, now=clock.now())

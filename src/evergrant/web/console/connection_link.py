@@ -10,7 +10,7 @@ from evergrant.broker.grants.grants import ResourceOwner
 from evergrant.broker.runtime.principal import Permission
 from evergrant.errors import InvalidRequest
 from evergrant.web.console.connection_actions import link_page
-from evergrant.web.console.desk import Desk, DeskDep
+from evergrant.web.console.desk import Desk, DeskDep, GrantId
 from evergrant.web.console.route import ConsoleRoute
 from evergrant.web.forms import Form, read_form
 
@@ -61,7 +61,7 @@ async def make(desk: DeskDep, request: Request) -> Response:
 
 
 @router.post("/console/{project}/connections/{grant_id}/link")
-async def make_again(desk: DeskDep, grant_id: str) -> Response:
+async def make_again(desk: DeskDep, grant_id: GrantId) -> Response:
     """Make a link with which a connection's person connects it again, for the same scopes."""
     return await link_page(desk, grant_id)
 

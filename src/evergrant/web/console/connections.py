@@ -16,7 +16,7 @@ from evergrant.errors import InvalidValue
 from evergrant.web.console.app_head import app_head
 from evergrant.web.console.connection_actions import link_page, refreshed
 from evergrant.web.console.connection_list import read_list, wanted_in
-from evergrant.web.console.desk import HEADERS, Desk, DeskDep
+from evergrant.web.console.desk import HEADERS, AppIdInPath, Desk, DeskDep
 from evergrant.web.console.route import ConsoleRoute
 from evergrant.web.forms import Form, read_form
 
@@ -36,7 +36,7 @@ async def show_all(desk: DeskDep, request: Request) -> Response:
 
 
 @router.get("/console/{project}/apps/{app_id}/connections")
-async def show_of_app(desk: DeskDep, request: Request, app_id: str) -> Response:
+async def show_of_app(desk: DeskDep, request: Request, app_id: AppIdInPath) -> Response:
     """Show the connections of one app."""
     desk.require(Permission.CONNECTIONS_READ)
     head = await app_head(desk, app_id)

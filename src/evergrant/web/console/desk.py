@@ -138,5 +138,8 @@ async def desk(request: Request, project: Annotated[str, Path(max_length=31, pat
     return made
 
 
+GrantId = Annotated[str, Path(max_length=32, pattern=r"^[^\x00]+$")]
+AppIdInPath = Annotated[str, Path(max_length=64, pattern=r"^[^\x00]+$")]
+OwnerIdInPath = Annotated[str, Path(max_length=255, pattern=r"^[^\x00]+$")]
 DeskDep = Annotated[Desk, Depends(desk)]
 WhoDep = Annotated[SignedIn, Depends(who_is_asking)]

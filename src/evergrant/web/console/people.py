@@ -7,7 +7,7 @@ from evergrant import clock
 from evergrant.broker.connections.deletion import delete_user_tokens
 from evergrant.broker.runtime.principal import Permission
 from evergrant.web.console.connection_list import read_list, wanted_in
-from evergrant.web.console.desk import DeskDep
+from evergrant.web.console.desk import DeskDep, OwnerIdInPath
 from evergrant.web.console.route import ConsoleRoute
 from evergrant.web.forms import read_form
 
@@ -16,7 +16,7 @@ router = APIRouter(route_class=ConsoleRoute)
 
 # A user's id may hold slashes, so nothing can follow it in the address.
 @router.get("/console/{project}/people/{user:path}")
-async def show(desk: DeskDep, request: Request, user: str) -> Response:
+async def show(desk: DeskDep, request: Request, user: OwnerIdInPath) -> Response:
     """Show a person's connections, or ask whether all of them shall end."""
     desk.require(Permission.CONNECTIONS_READ)
     asks = request.query_params.get("ask") == "end"
@@ -30,7 +30,7 @@ async def show(desk: DeskDep, request: Request, user: str) -> Response:
 
 
 @router.post("/console/{project}/people/{user:path}")
-async def end_all(desk: DeskDep, request: Request, user: str) -> Response:
+async def end_all(desk: DeskDep, request: Request, user: OwnerIdInPath) -> Response:
     """Revoke and delete all connections of a person."""
     desk.require(Permission.TOKENS_WRITE)
     form = await read_form(request)
