@@ -84,7 +84,7 @@ async def unhealthy_counts(broker: Broker, project_id: str) -> list[Unhealthy]:
     """
     query = (
         select(Grant.app_id, Grant.status, func.count())
-        # Every status, and grouped by it first, so that it is plain by which index: SQLite would read by the apps' else.
+        # Every status, and grouped by it first: else SQLite would read all rows by the index of their apps.
         .where(Grant.project_id == project_id, Grant.status.in_(list(GrantStatus)), text(f"({NEEDS_ATTENTION})"))
         .group_by(Grant.status, Grant.app_id)
     )
