@@ -32,10 +32,11 @@ from evergrant.errors import ReauthorizationRequired
 from evergrant.practice.faults import instead
 from evergrant.web.app import create_app
 from tests.infra.chromium import Person
-from tests.infra.console import Operator, cookie_of, in_a_thread, words_of
+from tests.infra.console import Operator, cookie_of, words_of
 from tests.infra.installation import APP_ID, Backend, Installation
 from tests.infra.people import kill, someone
 from tests.infra.rows import execute, rows
+from tests.infra.waiting import in_a_thread
 
 MOST_STATEMENTS = 6
 READS_ALL = r"Seq Scan on (grants|grant_directory)|SCAN (grants|grant_directory)\b|ix_grants_(owner|due)"
