@@ -19,6 +19,7 @@ from evergrant.broker.apps.warnings import warnings_about
 from evergrant.broker.grants.schedule import POLICIES
 from evergrant.broker.projects.redirects import origin_of
 from evergrant.broker.runtime.principal import Permission
+from evergrant.broker.trials.trial import read_trial
 from evergrant.errors import AlreadyExists, ChangedMeanwhile, InvalidRequest, InvalidValue, PermissionDenied
 from evergrant.pasted import trimmed
 from evergrant.web.console.app_form import (
@@ -39,7 +40,7 @@ from evergrant.web.console.app_form import (
 )
 from evergrant.web.console.app_head import AppHead, app_head
 from evergrant.web.console.calls import LANGUAGES, fetching
-from evergrant.web.console.desk import Desk, DeskDep
+from evergrant.web.console.desk import Asked, Desk, DeskDep
 from evergrant.web.console.route import ConsoleRoute
 from evergrant.web.console.rows import after
 from evergrant.web.forms import Form, read_form
@@ -70,11 +71,11 @@ class Editing:
 
 
 @router.get("/console/{project}/apps/{app_id}")
-async def settings(desk: DeskDep, app_id: AppIdPath, saved: str = "") -> Response:
+async def settings(desk: DeskDep, app_id: AppIdPath, saved: Asked = "") -> Response:
     """Show an app's settings."""
     desk.require(Permission.APPS_READ)
     head = await app_head(desk, app_id)
-    return _page(desk, head, Editing(values_of(head.app)), is_saved=saved == "now")
+    return await _page(desk, head, Editing(values_of(head.app)), is_saved=saved == "now")
 
 
 @router.post("/console/{project}/apps/{app_id}")
@@ -88,18 +89,18 @@ async def save(desk: DeskDep, app_id: AppIdPath, request: Request) -> Response:
     has_secret = bool(trimmed(form.secret(SECRET) + form.secret("clientKey")))
     if (pressed := form.text("do")) not in ("", "save"):
         values, focus = after(values, pressed, _standard(desk, head))
-        return _page(desk, head, Editing(values, focus=focus, has_lost_secret=has_secret), form=form)
+        return await _page(desk, head, Editing(values, focus=focus, has_lost_secret=has_secret), form=form)
     values = without_empty_rows(values)
     as_of = _moment(form.text("updatedAt"))
     if head.app.updated_at != as_of:
-        return _page(desk, head, _conflict(values, stored, form, has_secret=has_secret))
+        return await _page(desk, head, _conflict(values, stored, form, has_secret=has_secret))
     try:
         check(values)
         new = definition_of_form(values, head.app, client_secret=_secret(form))
         await update_app(desk.broker, desk.project.id, new, by=desk.principal, as_of=as_of, now=clock.now())
     except ChangedMeanwhile:
         head = await app_head(desk, app_id)
-        return _page(desk, head, _conflict(values, values_of(head.app), form, has_secret=has_secret))
+        return await _page(desk, head, _conflict(values, values_of(head.app), form, has_secret=has_secret))
     except InvalidRequest as error:
         editing = _wrong(values, error.details.get("fields", ()), error.message, has_secret=has_secret)
     except AlreadyExists as error:
@@ -108,7 +109,7 @@ async def save(desk: DeskDep, app_id: AppIdPath, request: Request) -> Response:
         editing = Editing(values, 403, problems=[error.message], has_lost_secret=has_secret)
     else:
         return desk.go(desk.path("apps", app_id, saved="now"))
-    return _page(desk, head, editing, form=form)
+    return await _page(desk, head, editing, form=form)
 
 
 def _moment(text: str) -> datetime | None:
@@ -167,7 +168,9 @@ def _standard(desk: Desk, head: AppHead) -> Values:
     return standard_of(template, definition_of(template) if template else None)
 
 
-def _page(desk: Desk, head: AppHead, editing: Editing, *, form: Form | None = None, is_saved: bool = False) -> Response:
+async def _page(
+    desk: Desk, head: AppHead, editing: Editing, *, form: Form | None = None, is_saved: bool = False
+) -> Response:
     """Answer with the form. One that comes back keeps the moment and the marks that it was opened with."""
     app, broker = head.app, desk.broker
     template = template_of(broker, app)
@@ -195,6 +198,6 @@ def _page(desk: Desk, head: AppHead, editing: Editing, *, form: Form | None = No
         "advice": warnings_about(app, template, public_url=public_url, today=clock.now().date()),
         "choices": {"auth": AUTH_METHODS, "access": ACCESS_TYPES, "prompt": PROMPTS, "refresh": POLICIES},
         "calls": {LANGUAGES[one]: fetching(public_url, app).text(one) for one in LANGUAGES},
-        "last_test": None,
+        "last_test": await read_trial(broker, desk.principal, app.id, now=clock.now()),
     }
     return desk.page("app_settings.html", status=editing.status, **values)

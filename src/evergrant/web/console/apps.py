@@ -8,9 +8,10 @@ from fastapi.responses import Response
 from evergrant import clock
 from evergrant.broker.apps.apps import list_apps
 from evergrant.broker.connections.deletion import count_connections, delete_app
+from evergrant.broker.grants.counts import app_counts
 from evergrant.broker.runtime.principal import Permission
 from evergrant.web.console.app_head import AppHead, app_head
-from evergrant.web.console.desk import Desk, DeskDep
+from evergrant.web.console.desk import Asked, Desk, DeskDep
 from evergrant.web.console.route import ConsoleRoute
 from evergrant.web.console.states import state_of_app
 from evergrant.web.forms import read_form
@@ -23,7 +24,7 @@ AppIdPath = Annotated[str, Path(max_length=64)]
 
 
 @router.get("/console/{project}/apps")
-async def apps(desk: DeskDep, q: str = "") -> Response:
+async def apps(desk: DeskDep, q: Asked = "") -> Response:
     """Show the project's apps; with `q` those that have these words in their name or id."""
     desk.require(Permission.APPS_READ)
     every = await list_apps(desk.broker, desk.project.id, only=sorted(desk.principal.app_ids))
@@ -31,8 +32,11 @@ async def apps(desk: DeskDep, q: str = "") -> Response:
     found = [app for app in every if all(word in f"{app.name} {app.id}".lower() for word in wanted)]
     logos = await logo_sources(desk.broker, desk.project.id, found)
     cards = [AppHead(app, tile_of(app.id, app.name, logos[app.id]), state_of_app(app)) for app in found]
+    counts = None
+    if desk.may(Permission.CONNECTIONS_READ):
+        counts = {app_id: n for app_id, (n, _) in (await app_counts(desk.broker, desk.project.id)).items()}
     may_create = desk.may(Permission.APPS_WRITE) and not desk.principal.app_ids
-    return desk.page("apps.html", cards=cards, total=len(every), q=q, may_create=may_create, counts=None)
+    return desk.page("apps.html", cards=cards, total=len(every), q=q, may_create=may_create, counts=counts)
 
 
 @router.get("/console/{project}/apps/{app_id}/delete")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 from urllib.parse import quote, urlencode
 
-from fastapi import Depends, Path, Request
+from fastapi import Depends, Path, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from evergrant import clock
@@ -142,4 +142,6 @@ GrantId = Annotated[str, Path(max_length=32, pattern=r"^[^\x00]+$")]
 AppIdInPath = Annotated[str, Path(max_length=64, pattern=r"^[^\x00]+$")]
 OwnerIdInPath = Annotated[str, Path(max_length=255, pattern=r"^[^\x00]+$")]
 DeskDep = Annotated[Desk, Depends(desk)]
+Asked = Annotated[str, Query(max_length=200)]
+"""What an address says behind its question mark; the route has refused what no text can be."""
 WhoDep = Annotated[SignedIn, Depends(who_is_asking)]

@@ -10,7 +10,7 @@ from evergrant.broker.apps.retirements import why_ended
 from evergrant.broker.apps.templates import search_templates
 from evergrant.broker.runtime.principal import Permission
 from evergrant.catalog.loader import dcr_presets
-from evergrant.web.console.desk import Desk, DeskDep
+from evergrant.web.console.desk import Asked, Desk, DeskDep
 from evergrant.web.console.route import ConsoleRoute
 from evergrant.web.logos import template_logo
 from evergrant.web.tiles import Tile, tile_of
@@ -29,7 +29,7 @@ class Entry:
 
 
 @router.get("/console/{project}/apps/new")
-async def library(desk: DeskDep, q: str = "", category: str = "") -> Response:
+async def library(desk: DeskDep, q: Asked = "", category: Asked = "") -> Response:
     """Show the providers that have all words of `q` in their id, name or category, of one category or of all."""
     desk.require(Permission.APPS_WRITE)
     desk.principal.require_every_app()

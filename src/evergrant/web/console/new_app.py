@@ -21,7 +21,7 @@ from evergrant.catalog.template import Template
 from evergrant.crypto.opaque import new_id
 from evergrant.errors import AlreadyExists, InvalidRequest, InvalidValue, MalformedRequest, NotFound
 from evergrant.pasted import trimmed
-from evergrant.web.console.desk import Desk, DeskDep
+from evergrant.web.console.desk import Asked, Desk, DeskDep
 from evergrant.web.console.route import ConsoleRoute
 from evergrant.web.forms import Form, read_form
 from evergrant.web.logos import template_logo
@@ -56,7 +56,7 @@ class Draft:
 
 
 @router.get("/console/{project}/apps/new/{kind}")
-async def form_for_new_app(desk: DeskDep, kind: KindPath, name: str = "", preset: str = "") -> Response:
+async def form_for_new_app(desk: DeskDep, kind: KindPath, name: Asked = "", preset: Asked = "") -> Response:
     """Show the form, with an id and a name that are free."""
     template = _template(desk, kind)
     known = dcr_presets().get(preset)

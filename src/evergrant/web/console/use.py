@@ -8,14 +8,14 @@ from fastapi.responses import Response
 from evergrant.broker.runtime.principal import Permission
 from evergrant.web.console.app_head import app_head
 from evergrant.web.console.calls import LANGUAGES, confirming, connecting, fetching, uploading, with_sdk
-from evergrant.web.console.desk import DeskDep
+from evergrant.web.console.desk import Asked, DeskDep
 from evergrant.web.console.route import ConsoleRoute
 
 router = APIRouter(route_class=ConsoleRoute)
 
 
 @router.get("/console/{project}/apps/{app_id}/use")
-async def use(desk: DeskDep, app_id: Annotated[str, Path(max_length=64)], lang: str = "curl") -> Response:
+async def use(desk: DeskDep, app_id: Annotated[str, Path(max_length=64)], lang: Asked = "curl") -> Response:
     """Show the calls in one language."""
     desk.require(Permission.APPS_READ)
     head = await app_head(desk, app_id)
