@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 UV_COMPILE := $(BIN)/uv --no-config pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --no-strip-extras --custom-compile-command "make lock" $(UPGRADE)
 
-.PHONY: help demo test coverage check format docs bench soak catalog-audit catalog-table pictures lock audit dist sbom pin-images \
+.PHONY: help demo test coverage check format docs bench soak catalog-audit catalog-table pictures locales lock audit dist sbom pin-images \
 	clean
 
 help: ## Show what there is
@@ -58,6 +58,9 @@ catalog-table: $(VENV)/.installed-dev ## Write docs/providers.md anew, from the 
 
 pictures: $(VENV)/.installed-dev ## Take the README's pictures anew (needs Chromium, and the demo's two ports)
 	$(BIN)/python -m scripts.pictures
+
+locales: $(VENV)/.installed-dev ## Bring the visitors' pages' words up to date in every language, and compile them
+	$(BIN)/python -m scripts.locales
 
 lock: $(VENV)/.uv ## Resolve the locks again; UPGRADE=--upgrade takes newer releases
 	$(UV_COMPILE) --extra aws --output-file requirements.lock pyproject.toml

@@ -77,7 +77,7 @@ def take_guide(browser: Browser, folder: Path) -> Path:
         press(page, 1, "Create the app")
         page.get_by_label("User id in your application").fill("maya@harbour.example")
         press(page, 2, "Connect")
-        page.get_by_role("button", name="Connect").click()
+        page.get_by_role("button", name="Continue to").click()
         page.get_by_role("button", name="Allow").click()
         press(page, 3, "Fetch the token")
         page.locator(".live .sightings li:nth-child(3)").wait_for(timeout=180_000)

@@ -149,7 +149,7 @@ def connect_through_browser(url: str) -> None:
     browser = Browser()
     try:
         end = browser.open(browser.allow(browser.agree(url)))
-        assert "Connected" in browser.open(str(end.url.join(end.headers["location"]))).text
+        assert "is connected" in browser.open(str(end.url.join(end.headers["location"]))).text
     finally:
         browser.http.close()
 

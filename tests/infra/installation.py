@@ -146,7 +146,9 @@ class Browser:
     """A person's browser: it keeps cookies, and follows a redirect only when told to."""
 
     def __init__(self) -> None:
-        self.http = httpx2.Client(timeout=PATIENCE, trust_env=False)
+        # As browsers do with the forms of a page; to a page that is opened, it does not matter.
+        headers = {"Sec-Fetch-Site": "same-origin"}
+        self.http = httpx2.Client(headers=headers, timeout=PATIENCE, trust_env=False)
 
     def open(self, url: str) -> httpx2.Response:
         """Go to an address."""

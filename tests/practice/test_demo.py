@@ -35,7 +35,7 @@ def test_a_newcomer_gets_from_the_first_page_to_a_refreshed_token(demo: Demo, br
     expect(page.locator("#step-1 .badge")).to_have_text("done")
 
     page.get_by_role("button", name="Connect", exact=True).click()
-    page.get_by_role("button", name="Connect", exact=True).click()
+    page.get_by_role("button", name="Continue to").click()
     expect(page.locator(".banner")).to_contain_text("PRACTICE PROVIDER")
     page.get_by_label("Grace Sample").check()
     page.get_by_role("button", name="Allow").click()
@@ -58,7 +58,7 @@ def test_saying_no_at_the_provider_is_told_in_words(demo: Demo, browser_page: Pa
     page.goto(demo.url())
     page.get_by_role("button", name="Create the app").click()
     page.get_by_role("button", name="Connect", exact=True).click()
-    page.get_by_role("button", name="Connect", exact=True).click()
+    page.get_by_role("button", name="Continue to").click()
     page.get_by_role("button", name="Deny").click()
     expect(page.locator("#step-2 .note")).to_contain_text("You said no")
 

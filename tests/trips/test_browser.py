@@ -56,7 +56,7 @@ def link_of(here: Installation, application: str, user: str, **fields: object) -
 
 
 def connect(page: Page) -> None:
-    page.get_by_role("button", name="Connect").click()
+    page.get_by_role("button", name="Continue to").click()
 
 
 def allow(page: Page) -> None:
@@ -79,14 +79,19 @@ def test_the_page_says_who_asks_for_what(
     )
     page = person.tab()
     page.goto(link_of(here, application, user, appId=app_id))
-    expect(page).to_have_title(f"Connect Practice contacts {user} · evergrant")
-    expect(page.get_by_role("heading", level=1)).to_have_text(f"Connect Practice contacts {user}")
-    expect(page.get_by_text("Shop asks for access")).to_be_visible()
+    expect(page).to_have_title(f"Connect Practice contacts {user} · Shop")
+    expect(page.get_by_role("heading", level=1)).to_have_text(f"Connect Practice contacts {user} to Shop")
+    expect(page.get_by_text("Shop will be able to:")).to_be_visible()
     expect(page.get_by_text("See your contacts")).to_be_visible()
-    expect(page.get_by_role("listitem")).to_have_count(2)
+    expect(page.get_by_role("listitem")).to_have_text(
+        [
+            re.compile(r"See your contacts\s+Sees"),
+            re.compile(r"A permission that Practice contacts .* calls openid\s+Sees"),
+        ]
+    )
     expect(page.get_by_text(user, exact=True)).to_be_visible()
     # The stylesheet is in force: the button has the accent colour, not the browser's grey.
-    colour = page.get_by_role("button", name="Connect").evaluate("e => getComputedStyle(e).backgroundColor")
+    colour = page.get_by_role("button", name="Continue to").evaluate("e => getComputedStyle(e).backgroundColor")
     assert colour == "rgb(15, 118, 110)"
 
 
@@ -118,7 +123,7 @@ def test_it_can_be_done_with_the_keyboard_alone(
     page = person.tab()
     page.goto(link_of(here, application, user))
     page.keyboard.press("Tab")
-    button = page.get_by_role("button", name="Connect")
+    button = page.get_by_role("button", name="Continue to")
     expect(button).to_be_focused()
     assert button.evaluate("e => getComputedStyle(e).outlineStyle") == "solid"
     page.keyboard.press("Enter")
@@ -286,7 +291,7 @@ def test_the_page_cannot_be_put_into_a_frame(here: Installation, application: st
         page = victim.tab()
         page.goto(application)
         page.evaluate("link => { document.body.innerHTML = `<iframe src='${link}'></iframe>` }", link)
-        expect(page.frame_locator("iframe").get_by_role("button", name="Connect")).to_have_count(0)
+        expect(page.frame_locator("iframe").get_by_role("button", name="Continue to")).to_have_count(0)
         page.wait_for_timeout(200)
         assert any("frame-ancestors" in complaint for complaint in victim.complaints)
 
@@ -303,7 +308,7 @@ def test_another_site_cannot_press_connect(here: Installation, application: str,
             link,
         )
         page.get_by_role("button", name="Win").click()
-        expect(page.get_by_text("can only be sent from evergrant's own page")).to_be_visible()
+        expect(page.get_by_text("can only be sent from our own page")).to_be_visible()
         page.goto(link)
         connect(page)
         expect(page.get_by_role("button", name="Allow")).to_be_visible()
@@ -322,7 +327,7 @@ def test_it_fits_a_phone(
         page = somebody.tab()
         page.goto(link)
         assert fits(page)
-        page.get_by_role("button", name="Connect").scroll_into_view_if_needed()
+        page.get_by_role("button", name="Continue to").scroll_into_view_if_needed()
         boxes = [button.bounding_box() for button in page.get_by_role("button").all()]
         assert all(box is not None and box["height"] >= 40 for box in boxes)
         page.goto(f"{here.url}/connect/nonsense")
@@ -331,9 +336,29 @@ def test_it_fits_a_phone(
         assert fits(page)
 
 
+def test_it_speaks_german_in_the_dark_on_a_phone(
+    here: Installation, application: str, browser: Browser, create_app: CreateApp, user: str
+) -> None:
+    app_id = create_app(defaultScopes=["openid", f"https://provider.example.com/{LONG}"])
+    labels = {"userLabel": "Ada Lovelace", "redirectUrl": application}
+    with Person(browser, {**PHONE, "color_scheme": "dark", "locale": "de-DE"}) as somebody:
+        page = somebody.tab()
+        page.goto(here.backend.connect_url(user, appId=app_id, options=labels))
+        expect(page.locator("html")).to_have_attribute("lang", "de")
+        expect(page.get_by_text("Für Ada Lovelace")).to_be_visible()
+        button = page.get_by_role("button", name=f"Weiter zu {app_id}")
+        assert button.evaluate("e => getComputedStyle(e).backgroundColor") == "rgb(47, 203, 181)"
+        page.get_by_text("Technische Namen").click()
+        expect(page.get_by_text(f"https://provider.example.com/{LONG}")).to_be_visible()
+        assert fits(page)
+        button.click()
+        expect(page.get_by_role("button", name="Allow")).to_be_visible()
+        assert somebody.complaints == []
+
+
 def test_a_trip_without_an_address_ends_on_evergrants_own_page(here: Installation, person: Person, user: str) -> None:
     page = person.tab()
     page.goto(here.backend.connect_url(user, options={}))
     connect(page)
     allow(page)
-    expect(page.get_by_role("heading", name="Connected", exact=True)).to_be_visible()
+    expect(page.get_by_role("heading", name=re.compile("is connected$"))).to_be_visible()

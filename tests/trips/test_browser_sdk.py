@@ -108,7 +108,7 @@ def test_the_published_sdk_connects_from_the_applications_own_page(
         page = person.tab()
         page.goto(application.logged_in(idp.session(user)))
         press_connect(page)
-        page.get_by_role("button", name="Connect").click()
+        page.get_by_role("button", name="Continue to").click()
         page.get_by_label("Grace Sample").check()
         page.get_by_role("button", name="Allow").click()
         expect(page).to_have_url(re.compile(rf"^{re.escape(application.live.url)}/done\?.*outboundStatus=connected"))

@@ -125,7 +125,7 @@ def test_without_any_address_it_ends_on_evergrants_own_page(here: Installation, 
     back = browser.open(browser.allow(browser.agree(here.backend.connect_url(user, options={}))))
     page = browser.open(str(httpx2.URL(here.url).join(back.headers["location"])))
     assert page.status_code == 200
-    assert "<h1>Connected</h1>" in page.text
+    assert "<bdi>Practice contacts</bdi> is connected" in page.text
     assert here.backend.token(user)
 
 

@@ -70,8 +70,8 @@ class TestBeforeTheProvider:
         browser.open(link)
         answer = browser.http.post(link, data={"decision": "cancel"})
         page = browser.open(str(httpx2.URL(link).join(answer.headers["location"])))
-        assert "Not connected" in page.text
-        assert "not allowed" in page.text
+        assert "<h1>Nothing was connected</h1>" in page.text
+        assert "Nothing was stored" in page.text
 
     def test_an_unknown_link_is_refused(self, here: Installation, browser: Browser) -> None:
         refused(browser.open(f"{here.url}/connect/nonsense"), "not valid")
@@ -83,7 +83,7 @@ class TestBeforeTheProvider:
         clock.advance(599)
         assert browser.open(link).status_code == 200
         clock.advance(1)
-        refused(browser.open(link), "expired")
+        refused(browser.open(link), "This link is too old")
         failed(browser.http.post(link, data={"decision": "connect"}), "expired")
         assert nothing_stored(here.backend, user)
 
@@ -129,7 +129,9 @@ class TestBeforeTheProvider:
         self, here: Installation, user: str
     ) -> None:
         link = here.backend.connect_url(user)
-        refused(httpx2.post(link, data={"decision": "connect"}, trust_env=False), "Allow cookies")
+        page = {"Sec-Fetch-Site": "same-origin"}
+        refused(httpx2.post(link, data={"decision": "connect"}, headers=page, trust_env=False), "Allow cookies")
+        refused(httpx2.post(link, data={"decision": "connect"}, trust_env=False), "own page")
         assert here.browser().connect(link)["outboundStatus"] == "connected"
 
     @pytest.mark.parametrize("site", ["cross-site", "same-site", "none"])

@@ -41,7 +41,7 @@ def test_the_guide_from_the_first_step_to_ctrl_c(demo: Demo, browser: Browser) -
         press(page, 2, "Connect")
         expect(page.get_by_role("heading", name="Connect Practice contacts")).to_be_visible()
         expect(page.get_by_text("newcomer@example.com")).to_be_visible()
-        page.get_by_role("button", name="Connect").click()
+        page.get_by_role("button", name="Continue to").click()
         page.get_by_label("Linus Pretend").check()
         page.get_by_role("button", name="Allow").click()
         expect(page.locator("#step-2 .badge")).to_have_text("done")

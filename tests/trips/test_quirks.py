@@ -477,9 +477,9 @@ def test_a_browser_comes_back_by_a_foreign_post(here: Here, user: str) -> None:
     with chromium() as browser, Person(browser) as somebody:
         page = somebody.tab()
         page.goto(here.installation.backend.connect_url(user, appId=app_id, options={}))
-        page.get_by_role("button", name="Connect").click()
+        page.get_by_role("button", name="Continue to").click()
         page.get_by_role("button", name="Allow").click()
-        expect(page.get_by_role("heading", name="Connected", exact=True)).to_be_visible()
+        expect(page.get_by_role("heading", name=re.compile("is connected$"))).to_be_visible()
         assert somebody.complaints == []
     assert here.token(app_id, user)["accessToken"] == "at"
 
@@ -491,12 +491,12 @@ def test_a_person_answers_on_the_page(here: Here, user: str) -> None:
     with chromium() as browser, Person(browser) as somebody:
         page = somebody.tab()
         page.goto(link)
-        page.get_by_role("button", name="Connect").click()  # the browser itself says that something is needed
+        page.get_by_role("button", name="Continue to").click()  # the browser itself says that something is needed
         expect(page.get_by_label("Your shop")).to_be_focused()
         page.get_by_label("Your shop").fill("acme")
         page.get_by_label("Tier").select_option("pro")
         page.keyboard.press("Tab")
-        page.get_by_role("button", name="Connect").click()
+        page.get_by_role("button", name="Continue to").click()
         page.wait_for_url("**/shop/acme/authorize?*tier=pro*")
 
 

@@ -172,15 +172,25 @@ def test_a_real_answer_has_exactly_the_documented_fields(here: Installation) -> 
 
 
 def test_the_page_shows_every_call_without_a_script(here: Installation) -> None:
-    answer = here.browser().open(f"{here.url}/docs")
-    assert answer.status_code == 200
-    for name, (method, path, _) in OPERATIONS.items():
-        assert f'id="{name}"' in answer.text
-        assert f"{method} {path}" in answer.text
-    assert "options.minimumSeconds" in answer.text
-    assert "<script" not in answer.text
-    loaded = re.findall(r'<(?:link|img|script)[^>]+(?:href|src)="([^"]+)"', answer.text)
-    assert loaded
-    assert [address for address in loaded if not address.startswith("/static/")] == []
-    assert "script-src" not in answer.headers["content-security-policy"]
-    assert "default-src 'none'" in answer.headers["content-security-policy"]
+    browser = here.browser()
+    index = browser.open(f"{here.url}/docs")
+    pages = {"": index}
+    for name, (_, path, operation) in OPERATIONS.items():
+        tag = operation["tags"][0].replace(" ", "-")
+        if tag not in pages:
+            pages[tag] = browser.open(f"{here.url}/docs/{tag}")
+        assert f'href="/docs/{tag}#{name}"' in index.text
+        assert f'id="{name}"' in pages[tag].text
+        for page in (index, pages[tag]):
+            assert path in page.text.replace("<wbr>", "")
+    assert "options.minimumSeconds" in pages["tokens"].text.replace("<wbr>", "")
+    for page in pages.values():
+        assert page.status_code == 200
+        assert len(page.content) < 60_000, "it reads slowly on a phone"
+        assert "<script" not in page.text
+        loaded = re.findall(r'<(?:link|img|script)[^>]+(?:href|src)="([^"]+)"', page.text)
+        assert loaded
+        assert [address for address in loaded if not address.startswith("/static/")] == []
+        assert "script-src" not in page.headers["content-security-policy"]
+        assert "default-src 'none'" in page.headers["content-security-policy"]
+    assert browser.open(f"{here.url}/docs/nothing").status_code == 404

@@ -24,7 +24,8 @@ def templates(here: Installation) -> list[dict[str, Any]]:
 
 def make(here: Installation, template: str, **fields: Any) -> dict[str, Any]:
     overrides = {"name": f"App {uuid.uuid4().hex}", **fields.pop("overrides", {})}
-    answer = here.backend.post(CREATE, {"templateId": template, "overrides": overrides, **fields})
+    own_id = f"app-{uuid.uuid4().hex}"
+    answer = here.backend.post(CREATE, {"templateId": template, "id": own_id, "overrides": overrides, **fields})
     assert answer.status_code == 200, answer.text
     app: dict[str, Any] = answer.json()["app"]
     return app
@@ -195,3 +196,25 @@ def test_zohos_host_in_canada_has_another_name(here: Installation) -> None:
         assert leaves_for(here, app).startswith(f"https://accounts.zoho.{extension}/oauth/v2/auth?")
         assert bool(app["warnings"]) == warned
     assert "set authorizationUrl to https://accounts.zohocloud.ca/oauth/v2/auth" in app["warnings"][0]["text"]
+
+
+def test_an_app_of_a_template_has_its_id_unless_it_is_given_and_a_second_is_told_what_is_taken(
+    here: Installation,
+) -> None:
+    wanted = {"templateId": "discord", "clientId": "c", "clientSecret": "s"}
+    first = here.backend.post(CREATE, wanted)
+    assert first.json()["app"]["id"] == "discord"
+
+    def taken(**fields: Any) -> list[str]:
+        answer = here.backend.post(CREATE, {**wanted, **fields})
+        assert answer.status_code == 409
+        return [entry["field"] for entry in answer.json()["details"]["fields"]]
+
+    assert taken() == ["id", "name"]
+    assert taken(overrides={"name": "Another"}) == ["id"]
+    assert taken(id="another") == ["name"]
+    assert make(here, "discord", id="discord-2")["id"] == "discord-2"
+    renamed = here.backend.post("app/update", {"app": {**here.backend.app("discord-2"), "name": "Discord"}})
+    assert [entry["field"] for entry in renamed.json()["details"]["fields"]] == ["name"]
+    for app_id in ("discord", "discord-2"):
+        here.backend.post("app/delete", {"id": app_id})

@@ -28,6 +28,7 @@ from evergrant.web import (
     documentation,
     errors,
     health,
+    home,
     logos,
     metrics,
     static_files,
@@ -117,6 +118,7 @@ def create_app(
         documentation.router,
         theme.router,
         logos.router,
+        home.router,
         static_files.router,
     ):
         app.include_router(router)

@@ -3,57 +3,45 @@
 import secrets
 from collections.abc import Mapping, Sequence
 from typing import Annotated
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import urlencode
 
 from fastapi import APIRouter, Depends, Path, Query, Request
 from fastapi.responses import RedirectResponse, Response
-from starlette.exceptions import HTTPException
 
 from evergrant import clock
 from evergrant.broker.apps import variables
-from evergrant.broker.apps.provider_client import CALLBACK_PATH
+from evergrant.broker.apps.provider_client import CALLBACK_PATH, public_origin
 from evergrant.broker.audit.record import Actor
-from evergrant.broker.connect.authorization_requests import RESULT_PATH, Authorization, described_scopes
+from evergrant.broker.connect.authorization_requests import RESULT_PATH, Authorization, failure_location
 from evergrant.broker.connect.outcomes import end_with_answer, end_with_failure, find_by_answer
-from evergrant.broker.connect.start import cancel_connect, find_by_ticket, leave_for_provider
+from evergrant.broker.connect.results import find_result
+from evergrant.broker.connect.start import cancel_connect, check_not_used, find_by_ticket, leave_for_provider
 from evergrant.broker.runtime.broker import Broker
 from evergrant.broker.trials.landing import land_test, note_left
-from evergrant.catalog.variable import Variable
-from evergrant.errors import AppNotFound, ConnectFailed, InvalidValue
+from evergrant.errors import AppNotFound, ConnectFailed, MalformedRequest, UpstreamError, UpstreamUnavailable
 from evergrant.networks import limited_as
 from evergrant.oauth2.authorization import AuthorizationResponse
-from evergrant.pasted import trimmed
 from evergrant.web.asked import address_of, note_actor
+from evergrant.web.consent import consent_page, tile_for
 from evergrant.web.deps import BrokerDep, counting_failures, get_broker, limit_trip, refuse_odd_text
-from evergrant.web.templating import PAGE_HEADERS, message_page, page
+from evergrant.web.failures import failed_trip
+from evergrant.web.forms import Form, is_in_parts, read_form
+from evergrant.web.looks import look_of
+from evergrant.web.same_origin import is_from_us
+from evergrant.web.templating import PAGE_HEADERS
+from evergrant.web.visitor import Visit, failure_page, note_visit, visitor_page
 
 router = APIRouter(include_in_schema=False, dependencies=[Depends(refuse_odd_text)])
 
 Ticket = Annotated[str, Path(max_length=100, pattern=r"^[!-~]+$")]
 
 COOKIE_SECONDS = 1800
-MAX_FORM_FIELDS = 1000
+TOOK_TOO_LONG = "The connection took too long. Start again."
+NO_COOKIE = "Your browser did not send evergrant's cookie. Allow cookies and start again."
 ROOM_FOR_QUERY = 6_000
 """How long a query may become by fields that evergrant may not need; many proxies take 8 KiB for all of a request's
 first line."""
 OWN_CALLBACK_PATH = f"{CALLBACK_PATH}/{{callback_id}}"
-
-# What our own result page says. Only these codes are shown, so that nobody can make it say something with a link.
-FAILURES = {
-    "access_denied": "The connection was not allowed. Nothing was stored.",
-    "app_changed": "The application changed while the connection was under way. Nothing was stored. Go back to it and "
-    "start again.",
-    "callback_mismatch": "The answer came to another address than the one that was asked for. Nothing was stored. Go "
-    "back to the application and start again.",
-    "expired": "The connection took too long. Go back to the application and start again.",
-    "issuer_mismatch": "The answer did not come from the provider that was asked. Nothing was stored.",
-    "temporarily_unavailable": "The provider does not answer right now. Try again later.",
-}
-FAILED = "The connection could not be made. Go back to the application and start again."
-START_AGAIN = "Go back to the application and start again."
-EXPIRED = f"This link has expired. {START_AGAIN}"
-TOOK_TOO_LONG = "The connection took too long. Start again."
-NO_COOKIE = "Your browser did not send evergrant's cookie. Allow cookies and start again."
 
 
 @router.get("/connect/{ticket}")
@@ -68,7 +56,8 @@ async def show(ticket: Ticket, request: Request, broker: BrokerDep) -> Response:
     authorization = await _find_authorization(broker, ticket, request, browser)
     if _is_over(authorization):
         if authorization.request.browser_digest is None:
-            raise ConnectFailed("ticket_expired", EXPIRED)
+            _note_way_back(request, authorization, ConnectFailed("expired", TOOK_TOO_LONG))
+            raise ConnectFailed("ticket_expired", "This link has expired. Go back to the application and start again.")
         if _only_looks_ahead(request):
             return _not_yet()
         return _redirect(await land_test(broker, authorization, await _end(broker, authorization, browser)))
@@ -77,33 +66,33 @@ async def show(ticket: Ticket, request: Request, broker: BrokerDep) -> Response:
         if _only_looks_ahead(request):
             return _not_yet()
         if known:
-            return _with_cookie(await _leave(broker, authorization, browser), broker, browser)
+            return _with_cookie(await _leave(request, authorization, browser), broker, browser)
         if "again" in request.query_params:
             raise ConnectFailed("no_cookie", NO_COOKIE)
         # Robots that fetch links for a preview keep no cookies: only who brings one back uses the link up.
         return _with_cookie(_redirect(f"/connect/{ticket}?again=1"), broker, browser)
-    return _with_cookie(_consent_page(authorization, asked), broker, browser)
+    return _with_cookie(await consent_page(request, authorization, asked), broker, browser)
 
 
 @router.post("/connect/{ticket}")
 async def decide(ticket: Ticket, request: Request, broker: BrokerDep) -> Response:
     """Go on to the provider, or cancel. From then on the link is this browser's."""
-    if request.headers.get("sec-fetch-site", "same-origin") != "same-origin":
-        raise ConnectFailed("cross_site", "This form can only be sent from evergrant's own page.")
     browser = _browser_id(request, broker)
+    authorization = await _find_authorization(broker, ticket, request, browser)
+    if not is_from_us(request, broker, at=public_origin(broker.settings.public_url, authorization.app)):
+        raise ConnectFailed("cross_site", "This form can only be sent from evergrant's own page.")
     if not browser:
         raise ConnectFailed("no_cookie", NO_COOKIE)
-    authorization = await _find_authorization(broker, ticket, request, browser)
     if _is_over(authorization):
         return _redirect(await land_test(broker, authorization, await _end(broker, authorization, browser)))
-    form = dict(await _form(request))
-    if form.get("decision") == "connect":
+    form = await _form(request)
+    if form.text("decision") == "connect":
         asked = variables.questions(broker, authorization.app, authorization.request.variables)
-        entered = {name: trimmed(form.get(f"variables.{name}", "")) for name in asked}
+        entered = {name: form.text(f"variables.{name}") for name in asked}
         answers = variables.tidied(variables.template_of(broker, authorization.app), entered)
         if wrong := variables.wrong_answers(asked, answers):
-            return _consent_page(authorization, asked, answers, wrong)
-        return await _leave(broker, authorization, browser, answers)
+            return await consent_page(request, authorization, asked, answers, wrong)
+        return await _leave(request, authorization, browser, answers)
     location = await cancel_connect(broker, authorization, browser=browser)
     return _redirect(await land_test(broker, authorization, location))
 
@@ -127,25 +116,17 @@ async def callback(request: Request, broker: BrokerDep) -> Response:
 async def form_post_callback(request: Request) -> Response:
     """Turn a form_post answer into the ordinary one: browsers send our cookie on that GET, not on a foreign POST."""
     # Not to `request.url`, which is made of the Host header.
-    return _redirect(f"{request.scope['path']}?{_query_of(await _form(request))}")
+    return _redirect(f"{request.scope['path']}?{_query_of((await _form(request)).pairs)}")
 
 
-async def _form(request: Request) -> list[tuple[str, str]]:
-    """Read a form. Anybody may send one, so none may cost much; one in parts costs most, and counts."""
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+async def _form(request: Request) -> Form:
+    """Read a form. One in parts costs most, and counts."""
+    if is_in_parts(request):
+        get_broker(request).limits.pages.take(limited_as(address_of(request.scope)))
     try:
-        if kind == "multipart/form-data":
-            get_broker(request).limits.pages.take(limited_as(address_of(request.scope)))
-            async with request.form(max_files=MAX_FORM_FIELDS, max_fields=MAX_FORM_FIELDS) as form:
-                pairs = [(name, value) for name, value in form.multi_items() if isinstance(value, str)]
-        else:
-            body = (await request.body()).decode()
-            pairs = parse_qsl(body, keep_blank_values=True, max_num_fields=MAX_FORM_FIELDS)
-    except (ValueError, HTTPException):
-        raise ConnectFailed("invalid_response", "What was sent cannot be read. " + START_AGAIN) from None
-    if problems := [(name, "must not contain the NUL character") for name, value in pairs if "\x00" in name + value]:
-        raise InvalidValue.of(*problems)
-    return pairs
+        return await read_form(request)
+    except MalformedRequest:
+        raise ConnectFailed("invalid_response", "What was sent cannot be read. Start again.") from None
 
 
 def _query_of(answer: Sequence[tuple[str, str]]) -> str:
@@ -162,11 +143,33 @@ def _query_of(answer: Sequence[tuple[str, str]]) -> str:
 
 
 @router.get(RESULT_PATH)
-async def result(err: Annotated[str, Query(max_length=1000, pattern=r"^[^\x00]*$")] = "") -> Response:
-    """Show how connecting ended, where the application gave no address to return to."""
-    if not err:
-        return message_page("Connected", "You can close this window and go back to the application.", good=True)
-    return message_page("Not connected", FAILURES.get(err, FAILED), good=False)
+async def result(
+    request: Request,
+    broker: BrokerDep,
+    err: Annotated[str, Query(max_length=1000, pattern=r"^[^\x00]*$")] = "",
+    trip: Annotated[str, Query(max_length=64, pattern=r"^[^\x00]*$")] = "",
+) -> Response:
+    """Show how connecting ended, where the application gave no address to return to.
+
+    Names are shown to the browser that made the trip, and then the trip says how it ended, not the link. To any other,
+    a link says no more than one of our own sentences.
+    """
+    found = await find_result(broker, trip, browser=_browser_id(request, broker))
+    if found is not None:
+        note_visit(request, found.project, await look_of(broker, found.project.id), locale=found.locale)
+        err = found.err
+    if err:
+        return failure_page(request, failed_trip(err))
+    return visitor_page(
+        request, "connected.html", result=found, tile=await tile_for(broker, found.app) if found else None
+    )
+
+
+def _note_way_back(request: Request, authorization: Authorization, error: ConnectFailed) -> None:
+    """Let the page about an error have a link back to the application, which tells it of the error."""
+    if authorization.request.redirect_url:
+        visit: Visit = request.state.visit
+        visit.back = failure_location(authorization, error)
 
 
 def _is_over(authorization: Authorization) -> bool:
@@ -192,9 +195,13 @@ def _not_yet() -> Response:
 async def _find_authorization(broker: Broker, ticket: str, request: Request, browser: str) -> Authorization:
     async with counting_failures(request):
         try:
-            authorization = await find_by_ticket(broker, ticket, browser=browser)
+            authorization = await find_by_ticket(broker, ticket)
         except AppNotFound:
             raise ConnectFailed("invalid_ticket", "The application no longer offers this connection.") from None
+        trip = authorization.request
+        look = await look_of(broker, trip.project_id)
+        note_visit(request, authorization.project, look, locale=trip.locale)
+        check_not_used(trip, browser=browser)
     _note_trip(authorization, request)
     return authorization
 
@@ -221,33 +228,16 @@ def _goes_on_by_itself(authorization: Authorization) -> bool:
     return app.skip_consent_page and app.require_confirmation and not is_test
 
 
-def _consent_page(
-    authorization: Authorization,
-    asked: Mapping[str, Variable],
-    answers: Mapping[str, str] | None = None,
-    wrong: Mapping[str, str] | None = None,
-) -> Response:
-    given = authorization.request.answers
-    return page(
-        "consent.html",
-        status=400 if wrong else 200,
-        app=authorization.app,
-        project=authorization.project,
-        owner_user=authorization.request.user_id or authorization.request.granted_by,
-        tenant=authorization.request.tenant_id,
-        for_tenant=not authorization.request.user_id,
-        scopes=described_scopes(authorization),
-        questions=asked,
-        answers=answers or {name: given.get(name) or variable.default for name, variable in asked.items()},
-        wrong=wrong or {},
-    )
-
-
 async def _leave(
-    broker: Broker, authorization: Authorization, browser: str, answers: Mapping[str, str] | None = None
+    request: Request, authorization: Authorization, browser: str, answers: Mapping[str, str] | None = None
 ) -> Response:
-    now = clock.now()
-    location = await leave_for_provider(broker, authorization, browser=browser, answers=answers, now=now)
+    broker, now = get_broker(request), clock.now()
+    try:
+        location = await leave_for_provider(broker, authorization, browser=browser, answers=answers, now=now)
+    except UpstreamError as error:
+        code = "temporarily_unavailable" if isinstance(error, UpstreamUnavailable) else "server_error"
+        _note_way_back(request, authorization, ConnectFailed(code, error.message))
+        raise
     await note_left(broker, authorization.request, now=now)
     return _redirect(location)
 

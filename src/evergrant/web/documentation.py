@@ -11,6 +11,7 @@ from fastapi.responses import Response
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
+from evergrant.errors import NotFound
 from evergrant.web.cors import CALLED_FROM_BROWSERS
 from evergrant.web.headers import LIMIT_HEADERS
 from evergrant.web.templating import page
@@ -74,11 +75,27 @@ def openapi_document(
 
 
 @router.get("/docs")
-async def docs(request: Request) -> Response:
-    """Show the OpenAPI document to a person."""
+@router.get("/docs/{tag}")
+async def docs(request: Request, tag: str = "") -> Response:
+    """Show the OpenAPI document to a person: what calls there are, or those of one tag with all that they take."""
     app: FastAPI = request.app
-    calls = list(described_calls(app.openapi()))
-    return page("docs.html", title=app.title, version=app.version, summary=app.summary, calls=calls)
+    groups = _by_tag(app)
+    if tag and tag not in groups:
+        raise NotFound
+    return page("docs.html", title=app.title, version=app.version, summary=app.summary, groups=groups, tag=tag)
+
+
+def _by_tag(app: FastAPI) -> dict[str, list[dict[str, Any]]]:
+    """Return every call by its tag, as an address has it, in the order in which they were written."""
+    groups: dict[str, list[dict[str, Any]]] = getattr(app.state, "calls_by_tag", {})
+    if not groups:
+        for call in described_calls(app.openapi()):
+            group = groups.setdefault(call["tag"].replace(" ", "-"), [])
+            same = [other for other in group if other["gives"] == call["gives"] and other["answer"] == call["answer"]]
+            # Said once a page: an app has sixty fields, and five calls answer with one.
+            group.append({**call, "answers_like": same[0] if same and call["gives"] else None})
+        app.state.calls_by_tag = groups
+    return groups
 
 
 def described_calls(document: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -24,7 +24,7 @@ from evergrant.errors import (
     RequestTooLarge,
 )
 from evergrant.logs import request_id
-from evergrant.web.templating import message_page
+from evergrant.web.visitor import error_page
 
 log = logging.getLogger(__name__)
 
@@ -97,7 +97,7 @@ def render(request: Request, error: EvergrantError) -> Response:
     path = request.scope["path"]
     if path.startswith("/v1/") and not path.startswith(CALLBACK_PATH) and not isinstance(error, ConnectFailed):
         return JSONResponse(error_body(error), error.status, headers)
-    return message_page("That did not work", error.message, good=False, status=error.status, headers=headers)
+    return error_page(request, error, headers)
 
 
 def note_limit(request: Request, error: EvergrantError) -> None:

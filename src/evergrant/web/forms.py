@@ -45,6 +45,11 @@ class Form:
         return [line for raw in self.text(name).splitlines() if (line := trimmed(raw))]
 
 
+def is_in_parts(request: Request) -> bool:
+    """Tell whether a form is one of parts (RFC 7578), as those with files are."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower() == "multipart/form-data"
+
+
 async def read_form(request: Request) -> Form:
     """Read a form, with files or without.
 
@@ -52,10 +57,9 @@ async def read_form(request: Request) -> Form:
         MalformedRequest: it cannot be read.
         InvalidValue: a field has what no text can have.
     """
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     files: dict[str, bytes] = {}
     try:
-        if kind == "multipart/form-data":
+        if is_in_parts(request):
             async with request.form(max_files=4, max_fields=MAX_FIELDS) as form:
                 pairs = [(name, value) for name, value in form.multi_items() if isinstance(value, str)]
                 for name, value in form.multi_items():

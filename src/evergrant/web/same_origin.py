@@ -10,11 +10,14 @@ from evergrant.broker.runtime.broker import Broker
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
-def is_from_us(request: Request, broker: Broker) -> bool:
-    """Tell whether an unsafe request comes from one of our own pages; where nothing says so, it does not."""
+def is_from_us(request: Request, broker: Broker, *, at: str = "") -> bool:
+    """Tell whether an unsafe request comes from one of our own pages; where nothing says so, it does not.
+
+    `at` is the origin that the page has, where that is not the public URL's.
+    """
     if request.method in SAFE:
         return True
     site = request.headers.get("sec-fetch-site")
     if site is not None:
         return site == "same-origin"
-    return request.headers.get("origin") == broker.settings.public_url
+    return request.headers.get("origin") == (at or broker.settings.public_url)

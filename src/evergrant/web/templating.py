@@ -24,7 +24,8 @@ PAGE_HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; style-src 'self'; img-src 'self' data:; base-uri 'none'; frame-ancestors 'none'"
     ),
-    "Referrer-Policy": "no-referrer",
+    # Not "no-referrer": with that, browsers send "Origin: null" along with our own forms.
+    "Referrer-Policy": "same-origin",
     "X-Frame-Options": "DENY",
 }
 """Headers of the visitors' pages, which run no script."""
@@ -84,10 +85,3 @@ def render(name: str, **values: Any) -> str:
 def page(name: str, *, status: int = 200, headers: Mapping[str, str] | None = None, **values: Any) -> HTMLResponse:
     """Render a template as a visitor's page."""
     return HTMLResponse(render(name, **values), status, {**PAGE_HEADERS, **(headers or {})})
-
-
-def message_page(
-    title: str, text: str, *, good: bool, status: int = 200, headers: Mapping[str, str] | None = None
-) -> HTMLResponse:
-    """Render a page that says one thing."""
-    return page("message.html", status=status, headers=headers, title=title, text=text, good=good)

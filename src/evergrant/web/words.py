@@ -68,6 +68,12 @@ def breakable(text: str) -> Markup:
     return Markup("<wbr>").join(parts)
 
 
+def coded(text: str) -> Markup:
+    """Set apart what stands in backticks, as the API's descriptions write names."""
+    parts = text.split("`")
+    return Markup("").join(Markup("<code>{}</code>").format(part) if n % 2 else part for n, part in enumerate(parts))
+
+
 FILTERS = {
     "ago": ago,
     "exact": exact,
@@ -76,5 +82,6 @@ FILTERS = {
     "grouped": grouped,
     "counted": counted,
     "breakable": breakable,
+    "coded": coded,
     "span": span,
 }

@@ -141,7 +141,7 @@ async def update_app(
                 data["moved"] = moved_for_audit(moved)
             await record(session, project_id, "app.updated", app_id=app.id, data=data)
     except IntegrityError:
-        raise AlreadyExists("Another app has this name already.") from None
+        raise AlreadyExists.of(("name", "another app has this name already")) from None
     broker.endpoints.of(app).forgive()
     await try_failing_again(broker, app)
     if _refreshes_earlier(merged, stored):

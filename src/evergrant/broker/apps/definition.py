@@ -75,6 +75,7 @@ class AppDefinition:
     token_endpoint_auth_method: str | None = None
     resource: str | None = None
     scope_descriptions: dict[str, str] | None = None
+    scope_translations: dict[str, dict[str, str]] | None = None
     skip_consent_page: bool | None = None
     require_confirmation: bool | None = None
     revoke_replaced: bool | None = None
@@ -103,6 +104,7 @@ class CompleteDefinition(AppDefinition):
     token_endpoint_auth_method: str = ""
     resource: str = ""
     scope_descriptions: dict[str, str] = field(default_factory=dict)
+    scope_translations: dict[str, dict[str, str]] = field(default_factory=dict)
     skip_consent_page: bool = False
     require_confirmation: bool = False
     revoke_replaced: bool = False
@@ -186,6 +188,8 @@ def check_definition(broker: Broker, project: Project, new: AppDefinition, templ
     if new.refresh_token_idle_seconds and not MIN_IDLE_SECONDS <= new.refresh_token_idle_seconds <= MAX_IDLE_SECONDS:
         problems.append(("refreshTokenIdleSeconds", "use 0 for never, or a time between an hour and ten years"))
     problems += scope_problems("defaultScopes", new.default_scopes)
+    if any(not re.fullmatch(r"[a-z]{2,3}", language) for language in new.scope_translations or {}):
+        problems.append(("scopeTranslations", "name each language by its code alone: de, fr"))
     problems += resource_problems("resource", [new.resource] if new.resource else [])
     if new.tenant_id and len(new.tenant_id) > 255:
         problems.append(("tenantId", "use at most 255 characters"))

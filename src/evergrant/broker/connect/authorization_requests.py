@@ -151,12 +151,34 @@ def failure_location(authorization: Authorization, error: ConnectFailed) -> str:
             "errDescription": error.message,
         },
     )
-    return back or f"{RESULT_PATH}?{urlencode({'err': error.error})}"
+    return back or own_result(authorization.request, err=error.error)
 
 
-def described_scopes(authorization: Authorization) -> Sequence[tuple[str, str]]:
-    """Return the scopes that will be asked for, each with its description or an empty one."""
-    return [(scope, authorization.app.scope_descriptions.get(scope, "")) for scope in authorization.request.scopes]
+def own_result(request: AuthorizationRequest, *, err: str = "") -> str:
+    """Return the address of our own page about how a trip ended. What it says there, the trip decides."""
+    return f"{RESULT_PATH}?{urlencode({**({'err': err} if err else {}), 'trip': request.id})}"
+
+
+@dataclass(frozen=True, slots=True)
+class DescribedScope:
+    """A scope, and what it means in words; empty where nobody has said."""
+
+    scope: str
+    words: str
+    english: str
+    """The same as it is kept for all languages: English, if the app's operator has not written otherwise."""
+    is_translated: bool
+
+
+def described_scopes(authorization: Authorization, language: str = "en") -> Sequence[DescribedScope]:
+    """Return the scopes that will be asked for, with their words in a language where there are such."""
+    app = authorization.app
+    translated = app.scope_translations.get(language, {})
+    described = []
+    for scope in authorization.request.scopes:
+        english, own = app.scope_descriptions.get(scope, ""), translated.get(scope, "")
+        described.append(DescribedScope(scope, own or english, english, bool(own)))
+    return described
 
 
 def with_params(url: str, params: Mapping[str, str]) -> str:

@@ -44,6 +44,7 @@ from evergrant.oauth2.authorization import CodeVerifier, authorization_url
 TICKET_LIFETIME = timedelta(minutes=10)
 TRIP_LIFETIME = timedelta(minutes=15)
 """How long the user may take at the provider."""
+MADE_BY_LENGTH = 300
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +64,11 @@ class ConnectRequest:
     """Values of the app's variables; what is left out, the user is asked for."""
     trial_id: str = ""
     """The test connection that this is the trip of: it ends at a page of ours, which is on no project's list."""
+    user_label: str = ""
+    """Who the user is, in words that they know: shown to them, and used for nothing else."""
+    tenant_label: str = ""
+    locale: str = ""
+    """The language of the pages, as a BCP 47 tag; empty for the browser's."""
 
 
 async def begin_connect(broker: Broker, principal: Principal, wanted: ConnectRequest, *, now: datetime) -> str:
@@ -107,7 +113,10 @@ async def begin_connect(broker: Broker, principal: Principal, wanted: ConnectReq
         resources=list(wanted.resources or ([app.resource] if app.resource else ())),
         variables={name: value for name, value in wanted.variables.items() if value},
         trial_id=wanted.trial_id,
-        made_by=principal.name[:300],
+        user_label=wanted.user_label,
+        tenant_label=wanted.tenant_label,
+        locale=wanted.locale,
+        made_by=principal.name[:MADE_BY_LENGTH],
         ticket_digest=digest(ticket),
         created_at=now,
         expires_at=now + TICKET_LIFETIME,
@@ -144,20 +153,28 @@ def _check_connect_request(broker: Broker, project: Project, app: OutboundApp, w
         raise InvalidValue.of(*problems)
 
 
-async def find_by_ticket(broker: Broker, ticket: str, *, browser: str) -> Authorization:
-    """Return the authorization that a connect link stands for.
+async def find_by_ticket(broker: Broker, ticket: str) -> Authorization:
+    """Return the authorization that a connect link stands for; `check_not_used` says whether a browser may go on.
 
     Raises:
-        ConnectFailed: the link is unknown, or another browser has used it.
+        ConnectFailed: the link is unknown.
     """
     query = select(AuthorizationRequest).where(AuthorizationRequest.ticket_digest == digest(ticket))
     async with broker.database.read() as session:
         request = (await session.execute(query)).scalar_one_or_none()
     if request is None:
         raise ConnectFailed("invalid_ticket", "This link is not valid. Go back to the application and start again.")
+    return await load_authorization(broker, request)
+
+
+def check_not_used(request: AuthorizationRequest, *, browser: str) -> None:
+    """Check that a link is not another browser's.
+
+    Raises:
+        ConnectFailed: another browser has used it.
+    """
     if (request.state_digest is not None or request.finished_at is not None) and not is_browser_of(request, browser):
         raise _used()
-    return await load_authorization(broker, request)
 
 
 def _used() -> ConnectFailed:

@@ -14,11 +14,11 @@ from evergrant.broker.apps.destinations import digest_of
 from evergrant.broker.apps.quirks import scope_words
 from evergrant.broker.audit.record import actor
 from evergrant.broker.connect.authorization_requests import (
-    RESULT_PATH,
     Authorization,
     check_not_moved,
     ends_with_its_test,
     outcome_slot,
+    own_result,
     record_connect,
     with_params,
 )
@@ -77,7 +77,7 @@ def _ending(authorization: Authorization, sealer: Sealer) -> _Ending:
     confirmation = new_opaque() if wanted else ""
     extra = {"confirmation": confirmation} if confirmation else {}
     back = {"outboundAppId": app.id, "outboundStatus": "connected", **extra}
-    location = with_params(request.redirect_url, back) or RESULT_PATH
+    location = with_params(request.redirect_url, back) or own_result(request)
     return _Ending(location, sealer.seal(outcome_slot(request), SecretStr(location)), confirmation)
 
 

@@ -38,6 +38,7 @@ STORED = {
     "jwksUrl": "https://www.googleapis.com/oauth2/v3/certs",
     "tokenEndpointAuthMethod": "client_secret_post",
     "scopes": [{"value": SCOPE, "description": "See your contacts"}],
+    "scopeTranslations": {"de": {SCOPE: "Ihre Kontakte ansehen"}},
     "skipConsentPage": False,
     "requireConfirmation": False,
     "revokeReplaced": False,

@@ -113,6 +113,11 @@ class AppFields(StrictWireModel):
         description="client_secret_post, client_secret_basic, none, private_key_jwt or client_secret_jwt (RFC 7591).",
     )
     scopes: list[ScopeDescription] | None = Field(default=None, max_length=500, description="For the consent page.")
+    scope_translations: dict[ShortText, dict[ShortText, ShortText]] | None = Field(
+        default=None,
+        max_length=20,
+        description="The words of `scopes` in other languages: by language (`de`), then by scope.",
+    )
     skip_consent_page: Flag | None = Field(
         default=None, description="Go to the provider without evergrant's page; takes `requireConfirmation` too."
     )
@@ -230,6 +235,7 @@ class AppBody(WireModel):
     jwks_url: str
     token_endpoint_auth_method: str
     scopes: list[ScopeDescription]
+    scope_translations: dict[str, dict[str, str]]
     skip_consent_page: bool
     require_confirmation: bool
     revoke_replaced: bool

@@ -1,5 +1,7 @@
 """Starting a connect trip, and confirming who came back from it."""
 
+from typing import Annotated
+
 from fastapi import APIRouter
 from pydantic import AliasChoices, Field
 
@@ -8,11 +10,27 @@ from evergrant.broker.connect.confirmation import confirm_connection
 from evergrant.broker.connect.start import ConnectRequest, begin_connect
 from evergrant.broker.grants.grants import ResourceOwner
 from evergrant.errors import InvalidValue, MissingArgument
-from evergrant.web.api.wire import AppId, Flag, Nothing, OptionalId, OwnerId, ShortText, WireModel, errors, example
+from evergrant.web.api.wire import (
+    AppId,
+    Flag,
+    Nothing,
+    OptionalId,
+    OwnerId,
+    PastedText,
+    ShortText,
+    WireModel,
+    errors,
+    example,
+)
 from evergrant.web.cors import BrowserRoute
 from evergrant.web.deps import BrokerDep, Connector, ConnectorOrUser
 
 router = APIRouter(tags=["connect"])
+
+
+Label = Annotated[ShortText, Field(max_length=120)]
+"""Words that are shown to the user, and used for nothing else."""
+LocaleTag = Annotated[PastedText, Field(max_length=16, pattern=r"^([A-Za-z]{2,3}([-_][A-Za-z0-9]{1,8})*)?$")]
 
 
 class ConnectOptions(WireModel):
@@ -42,6 +60,13 @@ class ConnectOptions(WireModel):
     external_identifier: OptionalId = Field(
         default="", description="Tells several accounts of one owner at one provider apart."
     )
+    user_label: Label = Field(
+        default="", description="Who the user is, in words that they know: a name, an address. Shown to them only."
+    )
+    tenant_label: Label = Field(default="", description="The same for the tenant.")
+    locale: LocaleTag = Field(
+        default="", description="The language of evergrant's pages, `de` or `pt-BR`; left out for the browser's."
+    )
 
 
 class Connect(WireModel):
@@ -51,7 +76,7 @@ class Connect(WireModel):
         {
             "appId": "google-contacts",
             "userId": "alice",
-            "options": {"redirectUrl": "https://app.example.com/connected"},
+            "options": {"redirectUrl": "https://app.example.com/connected", "userLabel": "Alice Liddell"},
         }
     )
 
@@ -109,6 +134,9 @@ async def start_connect(body: Connect, broker: BrokerDep, principal: ConnectorOr
         login_hint=body.options.login_hint,
         resources=tuple(body.options.resources),
         variables=body.options.variables,
+        user_label=body.options.user_label,
+        tenant_label=body.options.tenant_label,
+        locale=body.options.locale,
     )
     url = await begin_connect(broker, principal, wanted, now=clock.now())
     return ConnectAnswer(url=url)

@@ -155,7 +155,7 @@ class CreateFromTemplate(StrictWireModel):
     )
 
     template_id: ShortText = Field(min_length=1)
-    id: PastedText = Field(default="", description="Yours, or left out for a generated one.")
+    id: PastedText = Field(default="", description="Yours, or left out for the template's.")
     client_id: ShortText = ""
     client_secret: SecretText | None = None
     tenant_id: OptionalId = ""
@@ -283,13 +283,13 @@ def _with_overrides(template: AppDefinition, body: CreateFromTemplate) -> AppDef
         raise invalid_request(error.errors(include_url=False, include_input=False)).under("overrides") from None
     given = replace(
         template,
-        id=body.id,
+        id=body.id or body.template_id,
         client_id=body.client_id,
         client_secret=body.client_secret,
         tenant_id=body.tenant_id or None,
         variables=body.variables,
     )
-    own = definition(wanted, body.id)
+    own = definition(wanted, given.id)
     # The wire's names and the definition's are the same, but for this one.
     names = {{"scopes": "scope_descriptions"}.get(name, name) for name in wanted.model_fields_set - {"id"}}
     return replace(given, **{name: getattr(own, name) for name in names})
