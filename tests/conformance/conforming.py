@@ -63,7 +63,8 @@ class Connection:
 
     def connect_again(self) -> dict[str, str]:
         """The same, for the app that there is."""
-        with httpx2.Client(timeout=PATIENCE, trust_env=False, verify=False) as browser:
+        headers = {"Sec-Fetch-Site": "same-origin"}
+        with httpx2.Client(headers=headers, timeout=PATIENCE, trust_env=False, verify=False) as browser:
             link = self.here.backend.connect_url(self.user, appId=self.app_id, options={"redirectUrl": BACK})
             answers = {f"variables.{name}": value for name, value in self.provider.of_source("user").items()}
             assert browser.get(link).status_code == 200
