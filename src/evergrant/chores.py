@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from evergrant import clock
 from evergrant.broker.access.authentication import write_key_uses
+from evergrant.broker.activity.writing import note_refresher, prune_activity, write_activity
 from evergrant.broker.audit.pruning import prune_audit_logs
 from evergrant.broker.connect.confirmation import clear_finished_requests
 from evergrant.broker.grants.counts import recount
@@ -79,6 +80,10 @@ async def _end_left_trials(broker: Broker) -> None:
     await end_left_trials(broker, now=clock.now())
 
 
+async def _prune_activity(broker: Broker) -> None:
+    await prune_activity(broker, now=clock.now())
+
+
 async def _warn(broker: Broker) -> None:
     await warn_of_ends(broker, now=clock.now())
 
@@ -91,11 +96,13 @@ async def _clear_timelines(broker: Broker) -> None:
     await clear_timelines(broker, now=clock.now())
 
 
+WRITE_ACTIVITY = Chore("write down what was done", write_activity)
 OF_A_PROCESS = (
     Chore("replay the journal", _replay),
     Chore("give back what dead processes held", give_back_left_behind, often=True),
     Chore("forget data keys that are gone", _look_after_keys, often=True),
     Chore("tidy timelines of connections", tidy_timelines),
+    WRITE_ACTIVITY,
 )
 """What each process does with what it has itself: its data folder, and the data keys that it has opened."""
 OF_A_REFRESHER = (
@@ -109,6 +116,8 @@ OF_A_REFRESHER = (
     Chore("count connections", _recount),
     Chore("clear timelines of connections that are gone", _clear_timelines),
     Chore("list connections that an older version wrote", enter_missing, seconds=3600.0),
+    Chore("forget old counts", _prune_activity),
+    Chore("show that a refresher is here", note_refresher),
     Chore("try connections from a backup", let_some_be_tried, often=True),
 )
 """What one process does for all."""
@@ -118,7 +127,9 @@ OF_A_SERVER = (
     Chore("write down uses of sessions", write_session_uses),
     Chore("write down fetches of connections", write_fetches),
 )
-"""What each process that answers does for itself; a last time when it stops, because only its memory has it."""
+"""What each process that answers does for itself."""
+AT_THE_END = (*OF_A_SERVER, WRITE_ACTIVITY)
+"""What is done a last time when a process stops, because only its memory has it."""
 
 
 async def do_until(broker: Broker, chores: Sequence[Chore], stop: asyncio.Event) -> None:

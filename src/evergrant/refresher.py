@@ -13,7 +13,7 @@ from evergrant.broker.refresh.sweep import Sweep
 from evergrant.broker.revocations.revoking import revoke_until
 from evergrant.broker.runtime.broker import Broker, open_broker
 from evergrant.broker.webhooks.delivery import deliver_until
-from evergrant.chores import OF_A_PROCESS, OF_A_REFRESHER, do_until
+from evergrant.chores import OF_A_PROCESS, OF_A_REFRESHER, WRITE_ACTIVITY, do_a_last_time, do_until
 from evergrant.errors import EvergrantError, Unavailable
 from evergrant.settings import Settings
 
@@ -71,3 +71,4 @@ async def run(settings: Settings) -> None:
         await asyncio.gather(
             do_until(broker, OF_A_PROCESS, stop), refresh_until(broker, stop), deliver_until(broker, stop)
         )
+        await do_a_last_time(broker, [WRITE_ACTIVITY])

@@ -16,12 +16,14 @@ GETTING_IN = {"evergrant.web.console.sign_in", "evergrant.web.console.oidc", "ev
 """What has to do with cookies, which no call has."""
 OF_SESSIONS = {
     "end_other_sessions": "the same for all browsers but one",
+    "count_to_do": "the navigation's red numbers, which `take_a_glance` tells in full",
     "end_session": "ends a browser's session; a call has none",
     "find_session": "recognises a browser's session",
     "list_projects": "which project a browser is shown; a call names its own",
     "list_sessions": "lists browsers' sessions",
+    "read_health": "about the whole installation, of which no key knows: `evergrant doctor` and `/metrics` tell it",
 }
-"""Functions of the broker that only browsers need, and why."""
+"""Functions of the broker that no call uses, and why."""
 
 
 SHORTCUTS = {

@@ -6,16 +6,29 @@ people and companies are made up, and nothing that is sealed here opens.
 
 import hashlib
 import random
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any
 
+from sqlalchemy import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from evergrant.broker.audit.record import Actor, record
 from evergrant.broker.operations.setup import InitResult, initialise
 from evergrant.broker.runtime.broker import open_broker
 from evergrant.crypto.sealed import Sealed
-from evergrant.db import Grant, GrantDirectory, GrantStatus, GrantUse, ManagementKey, OutboundApp, TrustedIssuer
+from evergrant.db import (
+    Activity,
+    Grant,
+    GrantCount,
+    GrantDirectory,
+    GrantStatus,
+    GrantUse,
+    ManagementKey,
+    OutboundApp,
+    TrustedIssuer,
+    Webhook,
+)
 from evergrant.db.grant import scope_key
 from evergrant.settings import Settings
 
@@ -106,7 +119,9 @@ async def build_world(settings: Settings, *, now: datetime, grants: int = 60) ->
         await session.flush()
         _add_grants(session, made.project_id, now, grants)
         _add_access(session, made.project_id, now)
+        _add_webhook(session, made.project_id, now)
         await session.flush()
+        await session.execute(insert(Activity), list(_activity(made.project_id, now)))
         await _add_records(session, made.project_id)
     return made
 
@@ -258,13 +273,62 @@ def _add_access(session: AsyncSession, project_id: str, now: datetime) -> None:
     )
 
 
+def _add_webhook(session: AsyncSession, project_id: str, now: datetime) -> None:
+    session.add(
+        Webhook(
+            project_id=project_id,
+            id="webhook00001",
+            url="https://api.acme.example/hooks/evergrant",
+            secret=Sealed(b"not for opening"),
+            failing_since=now - timedelta(minutes=84),
+            created_at=now - timedelta(days=60),
+        )
+    )
+    for app, n in zip(APPS, (12_840, 4_031, 11_302, 9_118, 8_455, 2_017, 1_204, 917, 3_276), strict=True):
+        session.add(GrantCount(project_id=project_id, app_id=app["id"], n=n, counted_at=now - timedelta(minutes=2)))
+
+
+def _activity(project_id: str, now: datetime) -> Iterator[dict[str, Any]]:
+    """Yield a month of counts: the last day by the hour, the days before it as one hour each."""
+    chance = random.Random(11)
+    hour = now.replace(minute=0, second=0, microsecond=0)
+    starts = [hour - timedelta(hours=n) for n in range(24)] + [hour - timedelta(days=n) for n in range(2, 31)]
+
+    def row(start: datetime, app: str, counter: str, n: int, ms: int = 0) -> dict[str, Any]:
+        of = {"project_id": project_id, "hour": start, "app_id": app, "counter": counter, "n": n}
+        return {**of, "ms_sum": n * ms, "ms_max": ms * 4}
+
+    for number, start in enumerate(starts):
+        times = 1 if number < 24 else 22
+        if number not in (6, 7):  # two hours without a refresher
+            yield {**row(start, "", "refresher", 60), "ms_max": 3_540_000 if number else now.minute * 60_000}
+        yield row(start, "", "webhook:webhook00001:ok", 40 * times, 90)
+        for app, weight in zip(APPS, WEIGHTS, strict=True):
+            busy = times * weight * (20 + int(12 * max(0, 1 - abs(start.hour - 14.5) / 7)) + chance.randrange(4))
+            yield row(start, app["id"], "fetch:answered:agentsprod01", busy * 7, 4)
+            yield row(start, app["id"], "fetch:answered:nightlysync1", busy if start.hour < 6 else 0, 3)
+            yield row(start, app["id"], "fetch:refused:agentsprod01", busy // 90)
+            yield row(start, app["id"], "connect:started", times * weight // 2)
+            yield row(start, app["id"], "connect:finished", times * weight // 3)
+            yield row(start, app["id"], "connect:cancelled", times * weight // 7)
+            yield row(start, app["id"], "connect:failed:invalid_scope", int(number == 3))
+            if app.get("app_type") == "apikey" or number in (6, 7):
+                continue
+            away = app["id"] == "salesforce" and 12 <= number <= 14
+            yield row(start, app["id"], "refresh:ok", busy)
+            yield row(start, app["id"], "refresh:retried", busy // 3 if away else busy // 120)
+            yield row(start, app["id"], "refresh:ended", chance.randrange(2))
+            slow = {"xero": ("2500", 1840), "salesforce": ("1000", 912)}.get(app["id"], ("250", 148))
+            yield row(start, app["id"], f"call:{slow[0]}", busy, slow[1])
+
+
 async def _add_records(session: AsyncSession, project_id: str) -> None:
     for action, app_id, user_id, who, data in (
         ("app.updated", "hubspot", "", "operator:noor@acme.example", {"fields": ["scopes"]}),
         ("grant.connected", "google-contacts", "ada.lindholm", "user:ada.lindholm", {"scopes": ["openid"]}),
         ("key.used_from_new_address", "", "", "key:agentsprod01", {"keyId": "agentsprod01"}),
         ("grant.reauthorization_required", "xero", "m.okafor", "evergrant", {"error": "invalid_grant"}),
-        ("app.unhealthy", "slack", "", "evergrant", {"reason": "invalid_client: Bad client secret"}),
+        ("grant.connect_failed", "slack", "k.haddad", "user:k.haddad", {"err": "invalid_scope"}),
     ):
         await record(
             session,

@@ -23,6 +23,7 @@ KEY_TYPES = {"RS": "RSA", "PS": "RSA", "ES": "EC", "Ed": "OKP"}
 LEEWAY = timedelta(minutes=2)
 LAST_SECOND = 253_402_300_799
 """The end of the year 9999; what says more is no time."""
+MAX_KEY_ID = 255
 BEARER_TYPES = frozenset({"jwt", "at+jwt", "application/at+jwt"})
 """What the header may call a token that a bearer presents (RFC 7519 section 5.1, RFC 9068 section 2.1), in any case."""
 
@@ -121,6 +122,12 @@ def unverified_claims(token: str) -> Mapping[str, Any]:
     if not isinstance(claims, dict):
         raise InvalidToken("it is not a signed token")
     return claims
+
+
+def key_id_of(token: str) -> str:
+    """Return the id of the key that a verified token names; empty where it names none that can be shown."""
+    kid = jws.extract_compact(token.encode("ascii")).headers().get("kid")
+    return kid if isinstance(kid, str) and kid.isprintable() and len(kid) <= MAX_KEY_ID else ""
 
 
 def _choose(keys: list[PublicKey], algorithm: str, kid: str | None) -> PublicKey:

@@ -17,7 +17,7 @@ from evergrant.broker.operations.metrics import Exposition
 from evergrant.broker.runtime.broker import open_broker
 from evergrant.broker.trials.practice import PracticeClient
 from evergrant.broker.webhooks.delivery import deliver_until
-from evergrant.chores import OF_A_PROCESS, OF_A_SERVER, do_a_last_time, do_until
+from evergrant.chores import AT_THE_END, OF_A_PROCESS, OF_A_SERVER, do_a_last_time, do_until
 from evergrant.logs import configure_logging
 from evergrant.refresher import refresh_until
 from evergrant.settings import Settings, folder_of_workers, load_settings
@@ -35,6 +35,7 @@ from evergrant.web import (
     theme,
 )
 from evergrant.web.api import (
+    activity,
     app_check,
     apps,
     audit,
@@ -93,6 +94,7 @@ def create_app(
         uploads.router,
         connections.router,
         connection_details.router,
+        activity.router,
         app_check.router,
         trials.router,
         first_steps.router,
@@ -173,7 +175,7 @@ def _lifespan(
             finally:
                 stop.set()
                 broker.stop_waiting()
-                await asyncio.gather(do_a_last_time(broker, OF_A_SERVER), *tasks)
+                await asyncio.gather(do_a_last_time(broker, AT_THE_END), *tasks)
 
     return lifespan
 

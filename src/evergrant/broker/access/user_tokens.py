@@ -12,7 +12,7 @@ from evergrant.broker.runtime.broker import Broker
 from evergrant.broker.runtime.principal import FETCH_SCOPE, Permission, Principal
 from evergrant.db import TrustedIssuer
 from evergrant.errors import AuthenticationFailed, EvergrantError, UpstreamUnavailable
-from evergrant.oauth2.signed_token import InvalidToken, check_parties, unverified_claims, verified_claims
+from evergrant.oauth2.signed_token import InvalidToken, check_parties, key_id_of, unverified_claims, verified_claims
 
 _MAX_TOKEN_LENGTH = 16_384
 """Longer ones are not even looked at."""
@@ -48,7 +48,7 @@ async def authenticate_user(broker: Broker, project_id: str, token: str, *, netw
         async with broker.limits.credentials.turn(network):  # not the keys too: a slow issuer would keep the turn
             found = await _trusted(broker, project_id, unverified)
         if len(found) == 1:
-            return await _verified(broker, found[0], token, now=now)
+            return await _verified_by(broker, found[0], token, now=now)
         return await _the_one(broker, found, token, now=now)
     except InvalidToken as error:
         raise AuthenticationFailed(f"This token is not accepted: {error}.") from None
@@ -77,6 +77,17 @@ async def _trusted(broker: Broker, project_id: str, unverified: Mapping[str, Any
     return found
 
 
+async def _verified_by(broker: Broker, trusted: TrustedIssuer, token: str, *, now: datetime) -> Principal:
+    """Do the same as `_verified`, and count what comes of it."""
+    try:
+        principal = await _verified(broker, trusted, token, now=now)
+    except InvalidToken:
+        broker.activity.note(trusted.project_id, "", f"issuer:{trusted.id}:refused")
+        raise
+    broker.activity.note_issuer(trusted.project_id, trusted.id, key_id_of(token), at=now)
+    return principal
+
+
 async def _verified(broker: Broker, trusted: TrustedIssuer, token: str, *, now: datetime) -> Principal:
     return _principal(trusted, await verified_claims(broker.http, trusted.jwks_url, token, now=now))
 
@@ -101,6 +112,8 @@ async def _the_one(broker: Broker, found: Sequence[TrustedIssuer], token: str, *
     if len(accepted) > 1:
         raise InvalidToken(_SEVERAL)
     if accepted:
+        trusted = next(one for one in found if one.project_id == accepted[0].project_id)
+        broker.activity.note_issuer(trusted.project_id, trusted.id, key_id_of(token), at=now)
         return accepted[0]
     # One that is away may be the right one, for which the caller should wait.
     raise next((one for one in outcomes if isinstance(one, UpstreamUnavailable)), InvalidToken(_NONE))

@@ -36,6 +36,29 @@ log = logging.getLogger(__name__)
 WAIT = timedelta(seconds=30)
 """How long the outcome of a trip may take that another process is ending: longer than a provider call."""
 LOOK_AGAIN_SECONDS = 0.5
+COUNTED = frozenset(
+    [
+        "app_changed",
+        "callback_mismatch",
+        "cross_site",
+        "expired",
+        "invalid_client",
+        "invalid_grant",
+        "invalid_id_token",
+        "invalid_request",
+        "invalid_response",
+        "invalid_scope",
+        "invalid_target",
+        "invalid_userinfo",
+        "issuer_mismatch",
+        "login_required",
+        "server_error",
+        "temporarily_unavailable",
+        "unauthorized_client",
+        "unsupported_response_type",
+    ]
+)
+"""Reasons by which failed trips are counted apart. Whatever else a provider says is `other`: it may say anything."""
 
 
 async def find_by_answer(
@@ -124,15 +147,25 @@ async def _end_once(
 async def _end(broker: Broker, authorization: Authorization, browser: str, ending: Callable[[], Awaitable[str]]) -> str:
     try:
         if await finish_request(broker, authorization.request, browser=browser, now=clock.now()):
-            return await ending()
+            location = await ending()
+            _note_end(broker, authorization, "finished")
+            return location
     except ConnectFailed as error:
+        known = error.error if error.error in COUNTED else "other"
+        _note_end(broker, authorization, "cancelled" if error.error == "access_denied" else f"failed:{known}")
         return await fail_trip(broker, authorization, error)
     except Exception:  # ours to mend; the application still gets its user back
         log.exception("could not finish a connect trip", extra={"app": authorization.app.id})
+        _note_end(broker, authorization, "failed:server_error")
         return await fail_trip(
             broker, authorization, ConnectFailed("server_error", "evergrant could not finish the connection.")
         )
     return await outcome_of(broker, authorization, browser=browser)
+
+
+def _note_end(broker: Broker, authorization: Authorization, outcome: str) -> None:
+    request = authorization.request
+    broker.activity.note(request.project_id, request.app_id, f"connect:{outcome}")
 
 
 async def outcome_of(broker: Broker, authorization: Authorization, *, browser: str) -> str:

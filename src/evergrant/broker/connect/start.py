@@ -124,6 +124,7 @@ async def begin_connect(broker: Broker, principal: Principal, wanted: ConnectReq
     async with broker.database.write() as session:
         session.add(request)
         await record_connect(session, request, "connect.started", data={"scopes": request.scopes})
+    broker.activity.note(project_id, app.id, "connect:started")
     return f"{public_origin(broker.settings.public_url, app)}/connect/{ticket}"
 
 

@@ -1,5 +1,6 @@
 """One refresh under way: what it needs, put together once and handed from step to step, and the call itself."""
 
+import time
 from dataclasses import dataclass
 
 from pydantic import SecretStr
@@ -9,6 +10,7 @@ from evergrant.broker.refresh.lease import LeasedGrant
 from evergrant.broker.runtime.broker import Broker
 from evergrant.broker.runtime.endpoints import Endpoint
 from evergrant.db import OutboundApp
+from evergrant.errors import TooLateToSend
 from evergrant.oauth2 import token_endpoint
 from evergrant.oauth2.token_response import TokenResponse
 
@@ -38,13 +40,22 @@ async def send_refresh_token(
     """
     grant, app, provider = attempt.leased.grant, attempt.app, attempt.provider
     async with attempt.endpoint.call(name=app.name, client_id=app.client_id, whose=grant.id):
-        return await token_endpoint.refresh(
-            broker.http.under(seconds=seconds, send_before=attempt.leased.ends),
-            provider.server,
-            provider.client,
-            refresh_token=refresh_token,
-            resources=grant.resources or ([app.resource] if app.resource else ()),
-            granted=grant.scopes,
-            redirect_uri=callback_url(broker, app),
-            quirks=provider.quirks,
-        )
+        started = time.perf_counter()
+        was_sent = True
+        try:
+            return await token_endpoint.refresh(
+                broker.http.under(seconds=seconds, send_before=attempt.leased.ends),
+                provider.server,
+                provider.client,
+                refresh_token=refresh_token,
+                resources=grant.resources or ([app.resource] if app.resource else ()),
+                granted=grant.scopes,
+                redirect_uri=callback_url(broker, app),
+                quirks=provider.quirks,
+            )
+        except TooLateToSend:
+            was_sent = False
+            raise
+        finally:
+            if was_sent:
+                broker.activity.note_call(app.project_id, app.id, (time.perf_counter() - started) * 1000)

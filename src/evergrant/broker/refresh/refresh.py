@@ -48,6 +48,17 @@ log = logging.getLogger(__name__)
 CALL_MARGIN = 1.5
 """So many times as long as a call the lease must still last when one begins: it may have to wait for a slot."""
 NO_WAY_TO_REFRESH = "The access token has expired and the provider gave no refresh token: the user must connect again."
+COUNTED = {
+    "refreshed": "ok",
+    "unavailable": "retried",
+    "in_doubt": "retried",
+    "limited": "retried",
+    "reauthorization_required": "ended",
+    "refused": "refused",
+    "rejected": "app_refused",
+    "broken": "broken",
+}
+"""What the charts call an outcome. Where the provider was not asked, nothing is counted."""
 INTERRUPTED = (
     " It comes after an interrupted refresh: an earlier call ended without an answer that evergrant could read, and "
     "a new refresh token may have been lost with it."
@@ -236,6 +247,8 @@ async def _call_and_land(broker: Broker, attempt: RefreshAttempt, *, fetched: bo
         raise
     finally:
         broker.metrics.refreshes.labels(grant.project_id, grant.app_id, outcome).inc()
+        if outcome in COUNTED:
+            broker.activity.note(grant.project_id, grant.app_id, f"refresh:{COUNTED[outcome]}")
     was_restored = grant.restored_at is not None
     landed = await land(broker, attempt, in_hand)
     if was_restored:

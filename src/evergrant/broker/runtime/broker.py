@@ -25,6 +25,7 @@ from evergrant.broker.runtime.refusals import Refusals
 from evergrant.broker.runtime.shared_look import SharedLook
 from evergrant.broker.runtime.single_flight import SingleFlight
 from evergrant.broker.runtime.timelines import Timelines
+from evergrant.broker.runtime.unwritten_activity import UnwrittenActivity
 from evergrant.broker.runtime.unwritten_uses import UnwrittenUses
 from evergrant.broker.runtime.vault import Vault
 from evergrant.catalog.loader import load_catalogue
@@ -54,6 +55,10 @@ REMEMBER_SECONDS = 4.0
 """How long keys, policies and redirect origins are remembered: a change is effective everywhere within 5 seconds."""
 REGISTRATION_CHECK_SECONDS = 60.0
 """How long a server is not asked again whether it knows our registration."""
+TO_DO_SECONDS = 8.0
+"""How old the red numbers in the console's navigation may be."""
+DESK_SECONDS = 900.0
+"""How long a browser that was signed in is still told in its own frame that the database is away."""
 MAX_REMEMBERED = 10_000
 """How many of each are remembered at most."""
 ASIDE_AT_ONCE = 64
@@ -119,6 +124,15 @@ class Broker:
     """How the pages of projects look to their users, by project."""
     uses: UnwrittenUses = field(default_factory=UnwrittenUses)
     timelines: Timelines = field(default_factory=Timelines)
+    activity: UnwrittenActivity = field(default_factory=UnwrittenActivity)
+    to_do: Expiring[tuple[str, frozenset[str]], Mapping[str, int]] = field(
+        default_factory=lambda: Expiring(seconds=TO_DO_SECONDS, most=MAX_REMEMBERED)
+    )
+    """How much waits for somebody to act, by (project, the only apps that may be seen)."""
+    desks: Expiring[tuple[bytes, str], Any] = field(
+        default_factory=lambda: Expiring(seconds=DESK_SECONDS, most=MAX_REMEMBERED)
+    )
+    """Who was at the console lately, by (digest of the cookie, project): pages say that the database is away."""
     refusals: Refusals = field(default_factory=Refusals)
 
     def stop_waiting(self) -> None:

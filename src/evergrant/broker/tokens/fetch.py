@@ -4,6 +4,7 @@ Only a token that is not fresh enough goes further, to `refresh_grant`.
 """
 
 import asyncio
+import time
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -22,6 +23,7 @@ from evergrant.broker.tokens.candidates import load_candidates
 from evergrant.db.grant import scope_key
 from evergrant.db.grant_reader import GrantView, OwnerKey
 from evergrant.errors import (
+    AppNotFound,
     EvergrantError,
     InvalidValue,
     PermissionDenied,
@@ -74,6 +76,23 @@ async def fetch_token(broker: Broker, principal: Principal, wanted: FetchRequest
         ReauthorizationRequired: there was a grant, but it is dead.
         UpstreamUnavailable, UpstreamRejected: the provider failed and there is no valid token left.
     """
+    started = time.perf_counter()
+    try:
+        token = await _fetch(broker, principal, wanted, now=now)
+    except EvergrantError as error:
+        # Whatever a caller may name is no app of ours yet, and must not become a row.
+        app_id = "" if isinstance(error, AppNotFound | PermissionDenied) else wanted.app_id
+        _note_fetch(broker, principal, app_id, "failed" if error.status >= 500 else "refused")
+        raise
+    _note_fetch(broker, principal, wanted.app_id, "answered", (time.perf_counter() - started) * 1000)
+    return token
+
+
+def _note_fetch(broker: Broker, principal: Principal, app_id: str, outcome: str, ms: float = 0.0) -> None:
+    broker.activity.note(principal.project_id, app_id, f"fetch:{outcome}:{principal.key_id or 'user'}", ms)
+
+
+async def _fetch(broker: Broker, principal: Principal, wanted: FetchRequest, *, now: datetime) -> Token:
     principal.require_app(wanted.app_id)
     principal.require_for(Permission.TOKENS_FETCH, user_id=wanted.owner.user_id, tenant_id=wanted.owner.tenant_id)
     if wanted.with_refresh_token:

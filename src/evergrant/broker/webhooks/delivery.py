@@ -10,6 +10,7 @@ import contextlib
 import logging
 import random
 import secrets
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -194,8 +195,11 @@ async def attempt_delivery(broker: Broker, claim: ClaimedDelivery, *, now: datet
         CannotOpenSealed: the webhook's secret cannot be read; nothing was sent.
         Unavailable: our database is away; it is not known whether it was accepted, and it is sent again.
     """
+    started = time.perf_counter()
     result = await _send(broker, claim, now=now)
     ended_at = clock.now()
+    counter = f"webhook:{claim.webhook.id}:{'failed' if result.error else 'ok'}"
+    broker.activity.note(claim.webhook.project_id, "", counter, (time.perf_counter() - started) * 1000)
     broker.metrics.webhook_deliveries.labels("failed" if result.error else "accepted").inc()
     if result.error:
         await _failed(broker, claim, result, ended_at=ended_at)

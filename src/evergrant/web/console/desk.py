@@ -6,7 +6,7 @@ dependency: that is what `desk.require` is for.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 from urllib.parse import quote, urlencode
 
@@ -14,12 +14,14 @@ from fastapi import Depends, Path, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from evergrant import clock
+from evergrant.broker.activity.attention import count_to_do
 from evergrant.broker.audit.record import Actor
 from evergrant.broker.operators.sessions import find_session
 from evergrant.broker.operators.signed_in import SignedIn
 from evergrant.broker.projects.projects import list_projects
 from evergrant.broker.runtime.broker import Broker
 from evergrant.broker.runtime.principal import Permission, Principal
+from evergrant.crypto.opaque import digest
 from evergrant.db import Project
 from evergrant.errors import EvergrantError, NotFound
 from evergrant.web.asked import address_of, note_actor
@@ -57,6 +59,8 @@ class Desk:
     principal: Principal
     project: Project
     has_other_projects: bool
+    to_do: Mapping[str, int] = field(default_factory=dict)
+    """How much waits for somebody to act, by part: the navigation's red numbers."""
 
     def may(self, *permissions: Permission) -> bool:
         """Tell whether the operator has one of these permissions."""
@@ -77,6 +81,10 @@ class Desk:
             SignInTooOld: the page that answers offers to sign in again.
         """
         self.who.require_recent(clock.now())
+
+    def with_to_do(self, to_do: Mapping[str, int]) -> "Desk":
+        """Return the same desk with the navigation's red numbers."""
+        return replace(self, to_do=to_do)
 
     def path(self, *parts: str, **query: str) -> str:
         """Return the address of a page of this project: `desk.path("apps", app.id, q="x")`."""
@@ -118,8 +126,12 @@ async def who_is_asking(request: Request) -> SignedIn:
     return found
 
 
-async def desk(request: Request, project: Annotated[str, Path(max_length=31, pattern=r"^[A-Za-z0-9_-]+$")]) -> Desk:
+async def glancing_desk(
+    request: Request, project: Annotated[str, Path(max_length=31, pattern=r"^[A-Za-z0-9_-]+$")]
+) -> Desk:
     """Recognise the operator, and find the project that the address names.
+
+    This is for pages that find out by themselves what waits for somebody.
 
     Raises:
         SignInFirst: nobody is signed in.
@@ -133,11 +145,40 @@ async def desk(request: Request, project: Annotated[str, Path(max_length=31, pat
     if found is None:
         raise NotFound(f"There is no project '{project}'.")
     note_actor(request.scope, Actor(principal.name, address_of(request.scope)), project)
-    made = Desk(request, broker, who, principal, found, who.project_id is None and len(projects) > 1)
+    others = who.project_id is None and len(projects) > 1
+    made = Desk(request, broker, who, principal, found, others)
     request.state.desk = made
+    broker.desks.put(_seat(request, project), (who, found, others))
     return made
 
 
+async def desk(made: Annotated[Desk, Depends(glancing_desk)]) -> Desk:
+    """Do the same, and count what waits for somebody, some seconds ago. A form's answer does not show it."""
+    if made.request.method != "GET":
+        return made
+    counted = made.with_to_do(await count_to_do(made.broker, made.principal))
+    made.request.state.desk = counted
+    return counted
+
+
+def desk_before_outage(request: Request) -> Desk | None:
+    """Return the desk at which this browser sat within the last minutes, to say in its frame that the database is away.
+
+    Nothing is done with it but drawing the frame: whether the session still stands, only the database can tell.
+    """
+    broker, project_id = get_broker(request), request.path_params.get("project", "")
+    seat = broker.desks.get(_seat(request, project_id))
+    if seat is None:
+        return None
+    who, project, others = seat
+    return Desk(request, broker, who, who.principal(project_id), project, others)
+
+
+def _seat(request: Request, project: str) -> tuple[bytes, str]:
+    return digest(request.cookies.get(cookie_name(get_broker(request)), "")), project
+
+
+GlancingDesk = Annotated[Desk, Depends(glancing_desk)]
 GrantId = Annotated[str, Path(max_length=32, pattern=r"^[^\x00]+$")]
 AppIdInPath = Annotated[str, Path(max_length=64, pattern=r"^[^\x00]+$")]
 OwnerIdInPath = Annotated[str, Path(max_length=255, pattern=r"^[^\x00]+$")]

@@ -11,10 +11,18 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from fastapi.routing import APIRoute
 
 from evergrant.broker.runtime.broker import Broker
-from evergrant.errors import EvergrantError, NotFound, PermissionDenied, SignInTooOld
+from evergrant.errors import (
+    Busy,
+    EvergrantError,
+    KeyServiceUnavailable,
+    NotFound,
+    PermissionDenied,
+    SignInTooOld,
+    Unavailable,
+)
 from evergrant.logs import request_id
 from evergrant.web.asked import address_of
-from evergrant.web.console.desk import HEADERS, SIGN_IN_PATH, Desk, SignInFirst
+from evergrant.web.console.desk import HEADERS, SIGN_IN_PATH, Desk, SignInFirst, desk_before_outage
 from evergrant.web.deps import get_broker, refuse_odd_text
 from evergrant.web.errors import invalid_request
 from evergrant.web.same_origin import is_from_us
@@ -29,6 +37,7 @@ HEADINGS = {
     502: "The provider refused",
     503: "Something does not answer",
 }
+DATABASE_AWAY = "The database does not answer"
 
 
 class ConsoleRoute(APIRoute):
@@ -72,23 +81,28 @@ def _reaches_console(request: Request, broker: Broker) -> bool:
 
 def _to_sign_in(request: Request) -> Response:
     """Ask to sign in, and come back to the page that was asked for. A form is not sent again by itself."""
-    then = ""
-    if request.method == "GET":
-        query = request.url.query
-        then = request.scope["path"] + (f"?{query}" if query else "")
+    then = _address(request) if request.method == "GET" else ""
     return RedirectResponse(f"{SIGN_IN_PATH}?{urlencode({'then': then})}" if then else SIGN_IN_PATH, 303, HEADERS)
+
+
+def _address(request: Request) -> str:
+    path, query = str(request.scope["path"]), request.url.query
+    return path + (f"?{query}" if query else "")
 
 
 def error_page(request: Request, error: EvergrantError) -> Response:
     """Answer with what went wrong, in the console's frame where it is known whose it is."""
     desk: Desk | None = getattr(request.state, "desk", None)
+    is_away = isinstance(error, Unavailable) and not isinstance(error, Busy | KeyServiceUnavailable)
+    if desk is None and is_away:
+        desk = desk_before_outage(request)
     headers = {"Retry-After": str(error.retry_after)} if error.retry_after is not None else {}
     values = {
-        "heading": HEADINGS.get(error.status, "That did not work"),
-        "message": error.message,
+        "heading": DATABASE_AWAY if is_away else HEADINGS.get(error.status, "That did not work"),
+        "message": "Fetches fail too. This page asks again every 5 seconds." if is_away else error.message,
         "reference": request_id.get(),
         "sign_in_again": SIGN_IN_PATH if isinstance(error, SignInTooOld) else "",
-        "retry": request.url.path if error.status == 503 and request.method == "GET" else "",
+        "retry": _address(request) if error.status == 503 and request.method == "GET" else "",
     }
     if desk is not None:
         return desk.page("error.html", status=error.status, headers=headers, **values)

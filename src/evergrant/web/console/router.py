@@ -4,6 +4,7 @@ from fastapi import APIRouter
 
 from evergrant.errors import NotFound
 from evergrant.web.console import (
+    activity,
     app_editor,
     app_logos,
     apps,
@@ -11,6 +12,7 @@ from evergrant.web.console import (
     connection,
     connection_link,
     connections,
+    health,
     library,
     new_app,
     operators,
@@ -45,6 +47,8 @@ SECTIONS = (
     connections,
     connection,
     people,
+    activity,
+    health,
 )
 
 router = APIRouter(route_class=ConsoleRoute)

@@ -1,0 +1,1 @@
+"""What was done and how it is: counts by the hour, and what somebody has to do something about."""
