@@ -94,6 +94,19 @@ def _add_columns() -> None:
         sqlite_where=NEEDS_ATTENTION,
     )
 
+    _add_indexes()
+
+
+def _add_indexes() -> None:
+    for name, table, columns, where in (
+        ("ix_audit_events_action", "audit_events", ["action", "sequence"], None),
+        ("ix_audit_events_actor", "audit_events", ["actor", "sequence"], None),
+        ("ix_audit_events_user", "audit_events", ["user_id", "sequence"], sa.text("user_id <> ''")),
+        ("ix_audit_events_app", "audit_events", ["app_id", "sequence"], sa.text("app_id <> ''")),
+        ("ix_webhook_deliveries_failed", "webhook_deliveries", ["webhook_id", "id"], sa.text("status = 'failed'")),
+    ):
+        op.create_index(name, table, ["project_id", *columns], postgresql_where=where, sqlite_where=where)
+
 
 def _create_tables_for_connections() -> None:
     op.create_table(
@@ -289,6 +302,9 @@ def downgrade() -> None:
     ):
         op.drop_table(table)
     op.drop_index("ix_grants_attention", table_name="grants")
+    op.drop_index("ix_webhook_deliveries_failed", table_name="webhook_deliveries")
+    for name in ("action", "actor", "user", "app"):
+        op.drop_index(f"ix_audit_events_{name}", table_name="audit_events")
     for table, columns in (
         (
             "authorization_requests",

@@ -16,12 +16,13 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from evergrant.errors import ConfigurationError
 from evergrant.networks import Network, is_loopback_host, parse_networks
+from evergrant.operator_rules import check_allowed, check_roles
 
 PREFIX = "EVERGRANT_"
 _WORKERS_FOLDER = "_EVERGRANT_WORKERS_FOLDER"  # from us to ourselves, and no setting
 WIDEST_OF_PROXIES = 7
 """How many bits a network of proxies fixes at least: the widest private one, fc00::/7, has so many."""
-SECRETS = ("database_url", "master_keys", "bootstrap_management_key", "metrics_token")
+SECRETS = ("database_url", "master_keys", "bootstrap_management_key", "metrics_token", "console_oidc_client_secret")
 
 
 class Settings(BaseSettings):
@@ -131,6 +132,20 @@ class Settings(BaseSettings):
     console_key_sign_in: bool = Field(
         default=True, description="Whether operators may sign in at the console with a management key."
     )
+    console_oidc_issuer: str = Field(
+        default="", description="The identity provider that operators sign in with; its metadata says the rest."
+    )
+    console_oidc_client_id: str = Field(default="", description="The console's client there.")
+    console_oidc_client_secret: SecretStr | None = Field(
+        default=None, description="That client's secret; none for a public client."
+    )
+    console_oidc_scopes: str = Field(default="openid email profile", description="The scopes that are asked for.")
+    console_oidc_allow: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), description="Who may sign in: verified addresses, domains as @example.com, or claim=value."
+    )
+    console_oidc_roles: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), description="What they may do: claim:value=role, and a role alone for everybody else (viewer)."
+    )
     metrics_token: SecretStr | None = Field(
         default=None,
         description="What Prometheus sends to read /metrics. Without it, only this machine itself may.",
@@ -143,9 +158,9 @@ class Settings(BaseSettings):
     def _networks(cls, value: object) -> object:
         return parse_networks(value) if isinstance(value, str) else value
 
-    @field_validator("bootstrap_redirect_origins", mode="before")
+    @field_validator("bootstrap_redirect_origins", "console_oidc_allow", "console_oidc_roles", mode="before")
     @classmethod
-    def _origins(cls, value: object) -> object:
+    def _parts(cls, value: object) -> object:
         if not isinstance(value, str):
             return value
         return tuple(part.strip() for part in value.split(",") if part.strip())
@@ -172,9 +187,38 @@ class Settings(BaseSettings):
             raise ValueError("must be https: plain http is for loopback trials only")
         return value.rstrip("/")
 
-    @field_validator("vault_token", "vault_token_file", mode="before")
+    @field_validator("console_oidc_issuer")
     @classmethod
-    def _vault_token(cls, value: object) -> object:
+    def _oidc_issuer(cls, value: str) -> str:
+        url = urlsplit(value)
+        if value and (not url.hostname or url.query or url.fragment or url.scheme not in ("http", "https")):
+            raise ValueError("must be the provider's issuer, a URL like https://login.example.com")
+        if value and url.scheme == "http" and not is_loopback_host(url.hostname or ""):
+            raise ValueError("must be https: plain http is for loopback trials only")
+        return value
+
+    @field_validator("console_oidc_scopes")
+    @classmethod
+    def _oidc_scopes(cls, value: str) -> str:
+        if "openid" not in value.split():
+            raise ValueError("must have openid among them, which asks for an id_token; separate them by spaces")
+        return " ".join(value.split())
+
+    @field_validator("console_oidc_allow")
+    @classmethod
+    def _oidc_allow(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        check_allowed(value)
+        return value
+
+    @field_validator("console_oidc_roles")
+    @classmethod
+    def _oidc_roles(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        check_roles(value)
+        return value
+
+    @field_validator("vault_token", "vault_token_file", "console_oidc_client_secret", mode="before")
+    @classmethod
+    def _empty_is_none(cls, value: object) -> object:
         return value or None  # set to nothing, as compose does with what is not in .env
 
     @field_validator("metrics_token")
@@ -190,6 +234,14 @@ class Settings(BaseSettings):
     def _bootstrap_is_whole(self) -> "Settings":
         if (self.bootstrap_project_id is None) != (self.bootstrap_management_key is None):
             raise ValueError("bootstrap_project_id and bootstrap_management_key are set together or not at all")
+        return self
+
+    @model_validator(mode="after")
+    def _oidc_is_whole(self) -> "Settings":
+        if bool(self.console_oidc_issuer) != bool(self.console_oidc_client_id):
+            raise ValueError("EVERGRANT_CONSOLE_OIDC_ISSUER and _CLIENT_ID are set together or not at all")
+        if self.console_oidc_issuer and not self.console_oidc_allow:
+            raise ValueError("EVERGRANT_CONSOLE_OIDC_ALLOW is empty: say who may sign in at the console")
         return self
 
     @property

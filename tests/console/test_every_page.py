@@ -38,6 +38,12 @@ PAGES = (
     "people/ada.lindholm",
     "apps/google-contacts/activity",
     "health",
+    "keys",
+    "keys/new",
+    "issuers",
+    "policies",
+    "webhooks",
+    "audit",
 )
 """What follows the project in a page's address."""
 LOOKS = (("light", 1440), ("dark", 1440), ("light", 390), ("dark", 390))

@@ -42,6 +42,7 @@ def test_operations_have_the_names_that_code_generators_shall_use() -> None:
         "changeBranding",
         "confirmConnect",
         "countConnections",
+        "countDeliveries",
         "createApp",
         "createAppByDcrPreset",
         "createAppByTemplate",
@@ -59,6 +60,7 @@ def test_operations_have_the_names_that_code_generators_shall_use() -> None:
         "deleteUserTokens",
         "deleteWebhook",
         "exchangeToken",
+        "exportRecords",
         "exportTokens",
         "fetchLatestTenantToken",
         "fetchLatestUserToken",
@@ -67,6 +69,7 @@ def test_operations_have_the_names_that_code_generators_shall_use() -> None:
         "healthz",
         "listAppsWithUserToken",
         "listDeliveries",
+        "listRecords",
         "listTemplates",
         "listTokenEvents",
         "listTokens",
@@ -99,6 +102,7 @@ def test_operations_have_the_names_that_code_generators_shall_use() -> None:
         "storeAppLogo",
         "storeProjectLogo",
         "testApp",
+        "tryToken",
         "tryWebhook",
         "updateApp",
         "updateKey",
@@ -110,6 +114,7 @@ def test_operations_have_the_names_that_code_generators_shall_use() -> None:
         "uploadUserApiKey",
         "uploadUserTokens",
         "uploadUserTokensBatch",
+        "verifyRecords",
     ]
 
 

@@ -63,13 +63,7 @@ def export(project_id: str | None, since: datetime | None, until: datetime | Non
     async def _export(broker: Broker) -> None:
         project = await _the_log(broker, project_id)
         async for event in audit_log.export_records(broker, project, since=_utc(since), until=_utc(until)):
-            line = {
-                "projectId": event.project_id,
-                **_row(event, as_json=True),
-                "previousHash": event.previous_hash.hex(),
-                "hash": event.hash.hex(),
-            }
-            click.echo(json.dumps(line))
+            click.echo(audit_log.export_line(event))
 
     run(_export)
 

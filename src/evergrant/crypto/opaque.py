@@ -34,6 +34,20 @@ def equal(left: bytes, right: bytes) -> bool:
     return hmac.compare_digest(left, right)
 
 
+def id_for(text: str, length: int = 12) -> str:
+    """Return the identifier that a random text stands for, always the same.
+
+    A form that carries such a text makes one thing however often it is sent, and whoever sends it cannot choose the
+    identifier.
+    """
+    value = int.from_bytes(digest(text))
+    letters = []
+    for _ in range(length):
+        value, index = divmod(value, 62)
+        letters.append(_BASE62[index])
+    return "".join(letters)
+
+
 def new_management_key(key_id: str) -> str:
     """Make a management key: `evg_<key id>_<43 random letters><6 of checksum>`.
 

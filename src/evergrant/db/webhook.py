@@ -48,6 +48,15 @@ class WebhookDelivery(Base):
         CheckConstraint("status IN ('pending', 'delivered', 'failed')", name="status"),
         # The log of a webhook, newest first; and what goes with it when it is deleted.
         Index("ix_webhook_deliveries_webhook", "project_id", "webhook_id", "id"),
+        # What was given up, which the log filters by and which is replayed together.
+        Index(
+            "ix_webhook_deliveries_failed",
+            "project_id",
+            "webhook_id",
+            "id",
+            postgresql_where=text("status = 'failed'"),
+            sqlite_where=text("status = 'failed'"),
+        ),
         # Each webhook is a queue of its own, so that one that is down is not in the way of the others.
         Index(
             "ix_webhook_deliveries_due",

@@ -20,6 +20,17 @@ _MAX_KEYS = 100
 """Of a set, so many are read: importing thousands would stop the process, and trying each of them too."""
 
 
+@dataclass(frozen=True, slots=True)
+class KnownKeys:
+    """What this process knows of a key set."""
+
+    loaded_at: datetime | None
+    """When it was read last; None for never."""
+    count: int
+    failed: bool
+    """Whether the last attempt to read it has failed."""
+
+
 @dataclass(slots=True)
 class _Entry:
     keys: list[PublicKey] = field(default_factory=list)
@@ -68,6 +79,11 @@ class JwksCache:
                     raise
                 entry.loaded_at = now
             return entry.keys
+
+    def known(self, uri: str) -> KnownKeys | None:
+        """Return what this process knows of the set at `uri`; None where it has not asked for it lately."""
+        entry = self._entries.get(uri)
+        return KnownKeys(entry.loaded_at, len(entry.keys), entry.failure is not None) if entry else None
 
     @staticmethod
     def _must_load(entry: _Entry, kid: str | None, now: datetime) -> bool:

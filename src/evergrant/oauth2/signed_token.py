@@ -42,10 +42,18 @@ async def verified_claims(http: Http, jwks_uri: str, token: str, *, now: datetim
         UpstreamUnavailable: the keys cannot be fetched.
         EgressRefused: the address of the keys may not be called.
     """
-    try:
-        unverified_header = jws.extract_compact(token.encode("ascii")).headers()
-    except (JoseError, ValueError):
-        raise InvalidToken("it is not a signed token") from None
+    claims = await signed_claims(http, jwks_uri, token, now=now)
+    check_times(claims, now)
+    return claims
+
+
+async def signed_claims(http: Http, jwks_uri: str, token: str, *, now: datetime) -> Mapping[str, Any]:
+    """Do the same without a look at the times.
+
+    Raises:
+        InvalidToken, UpstreamUnavailable, EgressRefused: as `verified_claims`.
+    """
+    unverified_header = header_of(token)
     algorithm, kid = unverified_header.get("alg"), unverified_header.get("kid")
     if algorithm not in ALGORITHMS:
         raise InvalidToken("its signature algorithm is not accepted")
@@ -62,8 +70,19 @@ async def verified_claims(http: Http, jwks_uri: str, token: str, *, now: datetim
         raise InvalidToken("it is bound to a key of its sender (cnf), and evergrant takes bearer tokens only")
     if "events" in claims:
         raise InvalidToken("it tells of an event, and identifies nobody")
-    _check_times(claims, now)
     return claims
+
+
+def header_of(token: str) -> Mapping[str, Any]:
+    """Return the header of a JWT, which nobody has verified unless its signature is.
+
+    Raises:
+        InvalidToken: it is not a signed JWT.
+    """
+    try:
+        return jws.extract_compact(token.encode("ascii")).headers()
+    except (JoseError, ValueError, RecursionError):
+        raise InvalidToken("it is not a signed token") from None
 
 
 def _check_is_bearer_token(header: Mapping[str, Any]) -> None:
@@ -141,7 +160,12 @@ def _choose(keys: list[PublicKey], algorithm: str, kid: str | None) -> PublicKey
     return fitting[0]
 
 
-def _check_times(claims: Mapping[str, Any], now: datetime) -> None:
+def check_times(claims: Mapping[str, Any], now: datetime) -> None:
+    """Check when a token is valid, give or take 2 minutes (RFC 7519 sections 4.1.4 to 4.1.6).
+
+    Raises:
+        InvalidToken: not now, or it does not say until when.
+    """
     at, leeway = now.timestamp(), LEEWAY.total_seconds()
     for name in ("exp", "iat", "nbf"):
         value = claims.get(name)

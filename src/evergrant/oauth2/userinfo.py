@@ -1,5 +1,8 @@
 """Asks the provider who connected (OpenID Connect Core 1.0 section 5.3)."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from pydantic import SecretStr
 
 from evergrant.errors import ConnectFailed, UpstreamUnavailable
@@ -18,6 +21,22 @@ async def fetch_userinfo_subject(http: Http, server: ServerMetadata, access_toke
         ConnectFailed: `invalid_userinfo`: the provider refuses the call or names nobody.
         UpstreamUnavailable: it is away.
     """
+    members = await fetch_userinfo(http, server, access_token)
+    for name in ("sub", "id", "user_id"):
+        value = members.get(name)
+        text = str(value) if isinstance(value, (str, int)) and not isinstance(value, bool) else ""
+        if text and len(text) <= MAX_SUBJECT_LENGTH and text.isprintable():
+            return text
+    raise ConnectFailed("invalid_userinfo", "The provider's userinfo call does not say who the user is.")
+
+
+async def fetch_userinfo(http: Http, server: ServerMetadata, access_token: SecretStr) -> Mapping[str, Any]:
+    """Return what the userinfo endpoint says about whoever connected (OpenID Connect Core 5.3).
+
+    Raises:
+        ConnectFailed: `invalid_userinfo`: the provider refuses the call.
+        UpstreamUnavailable: it is away.
+    """
     token = access_token.get_secret_value()
     answer = await http.get_json(server.userinfo_endpoint, {"authorization": f"Bearer {token}"})
     if answer.status == 429 or not (200 <= answer.status < 300 or 400 <= answer.status < 500):
@@ -31,9 +50,4 @@ async def fetch_userinfo_subject(http: Http, server: ServerMetadata, access_toke
         )
     if members is None:
         raise UpstreamUnavailable("The provider's userinfo call answered something that is not JSON.")
-    for name in ("sub", "id", "user_id"):
-        value = members.get(name)
-        text = str(value) if isinstance(value, (str, int)) and not isinstance(value, bool) else ""
-        if text and len(text) <= MAX_SUBJECT_LENGTH and text.isprintable():
-            return text
-    raise ConnectFailed("invalid_userinfo", "The provider's userinfo call does not say who the user is.")
+    return members

@@ -116,7 +116,7 @@ async def write_key_uses(broker: Broker) -> None:
                 await session.execute(
                     update(ManagementKey)
                     .where(ManagementKey.project_id == project_id, ManagementKey.id == key_id)
-                    .values(last_used_at=at)
+                    .values(last_used_at=at, last_used_address=broker.uses.key_addresses.get((project_id, key_id), ""))
                 )
 
     try:

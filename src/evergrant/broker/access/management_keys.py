@@ -7,6 +7,7 @@ from ipaddress import ip_network
 from itertools import pairwise
 
 from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from evergrant.broker.audit.record import record
@@ -15,7 +16,7 @@ from evergrant.broker.runtime.broker import Broker
 from evergrant.broker.runtime.principal import ALL_PERMISSIONS, Permission, Principal, with_implied
 from evergrant.crypto.opaque import KEY_PREFIX, digest, is_management_key, new_id, new_management_key
 from evergrant.db import ManagementKey
-from evergrant.errors import InvalidValue, NotFound, PermissionDenied
+from evergrant.errors import AlreadyExists, InvalidValue, NotFound, PermissionDenied
 
 MIN_KEY_LENGTH = 32
 MIN_DIFFERENT_CHARACTERS = 10
@@ -43,13 +44,16 @@ async def create_key(
     app_ids: Sequence[str] = (),
     allowed_cidrs: Sequence[str] = (),
     expires_at: datetime | None = None,
+    replaces: str = "",
     maker: Principal | None = None,
 ) -> NewKey:
     """Make a management key, as the last step of the caller's transaction.
 
-    `text` is for a key that the operator's own tools generated, `maker` for a key that asks for another.
+    `text` is for a key that the operator's own tools generated, `replaces` the id of a key whose place it takes,
+    `maker` for a key that asks for another.
 
     Raises:
+        AlreadyExists: there is a key with this `key_id`.
         InvalidValue: an argument cannot be used; nothing is written.
         PermissionDenied: the new key could do more than its maker.
     """
@@ -61,6 +65,8 @@ async def create_key(
     if not permissions:
         problems.append(("permissions", "give at least one"))
     problems += network_problems("allowedCidrs", allowed_cidrs)
+    if replaces and await session.get(ManagementKey, (project_id, replaces)) is None:
+        problems.append(("replaces", "there is no such key"))
     if problems:
         raise InvalidValue.of(*problems)
     if text is not None:
@@ -78,11 +84,20 @@ async def create_key(
         allowed_cidrs=list(allowed_cidrs),
         expires_at=expires_at,
         created_at=now,
+        replaces=replaces,
     )
     if maker is not None:
         _require_no_more(maker, row)
     session.add(row)
+    try:
+        await session.flush()
+    except IntegrityError:
+        if text is not None:
+            raise
+        raise AlreadyExists("This key was made already, and its text was shown then.") from None
     data = {"keyId": key.id, "name": name, "permissions": row.permissions, "appIds": row.app_ids}
+    if replaces:
+        data["replaces"] = replaces
     await record(session, project_id, "key.created", data=data)
     return key
 
@@ -146,11 +161,17 @@ def _is_no_more(principal: Principal, key: ManagementKey) -> bool:
     return True
 
 
-async def list_keys(broker: Broker, project_id: str, *, reader: Principal | None = None) -> list[ManagementKey]:
-    """Return a project's keys, oldest first; for a `reader`, those that it manages. Their texts are not stored."""
+async def list_keys(
+    broker: Broker, project_id: str, *, reader: Principal | None = None, most: int | None = None
+) -> list[ManagementKey]:
+    """Return a project's keys, oldest first; for a `reader`, those that it manages. Their texts are not stored.
+
+    `most` is how many are looked at; None for all.
+    """
+    query = select(ManagementKey).where(ManagementKey.project_id == project_id)
+    query = query.order_by(ManagementKey.created_at, ManagementKey.id).limit(most)
     async with broker.database.read() as session:
-        query = select(ManagementKey).where(ManagementKey.project_id == project_id)
-        keys = list(await session.scalars(query.order_by(ManagementKey.created_at, ManagementKey.id)))
+        keys = list(await session.scalars(query))
     return [key for key in keys if reader is None or _is_no_more(reader, key)]
 
 

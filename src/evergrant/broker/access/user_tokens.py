@@ -89,7 +89,7 @@ async def _verified_by(broker: Broker, trusted: TrustedIssuer, token: str, *, no
 
 
 async def _verified(broker: Broker, trusted: TrustedIssuer, token: str, *, now: datetime) -> Principal:
-    return _principal(trusted, await verified_claims(broker.http, trusted.jwks_url, token, now=now))
+    return principal_by(trusted, await verified_claims(broker.http, trusted.jwks_url, token, now=now))
 
 
 async def _the_one(broker: Broker, found: Sequence[TrustedIssuer], token: str, *, now: datetime) -> Principal:
@@ -119,7 +119,12 @@ async def _the_one(broker: Broker, found: Sequence[TrustedIssuer], token: str, *
     raise next((one for one in outcomes if isinstance(one, UpstreamUnavailable)), InvalidToken(_NONE))
 
 
-def _principal(trusted: TrustedIssuer, claims: Mapping[str, Any]) -> Principal:
+def principal_by(trusted: TrustedIssuer, claims: Mapping[str, Any]) -> Principal:
+    """Return whom verified claims identify.
+
+    Raises:
+        InvalidToken: they are from another issuer, for another audience, or name nobody.
+    """
     check_parties(claims, issuer=trusted.issuer, audience=trusted.audience, recipient="audience")
     # Compared at every use, without leeway: it is the bearer's to renew it in time.
     expires_at = datetime.fromtimestamp(claims["exp"], UTC)

@@ -5,8 +5,10 @@ itself tells of it: the record `audit.pruned` carries the same sequence and hash
 a record that says what was cut off, and that stays.
 """
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
+from typing import cast
 
 from sqlalchemy import ColumnElement, select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -49,6 +51,12 @@ async def verify_chain(broker: Broker, project_id: str) -> ChainVerification:
         before, checkpoint = checkpoint, await _checkpoint(broker, project_id)
         if not found.problem or _sequence(before) == _sequence(checkpoint):
             return found  # else it was pruned under our feet: once more
+
+
+async def verify_chain_once(broker: Broker, project_id: str) -> ChainVerification:
+    """Do the same for callers who may be many: those who ask while a walk is under way share it."""
+    work = broker.verifications.start(project_id, lambda: verify_chain(broker, project_id))
+    return cast(ChainVerification, await asyncio.shield(work))
 
 
 async def _checkpoint(broker: Broker, project_id: str) -> AuditCheckpoint | None:

@@ -19,6 +19,8 @@ OWN_ACTIONS = (
     "app.",
     "audit.",
     "connect.",
+    "connections.",
+    "console.",
     "grant.",
     "issuer.",
     "key.",
@@ -41,6 +43,8 @@ class AuditQuery:
     user_ids: Sequence[str] = ()
     actions: Sequence[str] = ()
     excluded_actions: Sequence[str] = ()
+    actors: Sequence[str] = ()
+    app_ids: Sequence[str] = ()
     remote_addresses: Sequence[str] = ()
     tenant_ids: Sequence[str] = ()
     also_without_tenant: bool = False
@@ -74,6 +78,10 @@ def _conditions(wanted: AuditQuery) -> list[ColumnElement[bool]]:
         found.append(AuditEvent.action.in_(wanted.actions))
     if wanted.excluded_actions:
         found.append(AuditEvent.action.not_in(wanted.excluded_actions))
+    if wanted.actors:
+        found.append(AuditEvent.actor.in_(wanted.actors))
+    if wanted.app_ids:
+        found.append(AuditEvent.app_id.in_(wanted.app_ids))
     if wanted.remote_addresses:
         found.append(AuditEvent.remote_address.in_(wanted.remote_addresses))
     if wanted.tenant_ids:
@@ -103,6 +111,34 @@ def export_records(
 ) -> AsyncIterator[AuditEvent]:
     """Return a project's records, oldest first, however many there are."""
     return records_after(broker, project_id, 0, *_conditions(AuditQuery(since=since, until=until)))
+
+
+async def export_lines(
+    broker: Broker, project_id: str, *, since: datetime | None = None, until: datetime | None = None
+) -> AsyncIterator[str]:
+    """Yield the lines of `export_records`, as `export_line` writes them."""
+    async for event in export_records(broker, project_id, since=since, until=until):
+        yield export_line(event) + "\n"
+
+
+def export_line(event: AuditEvent) -> str:
+    """Return a record as a line of JSON, with all that its hash is made of."""
+    return json.dumps(
+        {
+            "projectId": event.project_id,
+            "sequence": event.sequence,
+            "occurred": event.occurred_at.isoformat(timespec="microseconds"),
+            "action": event.action,
+            "actor": event.actor,
+            "address": event.remote_address,
+            "app": event.app_id,
+            "user": event.user_id,
+            "tenant": event.tenant_id,
+            "data": event.data,
+            "previousHash": event.previous_hash.hex(),
+            "hash": event.hash.hex(),
+        }
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

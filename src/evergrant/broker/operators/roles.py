@@ -3,15 +3,16 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from evergrant import operator_rules
 from evergrant.broker.runtime.principal import ALL_PERMISSIONS, FETCHING, Permission
 
-ADMIN = "admin"
+VIEWER, OPERATOR, ADMIN = operator_rules.ROLES
 _VIEWER = frozenset({Permission.APPS_READ, Permission.CONNECTIONS_READ, Permission.AUDIT})
 
 ROLES: Mapping[str, frozenset[str]] = MappingProxyType(
     {
-        "viewer": _VIEWER,
-        "operator": _VIEWER | {Permission.APPS_WRITE, Permission.CONNECT, Permission.TOKENS_WRITE, Permission.WEBHOOKS},
+        VIEWER: _VIEWER,
+        OPERATOR: _VIEWER | {Permission.APPS_WRITE, Permission.CONNECT, Permission.TOKENS_WRITE, Permission.WEBHOOKS},
         ADMIN: ALL_PERMISSIONS - FETCHING,
     }
 )

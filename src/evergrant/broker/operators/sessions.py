@@ -15,7 +15,7 @@ from evergrant.broker.operators.signed_in import SignedIn, signed_in
 from evergrant.broker.projects.projects import list_projects
 from evergrant.broker.runtime.broker import Broker
 from evergrant.crypto.opaque import digest, new_id, new_opaque
-from evergrant.db import ConsoleSession, ManagementKey, Project
+from evergrant.db import ConsoleDeparture, ConsoleSession, ManagementKey, Project
 from evergrant.errors import AuthenticationFailed, NotFound, PermissionDenied
 
 LONGEST = timedelta(hours=24)
@@ -205,6 +205,7 @@ async def clear_console_sessions(broker: Broker, *, now: datetime) -> None:
     async with broker.database.write() as session:
         over = or_(ConsoleSession.expires_at <= now, ConsoleSession.seen_at <= now - IDLE)
         await session.execute(delete(ConsoleSession).where(over))
+        await session.execute(delete(ConsoleDeparture).where(ConsoleDeparture.expires_at <= now))
 
 
 def _require_admin(who: SignedIn) -> None:

@@ -13,6 +13,7 @@ from evergrant.crypto.opaque import new_id
 from evergrant.db import AccessPolicy, TrustedIssuer
 from evergrant.errors import AlreadyExists, InvalidValue, MissingArgument, NotFound, UpstreamError
 from evergrant.oauth2.discovery import discover
+from evergrant.oauth2.jwks import KnownKeys
 from evergrant.oauth2.signed_token import read_jwks
 from evergrant.oauth2.transport import check_url
 
@@ -76,6 +77,11 @@ async def list_issuers(broker: Broker, project_id: str) -> list[TrustedIssuer]:
     query = select(TrustedIssuer).where(TrustedIssuer.project_id == project_id)
     async with broker.database.read() as session:
         return list(await session.scalars(query.order_by(TrustedIssuer.created_at, TrustedIssuer.id)))
+
+
+def known_keys(broker: Broker, issuer: TrustedIssuer) -> KnownKeys | None:
+    """Return what this process knows of an issuer's keys; None where no token has made it ask for them lately."""
+    return broker.http.jwks.known(issuer.jwks_url)
 
 
 async def delete_issuer(broker: Broker, project_id: str, issuer_id: str, *, remover: Principal | None = None) -> None:

@@ -39,16 +39,17 @@ def require_no_more(principal: Principal, made: Authority, *, what: str) -> None
     """
     if principal.is_user:
         raise PermissionDenied("This takes a management key; a user's token is not enough.")
+    who = "Your session" if principal.operator else "This management key"
     if more := sorted(made.permissions - principal.permissions - principal.withheld):
-        raise PermissionDenied(f"This management key lacks permissions that {what} has: {', '.join(more)}.")
+        raise PermissionDenied(f"{who} lacks permissions that {what} has: {', '.join(more)}.")
     if principal.app_ids and not (made.app_ids and principal.app_ids.issuperset(made.app_ids)):
-        raise PermissionDenied(f"This management key is limited to some apps, and {what} is not limited to these.")
+        raise PermissionDenied(f"{who} is limited to some apps, and {what} is not limited to these.")
     if principal.networks and not (
         made.networks and all(_within(network, principal.networks) for network in made.networks)
     ):
-        raise PermissionDenied(f"This management key is limited to some networks, and {what} reaches beyond them.")
+        raise PermissionDenied(f"{who} is limited to some networks, and {what} reaches beyond them.")
     if principal.expires_at is not None and (made.expires_at is None or made.expires_at > principal.expires_at):
-        raise PermissionDenied(f"This management key expires, and {what} would outlive it.")
+        raise PermissionDenied(f"{who} expires, and {what} would outlive it.")
 
 
 def _within(network: IPv4Network | IPv6Network, wider: Networks) -> bool:

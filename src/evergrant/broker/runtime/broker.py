@@ -59,6 +59,8 @@ TO_DO_SECONDS = 8.0
 """How old the red numbers in the console's navigation may be."""
 DESK_SECONDS = 900.0
 """How long a browser that was signed in is still told in its own frame that the database is away."""
+PROVIDER_SECONDS = 600.0
+"""How long the metadata of the operators' identity provider is remembered."""
 MAX_REMEMBERED = 10_000
 """How many of each are remembered at most."""
 ASIDE_AT_ONCE = 64
@@ -112,8 +114,12 @@ class Broker:
     """The apps, by (project, app), whose server was asked lately whether it still knows us."""
     trips: SingleFlight[tuple[str, str, bytes], str] = field(default_factory=SingleFlight)
     """Connect trips that end in this process, by (project, request, digest of the browser)."""
+    verifications: SingleFlight[str, Any] = field(default_factory=SingleFlight)
+    """Walks along audit logs in this process, by project."""
     principals: Expiring[tuple[str, bytes], Principal] = field(default_factory=_memory)
     """Authenticated keys and users, by (project, digest of the credential)."""
+    operator_provider: Expiring[str, Any] = field(default_factory=lambda: Expiring(seconds=PROVIDER_SECONDS, most=1))
+    """The metadata of the operators' identity provider, by its issuer."""
     console_sessions: Expiring[bytes, Any] = field(default_factory=_memory)
     """Operators who are signed in, by digest of the cookie."""
     policies: Expiring[str, Mapping[tuple[str, str], Sequence[AccessPolicy]]] = field(default_factory=_memory)

@@ -84,6 +84,8 @@ class UnwrittenUses:
         """The latest use of a management key, by (project, key)."""
         self.addresses: Unwritten[tuple[str, str, str]] = Unwritten()
         """The first use of a management key from an address, by (project, key, address)."""
+        self.key_addresses: dict[tuple[str, str], str] = {}
+        """Where a management key was used from last, by (project, key)."""
         self.console: Unwritten[str] = Unwritten()
         """The latest use of a session at the console, by its id."""
         self.grants: Unwritten[GrantKey] = Unwritten()
@@ -95,6 +97,7 @@ class UnwrittenUses:
     def note_key(self, project_id: str, key_id: str, address: str, *, at: datetime) -> None:
         """Note that a management key was used from an address."""
         self.keys.note_latest((project_id, key_id), at)
+        self.key_addresses[project_id, key_id] = address
         if (use := (project_id, key_id, address)) not in self._known_addresses:
             self.addresses.note_first(use, at)
 

@@ -1,20 +1,22 @@
 """The log of deliveries: reading it, repeating what is in it, trying a webhook out, and forgetting what is old."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, and_, delete, select, update
+from sqlalchemy import ColumnElement, and_, delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.sql.expression import tuple_
 
 from evergrant.broker.runtime.broker import Broker
 from evergrant.broker.webhooks.delivery import attempt_delivery, write_claimed
-from evergrant.broker.webhooks.outbox import EventType, due_delivery
+from evergrant.broker.webhooks.outbox import EventType, due_delivery, first_message_id
 from evergrant.broker.webhooks.registry import IS_DISABLED, delivery_is_free, load_enabled
 from evergrant.db import Webhook, WebhookDelivery
 from evergrant.errors import NotFound
 
 BATCH = 1_000
+MOST_COUNTED = 5_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +40,32 @@ async def list_deliveries(
     async with broker.database.read() as session:
         rows = list(await session.scalars(query.order_by(WebhookDelivery.id.desc()).limit(limit + 1)))
     return rows[:limit], rows[limit - 1].id if len(rows) > limit else ""
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryCount:
+    """What came of a webhook's deliveries lately."""
+
+    delivered: int = 0
+    failed: int = 0
+    pending: int = 0
+
+
+async def count_deliveries(broker: Broker, project_id: str, *, since: datetime) -> Mapping[str, DeliveryCount]:
+    """Return what came of deliveries that happened at `since` or later, by webhook: of the latest 5,000 at most."""
+    latest = (
+        select(WebhookDelivery.webhook_id, WebhookDelivery.status)
+        .where(WebhookDelivery.project_id == project_id, WebhookDelivery.id >= first_message_id(since))
+        .order_by(WebhookDelivery.id.desc())
+        .limit(MOST_COUNTED)
+        .subquery()
+    )
+    query = select(latest.c.webhook_id, latest.c.status, func.count()).group_by(latest.c.webhook_id, latest.c.status)
+    found: dict[str, dict[str, int]] = {}
+    async with broker.database.read() as session:
+        for webhook_id, status, n in await session.execute(query):
+            found.setdefault(webhook_id, {})[status] = n
+    return {webhook_id: DeliveryCount(**counts) for webhook_id, counts in found.items()}
 
 
 async def try_webhook(broker: Broker, project_id: str, webhook_id: str, *, now: datetime) -> WebhookDelivery:

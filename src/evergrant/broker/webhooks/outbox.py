@@ -85,7 +85,12 @@ def due_delivery(
 
 def _new_message_id(now: datetime) -> str:
     """Return an id that sorts by time, to the millisecond: 48 bits of it, and 64 random ones."""
-    return f"msg_{int(now.timestamp() * 1000):012x}{secrets.token_hex(8)}"
+    return f"{first_message_id(now)}{secrets.token_hex(8)}"
+
+
+def first_message_id(at: datetime) -> str:
+    """Return what the ids of a moment begin with: every later one sorts behind it."""
+    return f"msg_{int(at.timestamp() * 1000):012x}"
 
 
 def about_grant(grant: Grant, **more: object) -> dict[str, Any]:

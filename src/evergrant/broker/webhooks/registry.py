@@ -7,18 +7,21 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 from sqlalchemy import ColumnElement, delete, func, or_, select, update
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from evergrant.broker.audit.record import record
+from evergrant.broker.runtime.authority import Authority, require_no_more
 from evergrant.broker.runtime.broker import Broker
 from evergrant.broker.runtime.places import slot_in
+from evergrant.broker.runtime.principal import Permission, Principal
 from evergrant.broker.webhooks.outbox import SUBSCRIBABLE
 from evergrant.crypto.opaque import new_id
 from evergrant.crypto.sealed import Slot
 from evergrant.crypto.webhook_signature import new_webhook_secret
 from evergrant.db import Webhook, WebhookDelivery
 from evergrant.db.types import database_now
-from evergrant.errors import InvalidValue, NotFound
+from evergrant.errors import AlreadyExists, InvalidValue, NotFound
 from evergrant.oauth2.transport import check_url
 
 MAX_WEBHOOKS = 50
@@ -27,6 +30,8 @@ OVERLAP_SECONDS = 86_400
 """How long a replaced secret signs beside the new one, unless the caller says otherwise."""
 MAX_OVERLAP_SECONDS = 30 * 86_400
 IS_DISABLED = "The webhook is disabled."
+_WHAT_IT_DOES = Authority(permissions=frozenset({Permission.WEBHOOKS}))
+"""A webhook tells of every app, wherever its receiver is, for ever."""
 
 
 @dataclass(frozen=True)
@@ -47,18 +52,28 @@ class WebhookDefinition:
     """The types of events that it is told; empty for all."""
 
 
+def require_may_change_webhooks(principal: Principal) -> None:
+    """Check that whoever makes, changes or removes a webhook could see all that it tells.
+
+    Raises:
+        PermissionDenied: they could not.
+    """
+    require_no_more(principal, _WHAT_IT_DOES, what="a webhook")
+
+
 async def create_webhook(
-    broker: Broker, project_id: str, definition: WebhookDefinition, *, now: datetime
+    broker: Broker, project_id: str, definition: WebhookDefinition, *, webhook_id: str = "", now: datetime
 ) -> WebhookWithSecret:
     """Make a webhook. It is told what happens from now on.
 
     Raises:
+        AlreadyExists: there is one with this `webhook_id`.
         InvalidValue: an argument cannot be used, or there are too many; nothing is written.
     """
     _check_definition(broker, definition)
     webhook = Webhook(
         project_id=project_id,
-        id=new_id(22),
+        id=webhook_id or new_id(22),
         url=definition.url,
         description=definition.description,
         event_types=_ordered(definition.event_types),
@@ -71,7 +86,10 @@ async def create_webhook(
         if (await session.execute(counted)).scalar_one() >= MAX_WEBHOOKS:
             raise InvalidValue.of(("url", f"a project can have {MAX_WEBHOOKS} webhooks: delete one first"))
         session.add(webhook)
-        await session.flush()
+        try:
+            await session.flush()
+        except IntegrityError:
+            raise AlreadyExists("This webhook was made already, and its secret was shown then.") from None
         # The host alone: the rest of a webhook's URL may be as good as a password.
         data = {"webhookId": webhook.id, "host": urlsplit(webhook.url).hostname, "eventTypes": webhook.event_types}
         await record(session, project_id, "webhook.created", data=data)
@@ -169,13 +187,21 @@ async def load_webhook(broker: Broker, project_id: str, webhook_id: str) -> Webh
 
 
 async def rotate_secret(
-    broker: Broker, project_id: str, webhook_id: str, *, overlap_seconds: int = OVERLAP_SECONDS, now: datetime
+    broker: Broker,
+    project_id: str,
+    webhook_id: str,
+    *,
+    overlap_seconds: int = OVERLAP_SECONDS,
+    version: int | None = None,
+    now: datetime,
 ) -> WebhookWithSecret:
     """Give a webhook a new secret. The one before signs beside it for `overlap_seconds`, at most 30 days.
 
-    Of two earlier ones the older ends at once: there are never more than two.
+    Of two earlier ones the older ends at once: there are never more than two. `version` is the `secret_version` that
+    the caller has seen: a form that is sent twice changes nothing the second time.
 
     Raises:
+        AlreadyExists: the secret is not of this `version` any more.
         InvalidValue: the overlap is too long; nothing is changed.
         NotFound: the project has no such webhook.
     """
@@ -183,6 +209,8 @@ async def rotate_secret(
         raise InvalidValue.of(("overlapSeconds", f"use 0 to {MAX_OVERLAP_SECONDS:,}"))
     while True:
         webhook = await load_webhook(broker, project_id, webhook_id)
+        if version not in (None, webhook.secret_version):
+            raise AlreadyExists("This secret was replaced already, and the new one was shown then.")
         secret, previous = new_webhook_secret(), None
         if overlap_seconds:
             old = await broker.vault.open(webhook_secret_slot(webhook, "secret"), webhook.secret)

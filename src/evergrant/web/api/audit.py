@@ -5,10 +5,13 @@ import re
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
+from fastapi.responses import StreamingResponse
 from pydantic import AfterValidator, Field
 
 from evergrant.broker.audit import log as audit_log
+from evergrant.broker.audit.browsing import AuditFilter, browse_records
+from evergrant.broker.audit.chain import verify_chain_once
 from evergrant.broker.audit.log import MAX_RECORDS, AuditQuery, ReportedEvent
 from evergrant.db import AuditEvent
 from evergrant.web.api.wire import Flag, Nothing, OptionalId, OwnerId, Text, WireModel, errors, example, storable_json
@@ -23,6 +26,22 @@ _ACTION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]*")
 LAST_MILLISECOND = 253_402_300_799_999
 """The end of the year 9999."""
 
+_RECORD = {
+    "projectId": "P2nq5Jx8Vb",
+    "userId": "",
+    "action": "app.updated",
+    "occurred": "1741103514000",
+    "device": "",
+    "method": "",
+    "geo": "",
+    "remoteAddress": "203.0.113.7",
+    "externalIds": [],
+    "tenants": [],
+    "data": {"fields": ["clientSecret"]},
+    "actor": "key:5yZ1cK8vQd3w",
+    "appId": "google-contacts",
+    "sequence": 42,
+}
 Values = Annotated[list[Annotated[Text, Field(max_length=255)]], Field(max_length=500)]
 Milliseconds = Annotated[int, Field(le=LAST_MILLISECOND, strict=True)]
 
@@ -57,6 +76,8 @@ class Search(WireModel):
     methods: Values = Field(default_factory=list, description="evergrant records none, so none is found.")
     geos: Values = Field(default_factory=list, description="evergrant records none, so none is found.")
     remote_addresses: Values = Field(default_factory=list)
+    actors: Values = Field(default_factory=list, description="As the records have them: `key:<id>`, `operator:<who>`.")
+    app_ids: Values = Field(default_factory=list)
     external_ids: Values = Field(default_factory=list, description="The same as `userIds`: your ids are the only ones.")
     tenants: Values = Field(default_factory=list)
     no_tenants: Flag = Field(default=False, description="With `tenants`: records without a tenant too.")
@@ -81,7 +102,9 @@ class AuditRecord(WireModel):
     external_ids: list[str] = Field(description="The `userId`, if there is one.")
     tenants: list[str]
     data: dict[str, Any]
-    actor: str = Field(description="Who did it: `key:<id>`, `user:<id>`, `tenant:<id>`, `cli` or `evergrant`.")
+    actor: str = Field(
+        description="Who did it: `key:<id>`, `operator:<who>`, `user:<id>`, `tenant:<id>`, `cli` or `evergrant`."
+    )
     app_id: str
     sequence: int = Field(description="1, 2, 3 ... within the project, without gaps.")
 
@@ -89,30 +112,29 @@ class AuditRecord(WireModel):
 class SearchAnswer(WireModel):
     """Records, newest first."""
 
-    model_config = example(
-        {
-            "audits": [
-                {
-                    "projectId": "P2nq5Jx8Vb",
-                    "userId": "",
-                    "action": "app.updated",
-                    "occurred": "1741103514000",
-                    "device": "",
-                    "method": "",
-                    "geo": "",
-                    "remoteAddress": "203.0.113.7",
-                    "externalIds": [],
-                    "tenants": [],
-                    "data": {"fields": ["clientSecret"]},
-                    "actor": "key:5yZ1cK8vQd3w",
-                    "appId": "google-contacts",
-                    "sequence": 42,
-                }
-            ]
-        }
-    )
+    model_config = example({"audits": [_RECORD]})
 
     audits: list[AuditRecord]
+
+
+class ChainAnswer(WireModel):
+    """What a walk along the chain of records has found."""
+
+    model_config = example({"records": 4711, "pruned": 0, "head": "5f1c...", "brokenAt": 0, "problem": ""})
+
+    records: int = Field(description="Records that are as they were written.")
+    pruned: int = Field(description="So many earlier records were pruned: the walk began after them.")
+    head: str = Field(description="The hash of the last of them. Keep it elsewhere, and compare it with a later walk.")
+    broken_at: int = Field(description="The first record that does not fit; 0 where all do.")
+    problem: str = Field(description="What is wrong with it; empty where nothing is.")
+
+
+class RecordsAnswer(SearchAnswer):
+    """A page of records, newest first."""
+
+    model_config = example({"audits": [_RECORD], "older": 41})
+
+    older: int = Field(description="`before` of the next page; 0 on the last.")
 
 
 class Event(WireModel):
@@ -174,6 +196,8 @@ async def search(body: Search, broker: BrokerDep, principal: Auditor) -> SearchA
             user_ids=sorted(users),
             actions=body.actions,
             excluded_actions=body.excluded_actions,
+            actors=body.actors,
+            app_ids=body.app_ids,
             remote_addresses=body.remote_addresses,
             tenant_ids=body.tenants,
             also_without_tenant=body.no_tenants,
@@ -185,6 +209,79 @@ async def search(body: Search, broker: BrokerDep, principal: Auditor) -> SearchA
         ),
     )
     return SearchAnswer(audits=[record_body(event) for event in found])
+
+
+@router.get("/verify", summary="Verify the audit log", responses=errors())
+async def verify_records(broker: BrokerDep, principal: Auditor) -> ChainAnswer:
+    """Walk along the chain from its beginning to the first record that does not fit, or to its end.
+
+    It reads every record: a million take about a minute.
+    """
+    principal.require_every_app()
+    found = await verify_chain_once(broker, principal.project_id)
+    return ChainAnswer(
+        records=found.records,
+        pruned=found.pruned,
+        head=found.head.hex(),
+        broken_at=found.broken_at or 0,
+        problem=found.problem,
+    )
+
+
+@router.get(
+    "/export",
+    summary="Export the audit log",
+    response_class=StreamingResponse,
+    responses={
+        200: {
+            "content": {
+                "application/jsonl": {
+                    "schema": {"type": "string"},
+                    "example": '{"sequence": 1, "action": "project.created", "hash": "5f1c..."}\n',
+                }
+            }
+        },
+        **errors(400),
+    },
+)
+async def export_records(
+    broker: BrokerDep,
+    principal: Auditor,
+    from_: Annotated[
+        int, Query(alias="from", le=LAST_MILLISECOND, description="Epoch milliseconds.", examples=[0])
+    ] = 0,
+    to: Annotated[int, Query(le=LAST_MILLISECOND, description="Epoch milliseconds.", examples=[0])] = 0,
+) -> StreamingResponse:
+    """Return the records of a period, oldest first, as JSON, one a line, each with its hash. 0 does not limit."""
+    principal.require_every_app()
+    lines = audit_log.export_lines(broker, principal.project_id, since=_instant(from_), until=_instant(to))
+    return StreamingResponse(lines, media_type="application/jsonl")
+
+
+@router.get("/records", summary="Leaf through the audit log", responses=errors(400))
+async def list_records(
+    broker: BrokerDep,
+    principal: Auditor,
+    action: Annotated[Text, Query(max_length=MAX_ACTION, description="Only this.", examples=["key.created"])] = "",
+    actor: Annotated[Text, Query(max_length=300, description="Only by them.", examples=["key:5yZ1cK8vQd3w"])] = "",
+    user_id: Annotated[Text, Query(alias="userId", max_length=255, examples=["alice"])] = "",
+    app_id: Annotated[Text, Query(alias="appId", max_length=64, examples=["google-contacts"])] = "",
+    from_: Annotated[
+        int, Query(alias="from", le=LAST_MILLISECOND, description="Epoch milliseconds.", examples=[0])
+    ] = 0,
+    to: Annotated[int, Query(le=LAST_MILLISECOND, description="Epoch milliseconds.", examples=[0])] = 0,
+    before: Annotated[int, Query(ge=0, le=2**62, description="`older` of the page before.", examples=[0])] = 0,
+) -> RecordsAnswer:
+    """Return a page of records, newest first. Every filter is optional, and a page costs the same however long the log.
+
+    With several filters a page looks at 50,000 records at most, so it may be empty and still have an `older`.
+    """
+    principal.require_every_app()
+    wanted = AuditFilter(
+        action=action, actor=actor, user_id=user_id, app_id=app_id, since=_instant(from_), until=_instant(to)
+    )
+    page = await browse_records(broker, principal.project_id, wanted, before=before)
+    return RecordsAnswer(audits=[record_body(event) for event in page.events], older=page.older)
 
 
 @router.post("/event", summary="Record an event of your own", responses=errors(400, 413))

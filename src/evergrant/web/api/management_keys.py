@@ -78,6 +78,9 @@ class CreateKey(WireModel):
     app_ids: list[AppId] = Field(
         default_factory=list, max_length=500, description="Apps that the key is limited to; empty for all."
     )
+    replaces: Annotated[Text, Field(max_length=22)] = Field(
+        default="", description="The key whose place this one takes. It goes on working until you disable it."
+    )
 
 
 class UpdateKey(WireModel):
@@ -110,6 +113,7 @@ _STORED = {
     "createdTime": 1741103514,
     "expireTime": 1748879514,
     "lastUsedTime": 0,
+    "lastUsedAddress": "",
     "permittedIps": ["203.0.113.0/24"],
     "reBac": {
         "companyRoles": [],
@@ -118,6 +122,7 @@ _STORED = {
     },
     "permissions": ["tokens:fetch"],
     "appIds": ["google-contacts"],
+    "replaces": "",
 }
 
 
@@ -131,10 +136,12 @@ class KeyBody(WireModel):
     created_time: int = Field(description="Epoch seconds.")
     expire_time: int = Field(description="Epoch seconds; 0 for never.")
     last_used_time: int = Field(description="Epoch seconds, accurate to a minute; 0 before the first use.")
+    last_used_address: str = Field(description="Where it was used from then; empty before the first use.")
     permitted_ips: list[str]
     re_bac: ReBac
     permissions: list[str]
     app_ids: list[str]
+    replaces: str = Field(description="The key whose place it takes; empty for none.")
 
 
 class KeyAnswer(WireModel):
@@ -179,10 +186,12 @@ def key_body(key: ManagementKey) -> KeyBody:
         created_time=int(key.created_at.timestamp()),
         expire_time=int(key.expires_at.timestamp()) if key.expires_at else 0,
         last_used_time=int(key.last_used_at.timestamp()) if key.last_used_at else 0,
+        last_used_address=key.last_used_address,
         permitted_ips=key.allowed_cidrs,
         re_bac=ReBac(project_roles=[ProjectRole(project_ids=[key.project_id], roles=key.permissions)]),
         permissions=key.permissions,
         app_ids=key.app_ids,
+        replaces=key.replaces,
     )
 
 
@@ -234,6 +243,7 @@ async def create_key(body: CreateKey, broker: BrokerDep, principal: KeysKeeper) 
                 app_ids=body.app_ids,
                 allowed_cidrs=body.permitted_ips,
                 expires_at=now + timedelta(seconds=body.expires_in) if body.expires_in else None,
+                replaces=body.replaces,
                 maker=principal,
             )
     except InvalidRequest as error:

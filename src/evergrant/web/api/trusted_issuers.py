@@ -6,9 +6,22 @@ from fastapi import APIRouter, Query
 from pydantic import Field
 
 from evergrant import clock
+from evergrant.broker.access import token_trial
+from evergrant.broker.access.token_trial import TokenVerdict
 from evergrant.broker.projects import trusted_issuers
 from evergrant.db import TrustedIssuer
-from evergrant.web.api.wire import Flag, Nothing, ShortText, StrictWireModel, Text, WireModel, errors, example
+from evergrant.web.api.wire import (
+    Flag,
+    Nothing,
+    ShortText,
+    StrictWireModel,
+    Text,
+    TokenText,
+    WireModel,
+    epoch,
+    errors,
+    example,
+)
 from evergrant.web.deps import BrokerDep, KeysKeeper
 
 router = APIRouter(prefix="/v1/mgmt", tags=["trusted issuers"])
@@ -21,7 +34,13 @@ _ISSUER = {
     "tenantClaim": "org_id",
     "machinesWithoutUser": False,
 }
-_STORED = {"id": "3Xk9mQ2vT7pL4wZ8rB1nYc", **_ISSUER, "createdTime": "1741103514"}
+_STORED = {
+    "id": "3Xk9mQ2vT7pL4wZ8rB1nYc",
+    **_ISSUER,
+    "lastKid": "2025-03",
+    "lastSeenTime": "1741103514",
+    "createdTime": "1741103514",
+}
 
 
 class CreateIssuer(StrictWireModel):
@@ -55,7 +74,65 @@ class IssuerBody(WireModel):
     user_claim: str
     tenant_claim: str
     machines_without_user: bool
+    last_kid: str = Field(description="The id of the key that signed the last token that was accepted.")
+    last_seen_time: str = Field(description="When that was, to the minute. Epoch seconds as text; empty for never.")
     created_time: str = Field(description="Epoch seconds as text.")
+
+
+class TryToken(StrictWireModel):
+    """A token to look at."""
+
+    model_config = example({"token": "eyJhbGciOiJFUzI1NiJ9..."})
+
+    token: TokenText = Field(description="The JWT, with or without the project before it. It is not kept.")
+
+
+class CheckBody(WireModel):
+    """One thing that was looked at."""
+
+    claim: str = Field(description="The claim; or `JWT` for its form, and `signature`.")
+    good: bool
+    says: str = Field(description="What was found, as a sentence.")
+
+
+class AppVerdictBody(WireModel):
+    """What the token may do with one app."""
+
+    app_id: str
+    action: str = Field(description="`fetch` or `connect`.")
+    allowed: bool
+    scopes: list[str] = Field(description="At most these; empty for any.")
+    why: str
+
+
+class TokenVerdictAnswer(WireModel):
+    """What a token may do, and why."""
+
+    model_config = example(
+        {
+            "accepted": True,
+            "checks": [{"claim": "iss", "good": True, "says": "https://login.example.com/ is trusted."}],
+            "issuerId": _STORED["id"],
+            "userId": "alice",
+            "tenantIds": ["acme"],
+            "apps": [
+                {
+                    "appId": "google-contacts",
+                    "action": "fetch",
+                    "allowed": True,
+                    "scopes": [],
+                    "why": "no policy limits it",
+                }
+            ],
+        }
+    )
+
+    accepted: bool = Field(description="Whether it would be taken as a credential.")
+    checks: list[CheckBody] = Field(description="In their order, up to the one after which nothing can be known.")
+    issuer_id: str = Field(description="The trusted issuer; empty where it is none.")
+    user_id: str
+    tenant_ids: list[str]
+    apps: list[AppVerdictBody] = Field(description="What policies let it do; none where it is not accepted.")
 
 
 class IssuerAnswer(WireModel):
@@ -83,7 +160,9 @@ def _body(row: TrustedIssuer) -> IssuerBody:
         user_claim=row.user_claim,
         tenant_claim=row.tenant_claim,
         machines_without_user=row.machines_without_user,
-        created_time=str(int(row.created_at.timestamp())),
+        last_kid=row.last_kid,
+        last_seen_time=epoch(row.last_seen_at),
+        created_time=epoch(row.created_at),
     )
 
 
@@ -126,3 +205,27 @@ async def delete_trusted_issuer(
     """Refuse its JWTs, within 5 seconds everywhere. The key needs what it needs to trust an issuer."""
     await trusted_issuers.delete_issuer(broker, principal.project_id, id, remover=principal)
     return Nothing()
+
+
+@router.post("/trustedissuer/try", summary="Try a user's token", responses=errors(400, 413))
+async def try_token(body: TryToken, broker: BrokerDep, principal: KeysKeeper) -> TokenVerdictAnswer:
+    """Say claim by claim what a user's JWT may do in this project. It is neither kept nor written to a log."""
+    principal.require_every_app()
+    token = body.token.get_secret_value()
+    return _verdict(await token_trial.try_token(broker, principal.project_id, token, now=clock.now()))
+
+
+def _verdict(found: TokenVerdict) -> TokenVerdictAnswer:
+    return TokenVerdictAnswer(
+        accepted=found.accepted,
+        checks=[CheckBody(claim=one.claim, good=one.good, says=one.says) for one in found.checks],
+        issuer_id=found.issuer_id,
+        user_id=found.user_id,
+        tenant_ids=list(found.tenant_ids),
+        apps=[
+            AppVerdictBody(
+                app_id=one.app_id, action=one.action, allowed=one.allowed, scopes=list(one.scopes), why=one.why
+            )
+            for one in found.apps
+        ],
+    )

@@ -1,6 +1,6 @@
 """Deliveries of webhooks: the log of them, a test, and delivering again."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query
@@ -84,6 +84,23 @@ class DeliveriesAnswer(WireModel):
     next_cursor: str = Field(description="`cursor` of the next page; empty on the last.")
 
 
+class CountBody(WireModel):
+    """What came of one webhook's deliveries."""
+
+    webhook_id: str
+    delivered: int
+    failed: int
+    pending: int
+
+
+class CountsAnswer(WireModel):
+    """Webhooks with deliveries within the last 24 hours."""
+
+    model_config = example({"counts": [{"webhookId": WEBHOOK_ID, "delivered": 412, "failed": 3, "pending": 1}]})
+
+    counts: list[CountBody]
+
+
 class ReplayAnswer(WireModel):
     """How many deliveries are made again."""
 
@@ -134,6 +151,20 @@ async def list_deliveries(
     which = DeliveryFilter(webhook_id=webhook_id, status=status)
     page, following = await webhook_log.list_deliveries(broker, principal.project_id, which, before=cursor, limit=limit)
     return DeliveriesAnswer(deliveries=[_delivery(row) for row in page], next_cursor=following)
+
+
+@router.get("/webhook/counts", summary="Count deliveries", responses=errors())
+async def count_deliveries(broker: BrokerDep, principal: WebhooksKeeper) -> CountsAnswer:
+    """Return what came of the deliveries of the last 24 hours, by webhook: of the project's latest 5,000 at most."""
+    principal.require_every_app()
+    since = clock.now() - timedelta(hours=24)
+    counts = await webhook_log.count_deliveries(broker, principal.project_id, since=since)
+    return CountsAnswer(
+        counts=[
+            CountBody(webhook_id=webhook_id, delivered=n.delivered, failed=n.failed, pending=n.pending)
+            for webhook_id, n in sorted(counts.items())
+        ]
+    )
 
 
 @router.post("/webhook/replay", summary="Deliver again", responses=errors(400, 404, 413))

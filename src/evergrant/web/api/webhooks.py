@@ -6,8 +6,6 @@ from fastapi import APIRouter, Path
 from pydantic import Field
 
 from evergrant import clock
-from evergrant.broker.runtime.authority import Authority, require_no_more
-from evergrant.broker.runtime.principal import Permission
 from evergrant.broker.webhooks import registry as webhook_registry
 from evergrant.broker.webhooks.registry import MAX_OVERLAP_SECONDS, OVERLAP_SECONDS, WebhookDefinition
 from evergrant.db import Webhook
@@ -16,9 +14,6 @@ from evergrant.web.api.wire import Flag, Nothing, ShortText, StrictWireModel, Te
 from evergrant.web.deps import BrokerDep, WebhooksKeeper
 
 router = APIRouter(prefix="/v1/mgmt/outbound", tags=["webhooks"])
-
-WEBHOOK = Authority(permissions=frozenset({Permission.WEBHOOKS}))
-"""What a webhook does: it tells of every app, wherever its receiver is, for ever."""
 
 _DEFINED = {
     "url": "https://api.example.com/hooks/evergrant",
@@ -150,7 +145,7 @@ def _body(row: Webhook) -> WebhookBody:
 @router.post("/webhook/create", summary="Make a webhook", responses=errors(400, 413))
 async def create_webhook(body: CreateWebhook, broker: BrokerDep, principal: WebhooksKeeper) -> SecretAnswer:
     """Make a webhook, which is told what happens from now on. The answer has the secret that signs, this once."""
-    require_no_more(principal, WEBHOOK, what="a webhook")
+    webhook_registry.require_may_change_webhooks(principal)
     made = await webhook_registry.create_webhook(broker, principal.project_id, body.definition(), now=clock.now())
     return SecretAnswer(webhook=_body(made.webhook), secret=made.secret.get_secret_value())
 
@@ -161,7 +156,7 @@ async def update_webhook(body: UpdateWebhook, broker: BrokerDep, principal: Webh
 
     Disabling lets what is waiting fail; enabling does not send it: replay it.
     """
-    require_no_more(principal, WEBHOOK, what="a webhook")
+    webhook_registry.require_may_change_webhooks(principal)
     row = await webhook_registry.update_webhook(
         broker, principal.project_id, body.id, body.definition(), enabled=body.enabled
     )
@@ -171,7 +166,7 @@ async def update_webhook(body: UpdateWebhook, broker: BrokerDep, principal: Webh
 @router.post("/webhook/delete", summary="Delete a webhook", responses=errors(400, 404, 413))
 async def delete_webhook(body: WhichWebhook, broker: BrokerDep, principal: WebhooksKeeper) -> Nothing:
     """Delete a webhook with the log of its deliveries. What was waiting is not delivered."""
-    require_no_more(principal, WEBHOOK, what="a webhook")
+    webhook_registry.require_may_change_webhooks(principal)
     await webhook_registry.delete_webhook(broker, principal.project_id, body.id)
     return Nothing()
 
@@ -187,7 +182,7 @@ async def load_webhooks(broker: BrokerDep, principal: WebhooksKeeper) -> Webhook
 @router.post("/webhook/rotate-secret", summary="Replace a webhook's secret", responses=errors(400, 404, 413))
 async def rotate_webhook_secret(body: RotateSecret, broker: BrokerDep, principal: WebhooksKeeper) -> SecretAnswer:
     """Make a new secret, which the answer has, this once. The old one signs beside it for the overlap."""
-    require_no_more(principal, WEBHOOK, what="a webhook")
+    webhook_registry.require_may_change_webhooks(principal)
     made = await webhook_registry.rotate_secret(
         broker, principal.project_id, body.id, overlap_seconds=body.overlap_seconds, now=clock.now()
     )

@@ -8,28 +8,36 @@ from evergrant.web.console import (
     app_editor,
     app_logos,
     apps,
+    audit,
     branding,
     connection,
     connection_link,
     connections,
     health,
+    deliveries,
+    issuers,
+    keys,
     library,
     new_app,
+    oidc,
     operators,
     overview,
     people,
+    policies,
     project_deletion,
     settings,
     sign_in,
     start,
     trial,
     use,
+    webhooks,
 )
 from evergrant.web.console.desk import DeskDep
 from evergrant.web.console.route import ConsoleRoute
 
 SECTIONS = (
     sign_in,
+    oidc,
     overview,
     apps,
     library,  # before the editor: its address looks like that of an app called "new"
@@ -49,6 +57,12 @@ SECTIONS = (
     people,
     activity,
     health,
+    keys,
+    issuers,
+    policies,
+    webhooks,
+    deliveries,
+    audit,
 )
 
 router = APIRouter(route_class=ConsoleRoute)

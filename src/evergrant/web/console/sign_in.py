@@ -1,23 +1,22 @@
-"""Signing in: by a one-time link or a management key; and signing out."""
+"""Signing in: by a one-time link or a management key; and signing out. `oidc` is the third way."""
 
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request
-from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from fastapi.responses import Response
 
 from evergrant import clock
 from evergrant.broker.audit.record import Actor
 from evergrant.broker.operators.one_time_links import ENTER_PATH, look_at_link, use_link
-from evergrant.broker.operators.sessions import LONGEST, end_session, sign_in_with_key
+from evergrant.broker.operators.sessions import end_session, sign_in_with_key
 from evergrant.broker.projects.projects import list_projects
-from evergrant.broker.runtime.broker import Broker
 from evergrant.errors import AuthenticationFailed, NotFound
 from evergrant.web.asked import address_of, note_actor
-from evergrant.web.console.desk import HEADERS, SIGN_IN_PATH, WhoDep, cookie_name, who_is_asking
+from evergrant.web.console.desk import SIGN_IN_PATH, WhoDep, cookie_name, who_is_asking
 from evergrant.web.console.route import ConsoleRoute
+from evergrant.web.console.ways_in import go_to, inside, outside, sign_in_page, with_session
 from evergrant.web.deps import BrokerDep, counting_failures
 from evergrant.web.forms import read_form
-from evergrant.web.templating import render
 
 router = APIRouter(route_class=ConsoleRoute)
 
@@ -31,14 +30,14 @@ async def console(request: Request, broker: BrokerDep) -> Response:
     who = await who_is_asking(request)
     projects = [project for project in await list_projects(broker) if who.project_id in (None, project.id)]
     if len(projects) == 1:
-        return _go(f"/console/{projects[0].id}")
-    return _outside("projects.html", projects=projects, who=who)
+        return go_to(f"/console/{projects[0].id}")
+    return outside("projects.html", projects=projects, who=who)
 
 
 @router.get(SIGN_IN_PATH)
 async def show_sign_in(broker: BrokerDep, then: Then = "") -> Response:
     """Show the ways in."""
-    return _sign_in_page(broker, then)
+    return sign_in_page(broker, then)
 
 
 @router.post(SIGN_IN_PATH)
@@ -56,8 +55,8 @@ async def sign_in(request: Request, broker: BrokerDep) -> Response:
         )
     except AuthenticationFailed:
         wrong = "No project of this installation has such a key, or it is disabled, has expired or may not come here."
-        return _sign_in_page(broker, then, status=400, project=form.text("project"), wrong=wrong)
-    return _with_cookie(_go(_inside(then) or f"/console/{project_id}"), broker, cookie)
+        return sign_in_page(broker, then, status=400, project=form.text("project"), wrong=wrong)
+    return with_session(go_to(inside(then) or f"/console/{project_id}"), broker, cookie)
 
 
 @router.get(ENTER_PATH + "/{code}")
@@ -65,7 +64,7 @@ async def show_enter(code: Code, request: Request, broker: BrokerDep) -> Respons
     """Show what a one-time link is for. Looking uses nothing up, so a link preview cannot spoil the link."""
     async with counting_failures(request):
         invitation = await look_at_link(broker, code, now=clock.now())
-    return _outside("enter.html", invitation=invitation)
+    return outside("enter.html", invitation=invitation)
 
 
 @router.post(ENTER_PATH + "/{code}")
@@ -74,50 +73,13 @@ async def enter(code: Code, request: Request, broker: BrokerDep) -> Response:
     note_actor(request.scope, Actor("operator:one-time link", address_of(request.scope)), "")
     async with counting_failures(request):
         cookie = await use_link(broker, code, now=clock.now())
-    return _with_cookie(_go("/console"), broker, cookie)
+    return with_session(go_to("/console"), broker, cookie)
 
 
 @router.post("/console/sign-out")
 async def sign_out(who: WhoDep, broker: BrokerDep) -> Response:
     """End this browser's session."""
     await end_session(broker, who, who.session_id)
-    response = _go(SIGN_IN_PATH)
+    response = go_to(SIGN_IN_PATH)
     response.delete_cookie(cookie_name(broker), path="/", secure=not broker.settings.is_loopback_trial, httponly=True)
-    return response
-
-
-def _sign_in_page(broker: Broker, then: str, *, status: int = 200, project: str = "", wrong: str = "") -> HTMLResponse:
-    return _outside(
-        "sign_in.html",
-        status=status,
-        then=_inside(then),
-        by_key=broker.settings.console_key_sign_in,
-        project=project,
-        wrong=wrong,
-    )
-
-
-def _inside(then: str) -> str:
-    """Return an address of the console, or nothing: nobody may be sent elsewhere by a link to the sign-in page."""
-    return then if then.startswith("/console/") and "\\" not in then and "//" not in then else ""
-
-
-def _outside(template: str, *, status: int = 200, **values: object) -> HTMLResponse:
-    return HTMLResponse(render(f"console/{template}", **values), status, HEADERS)
-
-
-def _go(path: str) -> Response:
-    return RedirectResponse(path, 303, HEADERS)
-
-
-def _with_cookie(response: Response, broker: Broker, cookie: str) -> Response:
-    response.set_cookie(
-        cookie_name(broker),
-        cookie,
-        max_age=int(LONGEST.total_seconds()),
-        path="/",
-        secure=not broker.settings.is_loopback_trial,
-        httponly=True,
-        samesite="lax",
-    )
     return response
