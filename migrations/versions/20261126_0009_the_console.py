@@ -222,6 +222,8 @@ def _create_tables_for_sessions() -> None:
         sa.Column("locale", sa.String(length=16), nullable=False),
         sa.Column("return_url", sa.String(length=2048), nullable=False),
         sa.Column("made_by", sa.String(length=300), nullable=False),
+        sa.Column("key_id", sa.String(length=22), nullable=False),
+        sa.Column("claims", sa.JSON(), nullable=True),
         sa.Column("created_at", INSTANT, nullable=False),
         sa.Column("opens_until", INSTANT, nullable=False),
         sa.Column("seen_at", INSTANT, nullable=True),

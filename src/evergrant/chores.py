@@ -22,6 +22,7 @@ from evergrant.broker.grants.expiry_warnings import warn_of_ends
 from evergrant.broker.grants.last_used import write_last_uses
 from evergrant.broker.operations.closed_projects import finish_closed_projects
 from evergrant.broker.operators.sessions import clear_console_sessions, write_session_uses
+from evergrant.broker.portal.sessions import clear_visits, write_visit_uses
 from evergrant.broker.refresh.left_behind import give_back_left_behind
 from evergrant.broker.refresh.replay import replay_journal
 from evergrant.broker.refresh.restored import let_some_be_tried
@@ -68,6 +69,10 @@ async def _clear_console_sessions(broker: Broker) -> None:
     await clear_console_sessions(broker, now=clock.now())
 
 
+async def _clear_visits(broker: Broker) -> None:
+    await clear_visits(broker, now=clock.now())
+
+
 async def _clear_deliveries(broker: Broker) -> None:
     await clear_old_deliveries(broker, now=clock.now())
 
@@ -108,6 +113,7 @@ OF_A_PROCESS = (
 OF_A_REFRESHER = (
     Chore("clear trips that are over", _clear_trips),
     Chore("clear sessions that are over", _clear_console_sessions),
+    Chore("clear visits that are over", _clear_visits),
     Chore("clear old deliveries", _clear_deliveries),
     Chore("warn of refresh tokens that end", _warn),
     Chore("go on with deletions of projects", finish_closed_projects),
@@ -126,6 +132,7 @@ OF_A_SERVER = (
     Chore("write down uses of connections", write_last_uses),
     Chore("write down uses of sessions", write_session_uses),
     Chore("write down fetches of connections", write_fetches),
+    Chore("write down uses of visits", write_visit_uses),
 )
 """What each process that answers does for itself."""
 AT_THE_END = (*OF_A_SERVER, WRITE_ACTIVITY)

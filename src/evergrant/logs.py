@@ -35,6 +35,8 @@ _SECRET_PATTERNS: tuple[tuple[tuple[str, ...], re.Pattern[str]], ...] = (
     (("/connect/",), re.compile(r"(?<=/connect/)[A-Za-z0-9_-]{20,}")),
     # the code of a one-time link to the console
     (("/enter/",), re.compile(r"(?<=/enter/)[A-Za-z0-9_-]{20,}")),
+    # that of a link to somebody's connected accounts
+    (("/accounts/",), re.compile(r"(?<=/accounts/)[A-Za-z0-9_-]{20,}")),
     # user and password in a database URL
     (("://",), re.compile(r"(?<=://)[^\s/@:]+:[^\s/@]+(?=@)")),
 )

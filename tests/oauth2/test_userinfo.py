@@ -8,7 +8,7 @@ from pydantic import SecretStr
 from evergrant.errors import ConnectFailed, UpstreamUnavailable
 from evergrant.oauth2.registration import ServerMetadata
 from evergrant.oauth2.transport import Http
-from evergrant.oauth2.userinfo import fetch_userinfo_subject
+from evergrant.oauth2.userinfo import fetch_account
 from tests.infra.scripted import ScriptedProvider, answer, json_answer
 
 
@@ -25,7 +25,7 @@ async def test_userinfo_names_the_subject(
     http: Http, server: ServerMetadata, provider: ScriptedProvider, members: dict[str, Any], subject: str
 ) -> None:
     provider.routes["/userinfo"] = json_answer(200, members)
-    assert await fetch_userinfo_subject(http, server, SecretStr("at-1")) == subject
+    assert await fetch_account(http, server, SecretStr("at-1")) == (subject, {})
     assert provider.requests[0].headers["authorization"] == "Bearer at-1"
 
 
@@ -43,7 +43,7 @@ async def test_userinfo_that_names_nobody_fails_the_trip(
 ) -> None:
     provider.routes["/userinfo"] = reply
     with pytest.raises(ConnectFailed) as failed:
-        await fetch_userinfo_subject(http, server, SecretStr("at-1"))
+        await fetch_account(http, server, SecretStr("at-1"))
     assert failed.value.error == "invalid_userinfo"
     assert "at-1" not in failed.value.message
 
@@ -56,4 +56,4 @@ async def test_userinfo_that_is_away_is_a_matter_of_time(
 ) -> None:
     provider.routes["/userinfo"] = reply
     with pytest.raises(UpstreamUnavailable):
-        await fetch_userinfo_subject(http, server, SecretStr("at-1"))
+        await fetch_account(http, server, SecretStr("at-1"))

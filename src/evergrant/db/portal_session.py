@@ -1,6 +1,7 @@
 """Sessions of end users at their connected accounts."""
 
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import JSON, ForeignKey, Index, LargeBinary, String
 from sqlalchemy.orm import Mapped, mapped_column
@@ -37,6 +38,10 @@ class PortalSession(Base):
     locale: Mapped[str] = mapped_column(String(16), default="")
     return_url: Mapped[str] = mapped_column(String(2048), default="")
     made_by: Mapped[str] = mapped_column(String(300))
+    key_id: Mapped[str] = mapped_column(String(22), default="")
+    """The management key that asked for it, and with which it ends; empty for a user or an operator."""
+    claims: Mapped[dict[str, Any] | None] = mapped_column(JSON)
+    """What the JWT of the user who asked for it said: policies go by it."""
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     opens_until: Mapped[datetime] = mapped_column(UtcDateTime)
     seen_at: Mapped[datetime | None] = mapped_column(UtcDateTime)

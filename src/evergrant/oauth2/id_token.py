@@ -26,7 +26,7 @@ import binascii
 import hashlib
 import hmac
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -47,7 +47,7 @@ from evergrant.oauth2.signed_token import (
 )
 from evergrant.oauth2.stated_ends import finite_number
 from evergrant.oauth2.transport import Http
-from evergrant.oauth2.userinfo import MAX_SUBJECT_LENGTH
+from evergrant.oauth2.userinfo import MAX_SUBJECT_LENGTH, words_about
 
 CLOCKS_DIFFER = timedelta(minutes=10)
 LONG_AGO = timedelta(hours=1)
@@ -61,6 +61,8 @@ class Subject:
 
     sub: str = ""
     problem: str = ""
+    words: Mapping[str, str] = field(default_factory=dict)
+    """What people know the account by, where the provider said so: `email`, `name`."""
 
 
 class _Contradiction(ValueError):
@@ -90,7 +92,7 @@ async def identify(
     """
     who = client.name or "The provider"
     try:
-        return Subject(await _verified_subject(http, server, client, id_token.get_secret_value(), nonce, pkce, now))
+        return await _verified_subject(http, server, client, id_token.get_secret_value(), nonce, pkce, now)
     except _Contradiction as error:
         raise ConnectFailed("invalid_id_token", f"{who} sent an id_token that is refused: {error}.") from None
     except _Unverifiable as error:
@@ -105,7 +107,7 @@ async def _verified_subject(
     nonce: str | None,
     pkce: bool,  # nonce and PKCE go together
     now: datetime,
-) -> str:
+) -> Subject:
     header, claims = _read(token)
     algorithm = str(header.get("alg"))
     if not server.issuer or not (server.jwks_uri or algorithm in _HMACS):
@@ -126,7 +128,7 @@ async def _verified_subject(
     subject = claims.get("sub")
     if not isinstance(subject, str) or not 0 < len(subject) <= MAX_SUBJECT_LENGTH or not subject.isprintable():
         raise _Unverifiable("it names no subject")
-    return subject
+    return Subject(subject, words=words_about(claims))
 
 
 def _read(token: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:

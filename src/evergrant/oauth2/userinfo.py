@@ -12,10 +12,24 @@ from evergrant.oauth2.token_response import parse_body
 from evergrant.oauth2.transport import Http
 
 MAX_SUBJECT_LENGTH = 255
+WORDS = ("email", "name")
+"""What people know an account by (OpenID Connect Core section 5.1)."""
 
 
-async def fetch_userinfo_subject(http: Http, server: ServerMetadata, access_token: SecretStr) -> str:
-    """Ask the userinfo endpoint who connected (OpenID Connect Core 5.3); `id` and `user_id` do for `sub`.
+def words_about(members: Mapping[str, Any]) -> dict[str, str]:
+    """Return what an account is known by, as far as claims or a userinfo answer say it."""
+    said = {name: members.get(name) for name in WORDS}
+    return {
+        name: value
+        for name, value in said.items()
+        if isinstance(value, str) and 0 < len(value) <= MAX_SUBJECT_LENGTH and value.isprintable()
+    }
+
+
+async def fetch_account(http: Http, server: ServerMetadata, access_token: SecretStr) -> tuple[str, dict[str, str]]:
+    """Ask the userinfo endpoint who connected, and return the id and the words there.
+
+    `id` and `user_id` do for `sub`.
 
     Raises:
         ConnectFailed: `invalid_userinfo`: the provider refuses the call or names nobody.
@@ -26,7 +40,7 @@ async def fetch_userinfo_subject(http: Http, server: ServerMetadata, access_toke
         value = members.get(name)
         text = str(value) if isinstance(value, (str, int)) and not isinstance(value, bool) else ""
         if text and len(text) <= MAX_SUBJECT_LENGTH and text.isprintable():
-            return text
+            return text, words_about(members)
     raise ConnectFailed("invalid_userinfo", "The provider's userinfo call does not say who the user is.")
 
 

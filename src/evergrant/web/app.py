@@ -22,10 +22,12 @@ from evergrant.logs import configure_logging
 from evergrant.refresher import refresh_until
 from evergrant.settings import Settings, folder_of_workers, load_settings
 from evergrant.web import (
+    accounts,
     client_metadata,
     connect,
     cors,
     documentation,
+    embed,
     errors,
     health,
     home,
@@ -34,6 +36,7 @@ from evergrant.web import (
     static_files,
     theme,
 )
+from evergrant.web.api import accounts as api_accounts
 from evergrant.web.api import (
     activity,
     app_check,
@@ -99,6 +102,7 @@ def create_app(
         trials.router,
         first_steps.router,
         api_connect.router,
+        api_accounts.router,
         trusted_issuers.router,
         policies.router,
         projects.router,
@@ -114,6 +118,8 @@ def create_app(
         app.include_router(router, dependencies=[Depends(refuse_odd_text)])
     for router in (
         connect.router,
+        accounts.router,
+        embed.router,
         client_metadata.router,
         health.router,
         metrics.router,

@@ -27,6 +27,7 @@ from evergrant.web.deps import BrokerDep, counting_failures, get_broker, limit_t
 from evergrant.web.failures import failed_trip
 from evergrant.web.forms import Form, is_in_parts, read_form
 from evergrant.web.looks import look_of
+from evergrant.web.looking_ahead import not_yet, only_looks_ahead
 from evergrant.web.same_origin import is_from_us
 from evergrant.web.templating import PAGE_HEADERS
 from evergrant.web.visitor import Visit, failure_page, note_visit, visitor_page
@@ -58,13 +59,13 @@ async def show(ticket: Ticket, request: Request, broker: BrokerDep) -> Response:
         if authorization.request.browser_digest is None:
             _note_way_back(request, authorization, ConnectFailed("expired", TOOK_TOO_LONG))
             raise ConnectFailed("ticket_expired", "This link has expired. Go back to the application and start again.")
-        if _only_looks_ahead(request):
-            return _not_yet()
+        if only_looks_ahead(request):
+            return not_yet(PAGE_HEADERS)
         return _redirect(await land_test(broker, authorization, await _end(broker, authorization, browser)))
     asked = variables.questions(broker, authorization.app, authorization.request.variables)
     if _goes_on_by_itself(authorization) and not variables.wrong_answers(asked, {}):
-        if _only_looks_ahead(request):
-            return _not_yet()
+        if only_looks_ahead(request):
+            return not_yet(PAGE_HEADERS)
         if known:
             return _with_cookie(await _leave(request, authorization, browser), broker, browser)
         if "again" in request.query_params:
@@ -101,8 +102,8 @@ async def decide(ticket: Ticket, request: Request, broker: BrokerDep) -> Respons
 @router.get(OWN_CALLBACK_PATH)
 async def callback(request: Request, broker: BrokerDep) -> Response:
     """End the connect trip with the provider's answer, and send the browser on; again, if it comes again."""
-    if _only_looks_ahead(request):
-        return _not_yet()
+    if only_looks_ahead(request):
+        return not_yet(PAGE_HEADERS)
     params, path, browser = dict(request.query_params), request.scope["path"], _browser_id(request, broker)
     async with counting_failures(request):
         authorization = await find_by_answer(broker, params, browser=browser, path=path, now=clock.now())
@@ -179,17 +180,6 @@ def _is_over(authorization: Authorization) -> bool:
 async def _end(broker: Broker, authorization: Authorization, browser: str) -> str:
     """Return where the browser goes by a trip that is over, or whose time is."""
     return await end_with_failure(broker, authorization, ConnectFailed("expired", TOOK_TOO_LONG), browser=browser)
-
-
-def _only_looks_ahead(request: Request) -> bool:
-    """Tell whether a browser fetches a page before anybody wants to see it: that must use nothing up."""
-    said = [request.headers.get(name, "") for name in ("sec-purpose", "purpose", "x-purpose", "x-moz")]
-    return any(word in value.lower() for value in said for word in ("prefetch", "prerender", "preview"))
-
-
-def _not_yet() -> Response:
-    """Answer a browser that looks ahead: it throws an error away, and asks again when somebody goes there."""
-    return Response(status_code=503, headers=PAGE_HEADERS)
 
 
 async def _find_authorization(broker: Broker, ticket: str, request: Request, browser: str) -> Authorization:

@@ -23,6 +23,7 @@ CALLED_FROM_BROWSERS = {
     "/v1/outbound/oauth/connect": "POST",
     "/v1/mgmt/outbound/apps-with-user-token": "GET",
     "/v1/mgmt/outbound/tokens": "GET",
+    "/v1/mgmt/outbound/accounts/session": "POST",
 }
 _PREFLIGHT_SECONDS = "600"
 _EXPOSED = ", ".join(("Retry-After", "X-Request-Id", *LIMIT_HEADERS))

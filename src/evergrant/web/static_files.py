@@ -58,6 +58,15 @@ def static_url(name: str) -> str:
 @router.get("/static/{name:path}")
 async def static(name: Name, request: Request) -> Response:
     """Answer with a static file. Pages are never compressed: a secret that is shown once must not meet an oracle."""
+    return static_answer(name, request)
+
+
+def static_answer(name: str, request: Request) -> Response:
+    """Answer with a static file, whatever its address here. Pages of any origin may use it.
+
+    Raises:
+        NotFound: there is none.
+    """
     file = _files().get(name)
     if file is None:
         raise NotFound

@@ -26,7 +26,7 @@ from evergrant.oauth2 import follow_up, token_endpoint
 from evergrant.oauth2.authorization import AuthorizationResponse, check_issuer
 from evergrant.oauth2.id_token import Subject, identify
 from evergrant.oauth2.token_response import TokenResponse
-from evergrant.oauth2.userinfo import fetch_userinfo_subject
+from evergrant.oauth2.userinfo import fetch_account
 
 log = logging.getLogger(__name__)
 
@@ -86,6 +86,7 @@ async def _complete(
     fresh.learn(allowed_captures(template, learnt))
     require_variables(template, fresh.details, "context")
     fresh.subject = await _subject(broker, authorization, provider, fresh.tokens)
+    fresh.details = {**fresh.subject.words, **fresh.details}
     return await store_consent(broker, authorization, fresh, provider.quirks, sealer)
 
 
@@ -143,7 +144,8 @@ async def _subject(
         )
     if not found.sub and app.userinfo_url:
         try:
-            found = Subject(await fetch_userinfo_subject(broker.http, provider.server, answer.access_token))
+            sub, words = await fetch_account(broker.http, provider.server, answer.access_token)
+            found = Subject(sub, words=words)
         except EvergrantError as error:
             found = Subject(problem=f"{found.problem} {error.message}".strip())
     if found.problem:  # who the user is there is good to know, but the consent is real without it

@@ -69,6 +69,10 @@ class ConnectRequest:
     tenant_label: str = ""
     locale: str = ""
     """The language of the pages, as a BCP 47 tag; empty for the browser's."""
+    portal_id: str = ""
+    """The visit of connected accounts that it begins from; empty for none."""
+    trip_id: str = ""
+    """What the request will be called, for whoever asks for its outcome; empty for any name."""
 
 
 async def begin_connect(broker: Broker, principal: Principal, wanted: ConnectRequest, *, now: datetime) -> str:
@@ -100,7 +104,7 @@ async def begin_connect(broker: Broker, principal: Principal, wanted: ConnectReq
     ticket = new_opaque()
     request = AuthorizationRequest(
         project_id=project_id,
-        id=secrets.token_hex(16),
+        id=wanted.trip_id or secrets.token_hex(16),
         app_id=app.id,
         user_id=owner.user_id,
         tenant_id=owner.tenant_id,
@@ -117,6 +121,7 @@ async def begin_connect(broker: Broker, principal: Principal, wanted: ConnectReq
         tenant_label=wanted.tenant_label,
         locale=wanted.locale,
         made_by=principal.name[:MADE_BY_LENGTH],
+        portal_id=wanted.portal_id,
         ticket_digest=digest(ticket),
         created_at=now,
         expires_at=now + TICKET_LIFETIME,

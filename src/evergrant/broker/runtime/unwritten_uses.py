@@ -88,6 +88,8 @@ class UnwrittenUses:
         """Where a management key was used from last, by (project, key)."""
         self.console: Unwritten[str] = Unwritten()
         """The latest use of a session at the console, by its id."""
+        self.visits: Unwritten[str] = Unwritten()
+        """The latest use of a visit of connected accounts, by its id."""
         self.grants: Unwritten[GrantKey] = Unwritten()
         """When a token was last handed out."""
         self._known_grants: dict[GrantKey, datetime] = {}
