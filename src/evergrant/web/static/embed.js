@@ -3,6 +3,11 @@
 // detail.app) and expired, after which the element wants a new session.
 const opened = new Map(); // a session opens once: the first frame of a page opens it, and the others wait for that
 
+const light = () => { // whether this page is: what the frame shows stands on it
+  const scheme = getComputedStyle(document.documentElement).colorScheme;
+  return !scheme.includes("dark") || (scheme.includes("light") && !matchMedia("(prefers-color-scheme: dark)").matches);
+};
+
 class Framed extends HTMLElement {
   static observedAttributes = ["session", "app", "scopes"];
 
@@ -38,7 +43,7 @@ class Framed extends HTMLElement {
     const frame = (this.frame = document.createElement("iframe"));
     Object.assign(frame.style, { border: "0", display: "block", width: "100%", height: "0", colorScheme: "normal" });
     frame.title = this.getAttribute("label") ?? this.label;
-    frame.addEventListener("load", () => frame.contentWindow?.postMessage({ evergrant: "hello" }, this.origin));
+    frame.addEventListener("load", () => frame.contentWindow?.postMessage({ evergrant: "hello", light: light() }, this.origin));
     frame.src = address;
     this.root.replaceChildren(frame);
     clearTimeout(this.timer);
