@@ -12,7 +12,7 @@ from fastapi.responses import JSONResponse, Response
 
 from evergrant import clock
 from evergrant.broker.portal.accounts import accounts_of
-from evergrant.broker.portal.acts import connect_from, disconnect_from, trip_from
+from evergrant.broker.portal.acts import askable, connect_from, disconnect_from, trip_from
 from evergrant.broker.portal.sessions import VISIT_PATH, open_visit
 from evergrant.broker.portal.visits import CONNECT, Visit
 from evergrant.web.accounts_view import show_accounts
@@ -95,7 +95,10 @@ async def button(visit: VisitDep, place: PlaceDep, broker: BrokerDep, app: Short
         app=found,
         tile=tile_of(found.id, found.name) if found is not None else None,
         scopes=scopes,
-        may_connect=visit.may(CONNECT) and app in seen.can_connect,
+        may_connect=found is not None
+        and visit.may(CONNECT)
+        and app in seen.can_connect
+        and askable(visit, found).issuperset(wanted),
         broken=[one for one in own if one.is_broken],
         good=[one for one in own if not one.is_broken],
         has_all=any(set(wanted) <= set(one.scopes) for one in own if not one.is_broken),

@@ -33,6 +33,11 @@ class Begun:
     trip_id: str
 
 
+def askable(visit: Visit, app: OutboundApp) -> frozenset[str]:
+    """Return the scopes that a visit may ask for: the app's own, and those that it was opened with."""
+    return frozenset({*app.default_scopes, *visit.scopes.get(app.id, ())})
+
+
 async def connect_from(
     broker: Broker,
     visit: Visit,
@@ -59,8 +64,7 @@ async def connect_from(
     visit.require(CONNECT)
     visit.principal.require_app(app_id)
     app, owner = await load_app(broker, visit.project.id, app_id), visit.owner
-    known = {*app.default_scopes, *visit.scopes.get(app_id, ())}
-    if strange := [scope for scope in scopes if scope not in known]:
+    if strange := [scope for scope in scopes if scope not in askable(visit, app)]:
         raise InvalidValue.of(("scopes", f"this page may not ask for {', '.join(strange)}"))
     earlier = await _own(broker, visit, again) if again else None
     if earlier is not None and earlier.app_id != app_id:

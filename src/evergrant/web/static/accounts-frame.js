@@ -16,10 +16,7 @@ if (entering) entering.submit();
 addEventListener("message", ({ source, origin, data }) => {
   if (entering || source !== parent || data?.evergrant !== "hello" || !allowed.includes(origin)) return;
   around = origin;
-  if (data.light && !document.documentElement.dataset.mode) {
-    document.documentElement.dataset.mode = "light";
-    document.querySelector("meta[name=color-scheme]").content = "light";
-  }
+  if (data.light) document.documentElement.dataset.mode ??= "light";
   size();
   new ResizeObserver(size).observe(document.documentElement);
   if (said.event) happened(said.event, said.app);

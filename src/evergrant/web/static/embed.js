@@ -41,7 +41,7 @@ class Framed extends HTMLElement {
     const asked = { frame: this.what, app: this.getAttribute("app") ?? "", scopes: this.getAttribute("scopes") ?? "" };
     for (const [name, value] of Object.entries(asked)) if (value) address.searchParams.set(name, value);
     const frame = (this.frame = document.createElement("iframe"));
-    Object.assign(frame.style, { border: "0", display: "block", width: "100%", height: "0", colorScheme: "normal" });
+    Object.assign(frame.style, { border: "0", display: "block", width: "100%", height: "0" });
     frame.title = this.getAttribute("label") ?? this.label;
     frame.addEventListener("load", () => frame.contentWindow?.postMessage({ evergrant: "hello", light: light() }, this.origin));
     frame.src = address;
