@@ -16,6 +16,7 @@ from evergrant.errors import InvalidValue
 MAX_RECORDS = 1_000
 """Most records that one search returns."""
 OWN_ACTIONS = (
+    "accounts.",
     "app.",
     "audit.",
     "connect.",
