@@ -1,9 +1,7 @@
 """End users at their connected accounts, over plain HTTP."""
 
-import asyncio
 import re
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx2
@@ -12,6 +10,7 @@ from evergrant.broker.projects.projects import set_embed_origins
 from evergrant.broker.runtime.broker import open_broker
 from tests.infra.console import SAME_ORIGIN, words_of
 from tests.infra.installation import APP_ID, Installation
+from tests.infra.waiting import in_a_thread
 
 RETURN = "https://app.example.com/settings"
 
@@ -30,9 +29,7 @@ def embed_in(here: Installation, *origins: str) -> None:
         async with open_broker(here.settings) as broker:
             await set_embed_origins(broker, here.backend.project_id, origins)
 
-    # In a thread of its own: Playwright keeps an event loop running in this one.
-    with ThreadPoolExecutor(1) as pool:
-        pool.submit(asyncio.run, allow()).result()
+    in_a_thread(allow())
 
 
 class Visitor:
