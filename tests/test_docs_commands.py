@@ -26,7 +26,7 @@ from tests.infra.waiting import PATIENCE
 pytestmark = pytest.mark.xdist_group("docs commands")  # one worker fetches the npm packages, not each
 
 RUN = ("sh", "python", "js")
-SHOWN = ("json", "toml", "yaml", "text")
+SHOWN = ("html", "json", "toml", "yaml", "text")
 NPM_PACKAGES = ("@descope/node-sdk", "standardwebhooks", "express")
 
 
@@ -36,6 +36,9 @@ NOT_RUN = {
     "backup.md: evergrant restore evergrant-backup.db": "a server runs; tests/attacks/test_restored_backups.py does it",
     'backup.md: pg_restore --clean --if-exists --dbname="$EVERGRANT_DATABASE_URL" evergrant.dump': "the same",
     "branding.md: base64 < logo.png | tr -d '\\n' > logo.txt": "takes a picture; tests/web/test_branding.py sends some",
+    'connected-accounts.md: const accounts = document.querySelector("evergrant-accounts");': (
+        "tests/trips/test_accounts_browser.py has the elements in a browser"
+    ),
     "deletion.md: evergrant projects delete P_FROM_INIT": "asks for the id; tests/attacks/test_shredding.py does it",
     "deletion.md: evergrant projects delete P_FROM_INIT --revoke-first --within 48": "the same",
     "deploy.md: cp .env.example .env": "needs a container engine; tests/test_house.py reads the compose file",

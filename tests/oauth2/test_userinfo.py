@@ -29,6 +29,14 @@ async def test_userinfo_names_the_subject(
     assert provider.requests[0].headers["authorization"] == "Bearer at-1"
 
 
+async def test_userinfo_says_what_the_account_is_known_by(
+    http: Http, server: ServerMetadata, provider: ScriptedProvider
+) -> None:
+    said = {"sub": "u-1", "email": "ada@example.com", "name": "x" * 256}
+    provider.routes["/userinfo"] = json_answer(200, said)
+    assert await fetch_userinfo(http, server, SecretStr("at-1")) == ("u-1", {"email": "ada@example.com"})
+
+
 @pytest.mark.parametrize(
     "reply",
     [

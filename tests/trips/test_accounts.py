@@ -254,6 +254,9 @@ def test_an_account_says_who_it_is_since_when_and_what_may_be_done(
     assert "What Shop may do See your contacts Know which account this is" in page
     assert f"A permission that Contacts {user} calls email" in page
     assert listed(here, user)[0]["details"] == {"email": "ada@example.com"}
+    # What a fetch answers can be uploaded again, with that.
+    fetched = here.backend.token(user, appId=app_id, scopes=WITH_EMAIL, options={"withRefreshToken": True})
+    assert here.backend.post("app/user/oauthtoken/upload", fetched).status_code == 200
 
 
 def test_only_the_apps_of_the_visit_are_there(

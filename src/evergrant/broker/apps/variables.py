@@ -14,6 +14,7 @@ from evergrant.catalog.template import Template
 from evergrant.catalog.variable import Source, Variable
 from evergrant.db import OutboundApp
 from evergrant.errors import ConnectFailed
+from evergrant.oauth2.userinfo import WORDS
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +69,9 @@ def details_problems(template: Template | None, app: OutboundApp, values: Values
     It may have all that a connect trip would ask the user or learn, and must have what no call works without.
     """
     values = tidied(template, values)
-    problems = _value_problems("details", declared_variables(template, "user", "callback", "token", "context"), values)
+    own = declared_variables(template, "user", "callback", "token", "context")
+    about = {name: value for name, value in values.items() if name in own or name not in WORDS}
+    problems = _value_problems("details", own, about)
     problems += [
         (f"details.{name}", "the app's value counts for everybody: leave it out")
         for name in declared_variables(template, "user")

@@ -69,7 +69,10 @@ class TokenMetadata(WireModel):
     connected_time: str = Field(description="Epoch seconds as text: the consent, or the upload.")
     last_refresh_time: str = Field(description="Epoch seconds as text; empty before the first refresh.")
     last_refresh_error: str
-    details: dict[str, str] = Field(description="Its shop, instance or company, by variable of the app's template.")
+    details: dict[str, str] = Field(
+        description="Its shop, instance or company, by variable of the app's template; and `email` and `name` of the "
+        "account, where the provider said them."
+    )
 
 
 class TokenMetadataAnswer(WireModel):
