@@ -88,6 +88,7 @@ def test_operations_have_the_names_that_code_generators_shall_use() -> None:
         "loadWebhook",
         "loadWebhooks",
         "metrics",
+        "openAccounts",
         "readyz",
         "refreshToken",
         "replayDeliveries",
