@@ -6,7 +6,7 @@ from typing import Any
 
 import httpx2
 
-from evergrant.broker.projects.projects import set_embed_origins
+from evergrant.broker.projects.projects import update_project
 from evergrant.broker.runtime.broker import open_broker
 from tests.infra.console import SAME_ORIGIN, words_of
 from tests.infra.installation import APP_ID, Installation
@@ -27,7 +27,7 @@ def embed_in(here: Installation, *origins: str) -> None:
 
     async def allow() -> None:
         async with open_broker(here.settings) as broker:
-            await set_embed_origins(broker, here.backend.project_id, origins)
+            await update_project(broker, here.backend.project_id, embed_origins=origins)
 
     in_a_thread(allow())
 

@@ -1,6 +1,6 @@
 """What the page of connected accounts says: its words, and what stands where."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -15,6 +15,8 @@ from evergrant.db import OutboundApp
 from evergrant.errors import NotFound
 from evergrant.web import locale
 from evergrant.web.locale import gettext, noted
+from evergrant.web.logos import logo_sources
+from evergrant.web.looks import look_of
 from evergrant.web.tiles import Tile, tile_of
 from evergrant.web.visiting import Place
 
@@ -56,13 +58,18 @@ async def show_accounts(
     """Answer with the page. `trip` is one that has come back; `ended` a connection that was ended, `of` this app."""
     seen = await accounts_of(broker, visit)
     app_id, outcome = await _outcome(broker, visit, trip)
-    names = {app.id: app.name for app in (*seen.connectable, *(one.app for one in seen.connected))}
+    apps = {app.id: app for app in (*seen.connectable, *(one.app for one in seen.connected))}
+    logos = await logo_sources(broker, visit.project.id, list(apps.values()))
+    names = {app.id: app.name for app in apps.values()}
     is_gone = bool(ended) and all(one.id != ended for one in seen.connected)
     return place.page(
         "accounts.html",
+        look=await look_of(broker, visit.project.id),
         visit=visit,
-        lines=_lines(visit, seen.connected, seen.can_connect),
-        connectable=[(app, tile_of(app.id, app.name)) for app in seen.connectable] if visit.may(CONNECT) else [],
+        lines=_lines(visit, seen.connected, seen.can_connect, logos),
+        connectable=[(app, tile_of(app.id, app.name, logos[app.id])) for app in seen.connectable]
+        if visit.may(CONNECT)
+        else [],
         day=day_words,
         came_back=(names.get(app_id, ""), outcome) if outcome else None,
         ended=(names.get(of, ""), told if told in TOLD else "") if is_gone and of in names else None,
@@ -78,7 +85,9 @@ async def _outcome(broker: Broker, visit: Visit, trip: str) -> tuple[str, str]:
         return "", ""
 
 
-def _lines(visit: Visit, accounts: Sequence[Account], can_connect: frozenset[str]) -> list[Line]:
+def _lines(
+    visit: Visit, accounts: Sequence[Account], can_connect: frozenset[str], logos: Mapping[str, str]
+) -> list[Line]:
     offered: set[str] = set()
     lines = []
     for account in accounts:
@@ -90,7 +99,7 @@ def _lines(visit: Visit, accounts: Sequence[Account], can_connect: frozenset[str
         lines.append(
             Line(
                 account=account,
-                tile=tile_of(app.id, app.name),
+                tile=tile_of(app.id, app.name, logos[app.id]),
                 used=used_words(account.used_at),
                 permissions=permissions_of(app, account.scopes),
                 may_connect=may_connect,

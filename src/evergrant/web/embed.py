@@ -18,6 +18,8 @@ from evergrant.broker.portal.visits import CONNECT, Visit
 from evergrant.web.accounts_view import show_accounts
 from evergrant.web.deps import BrokerDep, counting_failures, refuse_odd_text
 from evergrant.web.forms import read_form
+from evergrant.web.logos import logo_sources
+from evergrant.web.looks import look_of
 from evergrant.web.static_files import static_answer
 from evergrant.web.tiles import tile_of
 from evergrant.web.visiting import CLOSED_PATH, EMBED_PATH, Place, VisitRoute, cookie_of, visit_in
@@ -89,11 +91,13 @@ async def button(visit: VisitDep, place: PlaceDep, broker: BrokerDep, app: Short
     own = [account for account in seen.connected if not account.is_shared]
     wanted = scopes.split()
     found = next((one.app for one in own), next(iter(seen.connectable), None))
+    logos = await logo_sources(broker, visit.project.id, [found] if found is not None else [])
     return place.page(
         "connect_button.html",
+        look=await look_of(broker, visit.project.id),
         visit=visit,
         app=found,
-        tile=tile_of(found.id, found.name) if found is not None else None,
+        tile=tile_of(found.id, found.name, logos[found.id]) if found is not None else None,
         scopes=scopes,
         may_connect=found is not None
         and visit.may(CONNECT)

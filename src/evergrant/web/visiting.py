@@ -28,6 +28,7 @@ from evergrant.web import locale
 from evergrant.web.asked import address_of, note_actor
 from evergrant.web.deps import get_broker
 from evergrant.web.errors import invalid_request, note_limit
+from evergrant.web.looks import Look, look_of
 from evergrant.web.same_origin import is_from_us
 from evergrant.web.templating import PAGE_HEADERS, render
 
@@ -68,10 +69,10 @@ class Place:
             return f"{self.base}/accounts"
         return f"{self.base}/button?{urlencode({'app': app, 'scopes': scopes})}"
 
-    def page(self, template: str, *, status: int = 200, **values: Any) -> HTMLResponse:
+    def page(self, template: str, *, status: int = 200, look: Look | None = None, **values: Any) -> HTMLResponse:
         """Answer with a page of this place: `visitor/NAME.html`."""
         return HTMLResponse(
-            render(f"visitor/{template}", place=self, look=None, language=locale.language.get(), **values),
+            render(f"visitor/{template}", place=self, look=look, language=locale.language.get(), **values),
             status,
             dict(self.headers),
         )
@@ -117,7 +118,9 @@ async def visit_in(request: Request, place: Place, *, project_id: str = "") -> V
     if visit is not None and project_id and visit.project.id != project_id:
         visit = None
     request.state.place, request.state.portal_visit = place, visit
-    speak(request, visit.locale if visit is not None else "")
+    if visit is not None:
+        look = await look_of(broker, visit.project.id)
+        speak(request, visit.locale, look.locale)
     if visit is None or visit.is_over:
         raise VisitIsOver
     broker.limits.users.take((visit.project.id, visit.id))
@@ -125,9 +128,9 @@ async def visit_in(request: Request, place: Place, *, project_id: str = "") -> V
     return visit
 
 
-def speak(request: Request, asked: str) -> None:
-    """Answer this request in a language: what was asked for, else what the browser accepts."""
-    locale.language.set(locale.chosen(asked, request.headers.get("accept-language", "")))
+def speak(request: Request, asked: str, usual: str = "") -> None:
+    """Answer this request in a language: what was asked for, else what the browser accepts, else the project's."""
+    locale.language.set(locale.chosen(asked, request.headers.get("accept-language", ""), usual))
 
 
 class VisitRoute(APIRoute):
@@ -148,11 +151,11 @@ class VisitRoute(APIRoute):
                     raise PermissionDenied(locale.gettext("This form can only be sent from this page itself."))
                 return await handle(request)
             except RequestValidationError as error:
-                return _error_page(request, invalid_request(error.errors()))
+                return await _error_page(request, invalid_request(error.errors()))
             except EvergrantError as error:
                 if error.status >= 500 and error.status not in (502, 503):
                     raise
-                return _error_page(request, error)
+                return await _error_page(request, error)
 
         return handled
 
@@ -172,7 +175,7 @@ def _said(error: EvergrantError, visit: Visit | None) -> str:
     return locale.gettext("What this page was asked for is not possible any more.")
 
 
-def _error_page(request: Request, error: EvergrantError) -> Response:
+async def _error_page(request: Request, error: EvergrantError) -> Response:
     place: Place = request.state.place
     visit: Visit | None = request.state.portal_visit
     note_limit(request, error)
@@ -183,6 +186,7 @@ def _error_page(request: Request, error: EvergrantError) -> Response:
         answer = place.page(
             "accounts_error.html",
             status=error.status,
+            look=await look_of(get_broker(request), visit.project.id) if visit is not None else None,
             visit=visit,
             is_over=isinstance(error, NotFound),
             code=error.status,

@@ -6,7 +6,8 @@ from datetime import datetime
 
 from sqlalchemy import and_, select
 
-from evergrant.broker.apps.apps import list_apps, missing_for_connect
+from evergrant.broker.apps.apps import list_apps
+from evergrant.broker.apps.definition import missing_for_connect
 from evergrant.broker.apps.quirks import can_revoke
 from evergrant.broker.apps.variables import missing_variables, template_of
 from evergrant.broker.grants.grants import owner_problems
