@@ -26,8 +26,8 @@ from evergrant.web.consent import consent_page, tile_for
 from evergrant.web.deps import BrokerDep, counting_failures, get_broker, limit_trip, refuse_odd_text
 from evergrant.web.failures import failed_trip
 from evergrant.web.forms import Form, is_in_parts, read_form
-from evergrant.web.looks import look_of
 from evergrant.web.looking_ahead import not_yet, only_looks_ahead
+from evergrant.web.looks import look_of
 from evergrant.web.same_origin import is_from_us
 from evergrant.web.templating import PAGE_HEADERS
 from evergrant.web.visitor import Visit, failure_page, note_visit, visitor_page
