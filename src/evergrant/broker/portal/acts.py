@@ -66,7 +66,7 @@ async def connect_from(
     app, owner = await load_app(broker, visit.project.id, app_id), visit.owner
     if strange := [scope for scope in scopes if scope not in askable(visit, app)]:
         raise InvalidValue.of(("scopes", f"this page may not ask for {', '.join(strange)}"))
-    earlier = await _own(broker, visit, again) if again else None
+    earlier = await _own_grant(broker, visit, again) if again else None
     if earlier is not None and earlier.app_id != app_id:
         raise TokenNotFound
     if not visit.principal.is_user:  # whose own trips `begin_connect` counts
@@ -107,11 +107,11 @@ async def disconnect_from(
         TokenNotFound: there is no such connection of this user; a tenant's is nobody's to end here.
     """
     visit.require(DISCONNECT)
-    grant = await _own(broker, visit, grant_id)
+    grant = await _own_grant(broker, visit, grant_id)
     return grant.app_id, await delete_token(broker, visit.principal, grant.id, now=now)
 
 
-async def _own(broker: Broker, visit: Visit, grant_id: str) -> Grant:
+async def _own_grant(broker: Broker, visit: Visit, grant_id: str) -> Grant:
     query = select(Grant).where(
         Grant.project_id == visit.project.id,
         Grant.id == grant_id,
