@@ -34,7 +34,7 @@ async def test_userinfo_says_what_the_account_is_known_by(
 ) -> None:
     said = {"sub": "u-1", "email": "ada@example.com", "name": "x" * 256}
     provider.routes["/userinfo"] = json_answer(200, said)
-    assert await fetch_userinfo(http, server, SecretStr("at-1")) == ("u-1", {"email": "ada@example.com"})
+    assert await fetch_account(http, server, SecretStr("at-1")) == ("u-1", {"email": "ada@example.com"})
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import mimetypes
+import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path as FilePath
@@ -17,6 +18,9 @@ STATIC = FilePath(__file__).parent / "static"
 FOR_EVER = "public, max-age=31536000, immutable"
 FOR_A_WHILE = "public, max-age=300"
 COMPRESSED = frozenset({"text/css", "text/javascript", "image/svg+xml"})
+
+_UNREAD = re.compile(rb"/\*.*?\*/|(?<=\n)\s+", re.DOTALL)
+"""What of a stylesheet is for its readers only: comments and indentation."""
 
 router = APIRouter(include_in_schema=False)
 
@@ -39,6 +43,8 @@ def _files() -> dict[str, _File]:
             continue
         content = path.read_bytes()
         kind = "text/javascript" if path.suffix == ".js" else mimetypes.guess_type(path.name)[0] or "text/plain"
+        if kind == "text/css":
+            content = _UNREAD.sub(b"", content)
         smaller = gzip.compress(content, mtime=0) if kind in COMPRESSED else None
         version = hashlib.sha256(content).hexdigest()[:12]
         files[path.relative_to(STATIC).as_posix()] = _File(content, smaller, kind, version)

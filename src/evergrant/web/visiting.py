@@ -28,9 +28,10 @@ from evergrant.web import locale
 from evergrant.web.asked import address_of, note_actor
 from evergrant.web.deps import get_broker
 from evergrant.web.errors import invalid_request, note_limit
-from evergrant.web.looks import Look, look_of
+from evergrant.web.looks import look_of
 from evergrant.web.same_origin import is_from_us
 from evergrant.web.templating import PAGE_HEADERS, render
+from evergrant.web.visitor import Look
 
 EMBED_PATH = "/embed"
 CLOSED_PATH = f"{VISIT_PATH}/closed"
