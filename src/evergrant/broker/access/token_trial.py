@@ -136,7 +136,7 @@ def _check_claims(trusted: TrustedIssuer, claims: Mapping[str, Any], verdict: To
     problem = _problem(lambda: check_times(claims, now))
     until = claims.get("exp")
     ends = f"{datetime.fromtimestamp(until, UTC):%Y-%m-%d %H:%M:%S} UTC" if not problem and until else ""
-    verdict.note("exp", f"{problem}{_said(claims, 'exp')}" if problem else "", f"It is valid until {ends}")
+    verdict.note("exp", f"{problem}{_time_said(claims, 'exp')}" if problem else "", f"It is valid until {ends}")
     audience = trusted.audience
     problem = _problem(lambda: check_parties(claims, issuer=trusted.issuer, audience=audience, recipient="audience"))
     verdict.note("aud", f"{problem}, and must be for {_short(audience)}" if problem else "", f"It is for {audience}")
@@ -194,7 +194,7 @@ def _problem(check: Any) -> str:
     return ""
 
 
-def _said(claims: Mapping[str, Any], name: str) -> str:
+def _time_said(claims: Mapping[str, Any], name: str) -> str:
     value = claims.get(name)
     if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value < 253_402_300_800:
         return ""

@@ -16,6 +16,7 @@ from evergrant.db import AuditEvent
 PAGE = 30
 STRETCH = 50_000
 """How many records one page of several filters looks at."""
+NO_RECORD = 2**62
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,14 +53,13 @@ class AuditPage:
 
 
 async def browse_records(broker: Broker, project_id: str, wanted: AuditFilter, *, before: int = 0) -> AuditPage:
-    """Return the records that fit and are older than number `before`; 0 for the newest. Costs four statements at most.
+    """Return the records that fit and are older than number `before`; 0 for the newest. Costs three statements at most.
 
     With several filters a page may have few records, or none, and yet an `older`: then it has looked at 50,000.
     """
     conditions = _equalities(wanted)
     async with broker.database.read() as session:
-        last = await _last_sequence(session, project_id, until=wanted.until)
-        first = await _first_sequence(session, project_id, since=wanted.since) if wanted.since else 1
+        first, last = await _bounds(session, project_id, wanted)
         top = min(before - 1, last) if before else last
         bottom = max(first, top - STRETCH + 1) if wanted.is_several else first
         query = (
@@ -84,23 +84,13 @@ def _equalities(wanted: AuditFilter) -> list[ColumnElement[bool]]:
     return found
 
 
-async def _last_sequence(session: AsyncSession, project_id: str, *, until: datetime | None) -> int:
-    """Return the number of the last record, or of the last at `until` or before; 0 where there is none."""
+async def _bounds(session: AsyncSession, project_id: str, wanted: AuditFilter) -> tuple[int, int]:
+    """Return the numbers of the first and the last record of the period; the first is the greater where it has none."""
     query = select(AuditEvent.sequence).where(AuditEvent.project_id == project_id).limit(1)
-    if until is None:
-        query = query.order_by(AuditEvent.sequence.desc())
-    else:
-        query = query.where(AuditEvent.occurred_at <= until).order_by(AuditEvent.occurred_at.desc())
-    return (await session.execute(query)).scalar_one_or_none() or 0
-
-
-async def _first_sequence(session: AsyncSession, project_id: str, *, since: datetime) -> int:
-    """Return the number of the first record at `since` or after; one that no record has where there is none."""
-    query = (
-        select(AuditEvent.sequence)
-        .where(AuditEvent.project_id == project_id, AuditEvent.occurred_at >= since)
-        .order_by(AuditEvent.occurred_at)
-        .limit(1)
-    )
-    found = (await session.execute(query)).scalar_one_or_none()
-    return found if found is not None else await _last_sequence(session, project_id, until=None) + 1
+    last, first = query.order_by(AuditEvent.sequence.desc()), query.order_by(AuditEvent.sequence)
+    if wanted.until is not None:
+        last = query.where(AuditEvent.occurred_at <= wanted.until).order_by(AuditEvent.occurred_at.desc())
+    if wanted.since is not None:
+        first = query.where(AuditEvent.occurred_at >= wanted.since).order_by(AuditEvent.occurred_at)
+    found = (await session.execute(select(first.scalar_subquery(), last.scalar_subquery()))).one()
+    return found[0] or NO_RECORD, found[1] or 0
