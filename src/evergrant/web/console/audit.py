@@ -14,10 +14,10 @@ from evergrant.broker.audit.chain import ChainVerification, verify_chain_once
 from evergrant.broker.audit.log import export_lines
 from evergrant.broker.runtime.principal import Permission
 from evergrant.errors import InvalidRequest
-from evergrant.web.console.actions import ACTIONS
 from evergrant.web.console.desk import HEADERS, Desk, DeskDep
 from evergrant.web.console.fields import day_end, day_start, problems_of
 from evergrant.web.console.route import ConsoleRoute
+from evergrant.web.console.sentences import TELLINGS, sentence_of
 
 router = APIRouter(route_class=ConsoleRoute)
 
@@ -106,13 +106,15 @@ async def _page(
         asked=asked,
         is_filtered=any(asked.values()),
         found=found,
-        rows=[(one, one.action, json.dumps(one.data, indent=2, ensure_ascii=False)) for one in found.events]
+        rows=[
+            (one, sentence_of(one, names), json.dumps(one.data, indent=2, ensure_ascii=False)) for one in found.events
+        ]
         if found
         else [],
         names=names,
         apps=apps,
         keys=keys,
-        actions=ACTIONS,
+        actions=TELLINGS,
         stretch=STRETCH,
         verified=verified,
         at=at,

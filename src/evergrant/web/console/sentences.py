@@ -35,6 +35,7 @@ TELLINGS: Mapping[str, Telling] = {
     "connect.started": Telling("link-2", "", "{who} began to connect {owner} to {app}"),
     "connections.exported": Telling("download", "", "{who} exported a list of {count} connections"),
     "console.link_made": Telling("link-2", "", "{who} made a sign-in link for one {role}"),
+    "console.sign_in_refused": Telling("circle-x", "warn", "{operator} was not let in at the console"),
     "console.others_signed_out": Telling("log-out", "", "{who} ended all other sessions"),
     "console.signed_in": Telling("user", "", "{operator} signed in"),
     "console.signed_out": Telling("log-out", "", "{who} ended the session of {operator}"),
