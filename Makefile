@@ -56,8 +56,8 @@ catalog-audit: $(VENV)/.installed-dev ## Compare the app library with what publi
 catalog-table: $(VENV)/.installed-dev ## Write docs/providers.md anew, from the entries and the last audit
 	$(BIN)/python -m scripts.provider_table
 
-pictures: $(VENV)/.installed-dev ## Take the README's pictures anew (needs Chromium, and the demo's two ports)
-	$(BIN)/python -m scripts.pictures
+screenshots: $(VENV)/.installed-dev ## Take the pictures of README and docs anew (needs Chromium, and port 8420)
+	$(BIN)/python -m scripts.screenshots
 
 locales: $(VENV)/.installed-dev ## Bring the visitors' pages' words up to date in every language, and compile them
 	$(BIN)/python -m scripts.locales

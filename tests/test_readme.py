@@ -15,7 +15,7 @@ from typing import NamedTuple
 from evergrant.settings import PREFIX
 from tests.infra.installation import CLIENT_ID, CLIENT_SECRET, Browser, practice_provider
 from tests.infra.serving import ServerProcess, free_port
-from tests.infra.waiting import PATIENCE
+from tests.infra.waiting import PATIENCE, wait_until
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -68,7 +68,10 @@ def test_make_knows_what_the_readme_says_about_it() -> None:
 
 def test_every_picture_is_in_the_repository_described_in_words_and_light() -> None:
     pictures = [dict(re.findall(r'(\w+)="([^"]*)"', tag)) for tag in re.findall(r"<img ([^>]*)>", README)]
-    assert [picture["src"] for picture in pictures] == ["docs/images/consent.png", "docs/images/guide.png"]
+    assert [picture["src"] for picture in pictures] == [
+        "docs/images/overview-light.png",
+        "docs/images/consent-light.png",
+    ]
     for picture in pictures:
         assert len(picture["alt"].split()) > 10, picture["src"]
         assert (ROOT / picture["src"]).stat().st_size <= HEAVIEST_PICTURE, picture["src"]
@@ -126,12 +129,13 @@ def test_the_quick_start_works_as_written(tmp_path: Path) -> None:
     blocks = iter([block for block in BLOCKS if is_executable(block) and block.text not in NOT_RUN_HERE])
     with practice_provider(f"http://127.0.0.1:{port}") as provider:
         reader = Quickstart(tmp_path, provider.url, port)
-        (init,) = between(blocks, until=SERVE)
-        printed = reader.run(init)
-        reader.substitutions["P_FROM_INIT"] = found(r"project id +(\S+)", printed)
-        reader.substitutions["EVG_FROM_INIT"] = found(r"management key +(\S+)", printed)
+        assert list(between(blocks, until=SERVE)) == []
         data = {f"{PREFIX}DATA_DIR": str(tmp_path / "evergrant-data"), f"{PREFIX}EGRESS_ALLOW": "127.0.0.0/8"}
-        with ServerProcess(data, port=port, log=tmp_path / "serve.log"):
+        with ServerProcess(data, port=port, log=tmp_path / "serve.log") as server:
+            wait_until(lambda: f"Open {server.url}/console/enter/" in server.output(), "the link is printed")
+            printed = reader.run(next(blocks))
+            reader.substitutions["YOUR_MANAGEMENT_KEY"] = found(r"(evg_\S+)", printed)
+            reader.substitutions["YOUR_PROJECT_ID"] = found(r"(?m)^(P\w+)", printed)
             reader.run(next(blocks))  # the variables
             created = json.loads(reader.run(next(blocks)))["app"]
             assert created["callbackUrl"].startswith(f"http://127.0.0.1:{port}/v1/outbound/oauth/callback/")

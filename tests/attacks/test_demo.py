@@ -50,7 +50,7 @@ def test_a_server_has_nothing_of_the_demo_and_makes_nobody_a_project(settings: S
         LiveApp(create_app(settings.model_copy(update={"refresher": False}))) as server,
         httpx2.Client(base_url=server.url, trust_env=False) as http,
     ):
-        for path in ("/", "/guide", "/authorize", "/token", "/register", "/api/contacts", "/steps", "/state"):
+        for path in ("/guide", "/authorize", "/token", "/register", "/api/contacts", "/steps", "/state"):
             assert http.get(path).status_code in (404, 405), path
             assert http.post(path).status_code in (404, 405), path
         assert http.get("/healthz").status_code == 200  # control

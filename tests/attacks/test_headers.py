@@ -13,6 +13,7 @@ from tests.infra.installation import APP_ID, BACK, Installation, installation
 from tests.infra.people import someone
 from tests.infra.serving import LiveApp, ServerProcess, environment_of
 from tests.infra.waiting import wait_until
+from tests.infra.waiting import PATIENCE
 
 CALLBACK = "/v1/outbound/oauth/callback"
 ODD_HOSTS = ["evil.example", "evil.example:8420", "h//evil.example/p#", "h/p?", "evil.example#", "[::1", ""]
@@ -65,7 +66,7 @@ def test_an_attacker_who_reads_a_cache_afterwards_finds_no_answer_in_it(settings
             assert "strict-transport-security" not in answer.headers, "browsers reach this one by plain http"
             for name in ("cache-control", "x-content-type-options", "content-security-policy", "x-request-id"):
                 assert len(answer.headers.get_list(name)) == 1, (kind, name)
-        css = httpx2.get(f"{here.url}/static/tokens.css", trust_env=False)
+        css = httpx2.get(f"{here.url}/static/tokens.css", trust_env=False, timeout=PATIENCE)
         assert css.headers["cache-control"] == "public, max-age=300"
         assert css.headers["x-content-type-options"] == "nosniff"
 

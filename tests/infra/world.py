@@ -7,27 +7,35 @@ people and companies are made up, and nothing that is sealed here opens.
 import hashlib
 import random
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 from sqlalchemy import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from evergrant import clock
 from evergrant.broker.audit.record import Actor, record
 from evergrant.broker.operations.setup import InitResult, initialise
 from evergrant.broker.runtime.broker import open_broker
+from evergrant.broker.trials.steps import Step, StepName, StepState, to_json
+from evergrant.broker.webhooks.outbox import first_message_id
 from evergrant.crypto.sealed import Sealed
 from evergrant.db import (
     Activity,
+    AppTest,
     Grant,
     GrantCount,
     GrantDirectory,
+    GrantEvent,
     GrantStatus,
     GrantUse,
     ManagementKey,
     OutboundApp,
+    Project,
     TrustedIssuer,
     Webhook,
+    WebhookDelivery,
 )
 from evergrant.db.grant import scope_key
 from evergrant.settings import Settings
@@ -106,6 +114,10 @@ APPS: tuple[dict[str, Any], ...] = (
     {"id": "notion", "template_id": "notion", "name": "Notion", "scopes": {}},
     {"id": "openai", "template_id": "openai", "name": "OpenAI", "scopes": {}, "app_type": "apikey"},
 )
+STORY_ID = "5707e000000000000000000000000001"
+"""The connection that has a past."""
+TEST_ID = "test000001"
+"""The test connection that did not come back."""
 WEIGHTS = (7, 4, 6, 5, 5, 4, 3, 2, 2)
 
 
@@ -115,14 +127,19 @@ async def build_world(settings: Settings, *, now: datetime, grants: int = 60) ->
         settings, project_name="Acme Assistant", redirect_origins=["https://assistant.acme.example"]
     )
     async with open_broker(settings) as broker, broker.database.write() as session:
+        (await session.get_one(Project, made.project_id)).start_dismissed_at = now - timedelta(days=29)
         _add_apps(session, made.project_id, now)
         await session.flush()
         _add_grants(session, made.project_id, now, grants)
         _add_access(session, made.project_id, now)
         _add_webhook(session, made.project_id, now)
         await session.flush()
+        _add_deliveries(session, made.project_id, now)
+        _add_story(session, made.project_id, now)
+        _add_test(session, made.project_id, now)
+        await session.flush()
         await session.execute(insert(Activity), list(_activity(made.project_id, now)))
-        await _add_records(session, made.project_id)
+        await _add_records(session, made.project_id, now)
     return made
 
 
@@ -175,8 +192,9 @@ def _add_grant(
     connected: datetime,
     now: datetime,
     chance: random.Random,
+    grant_id: str = "",
 ) -> None:
-    grant_id = f"{chance.getrandbits(128):032x}"
+    grant_id = grant_id or f"{chance.getrandbits(128):032x}"
     is_key = app.get("app_type") == "apikey"
     status, error = GrantStatus.ACTIVE, ""
     refreshed: datetime | None = now - timedelta(seconds=chance.randrange(40, 2900))
@@ -322,20 +340,110 @@ def _activity(project_id: str, now: datetime) -> Iterator[dict[str, Any]]:
             yield row(start, app["id"], f"call:{slow[0]}", busy, slow[1])
 
 
-async def _add_records(session: AsyncSession, project_id: str) -> None:
-    for action, app_id, user_id, who, data in (
-        ("app.updated", "hubspot", "", "operator:noor@acme.example", {"fields": ["scopes"]}),
-        ("grant.connected", "google-contacts", "ada.lindholm", "user:ada.lindholm", {"scopes": ["openid"]}),
-        ("key.used_from_new_address", "", "", "key:agentsprod01", {"keyId": "agentsprod01"}),
-        ("grant.reauthorization_required", "xero", "m.okafor", "evergrant", {"error": "invalid_grant"}),
-        ("grant.connect_failed", "slack", "k.haddad", "user:k.haddad", {"err": "invalid_scope"}),
-    ):
-        await record(
-            session,
-            project_id,
-            action,
-            app_id=app_id,
-            user_id=user_id,
-            data=data,
-            who=Actor(who, "" if who == "evergrant" else "203.0.113.40"),
+async def _add_records(session: AsyncSession, project_id: str, now: datetime) -> None:
+    told = clock.now
+    try:
+        for minutes, action, app_id, user_id, who, data in (
+            (214, "policy.created", "google-contacts", "", "operator:noor@acme.example", {"policyId": "p1"}),
+            (93, "app.updated", "hubspot", "", "operator:noor@acme.example", {"fields": ["scopes"]}),
+            (84, "webhook.updated", "", "", "operator:noor@acme.example", {"webhookId": "webhook00001"}),
+            (69, "key.used_from_new_address", "", "", "key:agentsprod01", {"keyId": "agentsprod01"}),
+            (63, "grant.connected", "google-contacts", "ada.lindholm", "user:ada.lindholm", {"scopes": ["openid"]}),
+            (56, "grant.reauthorization_required", "xero", "m.okafor", "evergrant", {"error": "invalid_grant"}),
+            (31, "grant.connect_failed", "slack", "k.haddad", "user:k.haddad", {"err": "invalid_scope"}),
+            (12, "token.deleted", "notion", "priya.nair", "key:agentsprod01", {"reason": "deleted"}),
+        ):
+            clock.now = partial(datetime.fromtimestamp, (now - timedelta(minutes=minutes)).timestamp(), UTC)
+            address = "" if who == "evergrant" else "203.0.113.40"
+            await record(
+                session, project_id, action, app_id=app_id, user_id=user_id, data=data, who=Actor(who, address)
+            )
+    finally:
+        clock.now = told
+
+
+def _add_deliveries(session: AsyncSession, project_id: str, now: datetime) -> None:
+    for n, (minutes, event_type, attempts, status, code) in enumerate(
+        (
+            (3, "grant.reauthorization_required", 1, "pending", 503),
+            (17, "grant.connected", 3, "pending", 503),
+            (56, "grant.reauthorization_required", 5, "pending", 503),
+            (84, "app.unhealthy", 6, "pending", 503),
+            (91, "grant.connected", 2, "delivered", 204),
+            (140, "grant.deleted", 1, "delivered", 204),
+            (205, "grant.connected", 1, "delivered", 204),
+            (1490, "grant.connected", 9, "failed", 500),
         )
+    ):
+        at = now - timedelta(minutes=minutes)
+        session.add(
+            WebhookDelivery(
+                project_id=project_id,
+                id=first_message_id(at),
+                webhook_id="webhook00001",
+                event_type=event_type,
+                payload=f'{{"type":"{event_type}","timestamp":"{at.isoformat()}","data":{{"appId":"xero"}}}}',
+                status=status,
+                attempts=attempts,
+                next_attempt_at=now + timedelta(minutes=4 + n) if status == "pending" else None,
+                last_attempt_at=at + timedelta(minutes=attempts),
+                last_status_code=code,
+                last_error="" if code == 204 else f"The receiver answered {code}.",
+                created_at=at,
+            )
+        )
+
+
+def _add_story(session: AsyncSession, project_id: str, now: datetime) -> None:
+    """Add a connection with a past: its timeline shows what can happen to one."""
+    xero = next(app for app in APPS if app["id"] == "xero")
+    since, chance = now - timedelta(days=23), random.Random(5)
+    _add_grant(session, project_id, xero, "m.okafor", "northwind", 3, since, now, chance, STORY_ID)
+    agents, nightly = "key:agentsprod01", "key:nightlysync1"
+    for n, (minutes, kind, times, who, data) in enumerate(
+        (
+            (23 * 1440, "connected", 1, "user:m.okafor", {"madeBy": agents, "from": "198.51.100.7", "scopes": 2}),
+            (26 * 60, "fetched", 180, agents, {}),
+            (25 * 60, "fetched", 32, nightly, {}),
+            (14 * 60 + 57, "failed", 2, "", {"error": "HTTP 503 from the provider"}),
+            (14 * 60 + 54, "refreshed", 1, "", {"why": "background", "ms": 1840, "rotated": True}),
+            (124, "fetched", 41, agents, {}),
+            (86, "refreshed", 1, "", {"why": "background", "ms": 1612, "rotated": True}),
+            (56, "ended", 1, "", {"error": "invalid_grant: Token has been expired or revoked."}),
+            (52, "fetch_refused", 3, agents, {"reason": "reauthorization_required"}),
+        )
+    ):
+        session.add(
+            GrantEvent(
+                project_id=project_id,
+                grant_id=STORY_ID,
+                id=f"{n:032d}",
+                at=now - timedelta(minutes=minutes),
+                n=times,
+                kind=kind,
+                actor=who,
+                data=data,
+            )
+        )
+
+
+def _add_test(session: AsyncSession, project_id: str, now: datetime) -> None:
+    """Add a test connection that the provider has kept: it shows its own error page, and sends nobody back."""
+    started = now - timedelta(minutes=4)
+    good = ("definition", "metadata", "endpoints", "client", "left")
+    session.add(
+        AppTest(
+            project_id=project_id,
+            app_id="google-contacts",
+            id=TEST_ID,
+            made_by="operator:noor@acme.example",
+            steps=to_json(
+                [
+                    Step(StepName(name), StepState.GOOD, at=(started + timedelta(seconds=n)).isoformat())
+                    for n, name in enumerate(good)
+                ]
+            ),
+            started_at=started,
+            left_at=started + timedelta(seconds=5),
+        )
+    )

@@ -1,4 +1,4 @@
-"""Static files: a few, read at the start, compressed once, and kept by browsers for as long as their address lives."""
+"""Static files: a few, read and compressed once, and kept by browsers for as long as their address lives."""
 
 import gzip
 import hashlib
@@ -30,7 +30,6 @@ Name = Annotated[str, Path(max_length=200, pattern=r"^[A-Za-z0-9._/-]+$")]
 @dataclass(frozen=True, slots=True)
 class _File:
     content: bytes
-    compressed: bytes | None
     media_type: str
     version: str
 
@@ -45,10 +44,14 @@ def _files() -> dict[str, _File]:
         kind = "text/javascript" if path.suffix == ".js" else mimetypes.guess_type(path.name)[0] or "text/plain"
         if kind == "text/css":
             content = _UNREAD.sub(b"", content)
-        smaller = gzip.compress(content, mtime=0) if kind in COMPRESSED else None
         version = hashlib.sha256(content).hexdigest()[:12]
-        files[path.relative_to(STATIC).as_posix()] = _File(content, smaller, kind, version)
+        files[path.relative_to(STATIC).as_posix()] = _File(content, kind, version)
     return files
+
+
+@cache
+def _compressed(name: str) -> bytes:
+    return gzip.compress(_files()[name].content, mtime=0)
 
 
 def has_static(name: str) -> bool:
@@ -87,6 +90,6 @@ def static_answer(name: str, request: Request) -> Response:
     if request.headers.get("if-none-match") == headers["ETag"]:
         return Response(status_code=304, headers=headers)
     kind = f"{file.media_type}; charset=utf-8" if file.media_type.startswith("text/") else file.media_type
-    if file.compressed is not None and "gzip" in request.headers.get("accept-encoding", ""):
-        return Response(file.compressed, headers={**headers, "Content-Encoding": "gzip"}, media_type=kind)
+    if file.media_type in COMPRESSED and "gzip" in request.headers.get("accept-encoding", ""):
+        return Response(_compressed(name), headers={**headers, "Content-Encoding": "gzip"}, media_type=kind)
     return Response(file.content, headers=headers, media_type=kind)

@@ -1,7 +1,6 @@
 """Pictures in JSON: their content in Base64."""
 
 import base64
-import binascii
 from typing import Annotated
 
 from pydantic import Field
@@ -31,5 +30,5 @@ def picture_of(content: str) -> bytes | None:
         return None
     try:
         return base64.b64decode(content, validate=True)
-    except binascii.Error:
+    except ValueError:  # also of characters that no Base64 has
         raise InvalidValue.of(("logo", "send the picture in Base64")) from None
