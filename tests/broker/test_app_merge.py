@@ -61,6 +61,7 @@ KEPT = {
     "token_endpoint_auth_method": "client_secret_basic",
     "resource": "stored",
     "scope_descriptions": {"stored": ""},
+    "scope_translations": {"de": {"stored": ""}},
     "skip_consent_page": True,
     "require_confirmation": True,
     "revoke_replaced": True,
