@@ -19,6 +19,7 @@ OWN_ACTIONS = (
     "accounts.",
     "app.",
     "audit.",
+    "branding.",
     "connect.",
     "connections.",
     "console.",
