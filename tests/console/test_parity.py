@@ -28,7 +28,6 @@ OF_SESSIONS = {
 
 SHORTCUTS = {
     "add_practice_app": "is app/create with the registration that evergrant has at its own practice provider",
-    "make_first_key": "is the making of a key with two permissions",
 }
 """Functions of the broker that spare a click: each is a call with its fields filled in."""
 

@@ -1,6 +1,7 @@
 """The first steps of a project: what is done shows by facts, and the list goes when somebody puts it away."""
 
 import re
+import secrets
 import shlex
 from html import unescape
 from typing import Any
@@ -36,6 +37,11 @@ def curl_on(page: httpx2.Response) -> tuple[str, dict[str, str], str]:
     return words[1], headers, words[words.index("-d") + 1]
 
 
+def press_make_a_key(operator: Operator) -> httpx2.Response:
+    """Press the button of the list, or of the test that went well."""
+    return operator.post("start/key", {"once": secrets.token_urlsafe(32)})
+
+
 def test_the_steps_are_ticked_by_what_there_is(here: Installation) -> None:
     operator, there = in_a_new_project(here)
     with operator.http:
@@ -50,7 +56,7 @@ def test_the_steps_are_ticked_by_what_there_is(here: Installation) -> None:
         assert done(there) == ["app", "callback"]  # the test left nothing behind
         go(there, begin(operator, app_id, keep="on"))
         assert done(there) == ["app", "callback", "connected"]
-        page = operator.post("start/key")
+        page = press_make_a_key(operator)
         assert page.headers["Cache-Control"] == "no-store"
         assert done(there) == ["app", "callback", "connected", "key"]
         assert "X-Live" not in operator.get("start/steps").headers
@@ -71,7 +77,10 @@ def test_the_key_of_the_first_call_can_do_little(here: Installation) -> None:
     operator, there = in_a_new_project(here)
     with operator.http:
         new_app(there)
-        _, headers, _ = curl_on(operator.post("start/key"))
+        form = {"once": secrets.token_urlsafe(32)}
+        _, headers, _ = curl_on(operator.post("start/key", form))
+        again = operator.post("start/key", form)  # as a page does that is loaded again
+        assert (again.status_code, "/keys/" in again.headers["Location"]) == (303, True)
         authorization = headers["Authorization"]
         for path in ("apps", "webhooks"):
             answer = httpx2.get(

@@ -6,7 +6,6 @@ from enum import StrEnum
 
 from sqlalchemy import CompoundSelect, String, cast, distinct, exists, func, or_, select, union_all
 
-from evergrant.broker.access.management_keys import NewKey, create_key
 from evergrant.broker.audit.record import record
 from evergrant.broker.projects.projects import load_project
 from evergrant.broker.runtime.broker import Broker
@@ -25,8 +24,6 @@ from evergrant.db import (
     Webhook,
 )
 
-AGENT = (Permission.TOKENS_FETCH, Permission.CONNECT)
-"""What a key for an application or an agent may do: connect users and fetch their tokens, and nothing else."""
 FEW = 50
 
 
@@ -141,16 +138,3 @@ async def dismiss_first_steps(broker: Broker, principal: Principal, *, now: date
         if project.start_dismissed_at is None:
             project.start_dismissed_at = now
             await record(session, project.id, "project.first_steps_dismissed")
-
-
-async def make_first_key(broker: Broker, principal: Principal, *, now: datetime) -> NewKey:
-    """Make a key for an application or an agent, which may connect users and fetch their tokens.
-
-    Raises:
-        PermissionDenied: it takes `keys`, and what the new key may do.
-    """
-    principal.require(Permission.KEYS)
-    async with broker.database.write() as session:
-        return await create_key(
-            session, principal.project_id, name="First agent", permissions=AGENT, maker=principal, now=now
-        )

@@ -37,8 +37,10 @@ class Preset:
     permissions: frozenset[str]
 
 
+AGENT = frozenset({P.TOKENS_FETCH, P.CONNECT})
+"""What an application or an agent needs: to connect users and fetch their tokens, and nothing else."""
 PRESETS = (
-    Preset("agent", "Agent", "Fetches tokens and connects users.", frozenset({P.TOKENS_FETCH, P.CONNECT})),
+    Preset("agent", "Agent", "Fetches tokens and connects users.", AGENT),
     Preset(
         "backend",
         "Backend",

@@ -8,18 +8,23 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, Response
 
 from evergrant import clock
+from evergrant.broker.access.management_keys import create_key
 from evergrant.broker.apps.provider_client import callback_url
 from evergrant.broker.trials.first_steps import (
     FirstStep,
     FirstSteps,
     dismiss_first_steps,
     first_steps,
-    make_first_key,
 )
+from evergrant.broker.runtime.principal import Permission
 from evergrant.broker.trials.practice import PracticeClient, add_practice_app
-from evergrant.errors import NotFound
+from evergrant.crypto.opaque import id_for
+from evergrant.errors import AlreadyExists, NotFound
 from evergrant.web.console.desk import HEADERS, Desk, DeskDep
+from evergrant.web.console.fields import checked_once, new_once
+from evergrant.web.console.key_words import AGENT
 from evergrant.web.console.route import ConsoleRoute
+from evergrant.web.forms import read_form
 from evergrant.web.templating import render
 
 router = APIRouter(route_class=ConsoleRoute)
@@ -56,9 +61,23 @@ async def add_practice(desk: DeskDep, request: Request) -> Response:
 @router.post("/console/{project}/start/key")
 async def make_key(desk: DeskDep, request: Request) -> Response:
     """Make a key for an agent, and show the call that fetches the first token with it."""
+    desk.require(Permission.KEYS)
     desk.require_recent()
     found = await first_steps(desk.broker, desk.principal)
-    key = await make_first_key(desk.broker, desk.principal, now=clock.now())
+    key_id = id_for(checked_once((await read_form(request)).text("once")))
+    try:
+        async with desk.broker.database.write() as session:
+            key = await create_key(
+                session,
+                desk.project.id,
+                name="First agent",
+                key_id=key_id,
+                permissions=AGENT,
+                maker=desk.principal,
+                now=clock.now(),
+            )
+    except AlreadyExists:  # the page was loaded again: the key is shown once
+        return desk.go(desk.path("keys", key_id))
     app_id = found.app.id if found.app is not None else "APP_ID"
     body = {"appId": app_id, "userId": found.user_id or "USER_ID"}
     if found.tenant_id:
@@ -94,4 +113,5 @@ async def _page(desk: Desk, request: Request, *, call: str = "") -> Response:
 
 def _values(desk: Desk, request: Request, found: FirstSteps) -> dict[str, Any]:
     callback = callback_url(desk.broker, found.app) if found.app is not None else ""
-    return {"steps": found, "practice": _practice(request), "callback": callback}
+    has_oidc = bool(desk.broker.settings.console_oidc_issuer)
+    return {"steps": found, "practice": _practice(request), "callback": callback, "once": new_once(), "has_oidc": has_oidc}

@@ -12,6 +12,7 @@ from evergrant.broker.runtime.principal import Permission
 from evergrant.broker.trials.trial import begin_trial, read_trial
 from evergrant.web.console.app_head import app_head
 from evergrant.web.console.desk import HEADERS, Desk, DeskDep
+from evergrant.web.console.fields import new_once
 from evergrant.web.console.route import ConsoleRoute
 from evergrant.web.forms import read_form
 from evergrant.web.templating import render
@@ -82,5 +83,6 @@ async def _page(desk: Desk, app_id: str, trial_id: str) -> Response:
         trial=trial,
         callback=callback_url(desk.broker, head.app),
         hint=template.setup_hint if template is not None else "",
+        once=new_once(),
         is_fragment=False,
     )
