@@ -85,6 +85,31 @@ def test_pages_speak_the_language_of_the_link_else_of_the_browser(
     assert f'<html lang="{language}">' in used.text, "its errors too"
 
 
+def test_people_change_the_language_on_the_consent_page_and_the_trip_ends_in_it(
+    here: Installation, browser: Browser, user: str
+) -> None:
+    link = here.backend.connect_url(user, options={"locale": "fr"})
+    page = browser.open(link)
+    assert '<a href="?lang=de" lang="de" hreflang="de">Deutsch</a>' in page.text
+    assert 'href="?lang=fr"' not in page.text, "the one that it is in"
+    german = f"{link}?lang=de"
+    assert '<html lang="de">' in browser.open(german).text
+    assert '<html lang="fr">' in browser.open(f"{link}?lang=xx").text
+    browser.http.post(german, data={"decision": "connect"}, headers={"Sec-Fetch-Site": "same-origin"})
+    [trip] = [row for row in rows(here.settings, "authorization_requests") if row["user_id"] == user]
+    assert trip["locale"] == "de"
+
+
+def test_whoever_cancels_is_told_that_nothing_is_left_to_do(here: Installation, browser: Browser, user: str) -> None:
+    link = here.backend.connect_url(user, options={})
+    browser.open(link)
+    cancelled = browser.http.post(
+        link, data={"decision": "cancel"}, headers={"Sec-Fetch-Site": "same-origin"}, follow_redirects=True
+    )
+    assert "Nothing was stored. You can close this window." in text_of(cancelled)
+    assert "Reference" not in cancelled.text
+
+
 def test_words_for_a_scope_are_in_the_visitors_language_or_marked_as_english(
     here: Installation, browser: Browser, create_app: CreateApp, user: str
 ) -> None:

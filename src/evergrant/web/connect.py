@@ -26,6 +26,7 @@ from evergrant.web.consent import consent_page, tile_for
 from evergrant.web.deps import BrokerDep, counting_failures, get_broker, limit_trip, refuse_odd_text
 from evergrant.web.failures import failed_trip
 from evergrant.web.forms import Form, is_in_parts, read_form
+from evergrant.web.locale import LANGUAGES
 from evergrant.web.looking_ahead import not_yet, only_looks_ahead
 from evergrant.web.looks import look_of
 from evergrant.web.same_origin import is_from_us
@@ -189,6 +190,9 @@ async def _find_authorization(broker: Broker, ticket: str, request: Request, bro
         except AppNotFound:
             raise ConnectFailed("invalid_ticket", "The application no longer offers this connection.") from None
         trip = authorization.request
+        asked = request.query_params.get("lang", "")
+        if asked in LANGUAGES:
+            trip.locale = asked  # kept with the trip when it leaves, so that it ends in this language too
         look = await look_of(broker, trip.project_id)
         note_visit(request, authorization.project, look, locale=trip.locale)
         check_not_used(trip, browser=browser)

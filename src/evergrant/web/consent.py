@@ -14,6 +14,7 @@ from evergrant.catalog.variable import Variable
 from evergrant.db import OutboundApp
 from evergrant.web.deps import get_broker
 from evergrant.web.kinds import Kind, kind_of
+from evergrant.web.locale import LANGUAGES
 from evergrant.web.logos import logo_sources
 from evergrant.web.tiles import Tile, tile_of
 from evergrant.web.visitor import visitor_page
@@ -41,6 +42,7 @@ async def consent_page(
         questions=asked,
         answers=answers or {name: trip.answers.get(name) or variable.default for name, variable in asked.items()},
         wrong=wrong or {},
+        languages=LANGUAGES,
     )
 
 

@@ -29,6 +29,8 @@ class Failure:
     """Whether the person has to go back and start again."""
     says_why: bool = False
     """Whether the error's own message helps whoever reads it, which is in English."""
+    is_a_no: bool = False
+    """Whether somebody wanted it so: there is nothing to mend, and nothing to look up."""
 
 
 _ONCE = _("Each link works once, for 10 minutes.")
@@ -38,7 +40,9 @@ _AWAY = Failure(
     _("The provider does not answer right now"), _("Nothing is wrong with your account. Try again in some minutes.")
 )
 _CONNECTING = {
-    "access_denied": Failure(_("Nothing was connected"), _("You said no, or the provider did. Nothing was stored.")),
+    "access_denied": Failure(
+        _("Nothing was connected"), _("You said no, or the provider did. Nothing was stored."), is_a_no=True
+    ),
     "ticket_used": Failure(_("This link was used already"), _ONCE, starts_again=True),
     "ticket_expired": Failure(_("This link is too old"), _ONCE, starts_again=True),
     "invalid_ticket": Failure(

@@ -260,6 +260,7 @@ async def leave_for_provider(
             redirect_uri=redirect_uri,
             destinations=destinations,
             answers=answers,
+            locale=request.locale,
             expires_at=now + TRIP_LIFETIME,
         )
         .returning(AuthorizationRequest.id)

@@ -15,6 +15,7 @@ from evergrant.errors import (
     Busy,
     EvergrantError,
     KeyServiceUnavailable,
+    LinkIsOver,
     NotFound,
     PermissionDenied,
     SignInTooOld,
@@ -98,7 +99,11 @@ def error_page(request: Request, error: EvergrantError) -> Response:
         desk = desk_before_outage(request)
     headers = {"Retry-After": str(error.retry_after)} if error.retry_after is not None else {}
     values = {
-        "heading": DATABASE_AWAY if is_away else HEADINGS.get(error.status, "That did not work"),
+        "heading": DATABASE_AWAY
+        if is_away
+        else "This link is over"
+        if isinstance(error, LinkIsOver)
+        else HEADINGS.get(error.status, "That did not work"),
         "message": "Fetches fail too. This page asks again every 5 seconds." if is_away else error.message,
         "reference": request_id.get(),
         "sign_in_again": SIGN_IN_PATH if isinstance(error, SignInTooOld) else "",

@@ -10,13 +10,13 @@ from fastapi.responses import HTMLResponse, Response
 from evergrant import clock
 from evergrant.broker.access.management_keys import create_key
 from evergrant.broker.apps.provider_client import callback_url
+from evergrant.broker.runtime.principal import Permission
 from evergrant.broker.trials.first_steps import (
     FirstStep,
     FirstSteps,
     dismiss_first_steps,
     first_steps,
 )
-from evergrant.broker.runtime.principal import Permission
 from evergrant.broker.trials.practice import PracticeClient, add_practice_app
 from evergrant.crypto.opaque import id_for
 from evergrant.errors import AlreadyExists, NotFound
@@ -114,4 +114,10 @@ async def _page(desk: Desk, request: Request, *, call: str = "") -> Response:
 def _values(desk: Desk, request: Request, found: FirstSteps) -> dict[str, Any]:
     callback = callback_url(desk.broker, found.app) if found.app is not None else ""
     has_oidc = bool(desk.broker.settings.console_oidc_issuer)
-    return {"steps": found, "practice": _practice(request), "callback": callback, "once": new_once(), "has_oidc": has_oidc}
+    return {
+        "steps": found,
+        "practice": _practice(request),
+        "callback": callback,
+        "once": new_once(),
+        "has_oidc": has_oidc,
+    }
