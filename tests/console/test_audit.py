@@ -1,6 +1,7 @@
 """The audit log at the console: found, verified and exported."""
 
 import json
+import re
 
 import pytest
 
@@ -26,6 +27,9 @@ def test_records_are_found_by_each_filter_and_by_all_together(here: Installation
     assert operator.get(f"audit?at={older}").text.count("<details") == 1
     both = operator.get(f"audit?action=invoice.paid&user=zoe&actor={key}&from=2020-01-01&to=2099-12-31")
     assert both.text.count("<details") == 1
+    assert re.search("reported invoice.paid .* Action invoice.paid", words_of(both)), (
+        "a sentence, and the action in its row"
+    )
     assert "No record says that." in words_of(operator.get("audit?user=nobody"))
     assert "No record says that." in words_of(operator.get("audit?user=zoe&to=2020-01-01"))
     assert operator.get("audit?from=yesterday").status_code == 400

@@ -15,6 +15,9 @@ from tests.infra.installation import Installation
 from tests.infra.serving import ServerProcess
 from tests.infra.waiting import wait_until
 
+NARROWEST = 320
+"""A page's width in pixels at which nothing may run out of it."""
+
 
 @pytest.fixture(scope="module")
 def first(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
@@ -60,6 +63,7 @@ class Hand:
         button = self.page.get_by_role("button", name=name, exact=True)
         expect(button).to_be_visible()
         self.clicks += 1
+        assert self.page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), self.page.url
         if self.by_keyboard:
             for _ in range(60):
                 self.page.keyboard.press("Tab")
@@ -111,7 +115,7 @@ def test_from_an_empty_folder_to_the_first_token_in_seven_clicks(first: ServerPr
 def test_the_same_with_the_keyboard_alone_and_without_script(
     first: ServerProcess, browser: Browser, tmp_path: Path
 ) -> None:
-    with Person(browser) as one:
+    with Person(browser, {"viewport": {"width": NARROWEST, "height": 900}}) as one:
         call = walk(Hand(one.tab(), by_keyboard=True), link_to_a_new_project(first, tmp_path))
         assert '"userId":"test-user"' in fetch(call)
         assert one.complaints == []
