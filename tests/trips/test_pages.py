@@ -32,7 +32,7 @@ PIXEL = "data:image/gif;base64,R0lGODlhAQABAAAAACwAAAAAAQABAAACAkQBADs="
 ALLOWED_TAGS = {
     "html", "head", "meta", "title", "link", "body", "main", "img", "div", "h1", "p", "strong", "ul", "li", "code",
     "form", "button", "footer", "span", "svg", "path", "circle", "symbol", "use", "bdi", "wbr", "a",
-    "details", "summary", "line",
+    "details", "summary", "line", "nav",
 }  # fmt: skip
 
 

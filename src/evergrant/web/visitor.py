@@ -83,6 +83,7 @@ def failure_page(
         failure=failure,
         why=why,
         can_try_again=status == 503 and request.method == "GET",
+        is_console=request.scope["path"].startswith("/console/"),
         reference=request_id.get(),
     )
 

@@ -22,6 +22,8 @@ class Telling:
 
 _FOR_OWNER = "the connection of {owner} to {app}"
 TELLINGS: Mapping[str, Telling] = {
+    "accounts.link_made": Telling("link-2", "", "{who} made a link to the connected accounts of {owner}"),
+    "accounts.opened": Telling("user", "", "{owner} opened their connected accounts"),
     "app.created": Telling("blocks", "", "{who} made the app {app}"),
     "app.updated": Telling("pencil", "", "{who} changed {fields} of {app}"),
     "app.deleted": Telling("trash-2", "", "{who} deleted the app {app}"),
@@ -37,6 +39,7 @@ TELLINGS: Mapping[str, Telling] = {
     "console.link_made": Telling("link-2", "", "{who} made a sign-in link for one {role}"),
     "console.sign_in_refused": Telling("circle-x", "warn", "{operator} was not let in at the console"),
     "console.others_signed_out": Telling("log-out", "", "{who} ended all other sessions"),
+    "console.sign_in_refused": Telling("circle-x", "warn", "{operator} may not sign in here, and was refused"),
     "console.signed_in": Telling("user", "", "{operator} signed in"),
     "console.signed_out": Telling("log-out", "", "{who} ended the session of {operator}"),
     "grant.connected": Telling("link-2", "good", "{owner} connected {app}"),
