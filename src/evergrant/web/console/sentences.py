@@ -39,7 +39,6 @@ TELLINGS: Mapping[str, Telling] = {
     "console.link_made": Telling("link-2", "", "{who} made a sign-in link for one {role}"),
     "console.sign_in_refused": Telling("circle-x", "warn", "{operator} was not let in at the console"),
     "console.others_signed_out": Telling("log-out", "", "{who} ended all other sessions"),
-    "console.sign_in_refused": Telling("circle-x", "warn", "{operator} may not sign in here, and was refused"),
     "console.signed_in": Telling("user", "", "{operator} signed in"),
     "console.signed_out": Telling("log-out", "", "{who} ended the session of {operator}"),
     "grant.connected": Telling("link-2", "good", "{owner} connected {app}"),
