@@ -12,8 +12,7 @@ from evergrant.web.app import create_app
 from tests.infra.installation import APP_ID, BACK, Installation, installation
 from tests.infra.people import someone
 from tests.infra.serving import LiveApp, ServerProcess, environment_of
-from tests.infra.waiting import wait_until
-from tests.infra.waiting import PATIENCE
+from tests.infra.waiting import PATIENCE, wait_until
 
 CALLBACK = "/v1/outbound/oauth/callback"
 ODD_HOSTS = ["evil.example", "evil.example:8420", "h//evil.example/p#", "h/p?", "evil.example#", "[::1", ""]
