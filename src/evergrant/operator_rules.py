@@ -43,12 +43,12 @@ def is_allowed(rules: Sequence[str], claims: Mapping[str, Any]) -> bool:
     for rule in rules:
         claim, equals, value = rule.partition("=")
         if equals:
-            if value.strip() in _values(claims.get(claim.strip())):
+            if _says(claims, claim, value):
                 return True
         elif rule.startswith("@"):
-            if domain and domain == rule[1:].lower():
+            if domain and domain == _small(rule[1:]):
                 return True
-        elif address and address == rule.lower():
+        elif address and address == _small(rule):
             return True
     return False
 
@@ -59,7 +59,7 @@ def role_of(rules: Sequence[str], claims: Mapping[str, Any]) -> str:
     for rule in rules:
         who, equals, role = rule.rpartition("=")
         claim, _, value = who.partition(":")
-        if equals and value.strip() in _values(claims.get(claim.strip())):
+        if equals and _says(claims, claim, value):
             found.append(role)
     alone = next((rule for rule in rules if "=" not in rule), DEFAULT_ROLE)
     return max(found, key=ROLES.index) if found else alone
@@ -71,7 +71,20 @@ def verified_address(claims: Mapping[str, Any]) -> str:
     # "true" as a text is how some providers say it, against OpenID Connect Core section 5.1.
     if claims.get("email_verified") not in (True, "true") or not isinstance(address, str):
         return ""
-    return address.lower() if address.isprintable() and address.count("@") == 1 else ""
+    return _small(address) if address.isprintable() and address.count("@") == 1 else ""
+
+
+def _says(claims: Mapping[str, Any], claim: str, value: str) -> bool:
+    """Tell whether a claim has a value. An address has it only where the provider vouches for it: people type theirs."""
+    name, wanted = claim.strip(), value.strip()
+    if name == "email":
+        return _small(wanted) == verified_address(claims) != ""
+    return wanted in _values(claims.get(name))
+
+
+def _small(address: str) -> str:
+    """Return an address in small letters. Only of ASCII: beyond it, other letters become the same (U+212A is a `k`)."""
+    return address.lower() if address.isascii() else address
 
 
 def _values(claim: object) -> Collection[str]:

@@ -36,7 +36,10 @@ async def identity_of(
         raise ConnectFailed("invalid_id_token", f"Your provider sent an id_token that is refused: {error}.") from None
     if not server.userinfo_endpoint:
         return claims
-    return {**await _userinfo(http, server, tokens.access_token, str(claims["sub"])), **claims}
+    members = await _userinfo(http, server, tokens.access_token, str(claims["sub"]))
+    if "email" in claims and members.get("email") != claims["email"]:
+        members = {name: value for name, value in members.items() if name != "email_verified"}  # of another address
+    return {**members, **claims}
 
 
 def _check_trip(claims: Mapping[str, Any], client_id: str, nonce: str) -> None:

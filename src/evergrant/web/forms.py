@@ -70,6 +70,18 @@ async def read_form(request: Request) -> Form:
             pairs = parse_qsl(body, keep_blank_values=True, max_num_fields=MAX_FIELDS)
     except (ValueError, HTTPException):
         raise MalformedRequest("What was sent cannot be read. Go back and send it again.") from None
-    if problems := [(name, "must not contain the NUL character") for name, value in pairs if "\x00" in name + value]:
+    if problems := [(_shown(name), problem) for name, value in pairs if (problem := _problem(name + value))]:
         raise InvalidValue.of(*problems)
     return Form(pairs, files)
+
+
+def _problem(text: str) -> str:
+    """Return what is wrong with a text that no database takes."""
+    if "\x00" in text:
+        return "must not contain the NUL character"
+    # A form of parts says by itself how it is encoded, and some encodings can say half a character.
+    return "must not contain half a character" if _shown(text) != text else ""
+
+
+def _shown(text: str) -> str:
+    return text.encode(errors="replace").decode()

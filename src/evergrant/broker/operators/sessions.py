@@ -157,14 +157,16 @@ async def end_session(broker: Broker, who: SignedIn, session_id: str) -> None:
     """
     if session_id != who.session_id:
         _require_admin(who)
+    seeing = [project.id for project in await list_projects(broker)] if who.project_id is None else []
     async with broker.database.write() as session:
         row = await session.get(ConsoleSession, session_id)
         if row is None or (who.project_id is not None and row.project_id != who.project_id):
             raise NotFound("This session is over already.")
         await session.delete(row)
-        if row.project_id is not None:
+        await session.flush()
+        for one in [row.project_id] if row.project_id is not None else seeing:
             data = {"sessionId": row.id, "operator": row.operator}
-            await record(session, row.project_id, "console.signed_out", data=data)
+            await record(session, one, "console.signed_out", data=data)
     broker.console_sessions.clear()
 
 

@@ -63,13 +63,17 @@ class SignedIn:
             withheld=self.withheld,
         )
 
+    def is_recent(self, now: datetime) -> bool:
+        """Tell whether somebody has signed in lately, and has not left an open browser behind."""
+        return now - self.signed_in_at <= RECENT
+
     def require_recent(self, now: datetime) -> None:
-        """Check that somebody has signed in lately, and has not left an open browser behind.
+        """Check that `is_recent`.
 
         Raises:
             SignInTooOld: they have to sign in again.
         """
-        if now - self.signed_in_at > RECENT:
+        if not self.is_recent(now):
             raise SignInTooOld
 
 

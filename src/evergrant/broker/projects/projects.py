@@ -1,5 +1,6 @@
 """Projects: making, finding and listing them, and changing where their browsers may return to."""
 
+import re
 from collections.abc import Sequence
 from datetime import datetime
 
@@ -92,6 +93,9 @@ async def load_any_project(session: AsyncSession, project_id: str) -> Project:
         raise NotFound(f"There is no project '{project_id}'.")
     return project
 
+_IN_POLICY = re.compile(r"https?://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:\d+)?")
+"""An origin that stands in a content security policy as itself: `*`, `;` and `,` would say something else there."""
+
 
 async def list_projects(broker: Broker, *, closed: bool = False) -> list[Project]:
     """Return every project of this installation, oldest first; `closed`: also what is left of deleted ones."""
@@ -124,6 +128,11 @@ async def update_project(
     problems = _name_problems(name) if name is not None else []
     redirects, more = _origins_of(redirect_origins, field="redirectOrigins")
     embeds, others = _origins_of(embed_origins, field="embedOrigins")
+    others += [
+        ("embedOrigins", f"'{origin[:100]}': use the host's own name in ASCII (xn--...), without wildcards")
+        for origin in embeds or ()
+        if not _IN_POLICY.fullmatch(origin)
+    ]
     if problems := [*problems, *more, *others]:
         raise InvalidValue.of(*problems)
     async with broker.database.write() as session:

@@ -97,7 +97,7 @@ async def save(desk: DeskDep, app_id: AppIdPath, request: Request) -> Response:
     try:
         check(values)
         new = definition_of_form(values, head.app, client_secret=_secret(form))
-        await update_app(desk.broker, desk.project.id, new, by=desk.principal, as_of=as_of, now=clock.now())
+        await update_app(desk.broker, desk.project.id, new, by=desk.principal_for_now, as_of=as_of, now=clock.now())
     except ChangedMeanwhile:
         head = await app_head(desk, app_id)
         return await _page(desk, head, _conflict(values, values_of(head.app), form, has_secret=has_secret))
@@ -106,7 +106,10 @@ async def save(desk: DeskDep, app_id: AppIdPath, request: Request) -> Response:
     except AlreadyExists as error:
         editing = Editing(values, 409, {"name": error.message}, focus="name", has_lost_secret=has_secret)
     except PermissionDenied as error:
-        editing = Editing(values, 403, problems=[error.message], has_lost_secret=has_secret)
+        problems = [error.message]
+        if desk.principal_for_now != desk.principal:
+            problems = ["You signed in more than 15 minutes ago. Sign in again, in another tab, and save then."]
+        editing = Editing(values, 403, problems=problems, has_lost_secret=has_secret)
     else:
         return desk.go(desk.path("apps", app_id, saved="now"))
     return await _page(desk, head, editing, form=form)

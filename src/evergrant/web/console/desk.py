@@ -82,6 +82,14 @@ class Desk:
         """
         self.who.require_recent(clock.now())
 
+    @property
+    def principal_for_now(self) -> Principal:
+        """The principal for what can send tokens elsewhere: with what it may give to others only after a late sign-in.
+
+        An open browser that somebody has left must not be a way to what the keys' pages ask a sign-in for.
+        """
+        return self.principal if self.who.is_recent(clock.now()) else replace(self.principal, withheld=frozenset())
+
     def with_to_do(self, to_do: Mapping[str, int]) -> "Desk":
         """Return the same desk with the navigation's red numbers."""
         return replace(self, to_do=to_do)
