@@ -21,6 +21,8 @@ from evergrant.errors import AlreadyExists, InvalidValue, NotFound, PermissionDe
 MIN_KEY_LENGTH = 32
 MIN_DIFFERENT_CHARACTERS = 10
 """Of 32 random hexadecimal digits, fewer than one text in ten thousand has less."""
+MAX_DESCRIPTION = 2_000
+MOST_NETWORKS, MOST_APPS = 100, 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,7 @@ async def create_key(
     ]
     if not permissions:
         problems.append(("permissions", "give at least one"))
-    problems += network_problems("allowedCidrs", allowed_cidrs)
+    problems += _length_problems(description, app_ids) + network_problems("allowedCidrs", allowed_cidrs)
     if replaces and await session.get(ManagementKey, (project_id, replaces)) is None:
         problems.append(("replaces", "there is no such key"))
     if problems:
@@ -104,12 +106,23 @@ async def create_key(
 
 def network_problems(field: str, networks: Sequence[str]) -> list[tuple[str, str]]:
     """Check the networks that a key shall work from, and return what is wrong as `(field, problem)` pairs."""
+    if len(networks) > MOST_NETWORKS:
+        return [(field, f"use at most {MOST_NETWORKS}")]
     problems = []
     for network in networks:
         try:
             ip_network(network)
         except ValueError:
-            problems.append((field, f"'{network}' is not an address or a network like 203.0.113.0/24"))
+            problems.append((field, f"'{network[:64]}' is not an address or a network like 203.0.113.0/24"))
+    return problems
+
+
+def _length_problems(description: str, app_ids: Sequence[str] = ()) -> list[tuple[str, str]]:
+    problems = []
+    if len(description) > MAX_DESCRIPTION:
+        problems.append(("description", f"use at most {MAX_DESCRIPTION:,} characters"))
+    if len(app_ids) > MOST_APPS:
+        problems.append(("appIds", f"use at most {MOST_APPS}"))
     return problems
 
 
@@ -213,7 +226,7 @@ async def update_key(broker: Broker, principal: Principal, key_id: str, change: 
         NotFound: the project has no such key.
         PermissionDenied: the key, as it is or as it would be, can do more than the one that asks.
     """
-    if problems := network_problems("permittedIps", change.allowed_cidrs):
+    if problems := _length_problems(change.description) + network_problems("permittedIps", change.allowed_cidrs):
         raise InvalidValue.of(*problems)
     async with broker.database.write() as session:
         key = await _get_key(session, principal.project_id, key_id)

@@ -31,6 +31,7 @@ from evergrant.db import AccessPolicy, ManagementKey, OutboundApp
 from evergrant.errors import AppNotFound, InvalidValue, NotFound, PermissionDenied
 
 FETCH, CONNECT = ACTIONS = ("fetch", "connect")
+MAX_TEXT = 2_000
 
 
 async def create_policy(
@@ -60,6 +61,9 @@ async def create_policy(
     problems += [("claims", "give each claim at least one value") for values in (claims or {}).values() if not values]
     problems += [("levels", f"use {' or '.join(LEVELS)}") for level in levels if level not in LEVELS]
     problems += [("scopes", "each scope is one word") for scope in scopes if scope.split() != [scope]]
+    problems += _length_problems(claims or {}, key_ids, scopes)
+    if problems:
+        raise InvalidValue.of(*problems)
     async with broker.database.read() as session:
         for key_id in key_ids:
             if await session.get(ManagementKey, (project_id, key_id)) is None:
@@ -86,6 +90,20 @@ async def create_policy(
         await record(session, project_id, "policy.created", app_id=app_id, data=_audit_data(policy))
     broker.policies.forget(project_id)
     return policy
+
+
+def _length_problems(
+    claims: Mapping[str, Sequence[str]], key_ids: Sequence[str], scopes: Sequence[str]
+) -> list[tuple[str, str]]:
+    values = [value for some in claims.values() for value in some]
+    many = [("claims", len(claims), 20), ("keyIds", len(key_ids), 100), ("scopes", len(scopes), 500)]
+    many += [("claims", len(some), 100) for some in claims.values()]
+    long = [("claims", [*claims, *values]), ("scopes", scopes)]
+    return [(field, f"use at most {most}") for field, n, most in many if n > most] + [
+        (field, f"use at most {MAX_TEXT:,} characters for each")
+        for field, texts in long
+        if any(len(text) > MAX_TEXT for text in texts)
+    ]
 
 
 async def list_policies(broker: Broker, project_id: str) -> list[AccessPolicy]:

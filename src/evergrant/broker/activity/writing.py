@@ -4,7 +4,7 @@ import logging
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import BigInteger, Integer, String, case, column, delete, or_, select, true, tuple_, update, values
+from sqlalchemy import BigInteger, Integer, String, case, column, delete, or_, select, tuple_, update, values
 from sqlalchemy.dialects import postgresql, sqlite
 
 from evergrant import clock
@@ -61,7 +61,7 @@ async def _add(broker: Broker, counts: Mapping[CountKey, Tally]) -> None:
     ]
     noted = values(*columns, name="rows").data(rows).cte("noted")
     # Of projects that are there: one that is deleted meanwhile must not take the others' counts with it.
-    known = select(noted).join(Project, Project.id == noted.c.project_id).where(true())
+    known = select(noted).join(Project, Project.id == noted.c.project_id).where(Project.closed_at.is_(None))
     known = known.order_by(noted.c.project_id, noted.c.hour, noted.c.app_id, noted.c.counter)
     insert = sqlite.insert if broker.database.is_sqlite else postgresql.insert
     add = insert(Activity).from_select([one.name for one in columns], known)
@@ -105,9 +105,10 @@ async def note_refresher(broker: Broker) -> None:
 
 
 async def prune_activity(broker: Broker, *, now: datetime) -> int:
-    """Forget counts that are older than three months. Returns how many."""
+    """Forget counts that are older than three months, and those of projects that were deleted. Returns how many."""
     key = tuple_(*Activity.__table__.primary_key)
-    old = select(*Activity.__table__.primary_key).where(Activity.hour < now - KEPT).limit(AT_ONCE)
+    of_nobody = Activity.project_id.in_(select(Project.id).where(Project.shredded_at.is_not(None)))
+    old = select(*Activity.__table__.primary_key).where(or_(Activity.hour < now - KEPT, of_nobody)).limit(AT_ONCE)
     forgotten, gone = 0, AT_ONCE
     while gone == AT_ONCE:
         async with broker.database.write() as session:

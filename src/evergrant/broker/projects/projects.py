@@ -93,6 +93,7 @@ async def load_any_project(session: AsyncSession, project_id: str) -> Project:
         raise NotFound(f"There is no project '{project_id}'.")
     return project
 
+
 _IN_POLICY = re.compile(r"https?://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:\d+)?")
 """An origin that stands in a content security policy as itself: `*`, `;` and `,` would say something else there."""
 

@@ -26,11 +26,15 @@ from evergrant.db import (
     AuthorizationRequest,
     Base,
     Branding,
+    ConsoleCode,
+    ConsoleSession,
     DataKeyRow,
     Grant,
+    GrantCount,
     GrantEvent,
     ManagementKey,
     OutboundApp,
+    PortalSession,
     Project,
     Revocation,
     TrustedIssuer,
@@ -163,11 +167,16 @@ async def shred_project(broker: Broker, project_id: str, *, now: datetime) -> li
 
 
 async def shut_out(session: AsyncSession, project_id: str) -> None:
-    """Take a project's ways in and out, and its face: its management keys, trusted issuers, webhooks and branding."""
+    """Take a project's ways in and out, and its face.
+
+    These are its management keys, its trusted issuers, links and sessions of its operators, visits of its users, its
+    webhooks and its branding; and the counts that its pages showed.
+    """
     await session.execute(delete(ManagementKey).where(ManagementKey.project_id == project_id))
     await session.execute(delete(TrustedIssuer).where(TrustedIssuer.project_id == project_id))
     await session.execute(update(Webhook).where(Webhook.project_id == project_id).values(enabled=False))
-    await session.execute(delete(Branding).where(Branding.project_id == project_id))
+    for table in (ConsoleCode, ConsoleSession, PortalSession, Branding, GrantCount):
+        await session.execute(delete(table).where(table.project_id == project_id))
 
 
 async def destroy_data_keys(session: AsyncSession, project_id: str) -> list[DestroyedKey]:

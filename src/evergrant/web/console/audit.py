@@ -21,6 +21,9 @@ from evergrant.web.console.sentences import TELLINGS, sentence_of
 
 router = APIRouter(route_class=ConsoleRoute)
 
+MOST_SHOWN = 4_000
+"""Characters of one record."""
+
 Text = Annotated[str, Query(max_length=300)]
 Day = Annotated[str, Query(max_length=10)]
 
@@ -85,6 +88,12 @@ def _wanted(asked: dict[str, str]) -> AuditFilter:
     )
 
 
+def _shown(data: object) -> str:
+    """Return what a record holds; of the large ones that backends may report, the beginning: the export has all."""
+    text = json.dumps(data, indent=2, ensure_ascii=False)
+    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}\n\u2026 ({len(text):,} characters; export them)"
+
+
 async def _page(
     desk: Desk,
     asked: dict[str, str],
@@ -106,11 +115,7 @@ async def _page(
         asked=asked,
         is_filtered=any(asked.values()),
         found=found,
-        rows=[
-            (one, sentence_of(one, names), json.dumps(one.data, indent=2, ensure_ascii=False)) for one in found.events
-        ]
-        if found
-        else [],
+        rows=[(one, sentence_of(one, names), _shown(one.data)) for one in found.events] if found else [],
         names=names,
         apps=apps,
         keys=keys,

@@ -15,7 +15,7 @@ from evergrant.broker.runtime.principal import Permission
 from evergrant.errors import InvalidValue
 from evergrant.web.console.app_head import app_head
 from evergrant.web.console.connection_actions import link_page, refreshed
-from evergrant.web.console.connection_list import read_list, wanted_in
+from evergrant.web.console.connection_list import MOST_LETTERS, read_list, wanted_in
 from evergrant.web.console.desk import HEADERS, AppIdInPath, Desk, DeskDep
 from evergrant.web.console.route import ConsoleRoute
 from evergrant.web.forms import Form, read_form
@@ -84,9 +84,9 @@ async def export(desk: DeskDep, request: Request) -> Response:
     state = form.text("state")
     wanted = Wanted(
         state=ConnectionState(state) if state in list(ConnectionState) else None,
-        app_id=form.text("app"),
-        tenant_id=form.text("tenant"),
-        search=form.text("q"),
+        app_id=form.text("app")[:64],
+        tenant_id=form.text("tenant")[:MOST_LETTERS],
+        search=form.text("q")[:MOST_LETTERS],
         oldest_first=form.text("order") == "oldest",
     )
     if wanted.app_id:

@@ -1,6 +1,7 @@
 """Access policies, each as a sentence: who may fetch or connect which app."""
 
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from typing import Annotated
 
 from fastapi import APIRouter, Path
@@ -13,7 +14,7 @@ from evergrant.broker.access.management_keys import list_keys
 from evergrant.broker.apps.apps import list_apps
 from evergrant.broker.runtime.principal import Permission
 from evergrant.db import AccessPolicy, ManagementKey, OutboundApp
-from evergrant.errors import InvalidRequest, NotFound
+from evergrant.errors import InvalidRequest, InvalidValue, NotFound
 from evergrant.web.console.desk import Desk, DeskDep
 from evergrant.web.console.fields import problems_of
 from evergrant.web.console.route import ConsoleRoute
@@ -51,18 +52,14 @@ async def make_policy(desk: DeskDep) -> Response:
     """Make a policy."""
     _require(desk)
     form = await read_form(desk.request)
-    claims = [
-        (name, [value.strip() for value in values.split(",") if value.strip()])
-        for name, values in zip(form.every("claim"), form.every("values"), strict=False)
-        if name
-    ]
     try:
+        claims = _claims(form)
         await policies.create_policy(
             desk.broker,
             desk.project.id,
             app_id=form.text("app"),
             action=form.text("action"),
-            claims=dict(claims),
+            claims=claims,
             key_ids=form.all("keys"),
             scopes=form.text("scopes").split(),
             levels=form.all("levels"),
@@ -72,6 +69,19 @@ async def make_policy(desk: DeskDep) -> Response:
     except InvalidRequest as error:
         return await _form_page(desk, form, problems=problems_of(error))
     return desk.go(desk.path("policies"))
+
+
+def _claims(form: Form) -> dict[str, list[str]]:
+    """Return what users' claims must be. A row that is filled in by half is no row less: that would let more in."""
+    claims: dict[str, list[str]] = {}
+    for name, values in zip_longest(form.every("claim"), form.every("values"), fillvalue=""):
+        if values and not name:
+            raise InvalidValue.of(("claims", "name the claim that has these values"))
+        if name in claims:
+            raise InvalidValue.of(("claims", f"name '{name[:100]}' once, with all its values"))
+        if name:
+            claims[name] = [value.strip() for value in values.split(",") if value.strip()]
+    return claims
 
 
 @router.get("/console/{project}/policies/{policy_id}/remove")
