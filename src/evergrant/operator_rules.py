@@ -75,7 +75,7 @@ def verified_address(claims: Mapping[str, Any]) -> str:
 
 
 def _says(claims: Mapping[str, Any], claim: str, value: str) -> bool:
-    """Tell whether a claim has a value: an address only where the provider vouches for it, because people type theirs."""
+    """Tell whether a claim has a value: an address only where the provider vouches for it. People type theirs."""
     name, wanted = claim.strip(), value.strip()
     if name == "email":
         return _small(wanted) == verified_address(claims) != ""

@@ -13,6 +13,7 @@ BEFORE_THE_DATABASE = {
     for name in (
         "claims",
         "connect_links",
+        "console_rights",
         "forged_tokens",
         "large_bodies",
         "limits",

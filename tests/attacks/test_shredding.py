@@ -20,6 +20,7 @@ from sqlalchemy import select, text
 
 from evergrant import clock as wall_clock
 from evergrant.broker.access.management_keys import create_key
+from evergrant.broker.activity.writing import prune_activity, write_activity
 from evergrant.broker.grants.grants import owner_of, token_slot
 from evergrant.broker.operations.closed_projects import finish_closed_projects
 from evergrant.broker.operations.key_rotation import start_new_data_keys
@@ -36,12 +37,13 @@ from evergrant.broker.runtime.journal import Journal
 from evergrant.broker.runtime.journal_entry import Entry
 from evergrant.broker.runtime.worker_pool import WorkerPool
 from evergrant.crypto.sealed import Sealed
-from evergrant.db import DataKeyRow, Grant
+from evergrant.db import DataKeyRow, Grant, GrantCount
 from evergrant.errors import CannotOpenSealed, NotFound
 from evergrant.settings import Settings
 from tests.cli.conftest import Evergrant
 from tests.conftest import Clock
 from tests.infra import people
+from tests.infra.console import cookie_of, one_time_link
 from tests.infra.installation import Backend, Installation, installation, new_project
 from tests.infra.issuer import AUDIENCE, Issuer
 from tests.infra.rows import execute, rows
@@ -196,6 +198,37 @@ def test_nobody_who_had_a_way_in_gets_into_a_deleted_project(two: Two) -> None:
         }
         asked = httpx2.post(f"{two.here.url}/oauth2/v1/token", data=exchange, trust_env=False)
         assert asked.status_code in (400, 401)
+    two.require_that_the_neighbour_is_well()
+
+
+def test_nothing_says_any_more_who_was_at_a_deleted_projects_pages(two: Two) -> None:
+    """Its operators' sessions and links, its users' visits with all that their tokens said, and what was counted."""
+    made = {"console_sessions": 1, "console_codes": 1, "portal_sessions": 1, "grant_counts": 1, "activity": 1}
+    cookie_of(two.settings, project_id=two.project)
+    one_time_link(two.settings, project_id=two.project)
+    two.here.backend.post("accounts/session", {"userId": "alice"})
+    two.here.backend.fetch("alice")
+
+    async def count(broker: Broker) -> None:
+        async with broker.database.write() as session:
+            session.add(GrantCount(project_id=two.project, app_id="practice", n=1, counted_at=wall_clock.now()))
+        broker.activity.note(two.project, "practice", "connect:started")
+        await write_activity(broker)
+
+    def left() -> dict[str, int]:
+        return {table: sum(row["project_id"] == two.project for row in rows(two.settings, table)) for table in made}
+
+    two.run(count)
+    assert all(n >= made[table] for table, n in left().items()), left()
+    assert delete(two.here.backend).status_code == 200
+
+    async def count_late(broker: Broker) -> None:
+        broker.activity.note(two.project, "practice", "connect:started")
+        await prune_activity(broker, now=wall_clock.now())
+        await write_activity(broker)
+
+    two.run(count_late)
+    assert left() == dict.fromkeys(made, 0)
     two.require_that_the_neighbour_is_well()
 
 

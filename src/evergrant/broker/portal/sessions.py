@@ -1,7 +1,7 @@
 """Visits of end users: made for whoever may connect for them, opened once, recognised by a cookie, cleared away.
 
-A visit is a row. Link and cookie are stored as digests. What ends a visit (its time, its project, the key that asked
-for it) ends it at its next request: nothing is remembered here.
+A visit is a row. Link and cookie are stored as digests. What ends a visit (its time, its project, the key or the
+issuer of the user that asked for it) ends it at its next request: nothing is remembered here.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import and_, delete, select, update
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from evergrant.broker.apps.apps import list_apps
 from evergrant.broker.apps.definition import scope_problems
@@ -20,7 +21,7 @@ from evergrant.broker.projects.redirects import check_redirect_url
 from evergrant.broker.runtime.broker import Broker
 from evergrant.broker.runtime.principal import Permission, Principal
 from evergrant.crypto.opaque import digest, new_id, new_opaque
-from evergrant.db import ManagementKey, PortalSession, Project
+from evergrant.db import ManagementKey, PortalSession, Project, TrustedIssuer
 from evergrant.errors import InvalidValue, LinkIsOver
 
 VISIT_PATH = "/accounts"
@@ -188,15 +189,23 @@ async def find_visit(broker: Broker, cookie: str, *, now: datetime) -> Visit | N
     )
     async with broker.database.read() as session:
         found = (await session.execute(query)).one_or_none()
-    if found is None:
-        return None
-    row, project, key = found
+        if found is None:
+            return None
+        row, project, key = found
+        is_trusted = row.claims is None or await _trusts(session, row)
     written = row.seen_at or row.created_at
     seen_at = max(written, broker.uses.visits.get(row.id) or written)
-    visit = visit_of(row, project, key, seen_at=seen_at, now=now)
+    visit = visit_of(row, project, key, is_trusted=is_trusted, seen_at=seen_at, now=now)
     if not visit.is_over and now - seen_at > SEEN_EVERY:
         broker.uses.visits.note_latest(row.id, now)
     return visit
+
+
+async def _trusts(session: AsyncSession, row: PortalSession) -> bool:
+    """Tell whether a project still trusts the issuer whose user has asked for a visit."""
+    issuer = (row.claims or {}).get("iss")
+    is_its = select(TrustedIssuer.id).where(TrustedIssuer.project_id == row.project_id, TrustedIssuer.issuer == issuer)
+    return (await session.execute(is_its.limit(1))).first() is not None
 
 
 async def write_visit_uses(broker: Broker) -> None:

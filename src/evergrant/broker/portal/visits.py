@@ -62,9 +62,19 @@ class Visit:
 
 
 def visit_of(
-    row: PortalSession, project: Project, key: ManagementKey | None, *, seen_at: datetime, now: datetime
+    row: PortalSession,
+    project: Project,
+    key: ManagementKey | None,
+    *,
+    is_trusted: bool,
+    seen_at: datetime,
+    now: datetime,
 ) -> Visit:
-    """Return what a row says; `key` is the one that asked for the visit, where one did and is still there."""
+    """Return what a row says.
+
+    `key` is the one that asked for the visit, where one did and is still there; `is_trusted` says whether a user's
+    issuer still counts, where a user did.
+    """
     principal, allow, ended = _acting(row, key, now=now)
     return Visit(
         id=row.id,
@@ -77,7 +87,7 @@ def visit_of(
         locale=row.locale,
         return_url=row.return_url,
         principal=principal,
-        is_over=ended or row.digest is None or row.expires_at <= now or now - seen_at > IDLE,
+        is_over=ended or not is_trusted or row.digest is None or row.expires_at <= now or now - seen_at > IDLE,
     )
 
 
