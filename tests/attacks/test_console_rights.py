@@ -1,4 +1,4 @@
-"""The console's forms and sign-in: nobody gets more than they were given, by what is left out, odd, old or unvouched."""
+"""The console's forms and sign-in: nobody gets more than they were given by what is left out, odd, old or typed."""
 
 import re
 from collections.abc import Iterator

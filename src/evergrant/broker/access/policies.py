@@ -61,7 +61,7 @@ async def create_policy(
     problems += [("claims", "give each claim at least one value") for values in (claims or {}).values() if not values]
     problems += [("levels", f"use {' or '.join(LEVELS)}") for level in levels if level not in LEVELS]
     problems += [("scopes", "each scope is one word") for scope in scopes if scope.split() != [scope]]
-    problems += _length_problems(claims or {}, key_ids, scopes)
+    problems += _too_long_or_many(claims or {}, key_ids, scopes)
     if problems:
         raise InvalidValue.of(*problems)
     async with broker.database.read() as session:
@@ -92,7 +92,7 @@ async def create_policy(
     return policy
 
 
-def _length_problems(
+def _too_long_or_many(
     claims: Mapping[str, Sequence[str]], key_ids: Sequence[str], scopes: Sequence[str]
 ) -> list[tuple[str, str]]:
     values = [value for some in claims.values() for value in some]
