@@ -14,12 +14,12 @@ from evergrant.web.accounts_view import show_accounts
 from evergrant.web.deps import BrokerDep, counting_failures, refuse_odd_text
 from evergrant.web.forms import read_form
 from evergrant.web.looking_ahead import not_yet, only_looks_ahead
-from evergrant.web.visiting import CLOSED_PATH, LINK, VisitRoute, cookie_of, frame_of, visit_in
+from evergrant.web.visiting import CLOSED_PATH, LINK, PRINTED, VisitRoute, cookie_of, frame_of, visit_in
 
 router = APIRouter(include_in_schema=False, route_class=VisitRoute, dependencies=[Depends(refuse_odd_text)])
 
 Code = Annotated[str, Path(max_length=100, pattern=r"^[!-~]+$")]
-Short = Annotated[str, Query(max_length=64)]
+Short = Annotated[str, Query(max_length=64, pattern=PRINTED)]
 
 
 @router.get(VISIT_PATH)
@@ -68,9 +68,9 @@ async def enter(
     request: Request,
     broker: BrokerDep,
     again: Short = "",
-    frame: Annotated[str, Query(pattern="^(accounts|button)?$")] = "",
+    frame: Annotated[str, Query(max_length=8, pattern="^(accounts|button)?$")] = "",
     app: Short = "",
-    scopes: Annotated[str, Query(max_length=2000)] = "",
+    scopes: Annotated[str, Query(max_length=2000, pattern=PRINTED)] = "",
 ) -> Response:
     """Open a link: by the browser that brings back a cookie, which link previews and robots do not.
 

@@ -3,9 +3,9 @@
 import json
 import re
 from collections.abc import Iterable, Iterator, Set
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import APIRouter, Depends, FastAPI, Path, Request
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import Response
 from fastapi.routing import APIRoute
@@ -13,10 +13,13 @@ from pydantic import BaseModel
 
 from evergrant.errors import NotFound
 from evergrant.web.cors import CALLED_FROM_BROWSERS
+from evergrant.web.deps import refuse_odd_text
 from evergrant.web.headers import LIMIT_HEADERS
 from evergrant.web.templating import page
 
-router = APIRouter(include_in_schema=False)
+router = APIRouter(include_in_schema=False, dependencies=[Depends(refuse_odd_text)])
+
+Tag = Annotated[str, Path(max_length=40, pattern=r"^[a-z-]+$")]
 
 _LIMIT_HEADERS = {name: {"description": text, "schema": {"type": "integer"}} for name, text in LIMIT_HEADERS.items()}
 _REF = "#/components/schemas/"
@@ -75,9 +78,18 @@ def openapi_document(
 
 
 @router.get("/docs")
+async def docs(request: Request) -> Response:
+    """Show the OpenAPI document to a person: what calls there are."""
+    return _docs(request, "")
+
+
 @router.get("/docs/{tag}")
-async def docs(request: Request, tag: str = "") -> Response:
-    """Show the OpenAPI document to a person: what calls there are, or those of one tag with all that they take."""
+async def docs_of_tag(request: Request, tag: Tag) -> Response:
+    """Show the calls of one tag, with all that they take and give."""
+    return _docs(request, tag)
+
+
+def _docs(request: Request, tag: str) -> Response:
     app: FastAPI = request.app
     groups = _by_tag(app)
     if tag and tag not in groups:

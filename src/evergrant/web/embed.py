@@ -22,15 +22,15 @@ from evergrant.web.logos import logo_sources
 from evergrant.web.looks import look_of
 from evergrant.web.static_files import static_answer
 from evergrant.web.tiles import tile_of
-from evergrant.web.visiting import CLOSED_PATH, EMBED_PATH, Place, VisitRoute, cookie_of, visit_in
+from evergrant.web.visiting import CLOSED_PATH, EMBED_PATH, PRINTED, Place, VisitRoute, cookie_of, visit_in
 
 router = APIRouter(include_in_schema=False, route_class=VisitRoute, dependencies=[Depends(refuse_odd_text)])
 
 MODULE_PATH = f"{EMBED_PATH}/1.js"
 """Its number changes when pages that use it would have to change."""
 IN = f"{EMBED_PATH}/{{project}}"
-Short = Annotated[str, Query(max_length=64)]
-Scopes = Annotated[str, Query(max_length=2000)]
+Short = Annotated[str, Query(max_length=64, pattern=PRINTED)]
+Scopes = Annotated[str, Query(max_length=2000, pattern=PRINTED)]
 
 
 def place_of(request: Request) -> Place:
@@ -129,7 +129,7 @@ async def connect_in_window(visit: VisitDep, place: PlaceDep, request: Request, 
 
 @router.get(f"{IN}/trips/{{trip}}")
 async def trip_state(
-    visit: VisitDep, place: PlaceDep, trip: Annotated[str, Path(max_length=64)], broker: BrokerDep
+    visit: VisitDep, place: PlaceDep, trip: Annotated[str, Path(max_length=64, pattern=PRINTED)], broker: BrokerDep
 ) -> Response:
     """Tell a frame's script how a trip stands."""
     app_id, state = await trip_from(broker, visit, trip, now=clock.now())

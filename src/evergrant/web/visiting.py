@@ -34,6 +34,8 @@ from evergrant.web.templating import PAGE_HEADERS, render
 from evergrant.web.visitor import Look
 
 EMBED_PATH = "/embed"
+PRINTED = r"^[^\x00-\x1f]*$"
+"""What parameters of these pages consist of: no control characters."""
 CLOSED_PATH = f"{VISIT_PATH}/closed"
 """Where trips end that have a window of their own."""
 

@@ -96,7 +96,9 @@ async def begin_test_connection(body: BeginTrial, broker: BrokerDep, principal: 
 
 @router.get("/app/trial/steps", summary="Load an app's last test connection", responses=errors(400, 404))
 async def load_test_connection(
-    broker: BrokerDep, principal: AppsReader, app_id: Annotated[AppId, Query(alias="appId")]
+    broker: BrokerDep,
+    principal: AppsReader,
+    app_id: Annotated[AppId, Query(alias="appId", examples=["google-contacts"])],
 ) -> TrialBody:
     """Return the steps of an app's last test connection, with what came of each and what to do."""
     trial = await read_trial(broker, principal, app_id, now=clock.now())

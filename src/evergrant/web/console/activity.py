@@ -13,7 +13,7 @@ from evergrant.broker.runtime.principal import Permission
 from evergrant.web.charts import spark_line
 from evergrant.web.console import activity_view as view
 from evergrant.web.console.app_head import app_head
-from evergrant.web.console.desk import AppIdInPath, Desk, DeskDep
+from evergrant.web.console.desk import AppIdInPath, Asked, Desk, DeskDep
 from evergrant.web.console.route import ConsoleRoute
 
 router = APIRouter(route_class=ConsoleRoute)
@@ -35,7 +35,7 @@ class FetchesOf:
 
 
 @router.get("/console/{project}/apps/{app_id}/activity")
-async def show(desk: DeskDep, app_id: AppIdInPath, p: str = "", table: str = "") -> Response:
+async def show(desk: DeskDep, app_id: AppIdInPath, p: Asked = "", table: Asked = "") -> Response:
     """Show what was done with an app within a period; with `table`, its charts as tables."""
     desk.require(Permission.CONNECTIONS_READ)
     period = view.period_of(p)

@@ -14,7 +14,7 @@ from evergrant.broker.runtime.principal import Permission
 from evergrant.db import AuditEvent
 from evergrant.web.charts import share_bar
 from evergrant.web.console import activity_view as view
-from evergrant.web.console.desk import Desk, GlancingDesk
+from evergrant.web.console.desk import Asked, Desk, GlancingDesk
 from evergrant.web.console.route import ConsoleRoute
 from evergrant.web.console.sentences import sentence_of, telling_of
 from evergrant.web.console.states import RETRYING, State, state_of_app
@@ -32,7 +32,7 @@ LATE = timedelta(minutes=5)
 
 
 @router.get("/console/{project}")
-async def show(desk: GlancingDesk, p: str = "", table: str = "") -> Response:
+async def show(desk: GlancingDesk, p: Asked = "", table: Asked = "") -> Response:
     """Show the overview of a period; with `table`, its chart as a table."""
     desk.require(Permission.CONNECTIONS_READ)
     now, period = clock.now(), view.period_of(p)
