@@ -12,6 +12,7 @@ import statistics
 import sys
 import time
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 
 import httpx2
@@ -20,10 +21,12 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.databases import DATABASES, fresh_settings
 from benchmarks.many import Many
+from benchmarks.month import add_month
 from benchmarks.seed import settle
 from evergrant import clock
+from evergrant.broker.connections.browsing import Place
 from evergrant.broker.grants.counts import recount
-from evergrant.broker.operations.setup import initialise, upgrade
+from evergrant.broker.operations.setup import InitResult, initialise, upgrade
 from evergrant.broker.operators.roles import ADMIN
 from evergrant.broker.operators.sessions import begin_session
 from evergrant.db.engine import connect_postgresql, database_url
@@ -36,35 +39,88 @@ MEDIAN_MS, P99_MS = 50.0, 250.0
 TIMES = 100
 GRANT = "00000000000000000000000000000fff"
 LONG = 1800
+DEEP = Place(clock.now() - timedelta(days=10), GRANT)
+"""Somewhere after the newest 800,000."""
 PAGES = (
     "",
+    "?p=7d",
+    "?p=30d",
+    "start",
+    "apps",
+    "apps/new",
+    "apps/app-3",
+    "apps/app-3/use",
+    "apps/app-3/delete",
+    "apps/app-3/connections",
+    "apps/app-3/connections?state=reconnect",
+    "apps/app-3/connections?state=retrying",
+    "apps/app-3/activity",
+    "apps/app-3/activity?p=30d",
     "connections",
     "connections?order=oldest",
+    f"connections?at={DEEP}",
+    f"connections?before={DEEP}",
     "connections?state=healthy",
+    f"connections?state=healthy&at={DEEP}",
     "connections?state=app_refused",
     "connections?state=retrying",
     "connections?state=reconnect",
+    "connections?state=unconfirmed",
     "connections?app=app-3",
     "connections?app=app-3&state=reconnect",
+    "connections?app=app-3&state=healthy",
     "connections?tenant=tenant-7",
+    "connections?tenant=tenant-7&state=reconnect",
     "connections?q=user-77",
+    "connections?q=user-777777",
     "connections?q=user-",
+    f"connections?q=user-&at={DEEP}",
+    "connections?q=user-&order=oldest",
+    "connections?q=user-&state=reconnect",
+    "connections?q=user-&app=app-3",
+    "connections?q=tenant-7",
+    "connections?q=tenant-",
+    "connections?q=subject-4095",
     "connections?q=nobody",
     f"connections?q={GRANT}",
+    "connections/new",
     f"connections/{GRANT}",
-    "apps/app-3/connections",
     "people/user-4095",
+    "keys",
+    "keys/key1",
+    "issuers",
+    "policies",
+    "webhooks",
+    "webhooks/webhook1",
+    "webhooks/webhook1?status=failed",
+    "audit",
+    "audit?at=50000",
+    "audit?action=project.updated",
+    "audit?action=grant.connected&actor=key:key3",
+    "audit?user=user-77",
+    "audit?app=app-3",
+    "audit?user=user-77&action=project.updated",
+    "health",
+    "settings",
+    "settings/branding",
+    "settings/operators",
+    "settings/delete",
 )
 """What follows the project in a page's address."""
 CALLS = (
     "tokens",
+    f"token?id={GRANT}",
+    f"token/events?id={GRANT}",
     "tokens?status=reauthorization_required",
     "tokens?status=pending",
+    "tokens?status=active",
     "tokens?appId=app-3",
+    "tokens?appId=app-3&status=reauthorization_required",
     "tokens?userId=user-4095",
     "tokens?tenantId=tenant-7",
     "tokens?order=newest&search=user-77",
     "counts",
+    "activity?period=30d",
 )
 
 SPREAD = (
@@ -72,11 +128,12 @@ SPREAD = (
     "UPDATE grants SET status = 'reauthorization_required', last_refresh_error = 'invalid_grant' WHERE {n} % 1000 = 3",
     "UPDATE grants SET status = 'pending' WHERE {n} % 50000 = 7",
     "UPDATE grants SET last_refresh_error = 'HTTP 503' WHERE {n} % 500 = 11 AND status = 'active'",
-    "UPDATE outbound_apps SET unhealthy_since = created_at, unhealthy_reason = 'invalid_client' WHERE id = 'app-5'",
+    "UPDATE grants SET last_refresh_error = 'HTTP 503' WHERE app_id = 'app-9' AND status = 'active'",
+    "UPDATE grants SET token_sub = 'subject-' || {n} WHERE {n} % 2 = 1",
     """INSERT INTO grant_directory (project_id, grant_id, app_id, user_id, tenant_id, token_sub, consented_at)
     SELECT project_id, id, app_id, user_id, tenant_id, token_sub, consented_at FROM grants""",
 )
-"""Among so many healthy ones, some of all that pages look for."""
+"""Among so many healthy ones, some of all that pages look for; and one app whose provider is down."""
 
 
 async def _spread(settings: Settings) -> None:
@@ -106,12 +163,18 @@ async def _spread(settings: Settings) -> None:
     await settle(url)
 
 
-async def measure(settings: Settings, grants: int, times: int) -> list[tuple[str, list[float], int]]:
-    """Fill a database and return, by address, the milliseconds of each answer, and its size."""
+async def fill(settings: Settings, grants: int) -> InitResult:
+    """Fill an empty database."""
     await upgrade(settings)
     made = await initialise(settings)
     await Many(settings, made.project_id).grow(grants)
+    await add_month(settings, made.project_id, grant_id=GRANT)
     await _spread(settings)
+    return made
+
+
+async def measure(settings: Settings, made: InitResult, times: int) -> list[tuple[str, list[float], int]]:
+    """Return, by address, the milliseconds of each answer, and its size."""
     app = create_app(settings)
     async with app.router.lifespan_context(app):
         broker = app.state.broker
@@ -126,7 +189,8 @@ async def measure(settings: Settings, grants: int, times: int) -> list[tuple[str
             headers={"Authorization": f"Bearer {made.project_id}:{made.management_key}"},
             timeout=120,
         ) as http:
-            pages = [f"/console/{made.project_id}/{path}".rstrip("/") for path in PAGES]
+            home = f"/console/{made.project_id}/"
+            pages = [f"{home}{path}".replace("/?", "?").rstrip("/") for path in PAGES]
             addresses = (*pages, *(f"/v1/mgmt/outbound/{path}" for path in CALLS))
             return [(address, *await _ask(http, address, times)) for address in addresses]
 
@@ -170,7 +234,8 @@ def main() -> int:
     for database in arguments.database or DATABASES:
         with fresh_settings(database, durable=False) as settings:
             changed = settings.model_copy(update={"refresher": False, "rate_limit_per_key": 0})
-            found = asyncio.run(measure(changed, arguments.grants, arguments.times))
+            made = asyncio.run(fill(changed, arguments.grants))
+            found = asyncio.run(measure(changed, made, arguments.times))
         fine = report(database, arguments.grants, found) and fine
     return 0 if fine else 1
 

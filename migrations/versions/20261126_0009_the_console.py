@@ -85,15 +85,13 @@ def _add_columns() -> None:
         ("authorization_requests", sa.Column("portal_id", sa.String(length=22), nullable=False, server_default="")),
     ):
         op.add_column(table, column)
-    op.create_index(
-        "ix_grants_attention",
-        "grants",
-        ["project_id", "status", "consented_at", "id"],
-        postgresql_include=["app_id"],
-        postgresql_where=NEEDS_ATTENTION,
-        sqlite_where=NEEDS_ATTENTION,
-    )
-
+    for name, columns in (
+        ("ix_grants_attention", ["status", "consented_at", "id"]),
+        ("ix_grants_attention_app", ["app_id", "status", "consented_at", "id"]),
+        ("ix_grants_attention_id", ["status", "id"]),
+    ):
+        where = NEEDS_ATTENTION
+        op.create_index(name, "grants", ["project_id", *columns], postgresql_where=where, sqlite_where=where)
     _add_indexes()
 
 
@@ -127,6 +125,7 @@ def _create_tables_for_connections() -> None:
         ("user", ["user_id", "consented_at", "grant_id"]),
         ("tenant", ["tenant_id", "consented_at", "grant_id"]),
         ("subject", ["token_sub", "consented_at", "grant_id"]),
+        ("app_id", ["app_id", "grant_id"]),
     ):
         op.create_index(f"ix_grant_directory_{name}", "grant_directory", ["project_id", *columns])
     op.create_table(
@@ -303,7 +302,8 @@ def downgrade() -> None:
         "grant_directory",
     ):
         op.drop_table(table)
-    op.drop_index("ix_grants_attention", table_name="grants")
+    for name in ("ix_grants_attention", "ix_grants_attention_app", "ix_grants_attention_id"):
+        op.drop_index(name, table_name="grants")
     op.drop_index("ix_webhook_deliveries_failed", table_name="webhook_deliveries")
     for name in ("action", "actor", "user", "app"):
         op.drop_index(f"ix_audit_events_{name}", table_name="audit_events")

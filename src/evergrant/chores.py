@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from evergrant import clock
 from evergrant.broker.access.authentication import write_key_uses
+from evergrant.broker.activity.folding import fold_days
 from evergrant.broker.activity.writing import note_refresher, prune_activity, write_activity
 from evergrant.broker.audit.pruning import prune_audit_logs
 from evergrant.broker.connect.confirmation import clear_finished_requests
@@ -89,6 +90,10 @@ async def _prune_activity(broker: Broker) -> None:
     await prune_activity(broker, now=clock.now())
 
 
+async def _fold_days(broker: Broker) -> None:
+    await fold_days(broker, now=clock.now())
+
+
 async def _warn(broker: Broker) -> None:
     await warn_of_ends(broker, now=clock.now())
 
@@ -123,6 +128,7 @@ OF_A_REFRESHER = (
     Chore("clear timelines of connections that are gone", _clear_timelines),
     Chore("list connections that an older version wrote", enter_missing, seconds=3600.0),
     Chore("forget old counts", _prune_activity),
+    Chore("fold counts of days that are over", _fold_days, seconds=3600.0),
     Chore("show that a refresher is here", note_refresher),
     Chore("try connections from a backup", let_some_be_tried, often=True),
 )

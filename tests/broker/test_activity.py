@@ -10,12 +10,15 @@ from sqlalchemy import select
 
 from evergrant import clock as wall_clock
 from evergrant.broker.access.authentication import authenticate
-from evergrant.broker.activity import writing
+from evergrant.broker.activity import folding, writing
+from evergrant.broker.activity.folding import fold_days
+from evergrant.broker.activity.series import ActivityOf, Sum, read_activity
 from evergrant.broker.activity.writing import note_refresher, prune_activity, write_activity
 from evergrant.broker.operations.setup import initialise
 from evergrant.broker.projects.trusted_issuers import create_issuer
 from evergrant.broker.runtime import unwritten_activity
 from evergrant.broker.runtime.broker import Broker, open_broker
+from evergrant.broker.runtime.principal import ALL_PERMISSIONS, Principal
 from evergrant.broker.runtime.unwritten_activity import UnwrittenActivity
 from evergrant.db import Activity, TrustedIssuer
 from evergrant.errors import AuthenticationFailed, Unavailable
@@ -91,6 +94,42 @@ async def test_hours_stand_apart_and_old_ones_are_forgotten(settings: Settings, 
         assert await prune_activity(broker, now=clock.now + timedelta(days=89)) == 0
         assert await prune_activity(broker, now=clock.now + timedelta(days=91)) >= 2
         assert await written(broker) == {}
+
+
+def told(found: ActivityOf) -> tuple[object, ...]:
+    """What charts tell; of a refresher, when it was here."""
+    for sums in (found.total, *found.by_app.values(), *(step.sums for step in found.steps)):
+        if refresher := sums.pop(writing.REFRESHER, None):
+            sums[writing.REFRESHER] = Sum(refresher.n)
+    return found.steps, found.by_app, found.total, found.refresher_seen_at
+
+
+async def test_days_that_are_over_are_folded_and_read_the_same(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folding, "AT_ONCE", 2)
+    now = wall_clock.now().replace(hour=9, minute=30)
+    async with brokers(settings) as (one, other, project):
+        async with one.database.write() as session:
+            for n in range(4 * 24):
+                at = (now - timedelta(hours=n)).replace(minute=0, second=0, microsecond=0)
+                counters = [("a", "refresh:ok", n), ("a", "refresh:ended", n), ("b", "refresh:ok", 1)]
+                counters += [("", "refresher", 7)] if n > 50 else []  # none was here lately
+                for app, counter, ms in counters:
+                    of = {"project_id": project, "hour": at, "app_id": app, "counter": counter}
+                    session.add(Activity(**of, n=2, ms_sum=ms, ms_max=ms))
+        who = Principal(project, "k", ALL_PERMISSIONS, frozenset(), (), None)
+        periods = ("24h", "7d")
+        before = [told(await read_activity(one, who, period, now=now)) for period in periods]
+        folded = await asyncio.gather(fold_days(one, now=now), fold_days(other, now=now))
+        assert [told(await read_activity(one, who, period, now=now)) for period in periods] == before
+        async with one.database.read() as session:
+            hours = list(await session.scalars(select(Activity.hour).where(Activity.app_id == "b")))
+        today = now.replace(hour=0, minute=0, second=0, microsecond=0)
+        kept = [today + timedelta(hours=n) for n in range(-24, 10)]
+        assert sorted(hours) == [today - timedelta(days=n) for n in (4, 3, 2)] + kept
+        assert sum(folded) > 0
+        assert await fold_days(one, now=now) == 0
 
 
 @ONE

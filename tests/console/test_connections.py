@@ -7,7 +7,9 @@ import re
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import product
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -19,15 +21,18 @@ from sqlalchemy import event
 from evergrant import clock
 from evergrant.broker.access.authentication import authenticate
 from evergrant.broker.access.management_keys import create_key
-from evergrant.broker.connections.browsing import ConnectionState, Place, Wanted, browse
+from evergrant.broker.activity.attention import count_to_do, take_a_glance
+from evergrant.broker.connections import browsing
+from evergrant.broker.connections.browsing import EPOCH, ConnectionState, Page, Place, Wanted, browse
 from evergrant.broker.connections.listing import GrantFilter, list_grants
 from evergrant.broker.connections.summary import summarise
-from evergrant.broker.grants.counts import recount
+from evergrant.broker.grants.counts import recount, unhealthy_counts
 from evergrant.broker.grants.directory import enter_missing
 from evergrant.broker.grants.events import clear_timelines, tidy_timelines, write_fetches
 from evergrant.broker.grants.grants import ResourceOwner
 from evergrant.broker.runtime.broker import Broker, open_broker
 from evergrant.broker.tokens.fetch import FetchRequest, fetch_token
+from evergrant.broker.trials.first_steps import first_steps
 from evergrant.errors import ReauthorizationRequired
 from evergrant.practice.faults import instead
 from evergrant.web.app import create_app
@@ -138,6 +143,57 @@ def test_a_search_is_by_beginning_and_says_when_nothing_begins_so(here: Installa
     for words in (name[1:], f"{name}%", id_of(here, f"{name}-ada")[:-1], "_"):
         address = f"/console/{operator.project_id}/connections"
         assert f"No connection begins with '{words}'" in words_of(operator.http.get(address, params={"q": words}))
+
+
+@ON_SQLITE
+@pytest.mark.parametrize("few", [4, browsing.FEW], ids=["many begin so", "few do"])
+def test_a_search_finds_the_same_however_many_begin_so(
+    here: Installation, few: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = someone()
+    for number in range(5):
+        upload(here, f"{name}-{number}")
+        upload(here, someone())
+    kill(here, f"{name}-1")
+    monkeypatch.setattr(browsing, "FEW", few)
+    monkeypatch.setattr(browsing, "LOOKED_AT", 3)
+
+    async def leaf(broker: Broker) -> None:
+        key = f"Bearer {here.backend.project_id}:{here.backend.management_key}"
+        who = await authenticate(broker, key, client_address="127.0.0.1", now=clock.now())
+        some = replace(who, app_ids=frozenset({APP_ID, "another"}))
+        for principal, oldest, state in product((who, some), (True, False), (None, ConnectionState.HEALTHY)):
+            wanted, found = Wanted(search=name, oldest_first=oldest, state=state), []
+            page = Page([], Place(EPOCH if oldest else clock.now() + timedelta(days=1), ""))
+            while page.following is not None:
+                page = await browse(broker, principal, wanted, after=page.following, limit=2)
+                found += [one.user_id for one in page.grants]
+            there = [f"{name}-{number}" for number in range(5) if state is None or number != 1]
+            assert found == (there if oldest else there[::-1])
+
+    with_broker(here, leaf)
+
+
+def test_a_key_for_some_apps_lists_theirs_by_id(here: Installation) -> None:
+    mine = {upload(here, someone()) for _ in range(3)}
+
+    async def leaf(broker: Broker) -> None:
+        key = f"Bearer {here.backend.project_id}:{here.backend.management_key}"
+        who = await authenticate(broker, key, client_address="127.0.0.1", now=clock.now())
+        everything = await list_grants(broker, who, GrantFilter(), after="", limit=1000)
+        some = replace(who, app_ids=frozenset({APP_ID, "another"}))
+        for which in (GrantFilter(), GrantFilter(status="active"), GrantFilter(app_id=APP_ID)):
+            found, after = [], ""
+            while True:
+                page, after = await list_grants(broker, some, which, after=after, limit=2)
+                found += [one.id for one in page]
+                if not after:
+                    break
+            of_app = [one for one in everything[0] if one.app_id == APP_ID]
+            assert found == [one.id for one in of_app if which.status in ("", one.status)]
+            assert mine <= {*found}
+
+    with_broker(here, leaf)
 
 
 def test_pages_follow_each_other_both_ways_and_miss_nobody(here: Installation, operator: Operator) -> None:
@@ -405,6 +461,46 @@ def test_no_list_and_no_count_reads_all_connections(here: Installation) -> None:
     with_broker(here, explain)
     not_asked = 2  # no app is refused here
     assert len(plans) == len(LISTS) + 2 - not_asked
+
+
+@ON_SQLITE
+def test_each_question_is_answered_by_its_index(here: Installation) -> None:
+    """Written for SQLite, which knows no numbers and takes what the words of a statement lead it to."""
+    plans: dict[str, list[str]] = {}
+
+    async def ask(broker: Broker) -> None:
+        credential = f"Bearer {here.backend.project_id}:{here.backend.management_key}"
+        who = await authenticate(broker, credential, client_address="127.0.0.1", now=clock.now())
+        for index, which in (
+            ("ix_grants_attention_id", GrantFilter(status="reauthorization_required")),
+            ("ix_grant_directory_user", GrantFilter(user_id="a")),
+            ("ix_grant_directory_tenant", GrantFilter(tenant_id="a")),
+            ("ix_grant_directory_app_id", GrantFilter(app_id=APP_ID)),
+        ):
+            with explained(broker, plans, index):
+                await list_grants(broker, who, which, after="a", limit=50)
+        with explained(broker, plans, "ix_grants_attention_app"):
+            retrying = Wanted(state=ConnectionState.RETRYING, app_id=APP_ID)
+            await browse(broker, who, retrying, after=None, limit=50)
+            await unhealthy_counts(broker, who.project_id)
+        broker.to_do.clear()
+        with explained(broker, plans, "ix_grants_attention (project_id=? AND status=?)"):
+            await browse(broker, who, Wanted(state=ConnectionState.RECONNECT), after=None, limit=50)
+        with explained(broker, plans, "ix_grants_attention_id"):
+            await count_to_do(broker, who)
+        with explained(broker, plans, "all"):
+            await take_a_glance(broker, who, now=clock.now())
+            await first_steps(broker, who)
+
+    with_broker(here, ask)
+    of_all = "\n".join(plans.pop("all"))
+    assert "ix_grants_attention_app" in of_all  # the glance
+    assert "ix_grant_directory_user" in of_all  # the first steps
+    for index, found in plans.items():
+        for plan in found:
+            assert index in plan
+            assert "TEMP B-TREE FOR GROUP BY" not in plan
+    assert "TEMP B-TREE" not in plans["ix_grants_attention (project_id=? AND status=?)"][0]
 
 
 @contextmanager

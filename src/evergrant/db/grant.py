@@ -25,7 +25,9 @@ class GrantStatus(StrEnum):
 
 
 NEEDS_ATTENTION = "status <> 'active' OR last_refresh_error <> ''"
-"""What the index of unhealthy grants has in it; a query has to say it in these words to be answered by it."""
+"""What the indexes of unhealthy grants have in them."""
+ATTENTION = text(f"({NEEDS_ATTENTION})")
+"""The same for a query, which has to say it in these very words, and without parameters, to be answered by them."""
 
 
 class Grant(Base):
@@ -73,14 +75,32 @@ class Grant(Base):
             postgresql_where=text("restored_at IS NOT NULL"),
             sqlite_where=text("restored_at IS NOT NULL"),
         ),
-        # What is not healthy: few rows, and the lists' and counts' only index here. A query must repeat the condition.
+        # What is not healthy: few rows, for lists and counts. A query must repeat the condition.
         Index(
             "ix_grants_attention",
             "project_id",
             "status",
             "consented_at",
             "id",
-            postgresql_include=["app_id"],
+            postgresql_where=text(NEEDS_ATTENTION),
+            sqlite_where=text(NEEDS_ATTENTION),
+        ),
+        # The same by app, for its own list and for counting; and by id, for the API's list.
+        Index(
+            "ix_grants_attention_app",
+            "project_id",
+            "app_id",
+            "status",
+            "consented_at",
+            "id",
+            postgresql_where=text(NEEDS_ATTENTION),
+            sqlite_where=text(NEEDS_ATTENTION),
+        ),
+        Index(
+            "ix_grants_attention_id",
+            "project_id",
+            "status",
+            "id",
             postgresql_where=text(NEEDS_ATTENTION),
             sqlite_where=text(NEEDS_ATTENTION),
         ),

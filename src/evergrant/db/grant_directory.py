@@ -27,6 +27,7 @@ class GrantDirectory(Base):
         Index("ix_grant_directory_user", "project_id", "user_id", "consented_at", "grant_id"),
         Index("ix_grant_directory_tenant", "project_id", "tenant_id", "consented_at", "grant_id"),
         Index("ix_grant_directory_subject", "project_id", "token_sub", "consented_at", "grant_id"),
+        Index("ix_grant_directory_app_id", "project_id", "app_id", "grant_id"),
     )
 
     project_id: Mapped[str] = mapped_column(String(31), primary_key=True)

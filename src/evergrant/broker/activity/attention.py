@@ -12,14 +12,16 @@ from sqlalchemy import ColumnElement, Select, cast, func, literal, null, or_, se
 from sqlalchemy import String as Text
 
 from evergrant.broker.activity.writing import REFRESHER
+from evergrant.broker.grants.counts import unhealthy_query
 from evergrant.broker.refresh.backlog import count_due
 from evergrant.broker.runtime.broker import Broker
 from evergrant.broker.runtime.principal import Permission, Principal
 from evergrant.db import Activity, Grant, GrantCount, GrantStatus, ManagementKey, OutboundApp, Webhook, WebhookDelivery
+from evergrant.db.grant import ATTENTION
 from evergrant.db.types import UtcDateTime
 
 MOST_UNHEALTHY = 100_000
-"""Counting what is not healthy stops here."""
+"""Counting what is to be connected again, beside the navigation, stops here."""
 MOST_WAITING = 1_000
 """So does counting what waits for a webhook."""
 MOST_APPS = 1_000
@@ -27,8 +29,6 @@ MOST_OF_A_KIND = 20
 EXPIRES_SOON = timedelta(days=14)
 REFRESHER_MISSING = timedelta(minutes=5)
 """A refresher shows itself each minute. This long without one means that there is none."""
-NEEDS_ATTENTION = or_(Grant.status != GrantStatus.ACTIVE, Grant.last_refresh_error != "")
-"""The condition of the index `ix_grants_attention`, which serves only queries that repeat it."""
 
 
 class Trouble(StrEnum):
@@ -115,7 +115,7 @@ async def take_a_glance(broker: Broker, principal: Principal, *, now: datetime) 
     async with broker.database.read() as session:
         apps = (await session.execute(_apps(principal, now))).all()
         unhealthy: dict[str, dict[str, int]] = defaultdict(dict)
-        for app_id, status, n in await session.execute(_unhealthy(principal)):
+        for app_id, status, n in await session.execute(unhealthy_query(principal.project_id, principal.app_ids)):
             unhealthy[app_id][status] = n
         others = (await session.execute(_rest(principal, now))).all()
     glances = [
@@ -147,20 +147,18 @@ async def count_to_do(broker: Broker, principal: Principal) -> Mapping[str, int]
     key = (principal.project_id, principal.app_ids)
     if (known := broker.to_do.get(key)) is not None:
         return known
-    status = Grant.status == GrantStatus.REAUTHORIZATION_REQUIRED
-    some = select(Grant.id).where(*_in_need(principal), status).limit(MOST_UNHEALTHY).subquery()
-    reconnect = select(func.count()).select_from(some).scalar_subquery()
+    dead = select(Grant.id).where(
+        Grant.project_id == principal.project_id, Grant.status == GrantStatus.REAUTHORIZATION_REQUIRED, ATTENTION
+    )
+    if principal.app_ids:
+        dead = dead.where(Grant.app_id.in_(principal.app_ids))
+    reconnect = select(func.count()).select_from(dead.limit(MOST_UNHEALTHY).subquery()).scalar_subquery()
     failing = select(func.count()).select_from(Webhook).where(*_failing(principal)).scalar_subquery()
     async with broker.database.read() as session:
         connections, webhooks = (await session.execute(select(reconnect, failing).limit(1))).one()
     found = {"connections": connections, "webhooks": webhooks}
     broker.to_do.put(key, found)
     return found
-
-
-def _in_need(principal: Principal) -> list[ColumnElement[bool]]:
-    which = [Grant.project_id == principal.project_id, NEEDS_ATTENTION]
-    return [*which, Grant.app_id.in_(principal.app_ids)] if principal.app_ids else which
 
 
 def _failing(principal: Principal) -> list[ColumnElement[bool]]:
@@ -183,11 +181,6 @@ def _apps(principal: Principal, now: datetime) -> Select[OutboundApp, int, datet
         .limit(MOST_APPS)
     )
     return query.where(OutboundApp.id.in_(principal.app_ids)) if principal.app_ids else query
-
-
-def _unhealthy(principal: Principal) -> Select[Any]:
-    some = select(Grant.app_id, Grant.status).where(*_in_need(principal)).limit(MOST_UNHEALTHY).subquery()
-    return select(some.c.app_id, some.c.status, func.count()).group_by(some.c.app_id, some.c.status)
 
 
 def _rest(principal: Principal, now: datetime) -> Select[Any]:

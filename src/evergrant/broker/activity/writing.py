@@ -65,14 +65,19 @@ async def _add(broker: Broker, counts: Mapping[CountKey, Tally]) -> None:
     known = known.order_by(noted.c.project_id, noted.c.hour, noted.c.app_id, noted.c.counter)
     insert = sqlite.insert if broker.database.is_sqlite else postgresql.insert
     add = insert(Activity).from_select([one.name for one in columns], known)
+    async with broker.database.write() as session:
+        await session.execute(adding_up(add))
+
+
+def adding_up(add: sqlite.Insert | postgresql.Insert) -> sqlite.Insert | postgresql.Insert:
+    """Let an insert into `Activity` add to the rows that are there already."""
     new = add.excluded
     sums = {
         "n": Activity.n + new.n,
         "ms_sum": Activity.ms_sum + new.ms_sum,
         "ms_max": case((Activity.ms_max > new.ms_max, Activity.ms_max), else_=new.ms_max),
     }
-    async with broker.database.write() as session:
-        await session.execute(add.on_conflict_do_update(index_elements=list(Activity.__table__.primary_key), set_=sums))
+    return add.on_conflict_do_update(index_elements=list(Activity.__table__.primary_key), set_=sums)
 
 
 async def _write_issuers(broker: Broker) -> None:

@@ -3,31 +3,40 @@
 No list reads all of a project's connections. A page is found in one of two ways, each bounded by an index:
 - What is not healthy stands in an index of its own, which has few rows.
 - All else goes by the directory: by user, tenant, subject or app, or by time alone. Where a state has no index, because
-  nearly every connection is in it, so many entries are looked at, and the page says where to go on.
+  nearly every connection is in it, so many entries are looked at, and the page says where to go on. The same holds for
+  the beginning of an id where many ids have it; where few have, these are read and sorted.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
-from sqlalchemy import ColumnElement, Select, and_, literal, or_, select, text, tuple_
-from sqlalchemy.orm import InstrumentedAttribute
+from sqlalchemy import ColumnElement, Select, Table, and_, func, literal, or_, select, tuple_, union, union_all
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.sql.base import ReadOnlyColumnCollection
 
 from evergrant.broker.apps.apps import list_apps
 from evergrant.broker.connections.metadata import SELECTED, GrantMetadata
 from evergrant.broker.runtime.broker import Broker
 from evergrant.broker.runtime.principal import Principal
 from evergrant.db import Grant, GrantDirectory, GrantStatus, OutboundApp
-from evergrant.db.grant import NEEDS_ATTENTION
+from evergrant.db.grant import ATTENTION
 from evergrant.db.types import UtcDateTime
 from evergrant.errors import InvalidValue
 
+ENTRIES = cast(Table, GrantDirectory.__table__).c
+Entry = ReadOnlyColumnCollection[str, Any]
+"""The columns of an entry: of the directory, or of a part of it that was picked out."""
 S = TypeVar("S", bound=Select[*tuple[Any, ...]])
 
 LOOKED_AT = 1_000
 """So many entries of the directory are looked at for one page, where what is looked for has no index."""
+FEW = 5_000
+"""So many that begin alike are read and sorted for one page. Where more do, so many entries are looked at for one."""
+MOST_QUEUES = 20
+"""Of so many apps each is looked up by itself; of more, entries are looked at until enough are found."""
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 LAST_CHARACTER = "\U0010ffff"
 """Stands after everything that a text with the same beginning can go on with, compared by bytes."""
@@ -107,7 +116,7 @@ class _Turn:
     """One question to the database."""
 
     wanted: Wanted
-    project_id: str
+    principal: Principal
     apps: Sequence[str] | None
     """The only apps that count; None for all."""
     after: Place | None
@@ -127,6 +136,46 @@ class _Turn:
         if self.apps is None:
             return []
         return [column == self.apps[0] if len(self.apps) == 1 else column.in_(self.apps)]
+
+    def of_owners(self, entry: Entry) -> list[ColumnElement[bool]]:
+        """Return the conditions for whose they are: what is asked for, and all that a user may see."""
+        pairs = ((entry.user_id, self.wanted.user_id), (entry.tenant_id, self.wanted.tenant_id))
+        found = [column == value for column, value in pairs if value]
+        if self.principal.is_user:
+            tenants = self.principal.tenant_ids | ({""} if self.principal.user_id else frozenset())
+            found += [entry.user_id == self.principal.user_id, entry.tenant_id.in_(tenants)]
+        return found
+
+    def entries(self, *, most: int) -> Select[Any]:
+        """Return the statement for the first entries, whatever is searched for: of each app where these are few."""
+        parts = [self.of_apps(ENTRIES.app_id)]
+        if self.apps is not None and len(self.apps) <= MOST_QUEUES:
+            # Each has its place in the index. By time alone, the entries of a small one may be far between.
+            parts = [[ENTRIES.app_id == app] for app in self.apps]
+        base = select(*ENTRIES).where(ENTRIES.project_id == self.principal.project_id, *self.of_owners(ENTRIES))
+        first, *rest = (
+            self.in_order(base.where(*part), ENTRIES.consented_at, ENTRIES.grant_id).limit(most) for part in parts
+        )
+        if not rest:
+            return first
+        either = union_all(*(select(part.subquery()) for part in (first, *rest))).subquery()
+        return self.in_order(select(either), either.c.consented_at, either.c.grant_id).limit(most)
+
+    def matches(self) -> Select[Any]:
+        """Return the statement for the entries that are searched for, in the list's order, where these are few."""
+        found = union(*(select(part.limit(FEW).subquery()) for part in self.searched())).subquery()
+        query = select(found).where(*self.of_owners(found.c), *self.of_apps(found.c.app_id))
+        return self.in_order(query, found.c.consented_at, found.c.grant_id)
+
+    def searched(self) -> list[Select[Any]]:
+        """Return a statement for each thing that words can mean. All have an index, and go along it."""
+        base = select(*ENTRIES).where(ENTRIES.project_id == self.principal.project_id)
+        user, tenant, *whole = _meanings(self.wanted.search, ENTRIES)
+        return [
+            base.where(user).order_by(ENTRIES.user_id),
+            base.where(tenant).order_by(ENTRIES.tenant_id),
+            *(base.where(meaning) for meaning in whole),
+        ]
 
 
 async def browse(
@@ -161,20 +210,11 @@ async def browse(
         allowed = sorted(refused if allowed is None else refused & set(allowed))
     if allowed == []:
         return Page([], None)
-    turn = _Turn(wanted, principal.project_id, allowed, after, limit)
-    own = _own(principal)
-    named = wanted.user_id or wanted.tenant_id or wanted.search or own
+    turn = _Turn(wanted, principal, allowed, after, limit)
+    named = wanted.user_id or wanted.tenant_id or wanted.search or principal.is_user
     if wanted.state in _STATUS and not named:
         return await _by_attention(broker, turn, refused)
-    return await _by_directory(broker, turn, refused, own)
-
-
-def _own(principal: Principal) -> list[ColumnElement[bool]]:
-    """Return the conditions for what a user, or a tenant's machine, may see."""
-    if not principal.is_user:
-        return []
-    tenants = principal.tenant_ids | ({""} if principal.user_id else frozenset())
-    return [GrantDirectory.user_id == principal.user_id, GrantDirectory.tenant_id.in_(tenants)]
+    return await _by_directory(broker, turn, refused)
 
 
 def _in_state(state: ConnectionState | None, refused: set[str]) -> list[ColumnElement[bool]]:
@@ -195,8 +235,8 @@ def _in_state(state: ConnectionState | None, refused: set[str]) -> list[ColumnEl
 async def _by_attention(broker: Broker, turn: _Turn, refused: set[str]) -> Page:
     """Read a page from the index of what is not healthy."""
     query = select(*SELECTED).where(
-        Grant.project_id == turn.project_id,
-        text(f"({NEEDS_ATTENTION})"),
+        Grant.project_id == turn.principal.project_id,
+        ATTENTION,
         *_in_state(turn.wanted.state, refused),
         *turn.of_apps(Grant.app_id),
     )
@@ -205,37 +245,36 @@ async def _by_attention(broker: Broker, turn: _Turn, refused: set[str]) -> Page:
         return _page([GrantMetadata.read(row) for row in await session.execute(query)], turn.limit)
 
 
-async def _by_directory(broker: Broker, turn: _Turn, refused: set[str], own: Sequence[ColumnElement[bool]]) -> Page:
+async def _by_directory(broker: Broker, turn: _Turn, refused: set[str]) -> Page:
     """Read a page by the directory."""
-    state = _in_state(turn.wanted.state, refused)
-    looked_at = LOOKED_AT if state else turn.limit + 1
-    entries = select(GrantDirectory.grant_id, GrantDirectory.consented_at).where(
-        GrantDirectory.project_id == turn.project_id, *own
-    )
-    for column, value in (
-        (GrantDirectory.user_id, turn.wanted.user_id),
-        (GrantDirectory.tenant_id, turn.wanted.tenant_id),
-    ):
-        if value:
-            entries = entries.where(column == value)
-    entries = entries.where(*turn.of_apps(GrantDirectory.app_id))
-    if turn.wanted.search:
-        entries = entries.where(_begins_with(turn.wanted.search))
-    entries = turn.in_order(entries, GrantDirectory.consented_at, GrantDirectory.grant_id)
-    found = entries.limit(looked_at).subquery()
-    query = (
-        select(*SELECTED)
-        .join(found, and_(Grant.project_id == turn.project_id, Grant.id == found.c.grant_id))
-        .where(*state)
-    )
-    at, grant_id = found.c.consented_at, found.c.grant_id
-    order = (at, grant_id) if turn.wanted.oldest_first else (at.desc(), grant_id.desc())
+    state, words = _in_state(turn.wanted.state, refused), turn.wanted.search
     async with broker.database.read() as session:
+        are_few = words and await _are_few(session, turn)
+        # Where entries are left out afterwards, so many are looked at.
+        looked_at = 0 if are_few else LOOKED_AT if state else FEW if words else 0
+        entries = turn.matches() if are_few else turn.entries(most=looked_at or turn.limit + 1)
+        found = entries.subquery()
+        query = (
+            select(*SELECTED)
+            .join(found, and_(Grant.project_id == turn.principal.project_id, Grant.id == found.c.grant_id))
+            .where(*state)
+        )
+        if words and not are_few:
+            query = query.where(or_(*_meanings(words, found.c)))
+        at, grant_id = found.c.consented_at, found.c.grant_id
+        order = (at, grant_id) if turn.wanted.oldest_first else (at.desc(), grant_id.desc())
         rows = [GrantMetadata.read(row) for row in await session.execute(query.order_by(*order).limit(turn.limit + 1))]
-        if not state or len(rows) > turn.limit:
+        if not looked_at or len(rows) > turn.limit:
             return _page(rows, turn.limit)
         last = (await session.execute(entries.offset(looked_at - 1).limit(1))).first()
     return Page(rows, Place(last.consented_at, last.grant_id) if last else None, ends_early=last is not None)
+
+
+async def _are_few(session: AsyncSession, turn: _Turn) -> bool:
+    """Tell whether so few entries are searched for that all can be read: the index says so, and knows no more."""
+    parts = [part.with_only_columns(ENTRIES.project_id).limit(FEW + 1).subquery() for part in turn.searched()]
+    counts = (select(func.count()).select_from(part).scalar_subquery() for part in parts)
+    return all(n <= FEW for n in (await session.execute(select(*counts))).one())
 
 
 def _page(rows: list[GrantMetadata], limit: int) -> Page:
@@ -244,15 +283,10 @@ def _page(rows: list[GrantMetadata], limit: int) -> Page:
     return Page(rows[:limit], Place(rows[limit - 1].consented_at, rows[limit - 1].id))
 
 
-def _begins_with(words: str) -> ColumnElement[bool]:
-    """Return the condition for what somebody types who looks for a connection. Each part of it has an index."""
+def _meanings(words: str, entry: Entry) -> list[ColumnElement[bool]]:
+    """Return the conditions for what somebody types who looks for a connection; any may hold."""
 
-    def begins(column: InstrumentedAttribute[str]) -> ColumnElement[bool]:
+    def begins(column: ColumnElement[str]) -> ColumnElement[bool]:
         return and_(column >= words, column < words + LAST_CHARACTER)
 
-    return or_(
-        begins(GrantDirectory.user_id),
-        begins(GrantDirectory.tenant_id),
-        GrantDirectory.token_sub == words,
-        GrantDirectory.grant_id == words,
-    )
+    return [begins(entry.user_id), begins(entry.tenant_id), entry.token_sub == words, entry.grant_id == words]

@@ -1,10 +1,13 @@
 """Lists of connections without their secrets, one of them, and refreshing it on request."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import ColumnElement, and_, or_, select, text
+from sqlalchemy import ColumnElement, Select, and_, or_, select, union_all
+from sqlalchemy.orm import InstrumentedAttribute
 
 from evergrant.broker.connections.metadata import SELECTED, GrantMetadata
 from evergrant.broker.grants.events import events_of
@@ -12,9 +15,11 @@ from evergrant.broker.refresh.refresh import refresh_grant
 from evergrant.broker.runtime.broker import Broker
 from evergrant.broker.runtime.principal import Principal
 from evergrant.db import Grant, GrantDirectory, GrantEvent, GrantStatus
-from evergrant.db.grant import NEEDS_ATTENTION
+from evergrant.db.grant import ATTENTION
 from evergrant.errors import InvalidValue, PermissionDenied, TokenNotFound
 
+MOST_QUEUES = 20
+"""Of so many apps each is looked up by itself."""
 NO_SUCH = "There is no connection with this id."
 _IS_ENTRY = and_(GrantDirectory.project_id == Grant.project_id, GrantDirectory.grant_id == Grant.id)
 
@@ -39,36 +44,57 @@ async def list_grants(
     Raises:
         PermissionDenied: the key is limited to other apps than the one asked about, or a user asks about others.
     """
-    conditions: list[ColumnElement[bool]] = []
+    if which.app_id:
+        principal.require_app(which.app_id)
+    owners = _owners(principal, which)
+    apps = [which.app_id] if which.app_id else sorted(principal.app_ids)
+    query = select(*SELECTED).where(Grant.project_id == principal.project_id)
+    if which.status:
+        query = query.where(Grant.status == which.status)
+    is_of_few = which.status not in ("", GrantStatus.ACTIVE)
+    if is_of_few:
+        query = query.where(ATTENTION)  # implied, and what the index of such rows wants to hear
+    if owners:
+        # Whose ids are put in order here: a database that may follow their index instead reads everybody's.
+        grant_id = GrantDirectory.grant_id.concat("")
+        query = query.join(GrantDirectory, _IS_ENTRY).where(
+            GrantDirectory.project_id == principal.project_id, *owners, *_one_of(GrantDirectory.app_id, apps)
+        )
+        query = query.where(grant_id > after).order_by(grant_id)
+    elif apps and not is_of_few and len(apps) <= MOST_QUEUES:
+        # Each app's by itself, in the order of their ids: among all, those of a small app are far between.
+        parts = [_first_of_app(query, principal, app, after).limit(limit + 1).subquery() for app in apps]
+        found = union_all(*(select(part) for part in parts)).subquery()
+        query = select(found).order_by(found.c.id)
+    else:
+        query = query.where(Grant.id > after, *_one_of(Grant.app_id, apps)).order_by(Grant.id)
+    async with broker.database.read() as session:
+        rows = (await session.execute(query.limit(limit + 1))).all()
+    page = [GrantMetadata.read(row) for row in rows[:limit]]
+    return page, page[-1].id if len(rows) > limit else ""
+
+
+def _owners(principal: Principal, which: GrantFilter) -> list[ColumnElement[bool]]:
+    """Return the conditions for whose they are: what is asked for, and all that a user may see."""
+    pairs = ((GrantDirectory.user_id, which.user_id), (GrantDirectory.tenant_id, which.tenant_id))
+    owners: list[ColumnElement[bool]] = [column == value for column, value in pairs if value]
     if principal.is_user:
         principal.require_owner(
             which.user_id or principal.user_id, which.tenant_id or min(principal.tenant_ids, default="")
         )
         tenants = principal.tenant_ids | ({""} if principal.user_id else frozenset())
-        conditions += [GrantDirectory.user_id == principal.user_id, GrantDirectory.tenant_id.in_(tenants)]
-    if which.app_id:
-        principal.require_app(which.app_id)
-    for column, value in ((GrantDirectory.user_id, which.user_id), (GrantDirectory.tenant_id, which.tenant_id)):
-        if value:
-            conditions.append(column == value)
-    grant_id = GrantDirectory.grant_id if conditions else Grant.id
-    query = select(*SELECTED).where(Grant.project_id == principal.project_id, grant_id > after)
-    # By app alone it goes through the ids in their order: sorting all of a large app's would take longer.
-    if which.app_id:
-        query = query.where(Grant.app_id == which.app_id)
-    elif principal.app_ids:
-        query = query.where(Grant.app_id.in_(principal.app_ids))
-    if conditions:
-        query = query.join(GrantDirectory, _IS_ENTRY)
-        query = query.where(GrantDirectory.project_id == principal.project_id, *conditions)
-    if which.status:
-        query = query.where(Grant.status == which.status)
-    if which.status and which.status != GrantStatus.ACTIVE:
-        query = query.where(text(f"({NEEDS_ATTENTION})"))  # implied, and what the index of such rows wants to hear
-    async with broker.database.read() as session:
-        rows = (await session.execute(query.order_by(grant_id).limit(limit + 1))).all()
-    page = [GrantMetadata.read(row) for row in rows[:limit]]
-    return page, page[-1].id if len(rows) > limit else ""
+        owners += [GrantDirectory.user_id == principal.user_id, GrantDirectory.tenant_id.in_(tenants)]
+    return owners
+
+
+def _one_of(column: InstrumentedAttribute[str], apps: Sequence[str]) -> list[ColumnElement[bool]]:
+    return [column.in_(apps)] if apps else []
+
+
+def _first_of_app(query: Select[Any], principal: Principal, app_id: str, after: str) -> Select[Any]:
+    entry = (GrantDirectory.project_id == principal.project_id, GrantDirectory.app_id == app_id)
+    joined = query.join(GrantDirectory, _IS_ENTRY).where(*entry, GrantDirectory.grant_id > after)
+    return joined.order_by(GrantDirectory.grant_id)
 
 
 async def load_connection(broker: Broker, principal: Principal, grant_id: str) -> GrantMetadata:

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, delete, func, insert, select, text
+from sqlalchemy import ColumnElement, Select, delete, func, insert, select
 
 from evergrant.broker.runtime.broker import Broker
-from evergrant.db import Grant, GrantCount, GrantDirectory, GrantStatus, Project
-from evergrant.db.grant import NEEDS_ATTENTION
+from evergrant.db import Grant, GrantCount, GrantDirectory, Project
+from evergrant.db.grant import ATTENTION
 
 AT_MOST_EVERY = timedelta(minutes=2)
 ROWS_PER_SECOND_OF_REST = 2_500
@@ -82,14 +82,19 @@ async def unhealthy_counts(broker: Broker, project_id: str) -> list[Unhealthy]:
 
     An active one is among them if its last refresh failed.
     """
-    query = (
-        select(Grant.app_id, Grant.status, func.count())
-        # Every status, and grouped by it first: else SQLite would read all rows by the index of their apps.
-        .where(Grant.project_id == project_id, Grant.status.in_(list(GrantStatus)), text(f"({NEEDS_ATTENTION})"))
-        .group_by(Grant.status, Grant.app_id)
-    )
     async with broker.database.read() as session:
-        return [Unhealthy(*row) for row in await session.execute(query)]
+        return [Unhealthy(*row) for row in await session.execute(unhealthy_query(project_id))]
+
+
+def unhealthy_query(project_id: str, app_ids: Collection[str] = ()) -> Select[str, str, int]:
+    """Return the statement for that, of these apps only if any are given.
+
+    It says the index's own condition and groups in its order, so that no database sorts or looks at a row.
+    """
+    query = select(Grant.app_id, Grant.status, func.count()).where(Grant.project_id == project_id, ATTENTION)
+    if app_ids:
+        query = query.where(Grant.app_id.in_(app_ids))
+    return query.group_by(Grant.app_id, Grant.status)
 
 
 async def recount(broker: Broker, *, now: datetime) -> int:

@@ -16,6 +16,7 @@ from evergrant.db import (
     AppTest,
     ConsoleSession,
     Grant,
+    GrantDirectory,
     GrantStatus,
     GrantUse,
     ManagementKey,
@@ -122,7 +123,11 @@ def _somebody_connected(project_id: str) -> CompoundSelect[tuple[str, str, str]]
         Grant.external_identifier == "",
         Grant.user_id != "",
     )
-    kept, anybody = whose.where(Grant.user_id == KEPT_USER).limit(1), whose.limit(1)
+    # By the directory, which finds a user without reading everybody's grants.
+    of_kept = select(GrantDirectory.grant_id).where(
+        GrantDirectory.project_id == project_id, GrantDirectory.user_id == KEPT_USER
+    )
+    kept, anybody = whose.where(Grant.id.in_(of_kept)).limit(1), whose.limit(1)
     return union_all(select(kept.subquery()), select(anybody.subquery()))
 
 

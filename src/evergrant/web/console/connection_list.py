@@ -105,14 +105,17 @@ def wanted_in(request: Request, *, app_id: str = "", user_id: str = "") -> Wante
     )
 
 
-async def read_list(desk: Desk, request: Request, wanted: Wanted) -> ConnectionList:
-    """Read one page of a list, and what stands around it.
+async def read_list(
+    desk: Desk, request: Request, wanted: Wanted, *, apps: Sequence[OutboundApp] | None = None
+) -> ConnectionList:
+    """Read one page of a list, and what stands around it. `apps` are all that it is about, where these were read.
 
     Raises:
         PermissionDenied: the session is limited to other apps.
         InvalidValue: the address names a place that is none.
     """
-    apps = await list_apps(desk.broker, desk.project.id, only=sorted(desk.principal.app_ids))
+    if apps is None:
+        apps = await list_apps(desk.broker, desk.project.id, only=sorted(desk.principal.app_ids))
     summary = None
     if not wanted.user_id:
         summary = await summarise(desk.broker, desk.principal, app_id=wanted.app_id, apps=apps)
