@@ -30,10 +30,12 @@ HEADERS = {
 async def logo_sources(broker: Broker, project_id: str, apps: Collection[OutboundApp]) -> Mapping[str, str]:
     """Return the address of each app's logo by the app's id: the uploaded one, the catalogue's, or an empty text."""
     versions = await logo_versions(broker, project_id, [app.id for app in apps])
-    return {
-        app.id: app_logo(project_id, app.id, versions[app.id]) if app.id in versions else template_logo(app.template_id)
-        for app in apps
-    }
+    return {app.id: logo_source(app, versions.get(app.id, "")) for app in apps}
+
+
+def logo_source(app: OutboundApp, version: str) -> str:
+    """Return the address of an app's logo; `version` is the uploaded one's, empty for none."""
+    return app_logo(app.project_id, app.id, version) if version else template_logo(app.template_id)
 
 
 def app_logo(project_id: str, app_id: str, version: str) -> str:

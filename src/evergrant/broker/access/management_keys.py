@@ -166,7 +166,8 @@ def _require_no_more(principal: Principal, key: ManagementKey) -> None:
     require_no_more(principal, authority_of(key), what="the other key")
 
 
-def _is_no_more(principal: Principal, key: ManagementKey) -> bool:
+def manages(principal: Principal, key: ManagementKey) -> bool:
+    """Tell whether a key can do no more than the one that asks, which may then read and change it."""
     try:
         _require_no_more(principal, key)
     except PermissionDenied:
@@ -185,7 +186,7 @@ async def list_keys(
     query = query.order_by(ManagementKey.created_at, ManagementKey.id).limit(most)
     async with broker.database.read() as session:
         keys = list(await session.scalars(query))
-    return [key for key in keys if reader is None or _is_no_more(reader, key)]
+    return [key for key in keys if reader is None or manages(reader, key)]
 
 
 async def load_key(broker: Broker, principal: Principal, key_id: str) -> ManagementKey:

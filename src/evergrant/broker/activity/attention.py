@@ -16,7 +16,17 @@ from evergrant.broker.grants.counts import unhealthy_query
 from evergrant.broker.refresh.backlog import count_due
 from evergrant.broker.runtime.broker import Broker
 from evergrant.broker.runtime.principal import Permission, Principal
-from evergrant.db import Activity, Grant, GrantCount, GrantStatus, ManagementKey, OutboundApp, Webhook, WebhookDelivery
+from evergrant.db import (
+    Activity,
+    AppLogo,
+    Grant,
+    GrantCount,
+    GrantStatus,
+    ManagementKey,
+    OutboundApp,
+    Webhook,
+    WebhookDelivery,
+)
 from evergrant.db.grant import ATTENTION
 from evergrant.db.types import UtcDateTime
 
@@ -78,6 +88,8 @@ class AppAtAGlance:
     reconnect: int
     retrying: int
     pending: int
+    logo_version: str
+    """Of its uploaded logo; empty where it has none."""
 
     @property
     def unhealthy(self) -> int:
@@ -128,8 +140,9 @@ async def take_a_glance(broker: Broker, principal: Principal, *, now: datetime) 
             reconnect=unhealthy[app.id].get(GrantStatus.REAUTHORIZATION_REQUIRED, 0),
             retrying=unhealthy[app.id].get(GrantStatus.ACTIVE, 0),
             pending=unhealthy[app.id].get(GrantStatus.PENDING, 0),
+            logo_version=version or "",
         )
-        for app, connections, counted_at, due, since in apps
+        for app, connections, counted_at, due, since, version in apps
     ]
     noted, last_here = _about_the_rest(others)
     concerns = [*_about_apps(glances), *noted]
@@ -166,16 +179,18 @@ def _failing(principal: Principal) -> list[ColumnElement[bool]]:
     return [Webhook.project_id == principal.project_id, is_failing]
 
 
-def _apps(principal: Principal, now: datetime) -> Select[OutboundApp, int, datetime, int, datetime | None]:
+def _apps(principal: Principal, now: datetime) -> Select[OutboundApp, int, datetime, int, datetime | None, str]:
     first = (
         select(func.min(Grant.next_refresh_at))
         .where(Grant.project_id == OutboundApp.project_id, Grant.app_id == OutboundApp.id, Grant.next_refresh_at <= now)
         .scalar_subquery()
     )
+    has_logo = (AppLogo.project_id == OutboundApp.project_id) & (AppLogo.app_id == OutboundApp.id)
     counted = (GrantCount.project_id == OutboundApp.project_id) & (GrantCount.app_id == OutboundApp.id)
     query = (
-        select(OutboundApp, GrantCount.n, GrantCount.counted_at, count_due(until=now), first)
+        select(OutboundApp, GrantCount.n, GrantCount.counted_at, count_due(until=now), first, AppLogo.version)
         .outerjoin(GrantCount, counted)
+        .outerjoin(AppLogo, has_logo)
         .where(OutboundApp.project_id == principal.project_id)
         .order_by(OutboundApp.name, OutboundApp.id)
         .limit(MOST_APPS)

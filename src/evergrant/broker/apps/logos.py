@@ -1,10 +1,10 @@
 """Logos of apps that operators have uploaded."""
 
 import hashlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 
-from sqlalchemy import select
+from sqlalchemy import and_, select
 
 from evergrant.broker.audit.record import record
 from evergrant.broker.projects.pictures import Picture, check_picture
@@ -20,6 +20,20 @@ async def logo_versions(broker: Broker, project_id: str, app_ids: Collection[str
     query = select(AppLogo.app_id, AppLogo.version).where(AppLogo.project_id == project_id, AppLogo.app_id.in_(app_ids))
     async with broker.database.read() as session:
         return {row.app_id: row.version for row in await session.execute(query)}
+
+
+async def list_apps_with_logos(
+    broker: Broker, project_id: str, *, only: Sequence[str] = ()
+) -> tuple[list[OutboundApp], Mapping[str, str]]:
+    """Return what `list_apps` and `logo_versions` do, with one statement: lists of connections show both."""
+    has_logo = and_(AppLogo.project_id == OutboundApp.project_id, AppLogo.app_id == OutboundApp.id)
+    query = select(OutboundApp, AppLogo.version).outerjoin(AppLogo, has_logo)
+    query = query.where(OutboundApp.project_id == project_id)
+    if only:
+        query = query.where(OutboundApp.id.in_(only))
+    async with broker.database.read() as session:
+        rows = (await session.execute(query.order_by(OutboundApp.name))).all()
+    return [app for app, _ in rows], {app.id: version for app, version in rows if version}
 
 
 async def load_app_logo(broker: Broker, project_id: str, app_id: str) -> tuple[Picture, str]:

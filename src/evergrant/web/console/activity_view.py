@@ -10,6 +10,8 @@ from evergrant.broker.activity.attention import AppAtAGlance
 from evergrant.broker.activity.series import PERIODS, ActivityOf, Interval, Sums
 from evergrant.db import OutboundApp
 from evergrant.web.charts import BarChart, Bars, bar_chart
+from evergrant.web.logos import logo_source
+from evergrant.web.tiles import Tile, tile_of
 from evergrant.web.words import counted, grouped, span
 
 PERIOD_WORDS = {"24h": "24 hours", "7d": "7 days", "30d": "30 days"}
@@ -37,6 +39,11 @@ class Drawn:
     caption: str
     legend: Sequence[str]
     rows: Sequence[Row]
+
+
+def tiles_of(apps: Sequence[AppAtAGlance]) -> dict[str, Tile]:
+    """Return each app's tile by the app's id."""
+    return {one.app.id: tile_of(one.app.id, one.app.name, logo_source(one.app, one.logo_version)) for one in apps}
 
 
 def period_of(asked: str) -> str:

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Path, Request
 from fastapi.responses import Response
 
 from evergrant import clock
-from evergrant.broker.apps.apps import list_apps
+from evergrant.broker.apps.logos import list_apps_with_logos
 from evergrant.broker.connections.deletion import count_connections, delete_app
 from evergrant.broker.grants.counts import app_counts
 from evergrant.broker.runtime.principal import Permission
@@ -15,7 +15,7 @@ from evergrant.web.console.desk import Asked, Desk, DeskDep
 from evergrant.web.console.route import ConsoleRoute
 from evergrant.web.console.states import state_of_app
 from evergrant.web.forms import read_form
-from evergrant.web.logos import logo_sources
+from evergrant.web.logos import logo_source
 from evergrant.web.tiles import tile_of
 
 router = APIRouter(route_class=ConsoleRoute)
@@ -27,11 +27,13 @@ AppIdPath = Annotated[str, Path(max_length=64)]
 async def apps(desk: DeskDep, q: Asked = "") -> Response:
     """Show the project's apps; with `q` those that have these words in their name or id."""
     desk.require(Permission.APPS_READ)
-    every = await list_apps(desk.broker, desk.project.id, only=sorted(desk.principal.app_ids))
+    every, logos = await list_apps_with_logos(desk.broker, desk.project.id, only=sorted(desk.principal.app_ids))
     wanted = q.lower().split()
     found = [app for app in every if all(word in f"{app.name} {app.id}".lower() for word in wanted)]
-    logos = await logo_sources(desk.broker, desk.project.id, found)
-    cards = [AppHead(app, tile_of(app.id, app.name, logos[app.id]), state_of_app(app)) for app in found]
+    cards = [
+        AppHead(app, tile_of(app.id, app.name, logo_source(app, logos.get(app.id, ""))), state_of_app(app))
+        for app in found
+    ]
     counts = None
     if desk.may(Permission.CONNECTIONS_READ):
         counts = {app_id: n for app_id, (n, _) in (await app_counts(desk.broker, desk.project.id)).items()}

@@ -7,17 +7,19 @@ from fastapi.responses import Response
 
 from evergrant import clock
 from evergrant.broker.access.management_keys import list_keys
-from evergrant.broker.apps.apps import load_app
+from evergrant.broker.apps.logos import list_apps_with_logos
 from evergrant.broker.connections import deletion, listing
 from evergrant.broker.connections.metadata import GrantMetadata
 from evergrant.broker.grants.events import GrantEventKind
 from evergrant.broker.runtime.principal import Permission
 from evergrant.db import GrantEvent, OutboundApp
+from evergrant.errors import AppNotFound
 from evergrant.web.console.connection_actions import refreshed
 from evergrant.web.console.connection_list import Line, line_of
 from evergrant.web.console.desk import Desk, DeskDep, GrantId
 from evergrant.web.console.route import ConsoleRoute
 from evergrant.web.console.timeline import days_of
+from evergrant.web.logos import logo_source
 
 router = APIRouter(route_class=ConsoleRoute)
 
@@ -74,8 +76,12 @@ async def revoke(desk: DeskDep, grant_id: GrantId) -> Response:
 
 
 async def _line(desk: Desk, grant: GrantMetadata) -> tuple[Line, OutboundApp]:
-    app = await load_app(desk.broker, desk.project.id, grant.app_id)
-    return line_of(grant, {app.id: app}), app
+    apps, versions = await list_apps_with_logos(desk.broker, desk.project.id, only=[grant.app_id])
+    if not apps:
+        raise AppNotFound
+    app = apps[0]
+    logos = {app.id: logo_source(app, versions.get(app.id, ""))}
+    return line_of(grant, {app.id: app}, logos), app
 
 
 async def _names(desk: Desk, events: list[GrantEvent]) -> Callable[[str], str]:

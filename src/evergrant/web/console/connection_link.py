@@ -13,10 +13,11 @@ from evergrant.web.console.connection_actions import link_page
 from evergrant.web.console.desk import Desk, DeskDep, GrantId
 from evergrant.web.console.route import ConsoleRoute
 from evergrant.web.forms import Form, read_form
+from evergrant.web.locale import LANGUAGES
 
 router = APIRouter(route_class=ConsoleRoute)
 
-FIELDS = ("app", "user", "tenant", "whole", "external")
+FIELDS = ("app", "user", "tenant", "whole", "label", "tenantLabel", "locale", "external")
 NAMES = {
     "appId": "app",
     "userId": "user",
@@ -24,7 +25,7 @@ NAMES = {
     "options.externalIdentifier": "external",
 }
 """Fields of the form, by the names that errors give them."""
-MOST_LETTERS = 255
+MOST_LETTERS = {"user": 255, "tenant": 255, "external": 255, "label": 120, "tenantLabel": 120}
 
 
 @router.get("/console/{project}/connections/new")
@@ -49,6 +50,9 @@ async def make(desk: DeskDep, request: Request) -> Response:
         owner=ResourceOwner("" if is_whole else user, values["tenant"]),
         granted_by=user if is_whole else "",
         external_identifier=values["external"],
+        user_label=values["label"],
+        tenant_label=values["tenantLabel"],
+        locale=values["locale"],
     )
     try:
         url = await begin_connect(desk.broker, desk.principal, wanted, now=clock.now())
@@ -74,13 +78,17 @@ def _wrong(form: Form) -> dict[str, str]:
         wrong["user"] = "say who will connect, by your own id for them"
     if form.text("whole") and not form.text("tenant"):
         wrong["tenant"] = "say which tenant it is for"
-    for name in ("user", "tenant", "external"):
-        if len(form.text(name)) > MOST_LETTERS:
-            wrong[name] = f"use at most {MOST_LETTERS} characters"
+    for name, most in MOST_LETTERS.items():
+        if len(form.text(name)) > most:
+            wrong[name] = f"use at most {most} characters"
+    if form.text("locale") not in ("", *LANGUAGES):
+        wrong["locale"] = "choose one of these"
     return wrong
 
 
 async def _form(desk: Desk, values: dict[str, str], wrong: dict[str, str], *, status: int = 200) -> Response:
     apps = await list_apps(desk.broker, desk.project.id, only=sorted(desk.principal.app_ids))
     offered = [app for app in apps if app.app_type != "apikey"]
-    return desk.page("connection_new.html", status=status, apps=offered, values=values, wrong=wrong)
+    return desk.page(
+        "connection_new.html", status=status, apps=offered, values=values, wrong=wrong, languages=LANGUAGES
+    )

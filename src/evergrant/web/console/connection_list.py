@@ -7,13 +7,15 @@ from urllib.parse import urlencode
 
 from fastapi import Request
 
-from evergrant.broker.apps.apps import list_apps
+from evergrant.broker.apps.logos import list_apps_with_logos
 from evergrant.broker.connections.browsing import ConnectionState, Page, Place, Wanted, browse
 from evergrant.broker.connections.metadata import GrantMetadata
 from evergrant.broker.connections.summary import Summary, summarise
 from evergrant.db import OutboundApp
+from evergrant.web.console.app_head import AppHead
 from evergrant.web.console.desk import Desk
 from evergrant.web.console.states import State, state_of_connection
+from evergrant.web.logos import logo_source
 from evergrant.web.tiles import Tile, tile_of
 
 PER_PAGE = 50
@@ -106,16 +108,20 @@ def wanted_in(request: Request, *, app_id: str = "", user_id: str = "") -> Wante
 
 
 async def read_list(
-    desk: Desk, request: Request, wanted: Wanted, *, apps: Sequence[OutboundApp] | None = None
+    desk: Desk, request: Request, wanted: Wanted, *, head: AppHead | None = None
 ) -> ConnectionList:
-    """Read one page of a list, and what stands around it. `apps` are all that it is about, where these were read.
+    """Read one page of a list, and what stands around it. `head` is of the one app that it is about, where it is.
 
     Raises:
         PermissionDenied: the session is limited to other apps.
         InvalidValue: the address names a place that is none.
     """
-    if apps is None:
-        apps = await list_apps(desk.broker, desk.project.id, only=sorted(desk.principal.app_ids))
+    if head is not None:
+        apps, logos = [head.app], {head.app.id: head.tile.src}
+    else:
+        only = sorted(desk.principal.app_ids)
+        apps, versions = await list_apps_with_logos(desk.broker, desk.project.id, only=only)
+        logos = {app.id: logo_source(app, versions.get(app.id, "")) for app in apps}
     summary = None
     if not wanted.user_id:
         summary = await summarise(desk.broker, desk.principal, app_id=wanted.app_id, apps=apps)
@@ -125,7 +131,7 @@ async def read_list(
     by_id = {app.id: app for app in apps}
     address = request.url.path
     return ConnectionList(
-        lines=[line_of(grant, by_id) for grant in page.grants],
+        lines=[line_of(grant, by_id, logos) for grant in page.grants],
         tabs=[_tab(*tab, wanted=wanted, summary=summary, address=address) for tab in TABS] if summary else [],
         summary=summary,
         wanted=wanted,
@@ -160,8 +166,8 @@ def _place(grant: GrantMetadata) -> Place:
     return Place(grant.consented_at, grant.id)
 
 
-def line_of(grant: GrantMetadata, apps: Mapping[str, OutboundApp]) -> Line:
-    """Return a connection as lists show it."""
+def line_of(grant: GrantMetadata, apps: Mapping[str, OutboundApp], logos: Mapping[str, str]) -> Line:
+    """Return a connection as lists show it; `logos` are their addresses by app."""
     app = apps.get(grant.app_id)  # it may have been deleted a moment ago
     name = app.name if app is not None else grant.app_id
     state = state_of_connection(
@@ -170,7 +176,8 @@ def line_of(grant: GrantMetadata, apps: Mapping[str, OutboundApp]) -> Line:
         app_type=app.app_type if app is not None else "",
         app_is_refused=app is not None and app.unhealthy_since is not None,
     )
-    return Line(grant, state, tile_of(grant.app_id, name), name, short_error(grant.last_refresh_error, name))
+    tile = tile_of(grant.app_id, name, logos.get(grant.app_id, ""))
+    return Line(grant, state, tile, name, short_error(grant.last_refresh_error, name))
 
 
 def short_error(error: str, app_name: str) -> str:

@@ -40,7 +40,7 @@ async def show_of_app(desk: DeskDep, request: Request, app_id: AppIdInPath) -> R
     """Show the connections of one app."""
     desk.require(Permission.CONNECTIONS_READ)
     head = await app_head(desk, app_id)
-    listed = await read_list(desk, request, wanted_in(request, app_id=app_id), apps=[head.app])
+    listed = await read_list(desk, request, wanted_in(request, app_id=app_id), head=head)
     return desk.page("app_connections.html", head=head, listed=listed, **done_in(request))
 
 

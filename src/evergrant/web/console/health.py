@@ -51,6 +51,7 @@ async def _page(desk: Desk, findings: list[Finding] | None) -> Response:
         "health.html",
         report=report,
         findings=findings,
+        tiles=view.tiles_of(glance.apps),
         apps=[one for one in view.by_trouble(glance.apps) if one.app.app_type == "oauth"],
         refresher_at=glance.refresher_at,
         is_missing=glance.is_without_refresher,

@@ -8,8 +8,8 @@ from fastapi.responses import Response
 
 from evergrant import clock
 from evergrant.broker.activity.attention import AppAtAGlance, take_a_glance
+from evergrant.broker.activity.latest import latest_records
 from evergrant.broker.activity.series import ActivityOf, read_activity
-from evergrant.broker.audit.log import AuditQuery, search_records
 from evergrant.broker.runtime.principal import Permission
 from evergrant.db import AuditEvent
 from evergrant.web.charts import share_bar
@@ -42,6 +42,7 @@ async def show(desk: GlancingDesk, p: Asked = "", table: Asked = "") -> Response
     found = await read_activity(desk.broker, desk.principal, period, now=now)
     names = {one.app.id: one.app.name for one in glance.apps}
     apps = view.by_trouble(glance.apps)
+    events, keys = await _events(desk, names)
     return desk.with_to_do(glance.to_do).page(
         "overview.html",
         period=period,
@@ -52,20 +53,20 @@ async def show(desk: GlancingDesk, p: Asked = "", table: Asked = "") -> Response
         drawn=view.refreshes_drawn(found, desk.path(p=p, table="1"), names),
         apps=[(one, _state(one), _share(one), found.by_app.get(one.app.id)) for one in apps[:MOST_APPS]],
         app_count=len(apps),
-        events=await _events(desk, names),
+        events=events,
         hosts=view.slowest_hosts([one.app for one in glance.apps], found.by_app),
         sentence_of=sentence_of,
         telling_of=telling_of,
-        names={f"app:{app_id}": name for app_id, name in names.items()},
+        names={f"app:{app_id}": name for app_id, name in names.items()} | keys,
+        tiles=view.tiles_of(glance.apps),
         view=view,
     )
 
 
-async def _events(desk: Desk, names: dict[str, str]) -> list[AuditEvent]:
+async def _events(desk: Desk, names: dict[str, str]) -> tuple[list[AuditEvent], dict[str, str]]:
     if not desk.may(Permission.AUDIT) or desk.principal.app_ids or not names:  # the log tells of all apps
-        return []
-    wanted = AuditQuery(excluded_actions=NO_EVENTS, limit=MOST_EVENTS)
-    return await search_records(desk.broker, desk.project.id, wanted)
+        return [], {}
+    return await latest_records(desk.broker, desk.principal, without=NO_EVENTS, most=MOST_EVENTS)
 
 
 def _state(one: AppAtAGlance) -> State:

@@ -5,6 +5,7 @@ from fastapi.responses import Response
 
 from evergrant import clock
 from evergrant.broker.connections.deletion import delete_user_tokens
+from evergrant.broker.portal.sessions import VisitRequest, make_visit
 from evergrant.broker.runtime.principal import Permission
 from evergrant.web.console.connection_list import read_list, wanted_in
 from evergrant.web.console.desk import DeskDep, OwnerIdInPath
@@ -30,10 +31,14 @@ async def show(desk: DeskDep, request: Request, user: OwnerIdInPath) -> Response
 
 
 @router.post("/console/{project}/people/{user:path}")
-async def end_all(desk: DeskDep, request: Request, user: OwnerIdInPath) -> Response:
-    """Revoke and delete all connections of a person."""
-    desk.require(Permission.TOKENS_WRITE)
+async def act(desk: DeskDep, request: Request, user: OwnerIdInPath) -> Response:
+    """Revoke and delete all connections of a person, or make a link to their connected accounts, shown this once."""
     form = await read_form(request)
+    if form.text("do") == "accounts":
+        desk.require(Permission.CONNECT)
+        url, _ = await make_visit(desk.broker, desk.principal, VisitRequest(user_id=user), now=clock.now())
+        return desk.page("person_accounts.html", user=user, url=url)
+    desk.require(Permission.TOKENS_WRITE)
     if form.text("do") == "end":
         await delete_user_tokens(desk.broker, desk.principal, app_id="", user_id=user, now=clock.now())
     return desk.go(desk.path("people", user, done="ended"))
