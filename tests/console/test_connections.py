@@ -298,6 +298,34 @@ def test_a_person_has_one_page_and_one_end(here: Installation, operator: Operato
     assert "This person has no connection" in words_of(operator.get(there))
 
 
+def test_a_persons_page_makes_a_link_to_their_connected_accounts(
+    here: Installation, operator: Operator, operator_as: Callable[[str], Operator]
+) -> None:
+    user = someone()
+    upload(here, user)
+    made = operator.post(f"people/{user}", {"do": "accounts"})
+    link = re.search(r'value="(http[^"]+/accounts/[^"]+)"', made.text)
+    assert link is not None
+    assert made.headers["cache-control"] == "no-store"
+    assert here.backend.http.get(link[1]).status_code == 200
+    viewer = operator_as("viewer")
+    assert "connected accounts" not in words_of(viewer.get(f"people/{user}"))
+    assert viewer.post(f"people/{user}", {"do": "accounts"}).status_code == 403
+
+
+def test_a_link_says_what_its_maker_typed_to_the_person(here: Installation, operator: Operator) -> None:
+    fields = {"app": APP_ID, "user": someone(), "tenant": "t-1", "whole": "on", "tenantLabel": "Lovelace GmbH"}
+    wrong = operator.post("connections/new", {**fields, "locale": "xx", "label": "l" * 121})
+    assert wrong.status_code == 400
+    assert "Use at most 120 characters" in words_of(wrong)
+    made = operator.post("connections/new", {**fields, "label": "Ada Lovelace", "locale": "de"})
+    link = re.search(r'value="(http[^"]+/connect/[^"]+)"', made.text)
+    assert link is not None
+    page = here.backend.http.get(link[1])
+    assert 'lang="de"' in page.text
+    assert "Lovelace GmbH" in page.text
+
+
 def test_a_link_for_somebody_new_is_made_from_a_form_that_keeps_what_was_typed(
     here: Installation, operator: Operator
 ) -> None:

@@ -1,5 +1,6 @@
 """The overview, an app's activity and the health page: what they say, to whom, and what they cost."""
 
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -11,6 +12,7 @@ from sqlalchemy import delete, event, update
 from sqlalchemy.engine import Engine
 
 from evergrant import clock, pace
+from evergrant.broker.apps.logos import set_app_logo
 from evergrant.broker.operators.sessions import begin_session
 from evergrant.broker.runtime.broker import Broker
 from evergrant.broker.runtime.database_health import DatabaseHealth
@@ -23,6 +25,7 @@ from evergrant.web.app import create_app
 from evergrant.web.console.desk import cookie_name
 from tests.infra.console import Operator, words_of
 from tests.infra.installation import Installation
+from tests.infra.pictures import png
 from tests.infra.world import build_world
 
 ONE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
@@ -108,9 +111,25 @@ async def test_the_overview_says_what_is_wrong_whose_it_is_and_how_much_was_done
         assert "hatched, no refresher ran" in said
         assert "1.8 s average, 7.4 s longest 95% within 2.5 s" in said
         assert "m.okafor at Xero has ended" in said
+        assert "The key agents-prod was used from a new address" in said
         table = await here.words("?p=7d&table=1")
         assert "Day (UTC) Refreshed" in table
         assert "Connections 5 to do" in said  # the navigation's red number
+
+
+@ONE
+async def test_apps_have_their_logos_wherever_they_are_listed(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with watched(settings, monkeypatch) as here:
+        version = await set_app_logo(here.broker, here.project_id, "xero", png(), now=clock.now())
+        for path in ("", "/health", "/apps", "/people/ada.lindholm", "/connections?app=xero"):
+            page = (await here.http.get(here.home + path)).text
+            assert f"/logo/{here.project_id}/xero?v={version}" in page, path
+        assert "logos/hubspot.svg" in (await here.http.get(here.home)).text
+        grant_id = re.search(r'/connections/([0-9a-f]{32})"', page)
+        assert grant_id is not None
+        assert f"xero?v={version}" in (await here.http.get(f"{here.home}/connections/{grant_id[1]}")).text
 
 
 @ONE
