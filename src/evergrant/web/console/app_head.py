@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass
 
-from evergrant.broker.apps.apps import load_app
+from evergrant.broker.apps.logos import list_apps_with_logos
 from evergrant.db import OutboundApp
+from evergrant.errors import AppNotFound
 from evergrant.web.console.desk import Desk
 from evergrant.web.console.states import State, state_of_app
-from evergrant.web.logos import logo_sources
+from evergrant.web.logos import logo_source
 from evergrant.web.tiles import Tile, tile_of
 
 
@@ -27,6 +28,8 @@ async def app_head(desk: Desk, app_id: str) -> AppHead:
         PermissionDenied: the session is limited to other apps.
     """
     desk.principal.require_app(app_id)
-    app = await load_app(desk.broker, desk.project.id, app_id)
-    sources = await logo_sources(desk.broker, desk.project.id, [app])
-    return AppHead(app, tile_of(app.id, app.name, sources[app.id]), state_of_app(app))
+    apps, logos = await list_apps_with_logos(desk.broker, desk.project.id, only=[app_id])
+    if not apps:
+        raise AppNotFound
+    app = apps[0]
+    return AppHead(app, tile_of(app.id, app.name, logo_source(app, logos.get(app.id, ""))), state_of_app(app))
