@@ -107,9 +107,7 @@ def wanted_in(request: Request, *, app_id: str = "", user_id: str = "") -> Wante
     )
 
 
-async def read_list(
-    desk: Desk, request: Request, wanted: Wanted, *, head: AppHead | None = None
-) -> ConnectionList:
+async def read_list(desk: Desk, request: Request, wanted: Wanted, *, head: AppHead | None = None) -> ConnectionList:
     """Read one page of a list, and what stands around it. `head` is of the one app that it is about, where it is.
 
     Raises:
