@@ -83,7 +83,8 @@ def failure_page(
         failure=failure,
         why=why,
         can_try_again=status == 503 and request.method == "GET",
-        is_console=request.scope["path"].startswith("/console/"),
+        # For its own bugs alone: to whom it answers that nothing is there, there is no console.
+        is_console=status >= 500 and request.scope["path"].startswith("/console/"),
         reference=request_id.get(),
     )
 
