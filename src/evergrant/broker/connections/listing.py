@@ -46,7 +46,7 @@ async def list_grants(
     """
     if which.app_id:
         principal.require_app(which.app_id)
-    owners = _of_its_owners(principal, which)
+    owners = _whose(principal, which)
     apps = [which.app_id] if which.app_id else sorted(principal.app_ids)
     query = select(*SELECTED).where(Grant.project_id == principal.project_id)
     if which.status:
@@ -74,7 +74,7 @@ async def list_grants(
     return page, page[-1].id if len(rows) > limit else ""
 
 
-def _of_its_owners(principal: Principal, which: GrantFilter) -> list[ColumnElement[bool]]:
+def _whose(principal: Principal, which: GrantFilter) -> list[ColumnElement[bool]]:
     """Return the conditions for whose they are: what is asked for, and all that a user may see."""
     pairs = ((GrantDirectory.user_id, which.user_id), (GrantDirectory.tenant_id, which.tenant_id))
     owners: list[ColumnElement[bool]] = [column == value for column, value in pairs if value]
