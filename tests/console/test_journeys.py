@@ -1,31 +1,138 @@
-"""Journeys in a real browser: from an empty folder to the first token, and a wrong secret mended."""
+"""Journeys in a real browser: J1 to J4, each with the mouse, and with the keyboard alone and without script.
 
-import os
+One run proves both of the latter: without script nothing moves the focus or adds a control, so that the keyboard has what
+the page's markup gives it. The two controls that script does add, Copy and what asks by itself, are in J1 with script.
+"""
+
 import re
 import subprocess
-import sys
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from evergrant.broker.trials.practice import PracticeClient
+from evergrant.practice.world import SCOPES
+from evergrant.settings import Settings
+from evergrant.web.app import create_app
 from tests.infra.chromium import Person
-from tests.infra.installation import Installation
-from tests.infra.serving import ServerProcess
+from tests.infra.console import cookie_of, one_time_link
+from tests.infra.databases import settings_for
+from tests.infra.hand import Hand
+from tests.infra.installation import (
+    CLIENT_ID,
+    CLIENT_SECRET,
+    Backend,
+    Installation,
+    Provider,
+    new_project,
+    practice_provider,
+)
+from tests.infra.people import kill
+from tests.infra.serving import LiveApp, ServerProcess
+from tests.infra.visits import session_url
 from tests.infra.waiting import wait_until
 
-NARROWEST = 320
-"""A page's width in pixels at which nothing may run out of it."""
+pytestmark = pytest.mark.xdist_group("console journeys")  # one worker makes the servers, not each
+
+
+@dataclass
+class Town:
+    """One evergrant and one practice provider, in which each journey has a project of its own."""
+
+    settings: Settings
+    provider: Provider
+    browser: Browser
+    stack: ExitStack
+
+    def project(self, *, apps: bool = True) -> Installation:
+        """Make a project, and the provider's app in it."""
+        made = new_project(self.settings)
+        backend = Backend(self.settings.public_url, made.project_id, made.management_key)
+        here = Installation(self.settings, backend, self.provider)
+        self.stack.callback(here.close)
+        if apps:
+            backend.create_app(self.provider.registration)
+        return here
 
 
 @pytest.fixture(scope="module")
-def first(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    """The real command in an empty folder."""
-    folder = tmp_path_factory.mktemp("first")
-    environment = {"EVERGRANT_DATA_DIR": str(folder / "data"), "EVERGRANT_LOG_FORMAT": "text"}
-    with ServerProcess(environment, log=folder / "serve.log") as server:
-        yield server
+def town(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, browser: Browser
+) -> Iterator[Town]:
+    request.param = "sqlite"
+    with settings_for(request, tmp_path_factory, log_level="warning") as quiet, ExitStack() as stack:
+        settings = quiet.model_copy(update={"refresher": True})  # without one, the overview has something to say
+        provider = stack.enter_context(practice_provider(settings.public_url))
+        scopes = {name: SCOPES[name] for name in ("openid", "contacts.readonly")}
+        beside = PracticeClient(provider.url, CLIENT_ID, CLIENT_SECRET, scopes, "")
+        app = create_app(settings, practice=beside)
+        stack.enter_context(LiveApp(app, port=urlsplit(settings.public_url).port or 0))
+        yield Town(settings, provider, browser, stack)
+
+
+@dataclass
+class Way:
+    """How somebody works pages."""
+
+    town: Town
+    stack: ExitStack
+    by_keyboard: bool
+
+    def somebody(self) -> Hand:
+        """A person with a browser of their own, in which nothing may have complained at the end."""
+        person = self.stack.enter_context(Person(self.town.browser, {"java_script_enabled": not self.by_keyboard}))
+        self.stack.callback(lambda: _is_content(person))
+        return Hand(person.tab(), by_keyboard=self.by_keyboard)
+
+    def operator(self, here: Installation) -> Hand:
+        """An administrator who is signed in and sees the project's overview."""
+        hand = self.somebody()
+        name, value = cookie_of(here.settings)
+        hand.page.context.add_cookies([{"name": name, "value": value, "url": here.url}])
+        hand.page.goto(f"{here.url}/console/{here.backend.project_id}")
+        return hand
+
+
+def _is_content(person: Person) -> None:
+    assert person.complaints == []
+
+
+@pytest.fixture(params=["mouse", "keyboard without script"])
+def way(request: pytest.FixtureRequest, town: Town) -> Iterator[Way]:
+    with ExitStack() as stack:
+        yield Way(town, stack, request.param != "mouse")
+
+
+def consent(hand: Hand) -> None:
+    """Go on at the consent page, and allow it at the provider."""
+    hand.press(re.compile("^Continue to "))
+    hand.press("Allow")
+
+
+def sees(page: Page, text: str) -> None:
+    expect(page.get_by_text(text).first).to_be_visible()
+
+
+def to_the_first_call(hand: Hand, link: str) -> str:
+    """Go from the link to the call that fetches the first token, and return the call."""
+    hand.page.goto(link)
+    hand.press("Continue")
+    hand.press("Try with the practice provider")
+    hand.press("Connect as a test user")
+    sees(hand.page, "See your contacts")
+    consent(hand)
+    sees(hand.page, "Everything works.")
+    hand.press("Make a key and show the call")
+    return hand.page.locator("#call").inner_text()
+
+
+def run(call: str) -> str:
+    """Run the call as it stands there, in a shell."""
+    return subprocess.run(["sh", "-c", f"{call} -s"], check=True, capture_output=True, text=True).stdout
 
 
 def link_of(server: ServerProcess) -> str:
@@ -35,112 +142,118 @@ def link_of(server: ServerProcess) -> str:
     return found[1]
 
 
-def link_to_a_new_project(server: ServerProcess, folder: Path) -> str:
-    """Return a link to another project of the same server, where nothing was done yet."""
-    data = re.search(r"(\S+)/master-key", server.output())
-    assert data is not None
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("EVERGRANT_")}
-    environment |= {"EVERGRANT_DATA_DIR": data[1].partition("=")[2] or data[1], "EVERGRANT_PUBLIC_URL": server.url}
-
-    def run(*arguments: str) -> str:
-        command = [sys.executable, "-m", "evergrant", *arguments]
-        return subprocess.run(command, env=environment, cwd=folder, check=True, capture_output=True, text=True).stdout
-
-    project = run("init", "--name", "Another").split()[2]
-    return run("console", "--project", project).strip()
-
-
-class Hand:
-    """Whoever works the page: with a mouse, or with the keyboard alone."""
-
-    def __init__(self, page: Page, *, by_keyboard: bool = False) -> None:
-        self.page = page
-        self.by_keyboard = by_keyboard
-        self.clicks = 0
-
-    def press(self, name: str | re.Pattern[str]) -> None:
-        """Press a button, and see the next page."""
-        button = self.page.get_by_role("button", name=name, exact=True)
-        expect(button).to_be_visible()
-        self.clicks += 1
-        assert self.page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), self.page.url
-        if self.by_keyboard:
-            for _ in range(60):
-                self.page.keyboard.press("Tab")
-                if button.evaluate("element => element === document.activeElement"):
-                    break
-            else:
-                raise AssertionError(f"the keyboard does not reach {name}")
-            self.page.keyboard.press("Enter")
-        else:
-            button.click()
-
-
-def walk(hand: Hand, link: str) -> str:
-    """Go from the link to the call that fetches the first token, and return the call."""
-    page = hand.page
-    page.goto(link)
-    hand.press("Continue")
-    hand.press("Try with the practice provider")
-    hand.press("Connect as a test user")
-    expect(page.get_by_text("See your contacts")).to_be_visible()
-    hand.press(re.compile("^Continue to "))
-    hand.press("Allow")
-    expect(page.get_by_text("Everything works.")).to_be_visible()
-    hand.press("Make a key and show the call")
-    return page.locator("#call").inner_text()
-
-
-def fetch(call: str) -> str:
-    """Run the call as it stands there, in a shell."""
-    return subprocess.run(["sh", "-c", f"{call} -s"], check=True, capture_output=True, text=True).stdout
-
-
-def test_from_an_empty_folder_to_the_first_token_in_seven_clicks(first: ServerProcess, browser: Browser) -> None:
-    with Person(browser, {"permissions": ["clipboard-read", "clipboard-write"]}) as newcomer:
+def test_from_an_empty_folder_to_the_first_token_in_seven_clicks(
+    tmp_path_factory: pytest.TempPathFactory, browser: Browser
+) -> None:
+    folder = tmp_path_factory.mktemp("first")
+    environment = {"EVERGRANT_DATA_DIR": str(folder / "data"), "EVERGRANT_LOG_FORMAT": "text"}
+    with (
+        ServerProcess(environment, log=folder / "serve.log") as server,
+        Person(browser, {"permissions": ["clipboard-read", "clipboard-write"]}) as newcomer,
+    ):
         hand = Hand(newcomer.tab())
-        shown = walk(hand, link_of(first))
+        shown = to_the_first_call(hand, link_of(server))
+        hand.by_keyboard = True  # also what script adds
         hand.press("Copy")
-        expect(hand.page.get_by_role("button", name="Copied")).to_be_visible()
+        sees(hand.page, "Copied")
         copied = hand.page.evaluate("navigator.clipboard.readText()")
         assert copied == shown
         waiting = hand.page.locator("li", has_text="First token fetched")
         expect(waiting).to_contain_text("Not done")
-        assert '"accessToken":"practice_at_' in fetch(copied)
+        assert '"accessToken":"practice_at_' in run(copied)
         expect(waiting).not_to_contain_text("Not done")  # the page asks by itself
         assert hand.clicks == 7
         assert newcomer.complaints == []
 
 
-def test_the_same_with_the_keyboard_alone_and_without_script(
-    first: ServerProcess, browser: Browser, tmp_path: Path
-) -> None:
-    with Person(browser, {"viewport": {"width": NARROWEST, "height": 900}}) as one:
-        call = walk(Hand(one.tab(), by_keyboard=True), link_to_a_new_project(first, tmp_path))
-        assert '"userId":"test-user"' in fetch(call)
-        assert one.complaints == []
-    with Person(browser, {"java_script_enabled": False}) as other:
-        page = other.tab()
-        call = walk(Hand(page), link_to_a_new_project(first, tmp_path))
-        assert '"userId":"test-user"' in fetch(call)
-        page.get_by_role("link", name="Look again").click()
-        expect(page.locator("li", has_text="First token fetched")).not_to_contain_text("Not done")
+def test_the_same_with_the_keyboard_alone_and_without_script(town: Town) -> None:
+    here = town.project(apps=False)
+    with Person(town.browser, {"java_script_enabled": False}) as newcomer:
+        hand = Hand(newcomer.tab(), by_keyboard=True)
+        call = to_the_first_call(hand, one_time_link(town.settings, project_id=here.backend.project_id))
+        assert '"userId":"test-user"' in run(call)
+        hand.follow("Look again")
+        expect(hand.page.locator("li", has_text="First token fetched")).not_to_contain_text("Not done")
+        assert newcomer.complaints == []
 
 
-@pytest.mark.parametrize("here", ["sqlite"], indirect=True)
-def test_a_wrong_secret_is_named_with_its_remedy_and_mended(here: Installation, admin_person: Person) -> None:
-    app_id = here.backend.new_app(here.provider.registration, clientSecret="an old one")
-    page = admin_person.tab()
-    page.goto(f"{here.url}/console/{here.backend.project_id}/apps/{app_id}/test")
-    hand = Hand(page)
-    hand.press(f"Test {app_id}")
-    failed = page.locator(".trial li.bad")
+def test_a_wrong_secret_is_named_with_its_remedy_and_mended(way: Way) -> None:
+    here = way.town.project(apps=False)
+    here.backend.create_app({**here.provider.registration, "clientSecret": "an old one"})
+    hand = way.operator(here)
+    hand.page.goto(f"{hand.page.url}/apps/practice")
+    hand.follow("Test connection")
+    hand.press("Test Practice contacts")
+    failed = hand.page.locator(".trial li.bad")
     expect(failed).to_contain_text("Client accepted")
     expect(failed).to_contain_text("Copy the client id and the secret")
-    mended = {**here.backend.app(app_id), "clientSecret": here.provider.state.clients["evergrant"]}
-    assert here.backend.post("app/update", {"app": mended}).status_code == 200
+    hand.follow("Change the settings")
+    hand.fill("Client secret", CLIENT_SECRET)
+    hand.press("Save")
+    sees(hand.page, "Saved.")
+    hand.follow("Test connection")
     hand.press("Test again")
-    hand.press(re.compile("^Continue to "))
-    hand.press("Allow")
-    expect(page.get_by_text("Everything works.")).to_be_visible()
-    assert page.locator(".trial li.good").count() == 13
+    consent(hand)
+    sees(hand.page, "Everything works.")
+    assert hand.page.locator(".trial li.good").count() == 13
+
+
+def by_connect_link(operator: Hand, _: Installation) -> str:
+    """Make a link for a user, and return it."""
+    operator.press("Make a connect link")
+    return operator.page.get_by_label("Connect link").input_value()
+
+
+def by_their_accounts(_: Hand, here: Installation) -> str:
+    """Let the application send the user to their connected accounts."""
+    return session_url(here, "alice")
+
+
+@pytest.mark.parametrize("mend", [by_connect_link, by_their_accounts])
+def test_a_dead_connection_is_found_by_the_overview_and_made_again_by_its_user(
+    way: Way, mend: Callable[[Hand, Installation], str]
+) -> None:
+    here = way.town.project()
+    here.connected()
+    kill(here, "alice")
+    hand = way.operator(here)
+    overview = hand.page.url
+    sees(hand.page, "1 connection has to be made again by its person, at Practice contacts")
+    hand.follow("See who")
+    hand.follow("alice")
+    connection = hand.page.url
+    sees(hand.page, "Only alice can mend this.")
+    link = mend(hand, here)
+    user = way.somebody()
+    user.page.goto(link)
+    if mend is by_their_accounts:
+        user.press(re.compile("^Connect again"))
+    consent(user)
+    sees(user.page, "is connected")
+    hand.page.goto(connection)
+    sees(hand.page, "Healthy")
+    hand.page.goto(overview)
+    sees(hand.page, "Everything works.")
+    assert here.provider.lets_in(here.backend.token())
+
+
+def test_a_connection_is_ended_by_an_operator_and_by_its_user_and_the_provider_is_told(way: Way) -> None:
+    here = way.town.project()
+    here.connected("alice")
+    here.connected("bob")
+    theirs = [here.backend.token(name) for name in ("alice", "bob")]
+    assert all(here.provider.lets_in(token) for token in theirs)
+    hand = way.operator(here)
+    hand.page.goto(f"{hand.page.url}/connections")
+    hand.follow("alice")
+    hand.follow("Revoke and delete")
+    hand.press("Revoke and delete it")
+    sees(hand.page, "This connection is gone")
+    user = way.somebody()
+    user.page.goto(session_url(here, "bob"))
+    user.press(user.page.locator("details.end summary"))  # unfolds the question
+    sees(user.page, "is told to end it")
+    user.press(re.compile("^Disconnect"))
+    sees(user.page, "Practice contacts is disconnected.")
+    wait_until(lambda: not any(map(here.provider.lets_in, theirs)), "the provider is told")
+    assert [here.backend.fetch(name).status_code for name in ("alice", "bob")] == [404, 404]
