@@ -262,7 +262,7 @@ def test_a_dead_consent_says_who_can_mend_it_and_makes_a_link_once(here: Install
     assert here.backend.fetch(user).status_code == 200
     assert "replaced" in kinds(here, grant_id)
     gone = words_of(operator.get(f"connections/{grant_id}"))
-    assert "This connection is gone" in gone
+    assert "A newer connection took its place." in gone
     assert "Replaced by a newer connection" in gone
 
 

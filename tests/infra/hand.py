@@ -39,6 +39,8 @@ class Hand:
         return self.page.get_by_role("main").get_by_role(role, name=name, exact=True)
 
     def _do(self, what: Locator) -> None:
+        expect(what).to_be_visible()
+        assert self.page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), self.page.url
         if self.by_keyboard:
             self._tab_to(what)
             self.page.keyboard.press("Enter")

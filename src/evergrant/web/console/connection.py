@@ -34,7 +34,8 @@ async def show(desk: DeskDep, request: Request, grant_id: GrantId) -> Response:
     fetches = request.query_params.get("fetches") != "no"
     days = days_of(events, name_of=await _names(desk, events), with_fetches=fetches)
     if grant is None:
-        return desk.page("connection_gone.html", grant_id=grant_id, days=days, fetches=fetches)
+        newer = next((event.data.get("by") for event in events if event.kind == GrantEventKind.REPLACED), None)
+        return desk.page("connection_gone.html", grant_id=grant_id, newer=newer, days=days, fetches=fetches)
     line, app = await _line(desk, grant)
     done = request.query_params.get("done", "")
     return desk.page(
