@@ -35,6 +35,7 @@ NOT_RUN = {
     'backup.md: pg_dump --format=custom --file=evergrant.dump "$EVERGRANT_DATABASE_URL"': "programs of the databases",
     "backup.md: evergrant restore evergrant-backup.db": "a server runs; tests/attacks/test_restored_backups.py does it",
     'backup.md: pg_restore --clean --if-exists --dbname="$EVERGRANT_DATABASE_URL" evergrant.dump': "the same",
+    "first-run.md: evergrant serve": "runs until it is stopped; tests/cli/test_first_run.py starts it",
     "branding.md: base64 < logo.png | tr -d '\\n' > logo.txt": "takes a picture; tests/web/test_branding.py sends some",
     'connected-accounts.md: const accounts = document.querySelector("evergrant-accounts");': (
         "tests/trips/test_accounts_browser.py has the elements in a browser"
