@@ -157,12 +157,14 @@ def test_from_an_empty_folder_to_the_first_token_in_seven_clicks(
         hand.by_keyboard = True  # also what script adds
         hand.press("Copy")
         sees(hand.page, "Copied")
+        hand.page.keyboard.press("Enter")  # once more, before the button is itself again
         copied = hand.page.evaluate("navigator.clipboard.readText()")
         assert copied == shown
         waiting = hand.page.locator("li", has_text="First token fetched")
         expect(waiting).to_contain_text("Not done")
         assert '"accessToken":"practice_at_' in run(copied)
         expect(waiting).not_to_contain_text("Not done")  # the page asks by itself
+        expect(hand.page.get_by_role("button", name="Copy", exact=True)).to_be_visible()
         assert hand.clicks == 7
         assert newcomer.complaints == []
 

@@ -13,10 +13,10 @@ addEventListener("click", async (event) => {
   const source = document.getElementById(button.dataset.copy);
   await navigator.clipboard.writeText(source.value ?? source.textContent);
   const label = button.querySelector("span");
-  const before = label.textContent;
+  button.dataset.label ??= label.textContent;
   label.textContent = "Copied";
   say("Copied");
-  setTimeout(() => { label.textContent = before; }, 1500);
+  setTimeout(() => { label.textContent = button.dataset.label; }, 1500);
 });
 
 // What changes by itself: <eg-live src="..." every="2">. The address answers with the new content; an answer with the
