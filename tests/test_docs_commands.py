@@ -57,6 +57,7 @@ NOT_RUN = {
     "monitoring.md: evergrant refresher --metrics-host 0.0.0.0 --metrics-port 9464": "runs until it is stopped;"
     " tests/cli/test_serve.py does so",
     "performance.md: make bench": "takes minutes",
+    "performance.md: python benchmarks/console.py": "takes minutes",
     "performance.md: python benchmarks/sweep.py": "takes minutes",
     "performance.md: python benchmarks/rotate.py": "takes minutes",
     "performance.md: python benchmarks/shred.py": "takes minutes",
