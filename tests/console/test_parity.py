@@ -19,6 +19,8 @@ OF_SESSIONS = {
     "count_to_do": "the navigation's red numbers, which `take_a_glance` tells in full",
     "end_session": "ends a browser's session; a call has none",
     "find_session": "recognises a browser's session",
+    "latest_records": "the newest of `audit/records` and the names of their keys, in one statement",
+    "list_apps_with_logos": "`list_apps` with the versions of their logos, in one statement",
     "list_projects": "which project a browser is shown; a call names its own",
     "list_sessions": "lists browsers' sessions",
     "read_health": "about the whole installation, of which no key knows: `evergrant doctor` and `/metrics` tell it",
