@@ -72,7 +72,8 @@ async def test_what_the_version_before_stored_is_all_there(tmp_path: Path, postg
             found = await session.get_one(GrantDirectory, ("P1", "G1"))
             keys = list(await session.scalars(select(ManagementKey)))
         await engine.dispose()
-        assert (project.name, project.embed_origins, project.start_dismissed_at) == ("One", [], None)
+        assert (project.name, project.embed_origins) == ("One", [])
+        assert project.start_dismissed_at is not None, "who has apps needs no first steps"
         assert (app.name, app.scope_translations) == ("first", {})
         assert (issuer.issuer, issuer.last_kid) == ("https://login.example", "")
         assert (grant.scopes, grant.next_refresh_at) == (["a"], AT)
