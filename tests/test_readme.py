@@ -135,7 +135,7 @@ def test_the_quick_start_works_as_written(tmp_path: Path) -> None:
             wait_until(lambda: f"Open {server.url}/console/enter/" in server.output(), "the link is printed")
             printed = reader.run(next(blocks))
             reader.substitutions["YOUR_MANAGEMENT_KEY"] = found(r"(evg_\S+)", printed)
-            reader.substitutions["YOUR_PROJECT_ID"] = found(r"(?m)^(P\w+)", printed)
+            reader.substitutions["YOUR_PROJECT_ID"] = found(r"(?m)^(P\w{26})", printed)
             reader.run(next(blocks))  # the variables
             created = json.loads(reader.run(next(blocks)))["app"]
             assert created["callbackUrl"].startswith(f"http://127.0.0.1:{port}/v1/outbound/oauth/callback/")

