@@ -199,8 +199,6 @@ def _create_tables_for_sessions() -> None:
         "console_departures",
         sa.Column("state_digest", sa.LargeBinary(length=32), nullable=False),
         sa.Column("browser_digest", sa.LargeBinary(length=32), nullable=False),
-        sa.Column("verifier", sa.String(length=128), nullable=False),
-        sa.Column("nonce", sa.String(length=64), nullable=False),
         sa.Column("then", sa.String(length=2048), nullable=False),
         sa.Column("expires_at", INSTANT, nullable=False),
         sa.PrimaryKeyConstraint("state_digest"),

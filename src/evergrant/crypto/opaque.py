@@ -4,6 +4,7 @@ Each is 256 random bits, so a plain SHA-256 digest is all that has to be stored;
 guessable secrets, and these are not.
 """
 
+import base64
 import hashlib
 import hmac
 import secrets
@@ -32,6 +33,14 @@ def digest(text: str) -> bytes:
 def equal(left: bytes, right: bytes) -> bool:
     """Compare two digests in constant time."""
     return hmac.compare_digest(left, right)
+
+
+def derived(secret: str, purpose: str) -> str:
+    """Return 256 bits as URL-safe text that only who holds `secret` can know, always the same for one purpose.
+
+    What a browser's cookie gives in this way need not be stored beside it.
+    """
+    return base64.urlsafe_b64encode(hmac.digest(secret.encode(), purpose.encode(), "sha256")).decode().rstrip("=")
 
 
 def id_for(text: str, length: int = 12) -> str:

@@ -56,8 +56,6 @@ class ConsoleDeparture(Base):
 
     state_digest: Mapped[bytes] = mapped_column(LargeBinary(32), primary_key=True)
     browser_digest: Mapped[bytes] = mapped_column(LargeBinary(32))
-    verifier: Mapped[str] = mapped_column(String(128))
-    nonce: Mapped[str] = mapped_column(String(64))
     then: Mapped[str] = mapped_column(String(2048))
     """The console's page that was asked for."""
     expires_at: Mapped[datetime] = mapped_column(UtcDateTime)

@@ -13,7 +13,7 @@ from evergrant.broker.audit.record import record
 from evergrant.broker.operators.sessions import begin_session
 from evergrant.broker.projects.projects import list_projects
 from evergrant.broker.runtime.broker import Broker
-from evergrant.crypto.opaque import digest, new_opaque
+from evergrant.crypto.opaque import derived, digest, new_opaque
 from evergrant.db import ConsoleDeparture
 from evergrant.errors import ConnectFailed, InvalidValue, NotFound, PermissionDenied, UpstreamUnavailable
 from evergrant.oauth2.authorization import AuthorizationResponse, CodeVerifier, authorization_url, check_issuer
@@ -56,12 +56,10 @@ async def depart(broker: Broker, *, then: str, now: datetime) -> Departure:
         UpstreamUnavailable: its metadata cannot be read.
     """
     server = await _server(broker)
-    state, nonce, cookie, verifier = new_opaque(), new_opaque(), new_opaque(), CodeVerifier.new()
+    state, cookie = new_opaque(), new_opaque()
     row = ConsoleDeparture(
         state_digest=digest(state),
         browser_digest=digest(cookie),
-        verifier=verifier.secret(),
-        nonce=nonce,
         then=then[:2048],
         expires_at=now + TRIP,
     )
@@ -74,8 +72,8 @@ async def depart(broker: Broker, *, then: str, now: datetime) -> Departure:
         redirect_uri=_redirect_uri(broker),
         state=state,
         scopes=broker.settings.console_oidc_scopes.split(),
-        code_verifier=verifier,
-        nonce=nonce,
+        code_verifier=_verifier(cookie),
+        nonce=derived(cookie, "nonce"),
     )
     return Departure(url, cookie)
 
@@ -102,10 +100,10 @@ async def arrive(broker: Broker, params: Mapping[str, str], *, cookie: str, now:
         _client(broker, server),
         code=response.code,
         redirect_uri=_redirect_uri(broker),
-        code_verifier=CodeVerifier.from_secret(departure.verifier),
+        code_verifier=_verifier(cookie),
     )
     client_id = broker.settings.console_oidc_client_id
-    claims = await identity_of(broker.http, server, client_id, tokens, nonce=departure.nonce, now=now)
+    claims = await identity_of(broker.http, server, client_id, tokens, nonce=derived(cookie, "nonce"), now=now)
     operator = (operator_rules.verified_address(claims) or str(claims["sub"]))[:MAX_OPERATOR_LENGTH]
     if not operator_rules.is_allowed(broker.settings.console_oidc_allow, claims):
         await _refuse(broker, operator, claims)
@@ -145,6 +143,11 @@ def _client(broker: Broker, server: ServerMetadata) -> ClientRegistration:
 
 def _redirect_uri(broker: Broker) -> str:
     return broker.settings.public_url + CALLBACK_PATH
+
+
+def _verifier(cookie: str) -> CodeVerifier:
+    """Return the verifier that goes with a browser's cookie: whoever has only the database knows neither."""
+    return CodeVerifier.from_secret(derived(cookie, "code_verifier"))
 
 
 async def _departure(broker: Broker, state: str, cookie: str, *, now: datetime) -> ConsoleDeparture:
