@@ -16,6 +16,7 @@ from tests.infra.console import Operator, words_of
 from tests.infra.installation import CLIENT_ID, CLIENT_SECRET, Installation, new_project
 from tests.infra.mcp_server import mcp_server
 from tests.infra.page_forms import Fields, form_of
+from tests.infra.people import someone
 
 pytestmark = pytest.mark.parametrize("here", ["sqlite"], indirect=True)
 
@@ -34,6 +35,13 @@ def callback_on(page: httpx2.Response) -> str:
     found = re.search(r'id="callback" class="mono" value="([^"]+)"', page.text)
     assert found
     return found[1]
+
+
+def test_a_tile_counts_a_connection_as_soon_as_it_is_made(here: Installation, operator: Operator) -> None:
+    app_id = here.backend.new_app(here.provider.registration)
+    assert f"{app_id} Healthy 0 connections" in words_of(operator.get("apps"))
+    here.connected(someone(), appId=app_id)
+    assert f"{app_id} Healthy 1 connection" in words_of(operator.get("apps"))
 
 
 def test_apps_are_tiles_that_a_search_narrows_down(here: Installation, operator: Operator) -> None:

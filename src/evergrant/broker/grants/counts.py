@@ -44,13 +44,17 @@ class Unhealthy:
     n: int
 
 
-async def app_counts(broker: Broker, project_id: str) -> Mapping[str, tuple[int, datetime]]:
-    """Return, by app, how many connections it had when they were counted last, and when that was.
+async def app_counts(broker: Broker, project_id: str) -> Mapping[str, tuple[int, datetime | None]]:
+    """Return, by app, how many connections it has: now where the project has few, else when they were counted last.
 
-    An app that is not in it has none, or was made since.
+    The moment of the count stands beside it; None for now. An app that is not in it has none, or was made since.
     """
+    few = select(GrantDirectory.app_id).where(GrantDirectory.project_id == project_id).limit(FEW + 1).subquery()
     query = select(GrantCount).where(GrantCount.project_id == project_id, GrantCount.app_id != "")
     async with broker.database.read() as session:
+        live = {row[0]: row[1] for row in await session.execute(select(*few.c, func.count()).group_by(*few.c))}
+        if sum(live.values()) <= FEW:
+            return {app_id: (n, None) for app_id, n in live.items()}
         return {row.app_id: (row.n, row.counted_at) for row in await session.scalars(query)}
 
 
