@@ -77,3 +77,12 @@ def test_nobody_sees_a_project_without_a_session_of_it(
         answer = one.get(f"/console/{here.backend.project_id}")
         assert (answer.status_code, urlsplit(answer.headers["location"]).path) == (303, "/console/sign-in")
     assert operator_as("viewer").get("/console/Pnobody").status_code == 404
+
+
+def test_a_slash_too_many_leads_to_the_overview_and_a_page_that_is_not_there_leads_on(operator: Operator) -> None:
+    home = f"/console/{operator.project_id}"
+    answer = operator.http.get(f"{home}/")
+    assert (answer.status_code, answer.headers["location"]) == (303, home)
+    lost = operator.get("nothing/here")
+    assert lost.status_code == 404
+    assert 'href="/console">Go to the project' in lost.text

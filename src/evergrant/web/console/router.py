@@ -1,6 +1,7 @@
 """All sections of the console, as one router."""
 
 from fastapi import APIRouter
+from fastapi.responses import Response
 
 from evergrant.errors import NotFound
 from evergrant.web.console import (
@@ -69,6 +70,12 @@ router = APIRouter(route_class=ConsoleRoute)
 for section in SECTIONS:
     # Not included: FastAPI would put a layer of its own around them, and each of these routes says all by its class.
     router.routes.extend(section.router.routes)
+
+
+@router.get("/console/{project}/")
+async def without_slash(desk: DeskDep) -> Response:
+    """Go to the overview, where somebody typed a slash too many."""
+    return desk.go(desk.path())
 
 
 @router.get("/console/{project}/{rest:path}")
