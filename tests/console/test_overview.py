@@ -262,3 +262,8 @@ def test_the_checks_of_the_installation_are_those_of_the_command(here: Installat
     assert "Nothing is wrong" in said
     assert "wraps and unwraps" in said
     assert "evergrant 0." in said
+
+
+async def test_the_issuers_page_counts_the_tokens_of_a_day(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with watched(settings, monkeypatch) as here:
+        assert "1,200 accepted, 1 refused" in await here.words("/issuers")

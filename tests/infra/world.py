@@ -321,6 +321,8 @@ def _activity(project_id: str, now: datetime) -> Iterator[dict[str, Any]]:
         if number not in (6, 7):  # two hours without a refresher
             yield {**row(start, "", "refresher", 60), "ms_max": 3_540_000 if number else now.minute * 60_000}
         yield row(start, "", "webhook:webhook00001:ok", 40 * times, 90)
+        yield row(start, "", "issuer:issuer000001:accepted", 50 * times)
+        yield row(start, "", "issuer:issuer000001:refused", int(number == 2))
         for app, weight in zip(APPS, WEIGHTS, strict=True):
             busy = times * weight * (20 + int(12 * max(0, 1 - abs(start.hour - 14.5) / 7)) + chance.randrange(4))
             yield row(start, app["id"], "fetch:answered:agentsprod01", busy * 7, 4)

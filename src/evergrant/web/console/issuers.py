@@ -7,6 +7,7 @@ from fastapi.responses import Response
 
 from evergrant import clock
 from evergrant.broker.access.token_trial import TokenVerdict, try_token
+from evergrant.broker.activity.series import read_activity
 from evergrant.broker.projects import trusted_issuers
 from evergrant.broker.runtime.principal import Permission
 from evergrant.db import TrustedIssuer
@@ -31,7 +32,11 @@ async def show_issuers(desk: DeskDep) -> Response:
     _require(desk)
     found = await trusted_issuers.list_issuers(desk.broker, desk.project.id)
     rows = [(one, state_of_keys(trusted_issuers.known_keys(desk.broker, one))) for one in found]
-    return desk.page("issuers.html", rows=rows)
+    tokens = None
+    if found and desk.may(Permission.CONNECTIONS_READ):
+        day = await read_activity(desk.broker, desk.principal, "24h", now=clock.now())
+        tokens = day.total.parts("issuer:")
+    return desk.page("issuers.html", rows=rows, tokens=tokens)
 
 
 @router.get("/console/{project}/issuers/new")
