@@ -106,11 +106,11 @@ def _reviewed(entry: Template) -> str:
 
 
 def _key_row(entry: Template) -> str:
-    key = entry.api_key
-    place = f"{key.place}: `{key.name}: {key.prefix}…`" if key else ""
-    if key and key.place == "basic":
-        place = "HTTP Basic, as the user name"
-    elif key and key.place == "query":
+    key = entry.api.credential
+    place = f"{key.place}: `{key.name}: {key.prefix}…`"
+    if key.place == "basic":
+        place = "HTTP Basic, as the user name" if key.username == "{token}" else "HTTP Basic"
+    elif key.place == "query":
         place = f"query: `{key.name}=…`"
     name = f"[{entry.name}]({entry.documentation_url})"
     return _line([name, f"`{entry.id}`", entry.category, place, entry.verification, _reviewed(entry)])

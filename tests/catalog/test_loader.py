@@ -177,7 +177,10 @@ def test_words_for_a_dead_refresh_token_say_something(tmp_path: Path) -> None:
 def test_a_key_may_be_the_password_beside_a_fixed_or_a_variable_user_name(tmp_path: Path) -> None:
     keys = GOOD[: GOOD.index("authorization_endpoint")] + 'app_type = "apikey"\n'
     variable = '[variables.sid]\ntitle = "SID"\nsource = "user"\n'
-    assert loaded(tmp_path, keys + 'api_key = { in = "basic", username = "{sid}" }\n' + variable).api_key is not None
+    assert (
+        loaded(tmp_path, keys + 'api_key = { in = "basic", username = "{sid}" }\n' + variable).api.credential
+        is not None
+    )
     for wrong, said in (
         ('api_key = { in = "header", username = "api" }\n', 'api_key.username: only with in = "basic"'),
         ('api_key = { in = "basic", username = "{sid}" }\n', "api_key.username: {sid} is not declared"),

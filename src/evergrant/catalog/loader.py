@@ -8,21 +8,24 @@ import dataclasses
 import difflib
 import functools
 import importlib.resources
-import tomllib
 from collections.abc import Iterator, Mapping
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, TypeVar
 
+import tomli
 from pydantic import ValidationError
 
+from evergrant.catalog.api import Api, Credential, ExpiredAnswer, RateLimit
+from evergrant.catalog.field import CredentialField
 from evergrant.catalog.field_types import StrictModel
 from evergrant.catalog.retirement import Retirement
-from evergrant.catalog.template import ApiKey, DcrPreset, Template
+from evergrant.catalog.template import DcrPreset, Template
 from evergrant.catalog.validation import problems_of
 from evergrant.catalog.variable import Variable
 from evergrant.errors import ConfigurationError
 from evergrant.oauth2.quirks import ContextRequest, DeadAnswer, ResponseShape, RevocationStyle, TokenExchange
+from evergrant.oauth2.source_types import Assertion, LoginStep
 
 Model = TypeVar("Model", bound=StrictModel)
 Members = dict[str, Any]
@@ -71,13 +74,17 @@ def dcr_presets() -> Mapping[str, DcrPreset]:
 
 @functools.cache
 def _built_in() -> Mapping[str, Template]:
-    entries = _read(_package("providers"), {})
-    return {key: _template(where, members) for key, (where, members) in sorted(entries.items())}
+    # Whether their fields fit together is checked by tests and `templates lint`, not by each start.
+    return {key: _entry(where, members, Template) for key, (where, members) in sorted(_built_in_files().items())}
 
 
 @functools.cache
 def _built_in_members() -> Mapping[str, Members]:
-    return {key: members for key, (_, members) in _read(_package("providers"), {}).items()}
+    return {key: members for key, (_, members) in _built_in_files().items()}
+
+
+def _built_in_files() -> dict[str, tuple[str, Members]]:
+    return _read(_package("providers"), {})
 
 
 def _package(folder: str) -> Traversable:
@@ -95,8 +102,8 @@ def _id_of(file: Traversable) -> str:
 
 def _toml(file: Traversable) -> Members:
     try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        return tomli.loads(file.read_text(encoding="utf-8"))
+    except (tomli.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise ConfigurationError(f"catalogue, {file.name}: {error}") from None
 
 
@@ -186,8 +193,8 @@ def _meant(word: object, known: Mapping[str, object] | frozenset[str]) -> str:
     return f"; did you mean {close[0]}?" if close else ""
 
 
-_MODELS = (Template, Variable, Retirement, ApiKey, DcrPreset)
-_SHAPES = (ResponseShape, DeadAnswer, TokenExchange, ContextRequest, RevocationStyle)
+_MODELS = (Template, Variable, Retirement, CredentialField, Api, Credential, ExpiredAnswer, RateLimit, DcrPreset)
+_SHAPES = (ResponseShape, DeadAnswer, TokenExchange, ContextRequest, RevocationStyle, Assertion, LoginStep)
 _FIELDS = frozenset(
     {field.alias or name for model in _MODELS for name, field in model.model_fields.items()}
     | {field.name for shape in _SHAPES for field in dataclasses.fields(shape)}

@@ -8,8 +8,11 @@ Only what the engine acts on is in it, what people are told, and what the tests 
 from datetime import date
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import Field
 
+from evergrant.app_types import AppType
+from evergrant.catalog.api import Api
+from evergrant.catalog.field import CredentialField
 from evergrant.catalog.field_types import (
     Description,
     Issuer,
@@ -29,6 +32,7 @@ from evergrant.catalog.variable import Variable
 from evergrant.oauth2.hooks import HookName
 from evergrant.oauth2.quirk_types import Headers, Parameters, Renames, Url
 from evergrant.oauth2.quirks import ContextRequest, DeadAnswer, ResponseShape, RevocationStyle, TokenExchange
+from evergrant.oauth2.source_types import Assertion, LoginStep
 
 Category = Literal[
     "accounting",
@@ -79,25 +83,13 @@ class DcrPreset(StrictModel):
     """How sure the facts are, in words."""
 
 
-class ApiKey(StrictModel):
-    """Where an API expects the key. evergrant calls no API: it tells whoever fetches the key."""
-
-    place: Annotated[Literal["header", "query", "basic"], Field(alias="in")] = "header"
-    """`basic`: HTTP Basic with the key as the user name, or as the password beside `username`."""
-    name: str = "Authorization"
-    prefix: Annotated[str, StringConstraints(strip_whitespace=False)] = ""
-    """Before the key, with its space: `"Bearer "`."""
-    username: str = ""
-    """Of `basic`: what stands beside the key; it may hold `{variables}`."""
-
-
 class Template(StrictModel):
     """What is true of one provider. An empty field means: it has none. `validation` checks that fields fit together."""
 
     id: Slug
     name: Title
     category: Category
-    app_type: Literal["oauth", "apikey"] = "oauth"
+    app_type: AppType = AppType.OAUTH
     documentation_url: PageUrl
     """Where the provider says how to register a client, or get a key."""
     setup_hint: Description = ""
@@ -177,7 +169,13 @@ class Template(StrictModel):
     token_exchange: tuple[TokenExchange, ...] = ()
     revocation: RevocationStyle | None = None
     hook: HookName | None = None
-    api_key: ApiKey | None = None
+
+    fields: dict[VariableName, CredentialField] = Field(default_factory=dict)
+    """What a connection's credentials consist of. An entry of API keys without any takes one key, `{token}`."""
+    assertion: Assertion | None = None
+    login: tuple[LoginStep, ...] = ()
+    installation_check: OptionalUrl = ""
+    api: Api = Api()
 
     @property
     def retirement(self) -> Retirement | None:

@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Mapping
 
 from evergrant import placeholders
+from evergrant.app_types import AppType
+from evergrant.catalog.kinds import problems_of_kind, texts_in
 from evergrant.catalog.template import Template
 from evergrant.catalog.url_variables import url_problems
 from evergrant.catalog.variable import Variable
@@ -15,6 +17,9 @@ _CLIENT = frozenset({"client_id", "client_secret", "random"})
 _REQUEST = frozenset({"state", "nonce", "random", "scope", "redirect_uri", "client_id"})
 
 _CALLBACK = frozenset({"code", "error", "error_description"})
+
+Use = tuple[str, str, frozenset[str], frozenset[str]]
+"""A text with placeholders: its field, itself, the sources whose variables it may use, and the other values."""
 
 RESERVED = {
     "authorization_params": frozenset({"client_id", "client_secret", "redirect_uri", "state", "code_challenge"})
@@ -40,17 +45,9 @@ def problems_of(template: Template) -> list[str]:
 
 
 def _wholeness(it: Template) -> Iterator[str]:
-    if it.app_type == "apikey":
-        if it.authorization_endpoint or it.token_endpoint:
-            yield "app_type: a template of API keys has no endpoints: leave them out"
-        if it.api_key is not None and it.api_key.username and it.api_key.place != "basic":
-            yield 'api_key.username: only with in = "basic"'
+    yield from problems_of_kind(it)
+    if not it.app_type.is_consented:
         return
-    if it.api_key is not None:
-        yield 'api_key: only with app_type = "apikey"'
-    for name in ("authorization_endpoint", "token_endpoint"):
-        if not getattr(it, name):
-            yield f'{name}: is required, unless app_type = "apikey"'
     undescribed = set(it.default_scopes) - it.scopes.keys()
     if undescribed:
         yield f"default_scopes: describe in [scopes] too: {', '.join(sorted(undescribed))}"
@@ -123,8 +120,8 @@ def _parameters(it: Template) -> Iterator[str]:
             yield f"{name}.{key}: the protocol sets it by itself; to rename it use parameter_names"
 
 
-def _uses(it: Template) -> Iterator[tuple[str, str, frozenset[str], frozenset[str]]]:
-    """Yield every text with placeholders: field, text, the sources whose variables it may use, and the other values."""
+def _uses(it: Template) -> Iterator[Use]:
+    """Yield every text with placeholders."""
     none: frozenset[str] = frozenset()
     bearer = frozenset({"access_token"}) | _CLIENT
     yield "issuer", it.issuer.replace("{tenantid}", ""), frozenset({"app"}), none
@@ -132,8 +129,6 @@ def _uses(it: Template) -> Iterator[tuple[str, str, frozenset[str], frozenset[st
     yield "redirect_uri", it.redirect_uri, frozenset({"app"}), none
     for number, each in enumerate(it.retires):
         yield f"retires.{number}.value", each.value, GIVEN, none
-    if it.api_key is not None:
-        yield "api_key.username", it.api_key.username, GIVEN, none
     yield "authorization_endpoint", it.authorization_endpoint, GIVEN, none
     yield "token_endpoint", it.token_endpoint, AFTER_CALLBACK, none
     for name in ("refresh_endpoint", "revocation_endpoint", "introspection_endpoint", "userinfo_endpoint"):
@@ -152,11 +147,41 @@ def _uses(it: Template) -> Iterator[tuple[str, str, frozenset[str], frozenset[st
         yield "revocation.url", it.revocation.url, ALWAYS, frozenset({"client_id", "token"})
         yield from _each("revocation.params", it.revocation.params, ALWAYS, _CLIENT | {"token"})
         yield from _each("revocation.headers", it.revocation.headers, ALWAYS, _CLIENT | {"token"})
+    yield from _uses_of_source(it)
+    yield from _uses_of_api(it)
 
 
-def _each(
-    field: str, texts: Mapping[str, str], sources: frozenset[str], values: frozenset[str]
-) -> Iterator[tuple[str, str, frozenset[str], frozenset[str]]]:
+def _uses_of_source(it: Template) -> Iterator[Use]:
+    own = frozenset(it.fields) | _CLIENT | {"scope"}
+    if it.assertion is not None:
+        signed = own | {"public_key_sha256"}
+        yield "assertion.key", it.assertion.key, AFTER_CALLBACK, own
+        yield from _each("assertion.header", it.assertion.header, AFTER_CALLBACK, signed)
+        for key, claim in it.assertion.claims.items():
+            yield f"assertion.claims.{key}", " ".join(texts_in(claim)), AFTER_CALLBACK, signed
+    known = own | ({"assertion"} if it.assertion is not None else frozenset())
+    for number, step in enumerate(it.login):
+        at = f"login.{number}"
+        yield f"{at}.url", step.url, AFTER_CALLBACK, known - _CLIENT - frozenset(it.fields)
+        yield f"{at}.basic", step.basic, AFTER_CALLBACK, known
+        yield from _each(f"{at}.headers", step.headers, AFTER_CALLBACK, known)
+        yield f"{at}.body", " ".join(texts_in(step.body)), AFTER_CALLBACK, known
+        known |= frozenset(step.keep)
+    yield "installation_check", it.installation_check, AFTER_CALLBACK, frozenset()
+
+
+def _uses_of_api(it: Template) -> Iterator[Use]:
+    secret = frozenset(it.fields) | {"token"}
+    yield "api.base_url", it.api.base_url, ALWAYS, frozenset({"token"})
+    yield from _each("api.further", it.api.further, ALWAYS, frozenset())
+    for name in ("value", "username", "password"):
+        yield f"api.credential.{name}", getattr(it.api.credential, name), ALWAYS, secret
+    yield from _each("api.headers", it.api.headers, ALWAYS, secret | _CLIENT)
+    yield "api.check", it.api.check, ALWAYS, frozenset()
+    yield "api.check_body", it.api.check_body, ALWAYS, frozenset()
+
+
+def _each(field: str, texts: Mapping[str, str], sources: frozenset[str], values: frozenset[str]) -> Iterator[Use]:
     for key, text in texts.items():
         yield f"{field}.{key}", text, sources, values
 
@@ -174,12 +199,12 @@ def _placeholders(it: Template) -> Iterator[str]:
                 yield f"{field}: {{{name}}} is not declared: add [variables.{name}]{offered}"
             elif _origin(it, variable) not in sources:
                 yield f"{field}: {{{name}}} (source {variable.source!r}) is not known yet at that point"
-            elif variable.is_captured and not (variable.default or variable.is_required):
+            elif variable.is_captured and not (variable.default or variable.is_required or field.startswith("api.")):
                 yield f"variables.{name}: {field} needs it: give it a default, or write required = true"
     for name in sorted(it.variables.keys() & (_REQUEST | _CLIENT | {"access_token", "token", "tenantid"})):
         yield f"variables.{name}: the name has a meaning of its own: choose another"
     for name, variable in it.variables.items():
-        if name not in used and not variable.is_captured and it.hook is None and it.app_type == "oauth":
+        if name not in used and not variable.is_captured and it.hook is None and it.app_type == AppType.OAUTH:
             yield f"variables.{name}: is asked for and used nowhere: write {{{name}}} where it belongs, or remove it"
 
 
@@ -189,7 +214,7 @@ def _origin(it: Template, variable: Variable) -> str:
     return other.source if other is not None else variable.source
 
 
-_NO_URLS = ("params", "headers", "username", "redirect_uri")
+_NO_URLS = ("params", "headers", "username", "password", "value", "redirect_uri", "claims", "body", "basic", "key")
 
 
 def _url_variables(it: Template) -> Iterator[str]:

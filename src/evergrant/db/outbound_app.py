@@ -31,8 +31,8 @@ class OutboundApp(Base):
     description: Mapped[str] = mapped_column(default="")
     logo: Mapped[str] = mapped_column(default="")
 
-    app_type: Mapped[str] = mapped_column(String(16), default="oauth")
-    """`oauth`, or `apikey`: then each owner uploads a key, and nobody connects."""
+    app_type: Mapped[str] = mapped_column(String(32), default="oauth")
+    """An `AppType`."""
     tenant_id: Mapped[str] = mapped_column(String(255), default="")
     """The only tenant that may use the app; empty for everybody."""
     template_id: Mapped[str] = mapped_column(String(64), default="")

@@ -120,6 +120,8 @@ CODE = Presented(
     | {"bad_verification_code", "invalid_code", "code_expired", "code_already_used", "expired_code"},
     _about(r"(?:auth(?:ori[sz]ation)? ?code|(?<!status )(?<!error )(?<!response )code|grant)"),
 )
+CREDENTIALS = Presented(is_a_grants=True)
+"""What stays, and is presented for every token: a refusal ends nothing."""
 NOTHING = Presented()
 """For a registration: nothing can be used up there."""
 

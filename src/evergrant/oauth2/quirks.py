@@ -14,6 +14,7 @@ from pydantic import Field, TypeAdapter
 from evergrant import placeholders
 from evergrant.errors import UpstreamRejected
 from evergrant.oauth2.quirk_types import Headers, Parameters, Pointers, Renames, Url
+from evergrant.oauth2.source_types import Assertion, LoginStep
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +152,12 @@ class Quirks:
     context_request: ContextRequest | None = None
     token_exchange: tuple[TokenExchange, ...] = ()
     revocation: RevocationStyle | None = None
+    assertion: Assertion | None = None
+    """What evergrant signs to obtain a token, or as one."""
+    login: tuple[LoginStep, ...] = ()
+    """The requests that obtain a token where it is not the token endpoint that gives it."""
+    installation_check: str = ""
+    """Called with the token of whoever installs the app: it answers 2xx only where that installation is theirs."""
 
     def fill(self, text: str, request: Parameters | None = None) -> str:
         """Fill the variables, and the values of a request, into a text."""

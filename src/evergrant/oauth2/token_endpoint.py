@@ -69,7 +69,7 @@ async def exchange_code(
         ("code", code),
         ("redirect_uri", redirect_uri),
         ("code_verifier", verifier),
-        *_extra(client, quirks, quirks.token_params, values, resources),
+        *extra_params(client, quirks, quirks.token_params, values, resources),
     ]
 
     def failed(text: str, _: str) -> ConnectFailed:
@@ -77,7 +77,7 @@ async def exchange_code(
 
     url = quirks.url(server.token_endpoint, client.name)
     answer, credentials = await send_to_token_endpoint(http, url, client, quirks, params)
-    tokens = _tokens(answer, client, quirks, (code, verifier, *credentials), CODE, failed)
+    tokens = tokens_in(answer, client, quirks, (code, verifier, *credentials), CODE, failed)
     redeemed(tokens)
     for step in quirks.exchanges("connect"):
         traded = await _trade(http, client, quirks, step, tokens.access_token, failed)
@@ -129,11 +129,11 @@ async def refresh(
         ("grant_type", "refresh_token"),
         ("refresh_token", refresh_token.get_secret_value()),
         ("scope", quirks.scope_separator.join(scopes)),
-        *_extra(client, quirks, quirks.refresh_params, values, resources, without={"scope"} if scopes else set()),
+        *extra_params(client, quirks, quirks.refresh_params, values, resources, without={"scope"} if scopes else set()),
     ]
     url = quirks.url(quirks.refresh_endpoint or server.token_endpoint, client.name)
     answer, credentials = await send_to_token_endpoint(http, url, client, quirks, params)
-    return _tokens(
+    return tokens_in(
         answer, client, quirks, (refresh_token.get_secret_value(), *credentials), REFRESH_TOKEN, consent_ended
     )
 
@@ -160,7 +160,7 @@ async def _trade(
     params = quirks.fill_all(step.params, values)
     answer = await send(http, step.method, url, form, params, {"Accept": "application/json"})
     sent = (token.get_secret_value(), values["client_secret"])
-    return _tokens(answer, client, quirks, sent, ACCESS_TOKEN, when_dead)
+    return tokens_in(answer, client, quirks, sent, ACCESS_TOKEN, when_dead)
 
 
 def _renewable(tokens: TokenResponse, quirks: Quirks) -> TokenResponse:
@@ -170,7 +170,7 @@ def _renewable(tokens: TokenResponse, quirks: Quirks) -> TokenResponse:
     return replace(tokens, refresh_token=tokens.access_token, refresh_token_expires_in=tokens.expires_in)
 
 
-def _tokens(
+def tokens_in(
     answer: HttpAnswer,
     client: ClientRegistration,
     quirks: Quirks,
@@ -178,6 +178,11 @@ def _tokens(
     presented: Presented,
     when_dead: Callable[[str, str], EvergrantError],
 ) -> TokenResponse:
+    """Return the tokens in an answer. `secrets` were sent, and stand in no message.
+
+    Raises:
+        EvergrantError: there are none, as `failure_of` says it.
+    """
     secrets = tuple(secrets)
 
     def said() -> EvergrantError | None:
@@ -212,7 +217,7 @@ _OTHER_METHOD = {
 }
 
 
-def _extra(
+def extra_params(
     client: ClientRegistration,
     quirks: Quirks,
     theirs: Mapping[str, str],

@@ -113,18 +113,37 @@ async def send(http: Http, method: str, url: str, form: str, params: Pairs, head
     Raises:
         EgressRefused, UpstreamUnavailable: as `Http.request`.
     """
-    for value in headers.values():
-        if not value.isascii() or not value.isprintable():
-            raise UpstreamRejected("A header of this app has characters that no header can have.")
+    _check_headers(headers)
     if form == "query" or method == "GET":
         query = urlencode(list(params))
         whole = f"{url}{'&' if '?' in url else '?'}{query}" if query else url
         return await http.request(method, whole, headers=headers, content=b"" if method == "POST" else None)
     if form == "json":
-        content, kind = json.dumps(_members(params)).encode("ascii"), "application/json"
-    else:
-        content, kind = urlencode(list(params)).encode("ascii"), "application/x-www-form-urlencoded"
-    return await http.request(method, url, headers={"Content-Type": kind, **headers}, content=content)
+        return await send_body(http, method, url, _members(params), headers)
+    content = urlencode(list(params)).encode("ascii")
+    kind = {"Content-Type": "application/x-www-form-urlencoded"}
+    return await http.request(method, url, headers={**kind, **headers}, content=content)
+
+
+async def send_body(
+    http: Http, method: str, url: str, body: dict[str, Any] | None, headers: dict[str, str]
+) -> HttpAnswer:
+    """Send a JSON object, or nothing, once.
+
+    Raises:
+        EgressRefused, UpstreamUnavailable: as `Http.request`.
+    """
+    _check_headers(headers)
+    if body is None:
+        return await http.request(method, url, headers=headers, content=b"" if method != "GET" else None)
+    content = json.dumps(body).encode("ascii")
+    return await http.request(method, url, headers={"Content-Type": "application/json", **headers}, content=content)
+
+
+def _check_headers(headers: dict[str, str]) -> None:
+    for value in headers.values():
+        if not value.isascii() or not value.isprintable():
+            raise UpstreamRejected("A header of this app has characters that no header can have.")
 
 
 def _members(params: Pairs) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import SecretStr
 
 from evergrant import placeholders
+from evergrant.app_types import AppType
 from evergrant.broker.apps.variables import app_variable_problems, declared_variables
 from evergrant.broker.grants.schedule import POLICIES, PROACTIVE
 from evergrant.broker.projects.redirects import check_redirect_url
@@ -94,7 +95,7 @@ class CompleteDefinition(AppDefinition):
 
     use_dcr: bool = False
     dcr_url: str = ""
-    app_type: str = "oauth"
+    app_type: str = AppType.OAUTH
     tenant_id: str = ""
     template_id: str = ""
     variables: dict[str, str] = field(default_factory=dict)

@@ -1,5 +1,6 @@
 """From the catalogue to the protocol floor: an app's provider with its habits, as a filled value."""
 
+from evergrant.app_types import AppType
 from evergrant.broker.apps.variables import Values, known_values, template_of
 from evergrant.broker.runtime.broker import Broker
 from evergrant.catalog.template import Template
@@ -55,6 +56,9 @@ def quirks_from(template: Template, values: Values, *, moved: bool = False) -> Q
         context_request=template.context_request,
         token_exchange=template.token_exchange,
         revocation=template.revocation,
+        assertion=template.assertion,
+        login=template.login,
+        installation_check=template.installation_check,
     )
 
 
@@ -76,7 +80,7 @@ def scope_words(broker: Broker, app: OutboundApp) -> ScopeWords:
 
 def can_revoke(broker: Broker, app: OutboundApp) -> bool:
     """Tell whether evergrant knows how to revoke at an app's provider."""
-    return app.app_type == "oauth" and bool(app.revocation_url or quirks_of(broker, app).revocation)
+    return app.app_type == AppType.OAUTH and bool(app.revocation_url or quirks_of(broker, app).revocation)
 
 
 def revokes_singly(broker: Broker, app: OutboundApp) -> bool:

@@ -3,6 +3,7 @@
 import difflib
 from collections.abc import Mapping
 
+from evergrant.app_types import AppType
 from evergrant.broker.apps.definition import ACCESS_TYPES, PROMPTS, AppDefinition
 from evergrant.catalog.template import Template
 from evergrant.errors import InvalidValue
@@ -38,8 +39,8 @@ def definition_of(template: Template) -> AppDefinition:
     What only the engine acts on (names of parameters, places in answers, ...) is not copied: it is looked up by
     `template_id` whenever the provider is called.
     """
-    if template.app_type == "apikey":
-        return AppDefinition(name=template.name, app_type="apikey", template_id=template.id)
+    if template.app_type == AppType.API_KEY:
+        return AppDefinition(name=template.name, app_type=template.app_type, template_id=template.id)
     params = {name: value for name, value in template.authorization_params.items() if value}
     # An app has fields of its own for two of them. What these cannot hold stays a parameter.
     access_type = params.pop("access_type") if params.get("access_type") in ACCESS_TYPES else ""
@@ -54,7 +55,8 @@ def definition_of(template: Template) -> AppDefinition:
         issuer=template.issuer,
         authorization_url=template.authorization_endpoint,
         authorization_url_params=tuple(params.items()),
-        token_url=template.token_endpoint,
+        # Where its credentials go, whatever kind of call that is.
+        token_url=template.token_endpoint or (template.login[0].url if template.login else ""),
         revocation_url=template.revocation_endpoint,
         userinfo_url=template.userinfo_endpoint,
         jwks_url=template.jwks_uri,

@@ -5,13 +5,16 @@ from dataclasses import dataclass
 
 from pydantic import SecretStr
 
+from evergrant.app_types import AppType
 from evergrant.broker.apps.provider_client import ProviderClient, callback_url
+from evergrant.broker.apps.variables import template_of
+from evergrant.broker.grants.credentials import fields_in, with_found
 from evergrant.broker.refresh.lease import LeasedGrant
 from evergrant.broker.runtime.broker import Broker
 from evergrant.broker.runtime.endpoints import Endpoint
 from evergrant.db import OutboundApp
 from evergrant.errors import TooLateToSend
-from evergrant.oauth2 import token_endpoint
+from evergrant.oauth2 import sources, token_endpoint
 from evergrant.oauth2.token_response import TokenResponse
 
 
@@ -42,13 +45,27 @@ async def send_refresh_token(
     async with attempt.endpoint.call(name=app.name, client_id=app.client_id, whose=grant.id):
         started = time.perf_counter()
         was_sent = True
+        http = broker.http.under(seconds=seconds, send_before=attempt.leased.ends)
+        resources = grant.resources or ([app.resource] if app.resource else ())
+        kind = AppType(app.app_type)
         try:
+            if kind.is_obtained:
+                return await sources.obtain(
+                    http,
+                    provider.server,
+                    provider.client,
+                    kind,
+                    fields=with_found(template_of(broker, app), fields_in(refresh_token)),
+                    scopes=grant.scopes,
+                    resources=resources,
+                    quirks=provider.quirks,
+                )
             return await token_endpoint.refresh(
-                broker.http.under(seconds=seconds, send_before=attempt.leased.ends),
+                http,
                 provider.server,
                 provider.client,
                 refresh_token=refresh_token,
-                resources=grant.resources or ([app.resource] if app.resource else ()),
+                resources=resources,
                 granted=grant.scopes,
                 redirect_uri=callback_url(broker, app),
                 quirks=provider.quirks,

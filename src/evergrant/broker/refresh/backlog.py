@@ -9,6 +9,7 @@ from datetime import datetime
 
 from sqlalchemy import ScalarSelect, func, literal, select
 
+from evergrant.app_types import AppType
 from evergrant.broker.projects.projects import closed_projects
 from evergrant.broker.runtime.broker import Broker
 from evergrant.db import Grant, OutboundApp
@@ -48,7 +49,7 @@ async def read_backlogs(broker: Broker, *, now: datetime, project_id: str | None
         .scalar_subquery()
     )
     query = select(OutboundApp, count_due(until=now), first.label("since"))
-    in_use = (OutboundApp.app_type == "oauth", OutboundApp.project_id.not_in(closed_projects()))
+    in_use = (OutboundApp.app_type != AppType.API_KEY, OutboundApp.project_id.not_in(closed_projects()))
     query = query.where(*in_use).order_by(OutboundApp.project_id, OutboundApp.id)
     if project_id is not None:
         query = query.where(OutboundApp.project_id == project_id)

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnElement, ScalarSelect, SQLColumnExpression, Subquery, func, literal, select, tuple_
 
+from evergrant.app_types import AppType
 from evergrant.broker.projects.projects import closed_projects
 from evergrant.broker.runtime.broker import Broker
 from evergrant.db import Grant, OutboundApp
@@ -65,7 +66,9 @@ async def due_apps(
             OutboundApp.client_id,
             first.label("since"),
         )
-        .where(OutboundApp.app_type == "oauth", OutboundApp.project_id.not_in(closed_projects()), *_not_for(beside))
+        .where(
+            OutboundApp.app_type != AppType.API_KEY, OutboundApp.project_id.not_in(closed_projects()), *_not_for(beside)
+        )
         .offset(0)  # or the look for the first would be made once for the condition and once for the order
         .subquery()
     )

@@ -14,6 +14,7 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, or_, select
 from sqlalchemy.orm import load_only
 
+from evergrant.app_types import AppType
 from evergrant.broker.grants.last_used import last_use
 from evergrant.broker.grants.schedule import WANTED_BY, is_wanted
 from evergrant.broker.projects.projects import closed_projects, load_project
@@ -71,7 +72,7 @@ async def chosen_apps(broker: Broker, *, project_id: str | None, app_id: str | N
         NotFound: there is no such project.
         AppNotFound: there is no such app.
     """
-    in_use = (OutboundApp.app_type == "oauth", OutboundApp.project_id.not_in(closed_projects()))
+    in_use = (OutboundApp.app_type != AppType.API_KEY, OutboundApp.project_id.not_in(closed_projects()))
     query = select(OutboundApp).where(*in_use).order_by(OutboundApp.project_id, OutboundApp.id)
     async with broker.database.read() as session:
         if project_id is not None:

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import ScalarSelect, and_, case, func, select
 
+from evergrant.app_types import AppType
 from evergrant.broker.refresh.backlog import CAP, Backlog, count_due, read_backlogs
 from evergrant.broker.refresh.due_apps import OVERDUE
 from evergrant.broker.runtime.broker import Broker
@@ -97,7 +98,7 @@ async def _count(broker: Broker, *, now: datetime) -> dict[tuple[str, str], tupl
     """Return how many grants are overdue and in flight, by app."""
     query = select(
         OutboundApp.project_id, OutboundApp.id, count_due(until=now - OVERDUE), _count_in_flight(now=now)
-    ).where(OutboundApp.app_type == "oauth")
+    ).where(OutboundApp.app_type != AppType.API_KEY)
     async with broker.database.read() as session:
         return {(project, app): (late, held) for project, app, late, held in (await session.execute(query)).all()}
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, Strict, model_validator
 
 from evergrant import clock
+from evergrant.app_types import AppType
 from evergrant.broker.apps.definition import AppDefinition
 from evergrant.broker.apps.provider_client import callback_url
 from evergrant.broker.apps.variables import template_of
@@ -81,9 +82,10 @@ class AppFields(StrictWireModel):
     prompt: list[ShortText] = Field(
         default_factory=list, max_length=10, description="none, login, consent, select_account"
     )
-    app_type: Literal["oauth", "apikey"] | None = Field(
+    app_type: AppType | None = Field(
         default=None,
-        description="`apikey`: each owner uploads a key, and nobody connects. `oauth` when left out of a creation.",
+        description="`oauth` when left out of a creation. `apikey`: each owner uploads a key, and nobody connects. The "
+        "others (ours) obtain their tokens from credentials: see the template.",
     )
     use_dcr: Flag | None = Field(
         default=None, description="Get a client id by ourselves, at the first connect, where `clientId` is empty."

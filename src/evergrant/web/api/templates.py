@@ -8,6 +8,7 @@ from pydantic import Field, ValidationError
 from pydantic.alias_generators import to_camel
 
 from evergrant import clock
+from evergrant.app_types import AppType
 from evergrant.broker.apps import apps
 from evergrant.broker.apps.definition import AppDefinition
 from evergrant.broker.apps.templates import definition_of, find_template
@@ -108,7 +109,7 @@ class TemplateBody(WireModel):
     id: str
     name: str
     category: str
-    app_type: Literal["oauth", "apikey"]
+    app_type: AppType
     authorization_url: str
     token_url: str
     revocation_url: str = Field(description="Empty where the provider does not revoke as RFC 7009 says.")
@@ -193,6 +194,14 @@ def _variable_bodies(template: Template) -> list[VariableBody]:
     ]
 
 
+def _api_key_body(template: Template) -> ApiKeyBody | None:
+    if template.app_type != AppType.API_KEY or template.fields:
+        return None
+    how = template.api.credential
+    beside = how.username if how.place == "basic" and how.username != "{token}" else ""
+    return ApiKeyBody.model_validate({"in": how.place, "name": how.name, "prefix": how.prefix, "username": beside})
+
+
 def template_body(template: Template) -> TemplateBody:
     """Write a template for the wire."""
     return TemplateBody(
@@ -206,7 +215,7 @@ def template_body(template: Template) -> TemplateBody:
         default_scopes=list(template.default_scopes),
         scopes=[ScopeDescription(value=value, description=text) for value, text in template.scopes.items()],
         variables=_variable_bodies(template),
-        api_key=ApiKeyBody.model_validate(template.api_key.model_dump(by_alias=True)) if template.api_key else None,
+        api_key=_api_key_body(template),
         documentation_url=template.documentation_url,
         setup_hint=template.setup_hint,
         verification=template.verification,

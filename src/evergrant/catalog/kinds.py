@@ -1,0 +1,89 @@
+"""What an entry of each kind must have, and what it cannot have."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from evergrant import placeholders
+from evergrant.app_types import AppType
+from evergrant.catalog.template import Template
+
+_NEEDS: Mapping[AppType, tuple[str, ...]] = {
+    AppType.OAUTH: ("authorization_endpoint", "token_endpoint"),
+    AppType.API_KEY: (),
+    AppType.CLIENT_CREDENTIALS: ("token_endpoint",),
+    AppType.JWT_BEARER: ("token_endpoint", "assertion"),
+    AppType.INSTALLATION: ("authorization_endpoint", "token_endpoint", "assertion", "login", "installation_check"),
+    AppType.SIGNED_JWT: ("assertion",),
+    AppType.LOGIN: ("login",),
+}
+_MAY: Mapping[AppType, tuple[str, ...]] = {AppType.LOGIN: ("assertion",)}
+_PARTS = ("authorization_endpoint", "token_endpoint", "assertion", "login", "installation_check")
+_OF_CONSENTS = (
+    "refresh_endpoint",
+    "revocation_endpoint",
+    "revocation",
+    "userinfo_endpoint",
+    "jwks_uri",
+    "context_request",
+    "token_exchange",
+    "dead_refresh_token",
+)
+"""What only an entry can have at which somebody consents."""
+_RESERVED = frozenset({"token", "assertion", "scope", "random", "public_key_sha256", "access_token"})
+
+
+def problems_of_kind(it: Template) -> Iterator[str]:
+    """Say what an entry lacks for its kind, and what it has that its kind cannot have."""
+    needs = _NEEDS[it.app_type]
+    for name in _PARTS:
+        value = getattr(it, name)
+        if name in needs and not value:
+            yield f'{name}: is required with app_type = "{it.app_type}"'
+        elif value and name not in needs and name not in _MAY.get(it.app_type, ()):
+            yield f'{name}: an entry with app_type = "{it.app_type}" has none: leave it out'
+    if not it.app_type.is_consented:
+        for name in _OF_CONSENTS:
+            if getattr(it, name):
+                yield f'{name}: is for entries at which somebody consents, and app_type is "{it.app_type}"'
+    if it.fields and it.app_type == AppType.OAUTH:
+        yield 'fields: are for entries whose credentials are uploaded, and app_type is "oauth"'
+    yield from _fields(it)
+    if it.app_type == AppType.INSTALLATION and not any(v.source == "callback" for v in it.variables.values()):
+        yield "variables: an installation is known by what the browser brings back: add one with source 'callback'"
+
+
+def _fields(it: Template) -> Iterator[str]:
+    for name, field in it.fields.items():
+        if name in _RESERVED or name in it.variables:
+            yield f"fields.{name}: the name is taken: choose another"
+        if field.inside and (field.inside not in it.fields or not it.fields[field.inside].is_asked_for):
+            yield f"fields.{name}.in: name a field that is entered, not {field.inside!r}"
+    used = {name for text in texts_in(_where_used(it)) for name in placeholders.names_in(text)}
+    used |= {field.inside for field in it.fields.values()}
+    if it.app_type == AppType.CLIENT_CREDENTIALS:
+        used |= {"client_id", "client_secret"}  # a connection's own client
+    for name in it.fields:
+        if name not in used:
+            yield f"fields.{name}: is asked for and used nowhere: write {{{name}}} where it belongs, or remove it"
+
+
+def _where_used(it: Template) -> list[object]:
+    api = it.api
+    found: list[object] = [api.base_url, api.credential.value, api.credential.username, api.credential.password]
+    found += [dict(api.headers), dict(it.token_params), dict(it.token_request_headers)]
+    if it.assertion is not None:
+        found += [it.assertion.key, dict(it.assertion.header), dict(it.assertion.claims)]
+    for step in it.login:
+        found += [step.basic, dict(step.headers), dict(step.body)]
+    return found
+
+
+def texts_in(value: object) -> Iterator[str]:
+    """Yield every text in a value of tables and lists, however deep."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from texts_in(item)
+    elif isinstance(value, Sequence):
+        for item in value:
+            yield from texts_in(item)
