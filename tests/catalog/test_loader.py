@@ -177,17 +177,11 @@ def test_words_for_a_dead_refresh_token_say_something(tmp_path: Path) -> None:
 def test_a_key_may_be_the_password_beside_a_fixed_or_a_variable_user_name(tmp_path: Path) -> None:
     keys = GOOD[: GOOD.index("authorization_endpoint")] + 'app_type = "apikey"\n'
     variable = '[variables.sid]\ntitle = "SID"\nsource = "user"\n'
-    assert (
-        loaded(tmp_path, keys + 'api_key = { in = "basic", username = "{sid}" }\n' + variable).api.credential
-        is not None
-    )
-    for wrong, said in (
-        ('api_key = { in = "header", username = "api" }\n', 'api_key.username: only with in = "basic"'),
-        ('api_key = { in = "basic", username = "{sid}" }\n', "api_key.username: {sid} is not declared"),
-    ):
-        with pytest.raises(ConfigurationError) as error:
-            loaded(tmp_path, keys + wrong)
-        assert said in error.value.message
+    basic = '[api.credential]\nin = "basic"\nusername = "{sid}"\npassword = "{token}"\n'
+    carried = loaded(tmp_path, keys + basic + variable).api.carried({"sid": "AC1", "token": "k"})
+    assert carried.headers == {"Authorization": "Basic QUMxOms="}
+    with pytest.raises(ConfigurationError, match=r"api\.credential\.username: \{sid\} is not declared"):
+        loaded(tmp_path, keys + basic)
 
 
 VARIABLE = '[variables.shop]\ntitle = "Shop"\n'
@@ -222,8 +216,8 @@ CAPTURED = VARIABLE + 'source = "token"\nfrom = "/shop"\n'
         (GOOD + 'id = "other"\n', "id: is the file's name"),
         (GOOD + 'default_scopes = ["read"]\n', "default_scopes: describe in [scopes] too: read"),
         (GOOD + 'default_scopes = ["read write"]\n', "a scope has no spaces"),
-        (GOOD + 'app_type = "apikey"\n', "a template of API keys has no endpoints"),
-        (GOOD + "api_key = {}\n", "api_key: only with"),
+        (GOOD + 'app_type = "apikey"\n', 'token_endpoint: an entry with app_type = "apikey" has none: leave it out'),
+        (GOOD + 'fields = { key = { title = "Key" } }\n', "fields: are for entries whose credentials are uploaded"),
         (GOOD.replace("unconfirmed", "confirmed"), "verification: 'confirmed' needs sources"),
         (f"{GOOD}revoke_replaced = true\n", "revoke_replaced: needs revocation_endpoint or"),
         (GOOD + 'pkce = "yes"\n', "pkce"),

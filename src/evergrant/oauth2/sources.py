@@ -43,8 +43,9 @@ async def obtain(
     resources: Sequence[str] = (),
     quirks: Quirks = NO_QUIRKS,
 ) -> TokenResponse:
-    """Obtain an access token. Where a connection has a client of its own, its fields `client_id` and `client_secret`
-    stand in for the app's.
+    """Obtain an access token.
+
+    Where a connection has a client of its own, its fields `client_id` and `client_secret` stand in for the app's.
 
     Raises:
         UpstreamRejected: the provider refuses the credentials or what was asked (`GrantRefused`), or the credentials
