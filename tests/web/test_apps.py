@@ -123,7 +123,7 @@ def test_an_update_empties_what_it_leaves_out_but_keeps_the_secret_and_fields_of
     bare = new(here)
     assert {name: updated[name] for name in OURS} == {name: EVERYTHING[name] for name in OURS}
     differing = {name for name in bare if updated[name] != bare[name]} - {*OURS, "id", "name"}
-    assert differing <= {"hasClientSecret", "callbackUrl", "createdTime", "updatedTime"}
+    assert differing <= {"hasClientSecret", "hasSigningKey", "callbackUrl", "createdTime", "updatedTime"}
     assert updated["hasClientSecret"] is True
     assert sealed_secret(here, created["id"]) == secret
 

@@ -28,7 +28,7 @@ _OF_CONSENTS = (
     "dead_refresh_token",
 )
 """What only an entry can have at which somebody consents."""
-_RESERVED = frozenset({"token", "assertion", "scope", "random", "public_key_sha256", "access_token"})
+_RESERVED = frozenset({"token", "assertion", "scope", "random", "public_key_sha256", "access_token", "signing_key"})
 
 
 def problems_of_kind(it: Template) -> Iterator[str]:

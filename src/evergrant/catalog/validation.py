@@ -155,7 +155,7 @@ def _uses_of_source(it: Template) -> Iterator[Use]:
     own = frozenset(it.fields) | _CLIENT | {"scope"}
     if it.assertion is not None:
         signed = own | {"public_key_sha256"}
-        yield "assertion.key", it.assertion.key, AFTER_CALLBACK, own
+        yield "assertion.key", it.assertion.key, AFTER_CALLBACK, own | {"signing_key"}
         yield from _each("assertion.header", it.assertion.header, AFTER_CALLBACK, signed)
         for key, claim in it.assertion.claims.items():
             yield f"assertion.claims.{key}", " ".join(texts_in(claim)), AFTER_CALLBACK, signed

@@ -44,6 +44,8 @@ class OutboundApp(Base):
     client_secret: Mapped[Sealed | None] = mapped_column(SealedBytes)
     client_secret_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     """Since when the secret is stored; none where there is none, or it is from before this was noted."""
+    signing_key: Mapped[Sealed | None] = mapped_column(SealedBytes)
+    """What signs the assertions of apps that have them: it is never sent."""
     token_endpoint_auth_method: Mapped[str] = mapped_column(String(32), default="client_secret_post")
     discovery_url: Mapped[str] = mapped_column(default="")
     issuer: Mapped[str] = mapped_column(default="")

@@ -29,7 +29,7 @@ class ClientRegistration:
     `auth_method` is `client_secret_post`, `client_secret_basic`, `none`, `private_key_jwt` or `client_secret_jwt`
     (RFC 7591 section 2). `authorization_params` and `token_params` are the app's own additions to the
     requests; they never replace what the protocol sets. `name` is what a person calls the app: error messages
-    begin with it.
+    begin with it. `signing_key` signs assertions that stand for a grant (RFC 7523 section 2.1).
     """
 
     client_id: str
@@ -40,3 +40,4 @@ class ClientRegistration:
     pkce: bool = True
     access_type: str = ""
     name: str = ""
+    signing_key: SecretStr | None = None

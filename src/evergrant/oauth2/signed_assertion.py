@@ -29,8 +29,9 @@ def sign(
     Raises:
         UpstreamRejected: there is no such key, or it does not sign by this algorithm.
     """
-    secret = client.client_secret.get_secret_value() if client.client_secret is not None else ""
-    text = quirks.fill(wanted.key, {**values, "client_secret": secret})
+    own = {"client_secret": client.client_secret, "signing_key": client.signing_key}
+    keys = {name: key.get_secret_value() if key is not None else "" for name, key in own.items()}
+    text = quirks.fill(wanted.key, {**values, **keys})
     try:
         key = _key(wanted, text)
         signed = {**values, "public_key_sha256": _fingerprint(key)}

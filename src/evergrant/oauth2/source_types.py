@@ -22,8 +22,9 @@ class Assertion:
     """A JWT that evergrant signs (RFC 7519): it stands for `{assertion}`, or is the token itself."""
 
     alg: SigningAlg
-    key: str = "{client_secret}"
-    """What signs: a private key in PEM or as a JWK, or a shared secret with HS256 and HS512."""
+    key: str = "{signing_key}"
+    """What signs: a private key in PEM or as a JWK, or a shared secret with HS256 and HS512. It is the app's own
+    `{signing_key}`, its `{client_secret}`, or a field of the connection's credentials."""
     key_encoding: Literal["text", "hex", "base64"] = "text"
     """How a shared secret is written."""
     header: Mapping[str, str] = field(default_factory=dict)

@@ -1,6 +1,6 @@
 """Outbound apps: create, change and find them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import date, datetime
 from typing import Any
@@ -15,6 +15,7 @@ from evergrant.broker.apps.callbacks import taken
 from evergrant.broker.apps.definition import (
     NOT_AS_IDS,
     PLAIN_FIELDS,
+    SECRET_FIELDS,
     AppDefinition,
     CompleteDefinition,
     api_key_problems,
@@ -22,6 +23,7 @@ from evergrant.broker.apps.definition import (
 )
 from evergrant.broker.apps.destinations import (
     Move,
+    check_key_follows,
     check_may_move,
     check_secret_follows,
     check_secret_is_no_key,
@@ -77,8 +79,7 @@ async def create_app(
     found = await _learn(broker, app, nothing, definition, now=now)
     merged = merge(nothing, definition, found)
     check_secret_is_no_key(broker.catalogue, merged.client_secret, merged)
-    secret = await _sealed_secret(broker, app, definition)
-    _apply(broker, app, merged, secret=secret, now=now)
+    _apply(broker, app, merged, sealed=await _sealed_secrets(broker, app, definition), now=now)
     try:
         async with broker.database.write() as session:
             session.add(app)
@@ -117,22 +118,23 @@ async def update_app(
     found = await _learn(broker, draft, _as_stored(draft), definition, now=now)
     drafted = merge(_as_stored(draft), definition, found)
     check_secret_is_no_key(broker.catalogue, await _secret_after(broker, draft, drafted), drafted)
-    secret = await _sealed_secret(broker, draft, definition)
+    sealed = await _sealed_secrets(broker, draft, definition)
     try:
         async with broker.database.write() as session:
             app = await _lock(session, project_id, definition.id)
             if as_of is not None and app.updated_at != as_of:
                 raise ChangedMeanwhile
-            stored, stored_secret = _as_stored(app), app.client_secret
+            stored, had = _as_stored(app), {name: getattr(app, name) for name in SECRET_FIELDS}
             merged = merge(stored, definition, found)
             moved = moves(broker.catalogue, stored, merged)
-            if stored_secret is not None and merged.client_secret is None:
+            if had["client_secret"] is not None and merged.client_secret is None:
                 check_secret_follows(broker.catalogue, moved, stored, merged)
+            if had["signing_key"] is not None and merged.signing_key is None:
+                check_key_follows(moved)
             await _check_move(session, app, by, moved)
-            _apply(broker, app, merged, secret=secret, now=now)
+            _apply(broker, app, merged, sealed=sealed, now=now)
             changed = [name for name in PLAIN_FIELDS if getattr(merged, name) != getattr(stored, name)]
-            if app.client_secret != stored_secret:
-                changed.append("client_secret")
+            changed += [name for name in SECRET_FIELDS if getattr(app, name) != had[name]]
             await _check_connections(session, app, stored)
             await clear_unhealthy(session, project_id, app.id, reason="updated")
             app.unhealthy_since, app.unhealthy_reason = None, ""
@@ -198,17 +200,19 @@ async def _learn(
 
 
 def _apply(
-    broker: Broker, app: OutboundApp, merged: CompleteDefinition, *, secret: Sealed | None, now: datetime
+    broker: Broker, app: OutboundApp, merged: CompleteDefinition, *, sealed: Mapping[str, Sealed | None], now: datetime
 ) -> None:
-    """Set all of `app` by a definition; `secret` is the definition's, sealed, where it brings one."""
+    """Set all of `app` by a definition; `sealed` are the secrets that the definition brings."""
     for name in PLAIN_FIELDS:
         setattr(app, name, getattr(merged, name))
     app.callback_id = app.callback_id or new_id()  # an older version that still runs beside this one gives none
     if app.use_dcr and not (app.client_id or app.dcr_url or client_document_url(broker, app)):
         raise InvalidValue.of(("useDcr", "the server offers no registration: register there and enter clientId"))
     if merged.client_secret is not None:
-        app.client_secret = secret if merged.client_secret.get_secret_value() else None
+        app.client_secret = sealed["client_secret"] if merged.client_secret.get_secret_value() else None
         app.client_secret_at = now if app.client_secret is not None else None
+    if merged.signing_key is not None:
+        app.signing_key = sealed["signing_key"] if merged.signing_key.get_secret_value() else None
     app.updated_at = now
 
 
@@ -286,10 +290,14 @@ async def _discover(broker: Broker, app: OutboundApp, new: AppDefinition, *, use
     return await discover_either(broker.http, new.discovery_url, resource_first=use_dcr)
 
 
-async def _sealed_secret(broker: Broker, app: OutboundApp, new: AppDefinition) -> Sealed | None:
-    """Seal the secret that a definition brings, if any. Not inside a transaction: sealing may write."""
-    secret = new.client_secret
-    return await broker.vault.seal(secret_slot(app), secret) if secret and secret.get_secret_value() else None
+async def _sealed_secrets(broker: Broker, app: OutboundApp, new: AppDefinition) -> dict[str, Sealed | None]:
+    """Seal the secrets that a definition brings. Not inside a transaction: sealing may write."""
+    found: dict[str, Sealed | None] = dict.fromkeys(SECRET_FIELDS)
+    for name in SECRET_FIELDS:
+        secret: SecretStr | None = getattr(new, name)
+        if secret is not None and secret.get_secret_value():
+            found[name] = await broker.vault.seal(secret_slot(app, name), secret)
+    return found
 
 
 def _with_tidy_variables(broker: Broker, stored_template_id: str, new: AppDefinition) -> AppDefinition:

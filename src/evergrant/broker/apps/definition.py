@@ -50,6 +50,8 @@ class AppDefinition:
     logo: str = ""
     client_id: str = ""
     client_secret: SecretStr | None = None
+    signing_key: SecretStr | None = None
+    """Signs the assertions of the kinds that have them; it is kept like the secret where it is left out."""
     discovery_url: str = ""
     authorization_url: str = ""
     authorization_url_params: Params = ()
@@ -89,7 +91,7 @@ class AppDefinition:
 class CompleteDefinition(AppDefinition):
     """An app's definition with nothing left open, and what discovery and registration add to it.
 
-    Each field is the column of the same name in the app's row, but for the secret, which stands there sealed. The
+    Each field is the column of the same name in the app's row, but for the secrets, which stand there sealed. The
     defaults are what an app starts with.
     """
 
@@ -119,14 +121,15 @@ class CompleteDefinition(AppDefinition):
     client_secret_expires_at: datetime | None = None
 
 
-PLAIN_FIELDS = tuple(one.name for one in fields(CompleteDefinition) if one.name != "client_secret")
+SECRET_FIELDS = ("client_secret", "signing_key")
+PLAIN_FIELDS = tuple(one.name for one in fields(CompleteDefinition) if one.name not in SECRET_FIELDS)
 """The fields that an app's row has as they are."""
 
 
 def definition_as_stored(app: OutboundApp) -> AppDefinition:
     """Return what an update has to say about an app to change nothing."""
     return AppDefinition(
-        **{one.name: getattr(app, one.name) for one in fields(AppDefinition) if one.name != "client_secret"}
+        **{one.name: getattr(app, one.name) for one in fields(AppDefinition) if one.name not in SECRET_FIELDS}
     )
 
 
@@ -184,6 +187,7 @@ def check_definition(broker: Broker, project: Project, new: AppDefinition, templ
         if text and not is_one_word(text)
     ]
     problems += _private_key_problems(new) or _secret_problems(new)
+    problems += _signing_key_problems(new, template)
     if new.refresh_policy and new.refresh_policy not in POLICIES:
         problems.append(("refreshPolicy", f"use one of {', '.join(POLICIES)}"))
     if new.refresh_token_idle_seconds and not MIN_IDLE_SECONDS <= new.refresh_token_idle_seconds <= MAX_IDLE_SECONDS:
@@ -252,6 +256,22 @@ def _private_key_problems(new: AppDefinition) -> list[tuple[str, str]]:
         client_assertion.private_key(secret)
     except ValueError:
         return [("clientSecret", "with private_key_jwt it is the private key, in PEM or as a JWK")]
+    return []
+
+
+def _signing_key_problems(new: AppDefinition, template: Template | None) -> list[tuple[str, str]]:
+    key = new.signing_key.get_secret_value() if new.signing_key is not None else ""
+    assertion = template.assertion if template is not None else None
+    if not key:
+        return []
+    if assertion is None or "{signing_key}" not in assertion.key:
+        return [("signingKey", "the app's template signs nothing with it: leave it out")]
+    if assertion.alg.startswith("HS"):
+        return []
+    try:
+        client_assertion.private_key(key)
+    except ValueError:
+        return [("signingKey", f"is the private key that signs by {assertion.alg}, in PEM or as a JWK")]
     return []
 
 

@@ -113,6 +113,20 @@ def check_secret_follows(
     )
 
 
+def check_key_follows(moved: list[Move]) -> None:
+    """Check that what a stored signing key signs is sent nowhere new: it would be good at the old place too.
+
+    Raises:
+        MissingArgument: it would be; the update has to bring the key.
+    """
+    named = [move.field for move in moved if move.field not in _BY_BROWSER]
+    if named:
+        remedy = 'send it with this update, or "" if the app has none any more'
+        raise MissingArgument.of(
+            ("signingKey", f"the stored key does not follow a change of {', '.join(named)}: {remedy}")
+        )
+
+
 def check_secret_is_no_key(catalogue: Catalogue, secret: SecretStr | None, app: CompleteDefinition) -> None:
     """Check that an app does not send a private key as it is.
 

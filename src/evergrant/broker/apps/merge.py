@@ -63,7 +63,7 @@ def merge(stored: CompleteDefinition, new: AppDefinition, found: Discovered = NO
         ),
     )
     merged = _with_client(merged, stored)
-    return replace(merged, client_secret=NO_SECRET) if merged.app_type == "apikey" else merged
+    return replace(merged, client_secret=NO_SECRET, signing_key=NO_SECRET) if merged.app_type == "apikey" else merged
 
 
 def _given_or(given: str | None, otherwise: str) -> str:

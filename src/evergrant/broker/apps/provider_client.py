@@ -71,19 +71,22 @@ def server_of(app: OutboundApp) -> ServerMetadata:
 
 
 async def provider_client(broker: Broker, app: OutboundApp, details: Values | None = None) -> ProviderClient:
-    """Return what calls to an app's provider need, with the app's secret opened.
+    """Return what calls to an app's provider need, with the app's secrets opened.
 
     `details` are the connection's own values, where there is one: its shop, its data centre.
 
     Raises:
         CannotOpenSealed: the app's secret cannot be read.
     """
-    secret = None
+    secret = key = None
     if app.client_secret is not None:
         secret = await broker.vault.open(secret_slot(app), app.client_secret)
+    if app.signing_key is not None:
+        key = await broker.vault.open(secret_slot(app, "signing_key"), app.signing_key)
     client = ClientRegistration(
         client_id=app.client_id,
         client_secret=secret,
+        signing_key=key,
         auth_method=app.token_endpoint_auth_method if secret is not None else "none",
         authorization_params=tuple((key, value) for key, value in app.authorization_url_params),
         token_params=tuple((key, value) for key, value in app.token_url_params),
@@ -111,6 +114,6 @@ def _filled(broker: Broker, app: OutboundApp, client: ClientRegistration, detail
     return ProviderClient(server, client, quirks)
 
 
-def secret_slot(app: OutboundApp) -> Slot:
-    """Return the place that an app's client secret is sealed for."""
-    return slot_in("outbound_apps", app, "client_secret")
+def secret_slot(app: OutboundApp, column: str = "client_secret") -> Slot:
+    """Return the place that an app's client secret, or its signing key, is sealed for."""
+    return slot_in("outbound_apps", app, column)

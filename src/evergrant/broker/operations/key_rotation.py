@@ -77,7 +77,7 @@ class SealedColumns:
 
 # Every sealed column of the schema; a test compares this with the tables.
 EVERYTHING_SEALED = (
-    SealedColumns(OutboundApp, ("client_secret",)),
+    SealedColumns(OutboundApp, ("client_secret", "signing_key")),
     SealedColumns(Grant, ("access_token", "refresh_token", "id_token")),
     SealedColumns(AuthorizationRequest, ("code_verifier", "state", "outcome")),
     SealedColumns(Revocation, ("client_secret", "token")),

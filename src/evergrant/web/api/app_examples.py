@@ -16,6 +16,7 @@ STORED = {
     "description": "",
     "logo": "",
     "hasClientSecret": True,
+    "hasSigningKey": False,
     "registrationExpiresAt": "",
     "authorizationUrl": "https://accounts.google.com/o/oauth2/v2/auth",
     "authorizationUrlParams": [],

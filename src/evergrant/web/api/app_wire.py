@@ -20,6 +20,7 @@ from evergrant.web.api.wire import (
     PastedText,
     SecretText,
     ShortText,
+    SigningKey,
     StrictWireModel,
     Text,
     WireModel,
@@ -61,6 +62,11 @@ class AppFields(StrictWireModel):
         default=None,
         description="From the provider. Write-only; left out of an update, the stored one stays. An update by which it "
         "would go elsewhere must bring it.",
+    )
+    signing_key: SigningKey | None = Field(
+        default=None,
+        description="(ours) What signs the assertions of apps that have them: a private key in PEM or as a JWK. "
+        "Write-only, and kept like the secret.",
     )
     discovery_url: ShortText = Field(
         default="",
@@ -160,6 +166,7 @@ class UpdatedApp(AppFields):
     callback_url: Any = None
     registration_expires_at: Any = None
     has_client_secret: Any = None
+    has_signing_key: Any = None
     created_time: Any = None
     updated_time: Any = None
     health: Any = None
@@ -209,6 +216,7 @@ class AppBody(WireModel):
     logo: str
     client_id: str
     has_client_secret: bool
+    has_signing_key: bool
     registration_expires_at: str = Field(
         description="Epoch seconds as text, when a registration that evergrant made ends; empty for never."
     )
@@ -270,6 +278,7 @@ def app_body(broker: Broker, app: OutboundApp) -> AppBody:
     """Write an app for the wire: each field is the column of the same name, but for those that are spelt out here."""
     differing: dict[str, Any] = {
         "has_client_secret": app.client_secret is not None,
+        "has_signing_key": app.signing_key is not None,
         "registration_expires_at": epoch(app.client_secret_expires_at),
         "authorization_url_params": [UrlParam(key=key, value=value) for key, value in app.authorization_url_params],
         "token_url_params": [UrlParam(key=key, value=value) for key, value in app.token_url_params],

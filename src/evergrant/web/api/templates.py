@@ -29,6 +29,7 @@ from evergrant.web.api.wire import (
     PastedText,
     SecretText,
     ShortText,
+    SigningKey,
     StrictWireModel,
     Text,
     WireModel,
@@ -159,6 +160,7 @@ class CreateFromTemplate(StrictWireModel):
     id: PastedText = Field(default="", description="Yours, or left out for the template's.")
     client_id: ShortText = ""
     client_secret: SecretText | None = None
+    signing_key: SigningKey | None = None
     tenant_id: OptionalId = ""
     variables: dict[ShortText, ShortText] = Field(
         default_factory=dict, max_length=50, description="Values of the template's variables."
@@ -295,6 +297,7 @@ def _with_overrides(template: AppDefinition, body: CreateFromTemplate) -> AppDef
         id=body.id or body.template_id,
         client_id=body.client_id,
         client_secret=body.client_secret,
+        signing_key=body.signing_key,
         tenant_id=body.tenant_id or None,
         variables=body.variables,
     )

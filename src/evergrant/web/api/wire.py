@@ -73,6 +73,8 @@ PastedText = Annotated[Text, AfterValidator(trimmed)]
 ShortText = Annotated[PastedText, Field(max_length=2_000)]
 _Secret = Annotated[SecretStr, Strict(), AfterValidator(_storable_secret)]
 SecretText = Annotated[_Secret, Field(max_length=10_000)]
+SigningKey = Annotated[_Secret, Field(max_length=20_000)]
+"""With its lines."""
 TokenText = Annotated[_Secret, Field(max_length=MAX_TOKEN_LENGTH)]
 """A token: as long as one that a provider may issue."""
 Flag = Annotated[bool, Strict()]
