@@ -19,6 +19,7 @@ from tests.infra.conformance_demands import Demands
 from tests.infra.conformance_wants import placed
 from tests.infra.entries import fill
 from tests.infra.scripted import Answer, Request, ScriptedProvider, answer, serving
+from tests.infra.strict_source import StrictSource
 
 PERSON = "person-7"
 LIFETIMES = {"connect": 7200, "refresh": 10800}
@@ -190,7 +191,7 @@ def _as_number(value: str) -> Any:
 
 
 @contextmanager
-def conformance_site(*providers: ConformingProvider, port: int) -> Iterator[None]:
+def conformance_site(*providers: ConformingProvider | StrictSource, port: int) -> Iterator[None]:
     """Run these providers; the base of each is `http://127.0.0.1:PORT/<its id>`."""
     by_id = {provider.entry["id"]: provider for provider in providers}
 

@@ -43,10 +43,18 @@ def joined(below: Entry, above: Entry) -> Entry:
 
 
 def oauth_entries() -> dict[str, Entry]:
-    """Return the entries that somebody can connect: no keys, and nothing that is gone."""
+    """Return the entries at which somebody consents, and that are not gone."""
     return {
-        key: entry for key, entry in read_entries().items() if entry.get("app_type") != "apikey" and not is_gone(entry)
+        key: entry
+        for key, entry in read_entries().items()
+        if entry.get("app_type", "oauth") == "oauth" and not is_gone(entry)
     }
+
+
+def uploaded_entries() -> dict[str, Entry]:
+    """Return the entries whose credentials are uploaded: keys, clients, service accounts, logins."""
+    others = ("oauth", "installation")
+    return {key: entry for key, entry in read_entries().items() if entry.get("app_type", "oauth") not in others}
 
 
 def is_gone(entry: Entry) -> bool:
@@ -69,6 +77,13 @@ def moved(entry: Entry, base: str) -> Entry:
     for key in ("context_request", "revocation"):
         if key in entry:
             result[key] = {**entry[key], "url": there(entry[key]["url"])}
+    if "login" in entry:
+        result["login"] = [{**step, "url": there(step["url"])} for step in entry["login"]]
+    if "installation_check" in entry:
+        result["installation_check"] = there(entry["installation_check"])
+    if "api" in entry:
+        own = {key: there(entry["api"][key]) for key in ("base_url", "further", "check") if key in entry["api"]}
+        result["api"] = {**entry["api"], **own}
     if "token_exchange" in entry:
         result["token_exchange"] = [{**step, "url": there(step["url"])} for step in entry["token_exchange"]]
     variables = entry.get("variables", {})
