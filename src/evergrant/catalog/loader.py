@@ -17,6 +17,7 @@ import tomli
 from pydantic import ValidationError
 
 from evergrant.catalog.api import Api, Credential, ExpiredAnswer, RateLimit
+from evergrant.catalog.catalogue import Catalogue
 from evergrant.catalog.field import CredentialField
 from evergrant.catalog.field_types import StrictModel
 from evergrant.catalog.retirement import Retirement
@@ -31,8 +32,8 @@ Model = TypeVar("Model", bound=StrictModel)
 Members = dict[str, Any]
 
 
-def load_catalogue(folder: Path | None = None) -> Mapping[str, Template]:
-    """Return the templates by id, in the order of the ids: the built-in ones, and those of an operator's `folder`.
+def load_catalogue(folder: Path | None = None) -> Catalogue:
+    """Return the templates: the built-in ones, and those of an operator's `folder`, each of which is checked at once.
 
     An entry of the folder replaces the built-in one of the same id. With `extends = "<id>"` it begins with what that
     built-in one says, as the members of a family begin with what they share.
@@ -46,7 +47,9 @@ def load_catalogue(folder: Path | None = None) -> Mapping[str, Template]:
         raise ConfigurationError(f"EVERGRANT_CATALOG_DIR: {folder} is not a folder: make it, or unset the variable")
     found = _read(folder, _built_in_members())
     own = {key: _template(where, members) for key, (where, members) in found.items()}
-    return dict(sorted({**_built_in(), **own}.items()))
+    built_in = _built_in()
+    makers = {key: functools.partial(built_in.__getitem__, key) for key in built_in}
+    return Catalogue({**makers, **{key: functools.partial(own.__getitem__, key) for key in own}})
 
 
 def check_file(path: Path) -> list[str]:
@@ -73,9 +76,10 @@ def dcr_presets() -> Mapping[str, DcrPreset]:
 
 
 @functools.cache
-def _built_in() -> Mapping[str, Template]:
+def _built_in() -> Catalogue:
     # Whether their fields fit together is checked by tests and `templates lint`, not by each start.
-    return {key: _entry(where, members, Template) for key, (where, members) in sorted(_built_in_files().items())}
+    files = _built_in_files()
+    return Catalogue({key: functools.partial(_entry, *found, Template) for key, found in files.items()})
 
 
 @functools.cache
@@ -83,6 +87,7 @@ def _built_in_members() -> Mapping[str, Members]:
     return {key: members for key, (_, members) in _built_in_files().items()}
 
 
+@functools.cache
 def _built_in_files() -> dict[str, tuple[str, Members]]:
     return _read(_package("providers"), {})
 

@@ -71,11 +71,7 @@ def scope_words(broker: Broker, app: OutboundApp) -> ScopeWords:
     template = template_of(broker, app)
     if template is not None and template.scope_aliases:
         return ScopeWords(template.scope_aliases, template.scope_includes, any_prefix=False)
-    aliases: dict[str, tuple[str, ...]] = {}
-    for other in broker.catalogue.values():
-        for scope, spellings in other.scope_aliases.items():
-            aliases[scope] = (*aliases.get(scope, ()), *(spelling for spelling in spellings if "://" in spelling))
-    return ScopeWords(aliases, template.scope_includes if template is not None else {})
+    return ScopeWords(broker.catalogue.scope_addresses, template.scope_includes if template is not None else {})
 
 
 def can_revoke(broker: Broker, app: OutboundApp) -> bool:

@@ -28,8 +28,8 @@ from evergrant.broker.runtime.timelines import Timelines
 from evergrant.broker.runtime.unwritten_activity import UnwrittenActivity
 from evergrant.broker.runtime.unwritten_uses import UnwrittenUses
 from evergrant.broker.runtime.vault import Vault
+from evergrant.catalog.catalogue import Catalogue
 from evergrant.catalog.loader import load_catalogue
-from evergrant.catalog.template import Template
 from evergrant.crypto.keyring import Keyring
 from evergrant.crypto.kms.local import new_master_key
 from evergrant.crypto.kms.sources import read_master_keys
@@ -90,7 +90,7 @@ class Broker:
     """The same for revocations, which nobody waits for."""
     grant_reader: GrantReader
     journal: Journal
-    catalogue: Mapping[str, Template]
+    catalogue: Catalogue
     """The templates by id."""
     limits: Limits
     pace: Pace
