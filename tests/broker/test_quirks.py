@@ -92,6 +92,13 @@ async def test_another_token_endpoint_is_where_refreshes_go_too(broker: Broker) 
     assert (quirks.refresh_endpoint, quirks.default_expires_in, quirks.scope_separator) == ("", 600, ",")
 
 
+async def test_an_address_spelled_out_where_the_entry_has_variables_now_is_no_other_one(broker: Broker) -> None:
+    app = await an_app(broker, variables={"shop": "ours"})
+    app.token_url = "https://ours.example.com/token"
+    assert quirks_of(broker, app).refresh_endpoint == "https://{shop}.example.com/refresh"
+    assert quirks_of(broker, app, {"shop": "theirs"}).refresh_endpoint == ""  # that goes to the app's shop alone
+
+
 async def test_each_connections_own_host_has_a_breaker_of_its_own(broker: Broker) -> None:
     app = await an_app(broker)
     one, other = (

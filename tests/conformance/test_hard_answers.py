@@ -10,6 +10,8 @@ from tests.conformance.answer_overrides import LOST, but, says, says_in_a_form, 
 from tests.conformance.conforming import World
 from tests.infra.conformance_demands import AnswerOverride
 
+CLOUD = "11223344-a1b2-3b33-c444-def123456789"
+
 
 def seconds_left(token: dict[str, Any]) -> float:
     return float(token["accessTokenExpiry"]) - time.time()
@@ -127,16 +129,18 @@ def test_github_may_answer_with_a_form_and_commas(everybody: World) -> None:
 
 def test_salesforce_is_asked_when_its_tokens_end_and_tells_where_it_is(everybody: World) -> None:
     salesforce = everybody.connection("salesforce")
-    then(salesforce, "token", but(instance_url="https://acme.my.salesforce.com"))
+    here = salesforce.provider.of_source("token")["instance_url"]
+    elsewhere = here.replace("acme", "acme2")
+    then(salesforce, "token", but(instance_url=here))
     then(salesforce, "introspection", but(exp=int(time.time()) + 43200))
     token = salesforce.connected()
     assert 43000 < seconds_left(token) <= 43200
-    assert token["details"]["instance_url"] == "https://acme.my.salesforce.com"
-    then(salesforce, "refresh", but(instance_url="https://acme2.my.salesforce.com"))
+    assert token["details"]["instance_url"] == here
+    then(salesforce, "refresh", but(instance_url=elsewhere))
     then(salesforce, "introspection", says({"error": "unsupported_token_type"}, 403))
     token = salesforce.refreshed()
     assert 700 < seconds_left(token) <= 900  # the shortest that an org can have
-    assert token["details"]["instance_url"] == "https://acme2.my.salesforce.com"
+    assert token["details"]["instance_url"] == elsewhere
 
 
 def test_facebook_may_answer_with_a_form_that_says_expires(everybody: World) -> None:
@@ -223,13 +227,13 @@ def test_discord_tells_more_than_tokens(everybody: World) -> None:
 @pytest.mark.parametrize(
     ("entry_id", "answer", "details"),
     [
-        ("jira", [{"id": "11223344", "url": "https://acme.atlassian.net"}], {"cloudId": "11223344"}),
+        ("jira", [{"id": CLOUD, "url": "https://acme.atlassian.net"}], {"cloudId": CLOUD}),
         ("xero", [{"tenantId": "45e4708e", "tenantName": "Acme"}], {"tenantId": "45e4708e"}),
         ("mailchimp", {"dc": "us6", "api_endpoint": "https://us6.api.mailchimp.com"}, {"dc": "us6"}),
         (
             "docusign",
-            {"accounts": [{"account_id": "18b4799a", "base_uri": "https://demo.docusign.net"}]},
-            {"accountId": "18b4799a", "baseUri": "https://demo.docusign.net"},
+            {"accounts": [{"account_id": CLOUD, "base_uri": "https://na3.docusign.net"}]},
+            {"accountId": CLOUD},
         ),
     ],
 )

@@ -1,5 +1,6 @@
 """From the catalogue to the protocol floor: an app's provider with its habits, as a filled value."""
 
+from evergrant import placeholders
 from evergrant.app_types import AppType
 from evergrant.broker.apps.variables import Values, known_values, template_of
 from evergrant.broker.runtime.broker import Broker
@@ -19,7 +20,10 @@ def quirks_of(broker: Broker, app: OutboundApp, details: Values | None = None) -
     if template is None:
         return NO_QUIRKS
     values = known_values(template, app.variables, details or {})
-    return quirks_from(template, values, moved=app.token_url != template.token_endpoint)
+    # An app that was made before the entry had a variable there has the same address, spelled out.
+    there = placeholders.fill(template.token_endpoint, values)
+    moved = app.token_url != template.token_endpoint and placeholders.fill(app.token_url, values) != there
+    return quirks_from(template, values, moved=moved)
 
 
 def quirks_from(template: Template, values: Values, *, moved: bool = False) -> Quirks:
