@@ -12,7 +12,7 @@ from evergrant import placeholders
 from evergrant.catalog.field_types import OptionalUrl, Slug, StrictModel
 from evergrant.oauth2.quirk_types import Headers, Pointers, Url
 
-_CALL = re.compile(r"(GET|HEAD|POST) (/\S*|https://\S+|http://(127\.0\.0\.1|localhost)(:\d+)?/\S*)")
+_CALL = re.compile(r"(GET|HEAD|POST) (/\S*|https://\S+|http://(127\.0\.0\.1|localhost)[:/]\S+)")
 _RULE = re.compile(r"(GET|HEAD|OPTIONS|POST|PUT|PATCH|DELETE|\*) /\S*")
 _HOST = re.compile(r"(?:[a-z0-9-]+\.)+[a-z]{2,}")
 
