@@ -119,10 +119,13 @@ class Api(StrictModel):
     def carried(self, values: Mapping[str, str]) -> Carried:
         """Return a credential as calls carry it; `values` are its fields, the variables, `token` and the client's.
 
-        A header or parameter that needs a value which is not there is left out.
+        A header or parameter that needs a value which is not there is left out. A token that stands in `base_url`
+        stands nowhere else.
         """
         credential, headers, query = self.credential, {}, {}
-        if credential.place == "basic":
+        if "token" in placeholders.names_in(self.base_url):
+            pass
+        elif credential.place == "basic":
             pair = f"{placeholders.fill(credential.username, values)}:{placeholders.fill(credential.password, values)}"
             if not _missing(credential.username + credential.password, values):
                 headers["Authorization"] = f"Basic {base64.b64encode(pair.encode()).decode()}"

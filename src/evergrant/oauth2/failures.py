@@ -44,7 +44,7 @@ def failure_of(
         return None
     who, status = client_name or "The provider", answer.status
     meaning = meaning_of(error, presented, quirks)
-    code, description = _shown(error, tuple(secrets))
+    code, description = words_of(error, tuple(secrets))
     said = f"{code}: {description}" if code and description else code or description
     if meaning in (Meaning.LATER, Meaning.TOO_MUCH):
         return UpstreamUnavailable(
@@ -112,7 +112,7 @@ def not_a_token_response(client_name: str, why: str) -> UpstreamUnavailable:
     return UpstreamUnavailable(f"{client_name or 'The provider'}: {why}. It is tried again later.", in_doubt=True)
 
 
-def _shown(error: ErrorAnswer, secrets: tuple[str, ...]) -> tuple[str, str]:
+def words_of(error: ErrorAnswer, secrets: tuple[str, ...]) -> tuple[str, str]:
     """Return the error code and its explanation (RFC 6749 section 5.2) as a person may see them."""
     code = provider_text(next(iter(error.codes), ""), secrets=secrets)
     texts = (provider_text(text, secrets=secrets) for text in error.texts)
