@@ -103,6 +103,12 @@ def _other_domains(text: str, match: re.Match[str], variables: Mapping[str, Vari
             yield scheme + ".".join([*own[: number + 1], "evil", *own[number + 1 :]]) + rest
 
 
+def owned_domain(host: str) -> str:
+    """Return the part of a host name that has an owner: `example.co.uk` of `api.example.co.uk`."""
+    labels = host.lower().rstrip(".").split(".")
+    return ".".join(labels[-_owned(labels) :])
+
+
 def _owned(labels: list[str]) -> int:
     """Return how many labels at the end of a host name its owner."""
     under_a_country = len(labels) > 2 and len(labels[-1]) == 2 and labels[-2] in _SECOND_LEVEL

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 
 from evergrant import placeholders
 from evergrant.app_types import AppType
+from evergrant.catalog.api_checks import api_problems
 from evergrant.catalog.kinds import problems_of_kind, texts_in
 from evergrant.catalog.template import Template
 from evergrant.catalog.url_variables import url_problems
@@ -41,6 +42,7 @@ def problems_of(template: Template) -> list[str]:
         *_parameters(template),
         *_placeholders(template),
         *_url_variables(template),
+        *api_problems(template),
     ]
 
 
