@@ -57,6 +57,8 @@ class GrantEventKind(StrEnum):
     FETCH_REFUSED = "fetch_refused"
     """The same. `data`: `reason`."""
     REFRESH_TOKEN_SEEN = "refresh_token_seen"
+    TESTED = "tested"
+    """The provider's API was asked whether the credential works. `data`: `error`, where it did not."""
     DELETED = "deleted"
     """`data`: `reason`, `appId`."""
     REVOKED = "revoked"

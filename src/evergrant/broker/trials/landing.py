@@ -12,8 +12,10 @@ from urllib.parse import parse_qsl, urlsplit
 from sqlalchemy import Update, update
 
 from evergrant import clock
+from evergrant.broker.apps.api_call import has_check
 from evergrant.broker.apps.provider_client import callback_url
 from evergrant.broker.apps.quirks import can_revoke, quirks_of, revokes_singly, scope_words
+from evergrant.broker.apps.variables import template_of
 from evergrant.broker.connect.authorization_requests import RESULT_PATH, Authorization, ends_with_its_test
 from evergrant.broker.grants.granted_scopes import proofs_of
 from evergrant.broker.grants.grants import load_grant
@@ -21,6 +23,7 @@ from evergrant.broker.refresh.refresh import refresh_grant
 from evergrant.broker.revocations.accounts import alone_on_account
 from evergrant.broker.revocations.revocation import RevocationOutcome
 from evergrant.broker.runtime.broker import Broker
+from evergrant.broker.trials.api import ask_api
 from evergrant.broker.trials.leftovers import end_connection, set_status
 from evergrant.broker.trials.remedies import remedy_for
 from evergrant.broker.trials.steps import Step, StepName, StepState, to_json
@@ -190,10 +193,14 @@ class _Landing:
             self._note(StepName.REFRESHED, WAITING, "Under way.")
         elif grant.refresh_token is not None:
             self._note(StepName.REFRESHED, SKIPPED, "The connection waits for your application to confirm it.")
+        asks_api = self._asks_api(grant, own=own)
         self._note(StepName.ENDED, WAITING, "Under way.")
         await self._write()
         if is_refreshed:
             await self._refresh(grant, own=own)
+            await self._write()
+        if asks_api:
+            await self._ask_api(grant.id)
             await self._write()
         if own:
             await self._end(grant)
@@ -247,6 +254,29 @@ class _Landing:
             self._note(StepName.REFRESHED, GOOD, f"{self.app.name} gave a new access token.")
         took = round((time.perf_counter() - began) * 1000)
         self.steps[StepName.REFRESHED] = replace(self.steps[StepName.REFRESHED], milliseconds=took)
+
+    def _asks_api(self, grant: Grant, *, own: bool) -> bool:
+        """Tell whether the API is asked, and note why not, or that it is under way."""
+        if not has_check(template_of(self.broker, self.app)):
+            self._note(StepName.API, SKIPPED, "Its template has no call that tells whether a token works.")
+        elif not own and grant.status != GrantStatus.ACTIVE:
+            self._note(StepName.API, SKIPPED, "The connection waits for your application to confirm it.")
+        else:
+            self._note(StepName.API, WAITING, "Under way.")
+            return True
+        return False
+
+    async def _ask_api(self, grant_id: str) -> None:
+        """Ask the API with what the connection has now, be it from the refresh or from the code."""
+        began = time.perf_counter()
+        grant = await load_grant(self.broker, self.app.project_id, grant_id)
+        if grant is None or grant.status == GrantStatus.REAUTHORIZATION_REQUIRED:
+            self._note(StepName.API, SKIPPED, "There is no token that works.")
+            return
+        answer = await ask_api(self.broker, self.app, grant)
+        rest: dict[str, Any] = {"remedy": answer.remedy, "error": answer.error}
+        rest["milliseconds"] = round((time.perf_counter() - began) * 1000)
+        self._note(StepName.API, GOOD if answer.good else BAD, answer.text, **rest)
 
     async def _end(self, grant: Grant) -> None:
         broker, app, began = self.broker, self.app, time.perf_counter()

@@ -22,6 +22,7 @@ class StepName(StrEnum):
     SCOPES = "scopes"
     SUBJECT = "subject"
     REFRESHED = "refreshed"
+    API = "api"
     ENDED = "ended"
 
 
@@ -38,6 +39,7 @@ TITLES: Mapping[StepName, str] = {
     StepName.SCOPES: "Scopes as asked",
     StepName.SUBJECT: "Account",
     StepName.REFRESHED: "Refreshed once",
+    StepName.API: "API answers",
     StepName.ENDED: "Revoked and deleted",
 }
 BEFORE_THE_TRIP = (StepName.DEFINITION, StepName.METADATA, StepName.ENDPOINTS, StepName.CLIENT)

@@ -27,8 +27,8 @@ class TokenEvent(WireModel):
     time: str = Field(description="Epoch seconds as text; of what is summed up by hour, the beginning of the hour.")
     kind: str = Field(
         description="`connected`, `uploaded`, `confirmed`, `refreshed`, `failed`, `app_refused`, `fetched`, "
-        "`fetch_refused`, `refresh_token_seen`, `replaces`, `replaced`, `ended`, `superseded`, `deleted`, `revoked` or "
-        "`revocation_failed`. There may be more of them in later versions."
+        "`fetch_refused`, `refresh_token_seen`, `tested`, `replaces`, `replaced`, `ended`, `superseded`, `deleted`, "
+        "`revoked` or `revocation_failed`. There may be more of them in later versions."
     )
     count: int = Field(description="How often, of what is summed up by hour; else 1.")
     actor: str = Field(description="Who did it, as in the audit log; empty where evergrant did.")

@@ -70,6 +70,7 @@ TELLINGS: Mapping[str, Telling] = {
     "project.restored": Telling("house", "warn", "The database came back from a backup of {takenAt}"),
     "token.deleted": Telling("trash-2", "", f"{{who}} deleted {_FOR_OWNER}"),
     "token.refresh_token_fetched": Telling("eye", "", "{who} was given the refresh token of {owner} at {app}"),
+    "token.tested": Telling("plug-zap", "", "{who} asked the API of {app} whether the credential of {owner} works"),
     "token.uploaded": Telling("arrow-right", "", f"{{who}} uploaded {_FOR_OWNER}"),
     "token.revoked": Telling("unplug", "", "The provider of {app} revoked a deleted connection of {owner}"),
     "token.revocation_failed": Telling(

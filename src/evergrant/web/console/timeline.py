@@ -55,6 +55,7 @@ LOOKS: Mapping[str, tuple[str, str, str]] = {
     K.FETCHED: ("info", "download", "Fetched"),
     K.FETCH_REFUSED: ("warn", "circle-x", "Fetch refused"),
     K.REFRESH_TOKEN_SEEN: ("warn", "eye", "Refresh token handed out"),
+    K.TESTED: ("info", "plug-zap", "API asked whether it works"),
     K.DELETED: ("", "trash-2", "Deleted"),
     K.REVOKED: ("good", "shield-check", "Revoked at the provider"),
     K.REVOCATION_FAILED: ("warn", "circle-x", "Not revoked at the provider"),
@@ -121,6 +122,9 @@ def _text(event: GrantEvent, data: Data, who: str) -> str:
         case K.FETCH_REFUSED:
             reason = str(data.get("reason", ""))
             return f"{who}. {REFUSED_BECAUSE.get(reason, reason)}."
+        case K.TESTED:
+            error = str(data.get("error", ""))
+            return f"{f'By {who}. ' if who else ''}{f'It does not: {error}.' if error else 'It does.'}"
         case K.DELETED:
             because = GONE_BECAUSE.get(str(data.get("reason", "")), "")
             return f"By {who}." if data.get("reason") == "deleted" and who else because
