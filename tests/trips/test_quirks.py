@@ -15,7 +15,7 @@ from playwright.sync_api import expect
 from tests.conftest import Clock
 from tests.infra.chromium import Person, chromium
 from tests.infra.databases import settings_for
-from tests.infra.installation import BACK, Installation, came_back, installation
+from tests.infra.installation import BACK, Browser, Installation, came_back, installation
 from tests.infra.rows import dump, execute, expire
 from tests.infra.scripted import ScriptedProvider, form_post_page, serving
 
@@ -97,6 +97,23 @@ context_request = {{ url = "{url}/sites" }}
 [variables]
 site = {{ title = "Site", source = "context", from = "/0/id", required = true }}
 """,
+    "called": """
+[api]
+base_url = "{url}/api/{{site}}"
+check = "GET /me"
+headers = {{ X-Client = "{{client_id}}" }}
+[variables]
+site = {{ title = "Site", source = "token", from = "/site", pattern = "[a-z]+" }}
+""",
+    "keyed": """
+app_type = "apikey"
+authorization_endpoint = ""
+token_endpoint = ""
+[api]
+base_url = "{url}/bot{{token}}"
+check = "GET /getMe"
+check_ok = "/ok"
+""",
     "poster": 'authorization_params = {{ response_mode = "form_post" }}\n',
 }
 
@@ -110,7 +127,8 @@ class Here:
 
     def create(self, template: str, **fields: Any) -> str:
         app_id = f"app-{uuid.uuid4().hex[:12]}"
-        wanted = {"templateId": template, "id": app_id, "clientId": "client-1", "clientSecret": "secret-1"}
+        client = {} if template == "keyed" else {"clientId": "client-1", "clientSecret": "secret-1"}
+        wanted = {"templateId": template, "id": app_id, **client}
         overrides = {"name": app_id, **fields.pop("overrides", {})}
         answer = self.installation.backend.post("app/create/bytemplate", {**wanted, "overrides": overrides, **fields})
         assert answer.status_code == 200, answer.text
@@ -127,12 +145,16 @@ class Here:
     def connect(self, app_id: str, user: str, callback: dict[str, str] | None = None, **choices: Any) -> dict[str, str]:
         """Make a whole trip and return what comes back to the application."""
         browser, answer = self.leave(app_id, user, **choices)
+        return came_back(self.come_back(app_id, browser, answer, callback or {}))
+
+    def come_back(self, app_id: str, browser: Browser, answer: Any, callback: dict[str, str]) -> Any:
+        """Come back from the provider's address to the app's callback."""
         assert answer.status_code == 303, answer.text
         state = parse_qs(urlsplit(answer.headers["location"]).query)["state"][0]
-        params = {"code": "code-1", "state": state, **(callback or {})}
+        params = {"code": "code-1", "state": state, **callback}
         back = browser.open(str(httpx2.URL(self.installation.backend.app(app_id)["callbackUrl"], params=params)))
         assert back.status_code == 303, back.text
-        return came_back(back)
+        return back
 
     def token(self, app_id: str, user: str, **fields: Any) -> dict[str, Any]:
         answer = self.installation.backend.post("app/user/token/latest", {"appId": app_id, "userId": user, **fields})
@@ -368,6 +390,75 @@ def test_a_test_of_an_app_says_what_depends_on_each_connection(here: Here) -> No
     checks = {c["name"]: c for c in here.installation.backend.post("app/test", {"id": shop}).json()["checks"]}
     assert checks["token endpoint"]["text"].startswith("Each connection has its own (shop)")
     assert here.provider.requests_to("/shop/{shop}/token") == []
+
+
+# what the API says to a credential
+
+
+def api_check(here: Here, app_id: str, **fields: Any) -> dict[str, Any]:
+    answer = here.installation.backend.post("app/test", {"id": app_id, **fields})
+    assert answer.status_code == 200, answer.text
+    found: dict[str, Any] = {check["name"]: check for check in answer.json()["checks"]}["api"]
+    return found
+
+
+def test_the_api_is_asked_with_a_connections_own_token_which_is_renewed_first(here: Here, user: str) -> None:
+    app_id = here.create("called")
+    assert api_check(here, app_id) == {
+        "name": "api",
+        "good": True,
+        "text": "Nobody is connected: the API can be asked when somebody is.",
+    }
+    answers = [{"access_token": f"at-{n}", "refresh_token": f"rt-{n}", "expires_in": 3600, "site": "s"} for n in (1, 2)]
+    here.provider.routes = {"/called/token": answers, "/api/s/me": {"id": 1}}
+    here.connect(app_id, user)
+    assert api_check(here, app_id) == {"name": "api", "good": True, "text": "It answered 200 to GET /me."}
+    expire(here.installation.settings, user)
+    assert api_check(here, app_id, userId=user)["good"]
+    asked = here.provider.requests_to("/api/s/me")
+    assert [(call.headers["authorization"], call.headers["x-client"]) for call in asked] == [
+        ("Bearer at-1", "client-1"),
+        ("Bearer at-2", "client-1"),
+    ]
+    here.provider.routes["/api/s/me"] = (401, {"message": "at-2 has ended"})
+    refused = api_check(here, app_id, userId=user)
+    assert (refused["good"], "at-2" in refused["text"]) == (False, False)
+    assert refused["text"].endswith("Connect again.")
+    assert "no active connection" in api_check(here, app_id, userId="nobody")["text"]
+    backend = here.installation.backend
+    told = backend.get(f"token/events?id={here.token(app_id, user)['id']}").json()["events"]
+    assert [event["data"].get("error", "") for event in told if event["kind"] == "tested"] == ["http_401", "", ""]
+    records = backend.http.post("/v1/mgmt/audit/search", json={"userIds": [user]}).json()["audits"]
+    said = [record["data"].get("error", "") for record in records if record["action"] == "token.tested"]
+    assert said == ["http_401", "", ""]
+
+
+def test_a_key_is_tried_where_its_api_wants_it(here: Here, user: str) -> None:
+    app_id = here.create("keyed")
+    upload = {"appId": app_id, "userId": user, "apiKey": "1:a/b"}
+    assert here.installation.backend.post("app/user/apikey/upload", upload).status_code == 200
+    here.provider.others = [{"ok": True}]
+    assert api_check(here, app_id)["good"]
+    [asked] = here.provider.requests
+    assert (asked.target, "authorization" in asked.headers) == ("/bot1:a%2Fb/getMe", False)
+    here.provider.others = [{"ok": False}]
+    assert api_check(here, app_id)["text"].endswith("Upload credentials that work.")
+
+
+@pytest.mark.parametrize(("said", "state"), [({"id": 1}, "good"), ((404, {}), "bad")])
+def test_a_test_connection_asks_the_api_too(here: Here, said: Any, state: str) -> None:
+    app_id, backend = here.create("called"), here.installation.backend
+    token = {"access_token": "at-1", "refresh_token": "rt-1", "expires_in": 3600, "site": "s"}
+    here.provider.routes = {"/called/token": token, "/called/authorize": {}, "/api/s/me": said}
+    begun = backend.post("app/trial", {"appId": app_id, "anyway": True}).json()
+    browser = here.installation.browser()
+    assert browser.open(begun["url"]).status_code == 200
+    here.come_back(app_id, browser, browser.http.post(begun["url"], data={"decision": "connect"}), {})
+    answer = backend.get(f"app/trial/steps?appId={app_id}").json()
+    step = next(step for step in answer["steps"] if step["name"] == "api")
+    assert (step["state"], answer["good"]) == (state, state == "good"), step
+    assert "site" in step["remedy"] or state == "good"
+    assert answer["steps"][-1]["state"] == "skipped"  # it was ended all the same, and this one cannot revoke
 
 
 # lifetimes, trades, form_post
