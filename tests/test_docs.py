@@ -1,5 +1,6 @@
 """The pages in docs/: what they name exists, and what exists is named."""
 
+import dataclasses
 import pydoc
 import re
 from pathlib import Path
@@ -11,8 +12,11 @@ from evergrant import errors
 from evergrant.broker.audit.log import OWN_ACTIONS
 from evergrant.broker.runtime.principal import Permission
 from evergrant.broker.webhooks.outbox import EventType
+from evergrant.catalog.api import Api, Credential, ExpiredAnswer, RateLimit
+from evergrant.catalog.field import CredentialField
 from evergrant.catalog.template import Template
 from evergrant.catalog.variable import Variable
+from evergrant.oauth2.source_types import Assertion, LoginStep
 from evergrant.settings import PREFIX, Settings
 from evergrant.web.app import create_app
 
@@ -127,7 +131,11 @@ def test_every_field_of_an_upload_is_documented(openapi: dict[str, Any]) -> None
 
 
 def test_every_field_of_the_app_library_is_documented() -> None:
-    names = Template.model_fields.keys() | {field.alias or name for name, field in Variable.model_fields.items()}
+    tables = (Template, Variable, Api, CredentialField)
+    names = {field.alias or name for table in tables for name, field in table.model_fields.items()} - {"rate"}
+    for path, table in (("credential.", Credential), ("expired[].", ExpiredAnswer), ("rate.", RateLimit)):
+        names |= {path + (field.alias or name) for name, field in table.model_fields.items()}
+    names |= {field.name for shape in (Assertion, LoginStep) for field in dataclasses.fields(shape)}
     assert names - rows_of("catalogue.md") == set()
 
 

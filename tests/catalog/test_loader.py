@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from evergrant.app_types import AppType
 from evergrant.catalog.loader import dcr_presets, load_catalogue
 from evergrant.catalog.template import Template
 from evergrant.errors import ConfigurationError
@@ -349,9 +350,10 @@ def test_a_variables_value_is_checked_whole(tmp_path: Path) -> None:
 def test_the_examples_of_the_manual_can_be_loaded(tmp_path: Path) -> None:
     manual = (Path(__file__).parents[2] / "docs/catalogue.md").read_text()
     examples = re.findall(r"```toml\n(.*?)```", manual, flags=re.DOTALL)
-    assert len(examples) == 4
+    assert len(examples) == 10
     for number, example in enumerate(examples):
         (tmp_path / f"example-{number}.toml").write_text(example)
     found = load_catalogue(tmp_path)
-    assert {"example-0", "example-mail", "example-files", "example-2", "example-3"} <= found.keys()
+    assert {"example-0", "example-mail", "example-files", *(f"example-{n}" for n in range(2, 10))} <= found.keys()
+    assert {found[key].app_type for key in found if key.startswith("example-")} == set(AppType)
     assert found["example-mail"].scopes.keys() == {"openid", "mail.read"}
