@@ -9,7 +9,7 @@ from evergrant.catalog.api import Api
 from evergrant.catalog.template import Template
 from evergrant.catalog.url_variables import owned_domain, url_problems
 
-_HEADER = re.compile(r"[A-Za-z0-9-]+")
+_HEADER = re.compile(r"[A-Za-z0-9_-]+")
 _PARAMETER = re.compile(r"[A-Za-z0-9_.\[\]$-]+")
 _OF_FRAMING = frozenset({"host", "connection", "content-length", "transfer-encoding", "te", "upgrade", "expect"})
 _READING = ("GET", "HEAD")
@@ -40,7 +40,7 @@ def _base(it: Template) -> Iterator[str]:
     if before != api.base_url:
         if "/" not in before.removeprefix("https://").removeprefix("http://"):
             yield "api.base_url: {token} can only stand in its path: a host's name is shown to everybody on the way"
-        if "credential" in api.model_fields_set:
+        if "credential" in api.model_fields_set and api.credential.value:
             yield "api.credential: base_url has {token} already: leave the credential out"
 
 
@@ -88,7 +88,7 @@ def _credential(api: Api) -> Iterator[str]:
             yield f"api.credential.name {it.name!r}: use letters, digits and _ . - [ ] $"
     if it.place == "header":
         if not _HEADER.fullmatch(it.name) or it.name.lower() in _OF_FRAMING:
-            yield f"api.credential.name {it.name!r}: use a header's name, of letters, digits and '-', like X-Api-Key"
+            yield f"api.credential.name {it.name!r}: use a header's name, of letters, digits, '-' and '_'"
         if not (it.prefix + it.value).isascii() or not (it.prefix + it.value).isprintable():
             yield "api.credential: prefix and value can have visible ASCII only"
 
@@ -103,7 +103,7 @@ def _headers(api: Api) -> Iterator[str]:
     for kind, names in (("after", api.rate.after), ("at", api.rate.at), ("remaining", api.rate.remaining)):
         for name in names:
             if not _HEADER.fullmatch(name):
-                yield f"api.rate.{kind} {name!r}: use a header's name, of letters, digits and '-'"
+                yield f"api.rate.{kind} {name!r}: use a header's name, of letters, digits, '-' and '_'"
 
 
 def _check(it: Template) -> Iterator[str]:
@@ -116,8 +116,8 @@ def _check(it: Template) -> Iterator[str]:
         return
     if where.startswith("/") and not api.base_url:
         yield "api.check: is a path below base_url: write base_url, or the whole https URL"
-    if method not in _READING and not api.check_body and api.check not in api.safe:
-        yield f"api.check: a check only reads: use GET, give check_body, or write {api.check!r} into api.safe"
+    if method not in _READING and not (api.check_body or api.check_ok or api.check in api.safe):
+        yield f"api.check: a check only reads: use GET, say check_body or check_ok, or put {api.check!r} into api.safe"
     if method in _READING and api.check_body:
         yield "api.check_body: a GET has none: write POST, or leave it out"
     if api.check_ok_values and not api.check_ok:
