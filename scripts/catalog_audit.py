@@ -18,6 +18,7 @@ from pathlib import Path
 from evergrant.catalog.loader import load_catalogue
 from evergrant.catalog.template import Template
 from scripts import provider_table
+from scripts.audit.apis import ApiFinding, compare_apis
 from scripts.audit.claims import Claim
 from scripts.audit.compare import Difference, Finding, compare, same_url
 from scripts.audit.sources import OUT_OF_REACH, SOURCES, claims_of, fetch, version_of
@@ -38,13 +39,15 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="evergrant-audit-") as temporary:
         versions, claims = _read(options.cache or Path(temporary))
     templates = load_catalogue()
-    found = compare(templates, claims)
-    RESULT.write_text(json.dumps(result_of(versions, found), indent=1) + "\n", encoding="utf-8")
+    found, apis = compare(templates, claims), compare_apis(templates, claims)
+    RESULT.write_text(json.dumps(result_of(versions, found, apis), indent=1) + "\n", encoding="utf-8")
     provider_table.main()
-    print(json.dumps({key: _whole(one) for key, one in found.items()}, indent=1) if options.json else report(found))
+    whole = {key: _whole(found.get(key), apis.get(key)) for key in templates}
+    print(json.dumps(whole, indent=1) if options.json else f"{report(found)}\n\nAPIs\n{report_of_apis(apis)}")
     alone = alone_of(templates, found)
+    alone += [f"{key} (its API)" for key in apis_alone_of(templates, apis)]
     stale = stale_of(templates, today=datetime.now(UTC).date())
-    print(f"{summary(found)}\nThe result is kept in {RESULT.name}", file=sys.stderr)
+    print(f"{summary(found)}\n{summary_of_apis(apis)}\nThe result is kept in {RESULT.name}", file=sys.stderr)
     if alone:
         print(f"confirmed, but no source agrees: {', '.join(alone)}", file=sys.stderr)
     if stale:
@@ -63,6 +66,11 @@ def alone_of(templates: Mapping[str, Template], found: Mapping[str, Finding]) ->
     ]
 
 
+def apis_alone_of(templates: Mapping[str, Template], found: Mapping[str, ApiFinding]) -> list[str]:
+    """Return the entries whose base is confirmed, and that packages know with bases of other owners' domains only."""
+    return [key for key, one in found.items() if one.is_foreign and templates[key].api.verification == "confirmed"]
+
+
 def _ends(difference: Difference, entry: Template) -> bool:
     """Tell whether a package only has not followed yet: the entry says itself that this address ends."""
     return any(each.field == difference.field and same_url(each.value, difference.theirs) for each in entry.retires)
@@ -76,7 +84,9 @@ def stale_of(templates: Mapping[str, Template], *, today: date) -> list[str]:
     return [key for key, one in templates.items() if one.reviewed is None or today - one.reviewed > REVIEW_EVERY]
 
 
-def result_of(versions: Mapping[str, str], found: Mapping[str, Finding]) -> dict[str, object]:
+def result_of(
+    versions: Mapping[str, str], found: Mapping[str, Finding], apis: Mapping[str, ApiFinding]
+) -> dict[str, object]:
     """Return what is kept of an audit: facts about our entries, and nothing of the packages' tables."""
     entries = {
         key: {
@@ -85,7 +95,15 @@ def result_of(versions: Mapping[str, str], found: Mapping[str, Finding]) -> dict
         }
         for key, one in sorted(found.items())
     }
-    return {"date": datetime.now(UTC).date().isoformat(), "packages": versions, "entries": entries}
+    of_apis = {
+        key: {
+            "agree": sorted(one.agreeing),
+            "differ": {name: sorted(who) for name, who in sorted(_by_field(one.differing).items())},
+        }
+        for key, one in sorted(apis.items())
+    }
+    date = datetime.now(UTC).date().isoformat()
+    return {"date": date, "packages": versions, "entries": entries, "apis": of_apis}
 
 
 def report(found: Mapping[str, Finding]) -> str:
@@ -96,6 +114,28 @@ def report(found: Mapping[str, Finding]) -> str:
         differences = (*one.endpoints, *one.habits)
         lines += (f"    {each.field}: ours {each.ours!r}, {each.source} {each.theirs!r}" for each in differences)
     return "\n".join(lines)
+
+
+def report_of_apis(found: Mapping[str, ApiFinding]) -> str:
+    """Return what packages say of the entries' APIs as text."""
+    lines: list[str] = []
+    for key, one in found.items():
+        lines.append(f"{key}: {len(one.agreeing)} agree: {', '.join(sorted(one.agreeing)) or 'none'}")
+        lines += (f"    {each.field}: ours {each.ours!r}, {each.source} {each.theirs!r}" for each in one.differing)
+    return "\n".join(lines)
+
+
+def summary_of_apis(found: Mapping[str, ApiFinding]) -> str:
+    """Return the numbers about APIs."""
+    two = sum(len(one.agreeing) >= 2 for one in found.values())
+    one_only = sum(len(one.agreeing) == 1 for one in found.values())
+    bases = [each for one in found.values() for each in one.differing if each.field == "api.base_url"]
+    places = [each for one in found.values() for each in one.differing if each.field != "api.base_url"]
+    return (
+        f"{len(found)} bases of APIs: {two} with two or more agreeing packages, {one_only} with one, "
+        f"{sum(one.is_alone for one in found.values())} with another base only; "
+        f"{len(bases)} bases and {len(places)} places of the credential are said otherwise by some package."
+    )
 
 
 def summary(found: Mapping[str, Finding]) -> str:
@@ -134,9 +174,15 @@ def _by_field(differences: list[Difference]) -> dict[str, set[str]]:
     return fields
 
 
-def _whole(one: Finding) -> dict[str, object]:
-    differences = [asdict(each) for each in [*one.endpoints, *one.habits]]
-    return {"agree": sorted(one.agreeing), "differences": differences}
+def _whole(one: Finding | None, api: ApiFinding | None) -> dict[str, object]:
+    whole: dict[str, object] = {}
+    if one is not None:
+        differences = [asdict(each) for each in [*one.endpoints, *one.habits]]
+        whole |= {"agree": sorted(one.agreeing), "differences": differences}
+    if api is not None:
+        differences = [asdict(each) for each in api.differing]
+        whole["api"] = {"agree": sorted(api.agreeing), "differences": differences}
+    return whole
 
 
 if __name__ == "__main__":

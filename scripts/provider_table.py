@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from evergrant.catalog.loader import load_catalogue
+from evergrant.app_types import AppType
+from evergrant.catalog.loader import dcr_presets, load_catalogue
 from evergrant.catalog.template import Template
 from evergrant.oauth2.quirks import ResponseShape
 
@@ -20,6 +21,15 @@ _METHODS = {
     "private_key_jwt": "signed JWT (own key)",
     "client_secret_jwt": "signed JWT (secret)",
 }
+_OTHERS = {
+    AppType.API_KEY: ("API keys", "API keys"),
+    AppType.CLIENT_CREDENTIALS: ("client credentials", "Client credentials"),
+    AppType.JWT_BEARER: ("signed assertions", "Signed assertions"),
+    AppType.SIGNED_JWT: ("JWTs that evergrant signs", "JWTs that evergrant signs"),
+    AppType.LOGIN: ("logins", "Logins"),
+    AppType.INSTALLATION: ("installed apps", "Installed apps"),
+}
+"""The other kinds, in words for a sentence and for a heading."""
 _PKCE = {"supported": "sent", "required": "required", "absent": "no"}
 
 
@@ -31,25 +41,30 @@ def main() -> None:
 def page(templates: Mapping[str, Template], audit: Mapping[str, Any]) -> str:
     """Return the whole page."""
     oauth = [entry for entry in templates.values() if entry.app_type == "oauth"]
-    keys = [entry for entry in templates.values() if entry.app_type == "apikey"]
+    kinds = Counter(entry.app_type for entry in templates.values())
+    others = ", ".join(f"{kinds[kind]} for {words}" for kind, (words, _) in _OTHERS.items() if kinds[kind])
+    with_api = sum(bool(entry.api.base_url) for entry in templates.values())
+    tried = sum(bool(entry.api.check) for entry in templates.values())
     named = sum(bool(entry.issuer) for entry in oauth)
     confirmed = sum(entry.verification == "confirmed" for entry in oauth)
-    entries = audit["entries"]
+    entries, apis = audit["entries"], audit.get("apis", {})
     two = sum(len(entries.get(entry.id, {}).get("agree", ())) >= 2 for entry in oauth)
     packages = ", ".join(f"{name} {version}" for name, version in audit["packages"].items())
     head = [
         "# Providers",
         "",
-        f"The [app library](catalogue.md) has {len(templates)} templates: {len(oauth)} for OAuth, {confirmed} of them",
-        f"confirmed, and {len(keys)} for API keys. {named} of them know their provider's issuer, with which `iss` is",
-        "compared (RFC 9207).",
-        "The page is made from the entries: `make catalog-table`.",
+        *_wrapped(
+            f"The [app library](catalogue.md) has {len(templates)} templates: {len(oauth)} for OAuth, {confirmed} of "
+            f"them confirmed; {others}. {with_api} know where their provider's API is, and {tried} a call of it that "
+            f"tells whether a credential works. {named} know their provider's issuer, with which `iss` is compared "
+            "(RFC 9207). The page is made from the entries: `make catalog-table`."
+        ),
         "",
         f"The last column is the audit of {audit['date']} (`make catalog-audit`): which of {len(audit['packages'])}",
         f"public packages have the same authorization and token endpoints. Two or more have for {two} templates. A",
         "package that is not named knows other endpoints, mostly older ones, or does not know the provider. Packages",
         "copy from each other, and none of them was asked whether it works: agreement is a hint, and no proof.",
-        *textwrap.wrap(f"Compared were: {packages}.", 120, break_on_hyphens=False),
+        *_wrapped(f"Compared were: {packages}."),
         "",
         "What the columns say: [the fields](catalogue.md#fields). `?` is not known.",
         "",
@@ -63,23 +78,42 @@ def page(templates: Mapping[str, Template], audit: Mapping[str, Any]) -> str:
             "PKCE",
             "refresh tokens",
             "habits",
+            "API",
             "verification",
             "reviewed",
             "packages that agree",
         ),
     ]
-    rows = [_row(entry, entries.get(entry.id, {})) for entry in oauth]
-    tail = [
-        "",
-        "## API keys",
-        "",
-        "| name | id | category | where the key goes | verification | reviewed |",
-        "|---|---|---|---|---|---|",
-    ]
-    return "\n".join([*head, *rows, *tail, *(_key_row(entry) for entry in keys)]) + "\n"
+    rows = [_row(entry, entries.get(entry.id, {}), apis.get(entry.id, {})) for entry in oauth]
+    return "\n".join([*head, *rows, *_other_kinds(templates, apis), *_presets()]) + "\n"
 
 
-def _row(entry: Template, audited: Mapping[str, Any]) -> str:
+def _other_kinds(templates: Mapping[str, Template], apis: Mapping[str, Any]) -> Iterator[str]:
+    columns = ("name", "id", "category", "what is uploaded", "where it goes", "API", "verification", "reviewed")
+    for kind, (_, title) in _OTHERS.items():
+        of_it = [entry for entry in templates.values() if entry.app_type == kind]
+        if of_it:
+            yield from ("", f"## {title}", "", *_header(*columns))
+            yield from (_other_row(entry, apis.get(entry.id, {})) for entry in of_it)
+
+
+def _presets() -> Iterator[str]:
+    yield from ("", "## Servers at which evergrant registers by itself", "")
+    yield from _wrapped(
+        "MCP servers and the like need no template: an app with the address as its `discoveryUrl` and `useDcr` finds "
+        "everything else ([how](apps.md))."
+    )
+    yield from ("", *_header("name", "category", "address", "verification"))
+    for preset in dcr_presets().values():
+        name = f"[{preset.name}]({preset.documentation_url})"
+        yield _line([name, preset.category, f"`{preset.discovery_url}`", preset.verification])
+
+
+def _wrapped(text: str) -> list[str]:
+    return textwrap.wrap(text, 120, break_on_hyphens=False, break_long_words=False)
+
+
+def _row(entry: Template, audited: Mapping[str, Any], api: Mapping[str, Any]) -> str:
     methods = " or ".join(_METHODS[method] for method in entry.token_endpoint_auth_methods_supported)
     agreeing = audited.get("agree", [])
     told = f"{len(agreeing)}: {', '.join(agreeing)}" if agreeing else "none"
@@ -94,6 +128,7 @@ def _row(entry: Template, audited: Mapping[str, Any]) -> str:
         _PKCE[entry.pkce],
         _refreshing(entry),
         "; ".join(_habits(entry)) or "as the RFCs say",
+        _api(entry, api),
         verification,
         _reviewed(entry),
         told,
@@ -105,15 +140,39 @@ def _reviewed(entry: Template) -> str:
     return entry.reviewed.isoformat() if entry.reviewed else "never"
 
 
-def _key_row(entry: Template) -> str:
+def _api(entry: Template, audited: Mapping[str, Any]) -> str:
+    """Return the base, and how sure it is: what the entry says, and how many packages have it too."""
+    if not entry.api.base_url:
+        return ""
+    agreeing = len(audited.get("agree", ()))
+    told = f"; {agreeing} package{'s' * (agreeing != 1)}" if agreeing else ""
+    return f"`{entry.api.base_url}` ({entry.api.verification}{told})"
+
+
+def _other_row(entry: Template, audited: Mapping[str, Any]) -> str:
+    name = f"[{entry.name}]({entry.documentation_url})"
+    cells = [name, f"`{entry.id}`", entry.category, _uploaded(entry), _place(entry), _api(entry, audited)]
+    return _line([*cells, entry.verification, _reviewed(entry)])
+
+
+def _uploaded(entry: Template) -> str:
+    asked = [field.title for field in entry.fields.values() if field.is_asked_for]
+    asked += [variable.title for variable in entry.variables.values() if variable.source == "user"]
+    if not entry.fields and entry.app_type == AppType.API_KEY:
+        asked.insert(0, "a key")
+    return ", ".join(asked) or "nothing: the app's own client"
+
+
+def _place(entry: Template) -> str:
     key = entry.api.credential
     place = f"{key.place}: `{key.name}: {key.prefix}…`"
     if key.place == "basic":
         place = "HTTP Basic, as the user name" if key.username == "{token}" else "HTTP Basic"
+    elif "{token}" in entry.api.base_url:
+        place = "in the path"
     elif key.place == "query":
         place = f"query: `{key.name}=…`"
-    name = f"[{entry.name}]({entry.documentation_url})"
-    return _line([name, f"`{entry.id}`", entry.category, place, entry.verification, _reviewed(entry)])
+    return place
 
 
 def _refreshing(entry: Template) -> str:

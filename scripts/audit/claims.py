@@ -17,6 +17,8 @@ _ROLES = {
     "auth_method": "tokenendpointauthmethod tokenrequestauthmethod",
     "scope_separator": "scopeseparator scopedelimiter",
     "oauth1": "requesttokenurl requesturl temporary",
+    "api_call": "profileurl profileendpoint userinfourl userinfoendpoint userinfo userurl userdataurl identityurl"
+    " apiurl apibaseurl baseurl",
 }
 _FIELD_OF = {word: name for name, words in _ROLES.items() for word in words.split()}
 _METHODS = {
@@ -39,6 +41,11 @@ class Claim:
     """Values by field; several where the package offers a choice. URLs hold `{name}` where something is filled in."""
 
     @property
+    def is_of_an_api(self) -> bool:
+        """Whether it says where an API is, or how a call carries the credential."""
+        return "api_base" in self.facts or "placement" in self.facts
+
+    @property
     def is_whole(self) -> bool:
         """Whether it names both endpoints of OAuth 2: less says nothing that could be compared."""
         return "oauth1" not in self.facts and all(self.facts.get(name) for name in ENDPOINTS)
@@ -52,7 +59,7 @@ def field_of(name: str) -> str:
 def normal_value(name: str, value: str) -> str:
     """Return a value as the catalogue writes it; empty when it is not one that the field can have."""
     value = value.strip()
-    if name.endswith("_endpoint"):
+    if name.endswith("_endpoint") or name in ("api_base", "api_call"):
         value = re.sub(r"\$?\{\{.*?\}\}|\$\{[^}]*\}|\[[^\]]*\]", "{x}", value.removeprefix("="))
         value = re.sub(r"^(https?://)+", "https://", value)
         value = re.sub(r"^(https://[^/{]*\.[a-z]{2,})\{[^}]*\}(?=/)", r"\1", value)  # the start of a path, or nothing

@@ -70,9 +70,9 @@ def compare(templates: Mapping[str, Template], claims: Iterable[Claim]) -> dict[
     """
     entries = {key: entry for key, entry in templates.items() if entry.app_type == "oauth"}
     found = {key: Finding() for key in entries}
-    for claim in claims:
+    for claim in (claim for claim in claims if claim.is_whole):
         known = not any("{" in _domain(claim.facts[name][0]) for name in ENDPOINTS)
-        named = {key for key in entries if _is_named(claim, entries[key])}
+        named = {key for key in entries if is_named(claim, entries[key])}
         near = {key for key in entries if known and _is_near(claim, entries[key])}
         agreed = {key for key in named | near if all(_agrees(claim, entries[key], name) for name in ENDPOINTS)}
         for key in agreed:
@@ -134,7 +134,8 @@ def _squashed(name: str) -> str:
     return re.sub(r"(oauth2?|v2|oidc|openidconnect|provider|crm)+$", "", name) or name
 
 
-def _is_named(claim: Claim, entry: Template) -> bool:
+def is_named(claim: Claim, entry: Template) -> bool:
+    """Tell whether a claim is about an entry's provider, by what the package calls it."""
     name = _squashed(claim.name)
     return name in {_squashed(entry.id), _squashed(entry.name)} or _ALIASES.get(name) == entry.id
 
@@ -184,6 +185,8 @@ def _differences(claim: Claim, entry: Template) -> Iterator[Difference]:
 
 def _habits(claim: Claim, entry: Template) -> Iterator[Difference]:
     for name, theirs in claim.facts.items():
+        if name in ("api_base", "api_call", "placement"):
+            continue
         ours = _ours(entry, name)
         if name not in ENDPOINTS and ours and not _agrees(claim, entry, name):
             yield Difference(name, claim.source, " or ".join(ours), " or ".join(theirs))

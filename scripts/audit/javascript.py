@@ -60,6 +60,23 @@ def blocks_in(source: str, path: str, text: str) -> Iterator[Claim]:  # noqa: AR
             yield claim
 
 
+def apis_in(source: str, path: str, text: str) -> Iterator[Claim]:
+    """Yield where the API of a file's provider is that is tried with a credential, and where the credential goes."""
+    facts: Facts = {}
+    for found in re.findall(r"baseURL: (?:'([^']*)'|\"([^\"]*)\"|`([^`]*)`)", text):
+        add(facts, "api_call", "".join(found))
+        facts["api_base"] = facts.get("api_call", ())
+    way = text.partition("authenticate = {")[2].partition("test = {")[0]
+    if re.search(r"\bauth: \{", way):
+        add(facts, "placement", "basic")
+    for place, name in re.findall(r"\b(headers|qs): \{\s*'?([\w-]+)'?:", way):
+        add(facts, "placement", f"{'query' if place == 'qs' else 'header'} {name.lower()}")
+    name = re.sub(r"(Token|AccessToken)?Api\.credentials$", "", PurePosixPath(path).stem)
+    claim = Claim(source, name, {key: value for key, value in facts.items() if value})
+    if claim.is_of_an_api:
+        yield claim
+
+
 def _tokens(text: str) -> list[str]:
     return [found.group() for found in _TOKEN.finditer(text) if found.lastgroup] + [";"] * 8
 

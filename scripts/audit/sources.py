@@ -59,6 +59,7 @@ SOURCES = (
     Source("grant", "npm", "*/config/oauth.json", tables.json_in),
     Source("@nangohq/providers", "npm", "*/providers.yaml", tables.yaml_in),
     Source("n8n-nodes-base", "npm", "*/dist/credentials/*OAuth2Api.credentials.js", javascript.claims_in),
+    Source("n8n-nodes-base", "npm", "*/dist/credentials/*Api.credentials.js", javascript.apis_in, skip="*OAuth2Api*"),
     Source("@auth/core", "npm", "package/providers/*.js", javascript.claims_in),
     Source("@better-auth/core", "npm", "*/dist/social-providers/*.mjs", javascript.claims_in),
     Source("arctic", "npm", "*/dist/providers/*.js", javascript.claims_in),

@@ -210,6 +210,34 @@ key: {auth_mode: API_KEY}
     assert (found["base"]["pkce"], found["base"]["auth_method"]) == (("absent",), ("client_secret_basic",))
 
 
+def test_a_yaml_table_says_where_an_api_is_and_where_the_credential_goes() -> None:
+    text = """
+key: {auth_mode: API_KEY, token_url: 'https://id.example.com/token',
+      proxy: {base_url: 'https://${c.site}.example.com/v2', headers: {X-Key: '${apiKey}', X-Version: '2'}}}
+pair: {auth_mode: BASIC, proxy: {base_url: 'https://api.example.com'}}
+query: {auth_mode: API_KEY, proxy: {query: {Key: '${apiKey}'}}}
+"""
+    found = {each.name: each.facts for each in tables.yaml_in("p", "", text)}
+    assert found == {
+        "key": {"api_base": ("https://{x}.example.com/v2",), "placement": ("header x-key",)},
+        "pair": {"api_base": ("https://api.example.com",), "placement": ("basic",)},
+        "query": {"placement": ("query key",)},
+    }
+
+
+def test_javascript_says_how_a_credential_is_tried() -> None:
+    text = """
+class ExampleApi {
+    properties = [{ name: 'key', default: '' }];
+    authenticate = { type: 'generic', properties: { headers: { 'X-Key': '={{$credentials.key}}' } } };
+    test = { request: { baseURL: '=https://{{$credentials.site}}.example.com', url: '/me' } };
+}
+"""
+    found = only(javascript.apis_in("p", "dist/ExampleApi.credentials.js", text))
+    base = ("https://{x}.example.com",)
+    assert found == Claim("p", "Example", {"api_call": base, "api_base": base, "placement": ("header x-key",)})
+
+
 # Archives
 
 

@@ -9,9 +9,10 @@ import pytest
 from evergrant.catalog.loader import load_catalogue
 from evergrant.catalog.template import Template
 from scripts import provider_table
+from scripts.audit.apis import ApiFinding, compare_apis
 from scripts.audit.claims import Claim
 from scripts.audit.compare import Finding, compare, same_url
-from scripts.catalog_audit import alone_of, report, result_of, stale_of, summary
+from scripts.catalog_audit import alone_of, apis_alone_of, report, result_of, stale_of, summary
 
 AUTHORIZE, TOKEN = "https://id.example.com/authorize", "https://id.example.com/token"
 END = {"on": "2027-01-01", "page": "https://example.com/news"}
@@ -130,12 +131,60 @@ def test_an_entry_that_nobody_has_looked_at_for_a_year_is_named() -> None:
 
 def test_what_is_kept_names_fields_and_packages_but_no_values_of_theirs() -> None:
     found = {"example": finding(claim(pkce="absent"), claim(source="two", token_endpoint="https://old.example.com/t"))}
-    kept = result_of({"one": "1.0"}, found)
+    kept = result_of({"one": "1.0"}, found, {})
     assert kept["packages"] == {"one": "1.0"}
     assert kept["entries"] == {"example": {"agree": ["one"], "differ": {"pkce": ["one"], "token_endpoint": ["two"]}}}
     assert "old.example.com" not in json.dumps(kept)
     assert "two 'https://old.example.com/t'" in report(found)
     assert summary(found).startswith("1 entries: 0 with two or more agreeing packages, 1 with one")
+
+
+# APIs
+
+API = {"base_url": "https://{site}.example.com/v2", "sources": 2, "verification": "confirmed"}
+SITE = {"site": {"title": "Site", "source": "user", "pattern": "[a-z]+"}}
+
+
+def of_api(*facts: dict[str, str], **members: object) -> ApiFinding:
+    entry = template(app_type="apikey", authorization_endpoint="", token_endpoint="", variables=SITE, api=API | members)
+    said = [Claim(f"p{n}", "example-api-key", {k: (v,) for k, v in each.items()}) for n, each in enumerate(facts)]
+    return compare_apis({"example": entry}, said)["example"]
+
+
+@pytest.mark.parametrize(
+    ("theirs", "agrees"),
+    [
+        ({"api_base": "https://{x}.example.com"}, True),
+        ({"api_base": "https://acme.example.com/v2/things"}, True),
+        ({"api_base": "https://acme.example.com/v3"}, False),
+        ({"api_base": "https://acme.example.org/v2"}, False),
+        ({"api_call": "https://acme.example.com/v2/me"}, True),
+    ],
+)
+def test_a_base_is_the_same_where_one_goes_on_from_the_other(theirs: dict[str, str], agrees: bool) -> None:
+    found = of_api(theirs)
+    assert (bool(found.agreeing), bool(found.differing)) == (agrees, not agrees)
+
+
+def test_what_says_nothing_of_a_base_is_not_against_it() -> None:
+    assert of_api({"api_base": "{x}"}, {"api_call": "https://other.example.com/me"}) == ApiFinding()
+
+
+def test_where_a_key_goes_is_compared_where_the_base_agrees() -> None:
+    base = {"api_base": "https://{x}.example.com"}
+    (difference,) = of_api({**base, "placement": "query key"}, {**base, "placement": "header authorization"}).differing
+    assert (difference.field, difference.source, difference.theirs) == ("api.credential", "p0", "query key")
+
+
+def test_only_a_confirmed_base_that_everybody_has_at_another_owners_domain_fails_the_audit() -> None:
+    foreign, own = {"api_base": "https://api.example.org"}, {"api_base": "https://api.example.com/v3"}
+    for facts, members, alone in (
+        ([foreign], {}, ["example"]),
+        ([foreign], {"verification": "unconfirmed"}, []),
+        ([own], {}, []),
+        ([foreign, {"api_base": "https://{x}.example.com/v2"}], {}, []),
+    ):
+        assert apis_alone_of({"example": template(api=API | members)}, {"example": of_api(*facts)}) == alone
 
 
 # The table
@@ -168,4 +217,16 @@ def test_a_row_says_what_is_unusual_about_a_provider() -> None:
     assert "rotate, die after 1 day unused, die 365 days after the consent" in row
     assert "**ends on 2030-01-01, see `other`**" in row
     assert row.endswith("| confirmed (2) | never | 1: one |")
+    key = template(
+        id="key",
+        app_type="apikey",
+        authorization_endpoint="",
+        token_endpoint="",
+        fields={"user": {"title": "User"}, "password": {"title": "Password"}},
+        variables=SITE,
+        api={**API, "credential": {"in": "basic", "username": "{user}", "password": "{password}"}},
+    )
+    text = provider_table.page({"key": key}, {**audit, "apis": {"key": {"agree": ["one"]}}})
+    assert "| User, Password, Site | HTTP Basic | `https://{site}.example.com/v2` (confirmed; 1 package) |" in text
+    assert "1 for API keys. 1 know where their provider's API is" in " ".join(text.split())
     assert "not audited yet" in provider_table.page({"example": entry}, {**audit, "entries": {}})
