@@ -415,6 +415,9 @@ def test_the_api_is_asked_with_a_connections_own_token_which_is_renewed_first(he
     assert api_check(here, app_id) == {"name": "api", "good": True, "text": "It answered 200 to GET /me."}
     expire(here.installation.settings, user)
     assert api_check(here, app_id, userId=user)["good"]
+    elsewhere = here.create("called", overrides={"tokenUrl": f"{here.provider.url}/other/token"})
+    checks = here.installation.backend.post("app/test", {"id": elsewhere}).json()["checks"]
+    assert "api" not in {check["name"] for check in checks}  # its tokens are another server's
     asked = here.provider.requests_to("/api/s/me")
     assert [(call.headers["authorization"], call.headers["x-client"]) for call in asked] == [
         ("Bearer at-1", "client-1"),

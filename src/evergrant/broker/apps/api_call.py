@@ -18,9 +18,14 @@ _SAFE_IN_PATHS = "!$&'()*+,;=:@"
 """What a segment of a path may hold as it is, besides letters, digits and "-._~" (RFC 3986 section 3.3)."""
 
 
-def has_check(template: Template | None) -> bool:
-    """Tell whether a catalogue entry has a call that tells whether a credential works."""
-    return template is not None and bool(template.api.check)
+def checked_by(broker: Broker, app: OutboundApp) -> Template | None:
+    """Return the entry whose check call tells whether an app's credentials work; None where nobody knows one.
+
+    An app with another token endpoint than its entry has tokens of another server, and those go to no API but its own.
+    """
+    template = template_of(broker, app)
+    knows = template is not None and bool(template.api.check) and app.token_url == template.token_endpoint
+    return template if knows else None
 
 
 async def check_credential(
@@ -34,15 +39,15 @@ async def check_credential(
     """Make the check call of an app's entry, once, and return the status by which the credential works.
 
     `details` are a connection's own values. `token` is its access token, or its one key; `fields` are those of its
-    credentials (`with_found`). None where the entry has no check. No database connection is held meanwhile.
+    credentials (`with_found`). None where nobody knows a check. No database connection is held meanwhile.
 
     Raises:
         GrantRefused, UpstreamUnavailable, UpstreamRejected: as `check_call`. UpstreamRejected with the provider error
             `missing_variable`: the call cannot be made, because a value for it is not there; it says which.
         CannotOpenSealed: the app's secret is part of the call and cannot be read.
     """
-    template = template_of(broker, app)
-    if template is None or not template.api.check:
+    template = checked_by(broker, app)
+    if template is None:
         return None
     client = {"client_id": app.client_id}
     if app.client_secret is not None and _needs(template.api, "client_secret"):

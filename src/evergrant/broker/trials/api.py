@@ -9,7 +9,7 @@ from sqlalchemy import Select, select
 
 from evergrant import clock, placeholders
 from evergrant.app_types import AppType
-from evergrant.broker.apps.api_call import check_credential, has_check
+from evergrant.broker.apps.api_call import check_credential, checked_by
 from evergrant.broker.apps.apps import load_app
 from evergrant.broker.apps.check import CheckResult
 from evergrant.broker.apps.variables import template_of
@@ -62,7 +62,7 @@ async def check_api(
         AppNotFound: there is no such app.
     """
     app = await load_app(broker, project_id, app_id)
-    if not has_check(template_of(broker, app)):
+    if checked_by(broker, app) is None:
         return None
     query = _newest(app, owner, external_identifier)
     async with broker.database.read() as session:

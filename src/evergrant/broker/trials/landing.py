@@ -12,10 +12,9 @@ from urllib.parse import parse_qsl, urlsplit
 from sqlalchemy import Update, update
 
 from evergrant import clock
-from evergrant.broker.apps.api_call import has_check
+from evergrant.broker.apps.api_call import checked_by
 from evergrant.broker.apps.provider_client import callback_url
 from evergrant.broker.apps.quirks import can_revoke, quirks_of, revokes_singly, scope_words
-from evergrant.broker.apps.variables import template_of
 from evergrant.broker.connect.authorization_requests import RESULT_PATH, Authorization, ends_with_its_test
 from evergrant.broker.grants.granted_scopes import proofs_of
 from evergrant.broker.grants.grants import load_grant
@@ -257,8 +256,8 @@ class _Landing:
 
     def _asks_api(self, grant: Grant, *, own: bool) -> bool:
         """Tell whether the API is asked, and note why not, or that it is under way."""
-        if not has_check(template_of(self.broker, self.app)):
-            self._note(StepName.API, SKIPPED, "Its template has no call that tells whether a token works.")
+        if checked_by(self.broker, self.app) is None:
+            self._note(StepName.API, SKIPPED, "It is not known which call of its API tells whether a token works.")
         elif not own and grant.status != GrantStatus.ACTIVE:
             self._note(StepName.API, SKIPPED, "The connection waits for your application to confirm it.")
         else:
