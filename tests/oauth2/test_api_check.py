@@ -60,6 +60,7 @@ async def test_what_an_answer_means_and_no_secret_is_in_it(
         await check_call(http, call_to(provider), expected, who="Example")
     assert (type(caught.value), caught.value.details["providerError"]) == (kind, code)
     assert caught.value.message.startswith("Example ")
+    assert ("Redirects are not followed" in caught.value.message) == (code == "http_302")
     assert "secret" not in caught.value.message.replace("[redacted]", "")
     assert len(provider.requests) == 1
 

@@ -130,7 +130,7 @@ async def ask_api(broker: Broker, app: OutboundApp, grant: Grant) -> ApiAnswer:
     try:
         status = await check_credential(broker, app, details=grant.details, token=token, fields=fields)
     except UpstreamError as error:
-        return ApiAnswer(False, error.message, _remedy(template, app, error), error.provider_error)
+        return ApiAnswer(False, error.message, _api_remedy(template, app, error), error.provider_error)
     return ApiAnswer(True, f"It answered {status} to {check}.")
 
 
@@ -149,7 +149,7 @@ async def _credential(broker: Broker, template: Template | None, grant: Grant) -
     return token, fields
 
 
-def _remedy(template: Template | None, app: OutboundApp, error: UpstreamError) -> str:
+def _api_remedy(template: Template | None, app: OutboundApp, error: UpstreamError) -> str:
     if isinstance(error, UpstreamUnavailable):
         return "Test again later: it says nothing of the credential."
     if error.provider_error == "missing_variable":
