@@ -7,6 +7,8 @@ import pytest
 from evergrant.settings import Settings
 from tests.cli.conftest import Evergrant
 from tests.infra.rows import execute, rows
+from tests.infra.scripted import ScriptedProvider, serving
+from tests.oauth2.network import LOOPBACK
 
 ENTRY = """
 name = "Example"
@@ -201,3 +203,23 @@ def test_the_command_line_makes_no_app_of_a_provider_that_is_gone(evergrant: Eve
     assert made.code == 1
     assert "use the template google-health" in made.err
     assert "ends on 2026-11-02" not in made.err
+
+
+def test_a_probe_tells_whether_an_api_is_there_and_refuses_who_has_no_credential(
+    evergrant: Evergrant, settings: Settings, folder: Path
+) -> None:
+    without = settings.model_copy(update={"catalog_dir": folder})
+    assert "It has no check" in evergrant(without, "templates", "probe", "example").out
+    with serving(ScriptedProvider()) as provider:
+        api = f'[api]\nbase_url = "{provider.url}/{{shop}}"\ncheck = "GET /me"\nsources = 2\n'
+        (folder / "example.toml").write_text(f"{ENTRY}{api}")
+        here = settings.model_copy(update={"catalog_dir": folder, "egress_allow": LOOPBACK})
+        for answer, code, said in (
+            ((401, {}), 0, "good  example: It refuses who has no credential (http_401)."),
+            ({"id": 1}, 1, "WRONG  example: It answers 200 to anybody"),
+            ((404, {}), 1, "WRONG  example: Example answered 404"),
+        ):
+            provider.routes = {"/acme/me": answer}
+            done = evergrant(here, "templates", "probe", "example")
+            assert (done.code, said in done.out) == (code, True), done
+        assert "authorization" not in provider.requests[0].headers

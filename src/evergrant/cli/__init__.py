@@ -20,6 +20,7 @@ from evergrant.cli import (
     projects,
     refresh,
     serve,
+    template_probe,
     templates,
     trusted_issuers,
     webhooks,
@@ -33,6 +34,7 @@ def cli() -> None:
     """evergrant: users consent once, your backends and agents always get a working token."""
 
 
+templates.templates.add_command(template_probe.probe)
 for command in (
     init.init,
     serve.serve,
