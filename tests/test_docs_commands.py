@@ -37,6 +37,9 @@ NOT_RUN = {
     'backup.md: pg_restore --clean --if-exists --dbname="$EVERGRANT_DATABASE_URL" evergrant.dump': "the same",
     "first-run.md: evergrant serve": "runs until it is stopped; tests/cli/test_first_run.py starts it",
     "branding.md: base64 < logo.png | tr -d '\\n' > logo.txt": "takes a picture; tests/web/test_branding.py sends some",
+    "connections.md: evergrant connections add machines --tenant acme --field client_id=acme-client": (
+        "asks for the secret; tests/cli/test_templates.py answers"
+    ),
     'connected-accounts.md: const accounts = document.querySelector("evergrant-accounts");': (
         "tests/trips/test_accounts_browser.py has the elements in a browser"
     ),

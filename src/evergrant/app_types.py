@@ -22,6 +22,11 @@ class AppType(StrEnum):
     """Tokens, or sessions, for what a login call of the provider's own takes."""
 
     @property
+    def in_words(self) -> str:
+        """What a person calls the kind."""
+        return _WORDS[self]
+
+    @property
     def is_consented(self) -> bool:
         """Whether somebody connects it in the browser."""
         return self in (AppType.OAUTH, AppType.INSTALLATION)
@@ -30,3 +35,14 @@ class AppType(StrEnum):
     def is_obtained(self) -> bool:
         """Whether evergrant obtains every token anew from credentials that stay: there is no refresh token to lose."""
         return self not in (AppType.OAUTH, AppType.API_KEY)
+
+
+_WORDS = {
+    AppType.OAUTH: "OAuth consent",
+    AppType.API_KEY: "API key",
+    AppType.CLIENT_CREDENTIALS: "client credentials",
+    AppType.JWT_BEARER: "service account",
+    AppType.INSTALLATION: "app installation",
+    AppType.SIGNED_JWT: "signed token",
+    AppType.LOGIN: "login",
+}

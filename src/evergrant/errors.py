@@ -16,6 +16,7 @@ EvergrantError                           status  code
 ├── AlreadyExists                        409     E111507
 │   └── ChangedMeanwhile                 409     E111507   (the console: two operators save one app)
 ├── RefreshTokenRefused                  400     E111508   (an upload with `verifyRefresh`)
+│   └── CredentialsRefused               400     E111508   (an upload with `verify`)
 ├── RequestTooLarge                      413     E011008
 ├── RateLimited                          429     E130429
 ├── UpstreamError
@@ -179,6 +180,10 @@ class RefreshTokenRefused(EvergrantError):
     def __init__(self, message: str | None = None, *, provider_error: str = "") -> None:
         """`provider_error` is the provider's own code (RFC 6749 section 5.2)."""
         super().__init__(message, details={"providerError": provider_error} if provider_error else None)
+
+
+class CredentialsRefused(RefreshTokenRefused):
+    """The provider refused the credentials; nothing was stored."""
 
 
 class RequestTooLarge(EvergrantError):

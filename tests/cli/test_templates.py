@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from joserfc.jwk import ECKey
 
 from evergrant.settings import Settings
 from tests.cli.conftest import Evergrant
@@ -21,6 +22,31 @@ token_endpoint = "https://{shop}.example.com/token"
 title = "Shop"
 pattern = "[a-z]{1,20}"
 example = "acme"
+"""
+KEYS = """
+name = "Keys"
+category = "crm"
+app_type = "apikey"
+documentation_url = "https://example.com/docs"
+verification = "unconfirmed"
+[fields.username]
+title = "User name"
+secret = false
+[fields.password]
+title = "API password"
+[api]
+credential = { in = "basic", username = "{username}", password = "{password}" }
+"""
+SIGNED = """
+name = "Signed"
+category = "crm"
+app_type = "signed_jwt"
+documentation_url = "https://example.com/docs"
+verification = "unconfirmed"
+assertion = { alg = "ES256", claims = { iss = "{issuer_id}" } }
+[variables.issuer_id]
+title = "Issuer ID"
+example = "42"
 """
 
 
@@ -50,6 +76,7 @@ def test_templates_are_listed_found_and_shown(evergrant: Evergrant, with_entry: 
         "reviewed": "",
         "retires": "",
         "variables": ["shop"],
+        "fields": [],
     }
     assert evergrant(with_entry, "templates", "search", "no such words").out == "none\n"
     assert "https://{shop}.example.com/token" in evergrant(with_entry, "templates", "show", "example").out
@@ -65,6 +92,9 @@ def test_templates_are_listed_found_and_shown(evergrant: Evergrant, with_entry: 
 def test_a_file_is_checked_before_it_is_used(evergrant: Evergrant, settings: Settings, folder: Path) -> None:
     file = folder / "example.toml"
     assert evergrant(settings, "templates", "lint", str(file)).out == "good: example\n"
+    keys = folder / "keys.toml"
+    keys.write_text(KEYS)
+    assert evergrant(settings, "templates", "lint", str(keys)).out == "good: keys (API key: username + password)\n"
     file.write_text(ENTRY.replace("[a-z]{1,20}", ".*"))
     done = evergrant(settings, "templates", "lint", str(file))
     assert (done.code, done.out) == (1, "")
@@ -154,6 +184,54 @@ def test_an_app_of_api_keys_has_nothing_to_register(evergrant: Evergrant, with_e
     made = evergrant(with_entry, "apps", "create", "--template", "twilio").out
     assert "apikey/upload" in made
     assert "/callback" not in made + evergrant(with_entry, "apps", "list").out
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_credentials_are_stored_from_the_command_line(
+    evergrant: Evergrant, with_entry: Settings, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "keys.toml").write_text(KEYS)
+    asked: list[tuple[str, bool]] = []
+
+    def typed(text: str, *, hide_input: bool) -> str:
+        asked.append((text, hide_input))
+        return "typed"
+
+    monkeypatch.setattr("click.prompt", typed)
+    assert evergrant(with_entry, "init").code == 0
+    made = evergrant(with_entry, "apps", "create", "--template", "keys").out
+    assert "takes username, password" in made
+    assert "evergrant connections add keys --user" in made
+    add = ("connections", "add", "keys", "--user", "ada", "--field", "username=ada")
+    assert evergrant(with_entry, *add).out == "keys  user ada  stored\n"
+    assert asked == [("API password", True)]
+    (folder / "password").write_text("in a file\n")
+    assert evergrant(with_entry, *add, "--field", f"password=@{folder / 'password'}").code == 0
+    assert len(asked) == 1
+    assert evergrant(with_entry, *add, "--field", "password=@nothing").code == 2
+    assert evergrant(with_entry, "connections", "add", "keys").code == 2
+    wrong = evergrant(with_entry, *add, "--field", "word=x")
+    assert (wrong.code, "use username, password" in wrong.err) == (1, True)
+    shown = evergrant(with_entry, "templates", "show", "keys").out
+    assert "password = API password (required)" in shown
+    assert "apikey (API key)" in shown
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_an_app_that_signs_is_given_its_key_from_a_file(
+    evergrant: Evergrant, with_entry: Settings, settings: Settings, folder: Path
+) -> None:
+    (folder / "signed.toml").write_text(SIGNED)
+    (folder / "key.pem").write_bytes(ECKey.generate_key("P-256").as_pem(private=True))
+    assert evergrant(with_entry, "init").code == 0
+    made = evergrant(with_entry, "apps", "create", "--template", "signed", "--variable", "issuer_id=7")
+    assert "evergrant apps update signed --signing-key FILE" in made.out, made.err
+    early = evergrant(with_entry, "connections", "add", "signed", "--tenant", "acme")
+    assert (early.code, "it lacks signingKey" in early.err) == (1, True)
+    assert evergrant(with_entry, "apps", "update", "signed", "--signing-key", str(folder / "key.pem")).code == 0
+    assert evergrant(with_entry, "connections", "add", "signed", "--tenant", "acme").code == 0
+    (grant,) = rows(settings, "grants")
+    assert (grant["tenant_id"], grant["access_token"] is not None) == ("acme", True)
 
 
 def test_doctor_finds_apps_whose_template_is_gone(

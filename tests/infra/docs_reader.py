@@ -91,6 +91,8 @@ class Reader:
         google = {"id": "google-contacts", "name": "Google Contacts", "defaultScopes": [SCOPE]}
         self.backend.create_app({**self.here.provider.registration, **google})
         self.backend.create_app({"id": "openai", "name": "OpenAI", "appType": "apikey"})
+        machines = {"id": "machines", "name": "Machines", "appType": "client_credentials"}
+        self.backend.create_app({**machines, "tokenUrl": f"{self.here.provider.url}/token"})
         self.go_through(self.backend.connect_url("alice", appId="google-contacts"))
         if page == "connect.md":
             changed = {**self.here.provider.registration, **google, "requireConfirmation": True}

@@ -52,15 +52,15 @@ def load_catalogue(folder: Path | None = None) -> Catalogue:
     return Catalogue({**makers, **{key: functools.partial(own.__getitem__, key) for key in own}})
 
 
-def check_file(path: Path) -> list[str]:
-    """Return the ids of the templates in one file of an operator's.
+def check_file(path: Path) -> list[Template]:
+    """Return the templates in one file of an operator's.
 
     Raises:
         ConfigurationError: it is malformed; the message names file and field.
     """
     bases = _built_in_members()
     found = {members["id"]: (where, _extended(where, members, bases)) for where, members in _entries(path)}
-    return [_template(where, members).id for where, members in found.values()]
+    return [_template(where, members) for where, members in found.values()]
 
 
 @functools.cache

@@ -2,12 +2,13 @@
 
 import json
 from dataclasses import replace
-from typing import Any
+from typing import Any, TextIO
 
 import click
 from pydantic import SecretStr
 
 from evergrant import clock
+from evergrant.app_types import AppType
 from evergrant.broker.apps import apps as use_cases
 from evergrant.broker.apps.definition import AppDefinition, definition_as_stored
 from evergrant.broker.apps.provider_client import callback_url
@@ -16,7 +17,7 @@ from evergrant.broker.apps.variables import app_variable_problems, tidied
 from evergrant.broker.connections.deletion import delete_app
 from evergrant.broker.runtime.broker import Broker
 from evergrant.catalog.loader import load_catalogue
-from evergrant.catalog.template import Template
+from evergrant.cli.next_steps import next_steps
 from evergrant.cli.running import (
     PASTED,
     json_option,
@@ -42,7 +43,7 @@ def _summary(broker: Broker, app: OutboundApp) -> dict[str, Any]:
         "name": app.name,
         "clientId": app.client_id,
         "health": app.unhealthy_reason or "ok",
-        "callbackUrl": callback_url(broker, app) if app.app_type == "oauth" else "",
+        "callbackUrl": callback_url(broker, app) if AppType(app.app_type).is_consented else "",
     }
 
 
@@ -50,6 +51,11 @@ secret_option = click.option(
     "--client-secret",
     envvar="CLIENT_SECRET",
     help="From the provider. Better asked for, or given as CLIENT_SECRET, than typed into the shell's history.",
+)
+signing_key_option = click.option(
+    "--signing-key",
+    type=click.File(),
+    help="A file with the private key that signs its assertions and tokens, in PEM or as a JWK.",
 )
 
 
@@ -82,6 +88,7 @@ def list_(project_id: str | None, as_json: bool) -> None:
 @click.option("--name", default="", type=PASTED, help="Shown to users. May be left out with --template.")
 @click.option("--client-id", default="", type=PASTED, help="From the provider. May follow: 'evergrant apps update'.")
 @secret_option
+@signing_key_option
 @click.option(
     "--discovery-url", default="", type=PASTED, help="The provider's issuer or metadata URL; fills the endpoints."
 )
@@ -98,6 +105,7 @@ def create(
     template_id: str,
     variables: tuple[str, ...],
     client_secret: str | None,
+    signing_key: TextIO | None,
     as_json: bool,
     **fields: Any,
 ) -> None:
@@ -119,28 +127,17 @@ def create(
         raise InvalidValue.of(*problems)
     secret = SecretStr(_secret(client_secret) if fields["client_id"] else "")
     given = {**fields, "id": app_id or template_id, "client_secret": secret, "variables": values}
+    if signing_key is not None:
+        given["signing_key"] = SecretStr(signing_key.read())
     definition = replace(definition, **{name: value for name, value in given.items() if value})
 
-    async def _create(broker: Broker) -> dict[str, Any]:
+    async def _create(broker: Broker) -> tuple[dict[str, Any], list[str]]:
         project = await the_project(broker, project_id)
-        return _summary(broker, await use_cases.create_app(broker, project, definition, now=clock.now()))
+        app = await use_cases.create_app(broker, project, definition, now=clock.now())
+        return _summary(broker, app), next_steps(app, template, callback_url(broker, app))
 
-    summary = run(_create)
-    if as_json:
-        click.echo(json.dumps(summary))
-    elif definition.app_type == "apikey":
-        click.echo(f"Created {summary['id']}. It holds API keys: upload each owner's (app/user/apikey/upload).")
-    else:
-        click.echo(f"Created {summary['id']}. Register this redirect URI with the provider:\n{summary['callbackUrl']}")
-        if not fields["client_id"]:
-            click.echo(_what_is_next(summary["id"], template))
-
-
-def _what_is_next(app_id: str, template: Template | None) -> str:
-    """Tell how an app without a client id gets one."""
-    where = f" (see {template.documentation_url})" if template is not None else ""
-    hint = f" {template.setup_hint}" if template is not None and template.setup_hint else ""
-    return f"Then give it the client id that you get there{where}: evergrant apps update {app_id} --client-id ...{hint}"
+    summary, steps = run(_create)
+    click.echo(json.dumps(summary) if as_json else "\n".join([f"Created {summary['id']}. {steps[0]}", *steps[1:]]))
 
 
 def _secret(given: str | None) -> str:
@@ -152,6 +149,7 @@ def _secret(given: str | None) -> str:
 @click.argument("app_id", type=PASTED)
 @click.option("--client-id", default="", type=PASTED, help="From the provider; its secret is asked for.")
 @secret_option
+@signing_key_option
 @click.option(
     "--own-callback", is_flag=True, help="Leave the callback address that apps from before share; there is no way back."
 )
@@ -166,19 +164,22 @@ def update(
     app_id: str,
     client_id: str,
     client_secret: str | None,
+    signing_key: TextIO | None,
     own_callback: bool,
     revoke_replaced: bool | None,
     as_json: bool,
 ) -> None:
-    """Give an app the client of yours at its provider or a callback address of its own, or say what is revoked.
+    """Give an app the client or the key of yours at its provider or a callback address, or say what is revoked.
 
     Before --own-callback, register the address that 'evergrant doctor' shows at the provider, beside the present one.
     """
-    if not (client_id or own_callback or revoke_replaced is not None):
-        raise click.UsageError("give --client-id, --own-callback, --revoke-replaced or --keep-replaced")
+    if not (client_id or signing_key or own_callback or revoke_replaced is not None):
+        raise click.UsageError("give --client-id, --signing-key, --own-callback, --revoke-replaced or --keep-replaced")
     changes: dict[str, Any] = {"own_callback": True} if own_callback else {}
     if revoke_replaced is not None:
         changes["revoke_replaced"] = revoke_replaced
+    if signing_key is not None:
+        changes["signing_key"] = SecretStr(signing_key.read())
     if client_id:
         changes |= {"client_id": client_id, "client_secret": SecretStr(_secret(client_secret))}
 
@@ -193,7 +194,9 @@ def update(
     if as_json:
         click.echo(json.dumps(summary))
     else:
-        click.echo(f"{summary['id']}  updated. Its redirect URI at the provider is\n{summary['callbackUrl']}")
+        click.echo(f"{summary['id']}  updated.")
+        if summary["callbackUrl"]:
+            click.echo(f"Its redirect URI at the provider is\n{summary['callbackUrl']}")
         if client_id:
             click.echo(f"Its client secret goes to {token_url}")
 

@@ -7,7 +7,9 @@ from typing import Any
 
 import click
 
+from evergrant.app_types import AppType
 from evergrant.broker.apps.templates import find_template, search_templates
+from evergrant.catalog.field import CredentialField
 from evergrant.catalog.loader import check_file, load_catalogue
 from evergrant.catalog.template import Template
 from evergrant.catalog.variable import Variable
@@ -44,7 +46,11 @@ def show(template_id: str, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(members, indent=2))
         return
-    members |= {"variables": {name: _asked(variable) for name, variable in template.variables.items()}}
+    members |= {
+        "app_type": f"{template.app_type} ({template.app_type.in_words})",
+        "variables": {name: _asked(variable) for name, variable in template.variables.items()},
+        "fields": {name: _entered(field) for name, field in template.fields.items()},
+    }
     width = max(map(len, members))
     for name, value in members.items():
         if value:
@@ -56,7 +62,7 @@ def show(template_id: str, as_json: bool) -> None:
 def lint(file: Path) -> None:
     """Check a FILE of templates, before it goes to EVERGRANT_CATALOG_DIR. The exit code is 1 when it is wrong."""
     found = check_file(file)
-    click.echo(f"good: {', '.join(found)}")
+    click.echo(f"good: {', '.join(_in_short(template) for template in found)}")
 
 
 def _print(found: Iterable[Template], *, as_json: bool) -> None:
@@ -70,6 +76,7 @@ def _print(found: Iterable[Template], *, as_json: bool) -> None:
             "reviewed": template.reviewed.isoformat() if template.reviewed else "",
             "retires": template.retirement.on.isoformat() if template.retirement else "",
             "variables": [name for name, v in template.variables.items() if v.is_asked_for],
+            "fields": [name for name, field in template.fields.items() if field.is_asked_for],
         }
         for template in found
     ]
@@ -92,6 +99,23 @@ def _asked(variable: Variable) -> str:
         f"like {variable.example}" if variable.example else "",
     ]
     return "; ".join([f"{variable.title} ({who})", *filter(None, kinds)])
+
+
+def _entered(field: CredentialField) -> str:
+    """Say in one line what whoever uploads credentials enters."""
+    if not field.is_asked_for:
+        return f"{field.title} (found in {field.inside})"
+    kinds = ["required" if field.required else "may be left out", *(["a file"] if field.multiline else [])]
+    said = [f"{field.title} ({', '.join(kinds)})", *filter(None, [field.hint])]
+    return "; ".join([*said, *([f"like {field.example}"] if field.example else [])])
+
+
+def _in_short(template: Template) -> str:
+    """Name a template; of one that nobody connects in the browser, its kind and its fields too."""
+    if template.app_type == AppType.OAUTH:
+        return template.id
+    names = [name for name, field in template.fields.items() if field.is_asked_for]
+    return f"{template.id} ({': '.join([template.app_type.in_words, *([' + '.join(names)] if names else [])])})"
 
 
 def _shown(value: Any) -> str:

@@ -10,12 +10,14 @@ from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from evergrant import clock
+from evergrant.app_types import AppType
 from evergrant.broker.apps.definition import scope_problems
 from evergrant.broker.apps.destinations import digest_of
 from evergrant.broker.apps.provider_client import provider_client
 from evergrant.broker.apps.quirks import quirks_of, scope_words
 from evergrant.broker.apps.variables import details_of_user, details_problems, template_of, tidied
 from evergrant.broker.audit.record import actor, record
+from evergrant.broker.grants.credentials import CREDENTIALS_TYPE
 from evergrant.broker.grants.events import GrantEventKind, record_event
 from evergrant.broker.grants.granted_scopes import GrantedScopes
 from evergrant.broker.grants.grants import (
@@ -46,8 +48,10 @@ from evergrant.oauth2.stated_ends import jwt_end
 
 log = logging.getLogger(__name__)
 
-API_KEY = "apikey"
-"""Both the type of such apps and the `accessTokenType` of what they hold."""
+_HOW_ELSE = {AppType.OAUTH: "OAuth tokens: use oauthtoken/upload", AppType.API_KEY: "API keys: use apikey/upload"}
+"""By what call an app of each kind is uploaded to; those of all other kinds take credentials."""
+_NO_JWT = frozenset({AppType.API_KEY, CREDENTIALS_TYPE})
+"""The `accessTokenType` of what is no token of a provider's, and tells no end of itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +95,7 @@ def check_upload(broker: Broker, app: OutboundApp, upload: TokenUpload, *, now: 
     """
     if upload.refresh_token is None and upload.access_token is None:
         raise MissingArgument.of(("refreshToken", "give refreshToken, accessToken or both"))
-    problems = upload_problems(app, upload.owner, app_type="oauth")
+    problems = upload_problems(app, upload.owner, app_type=AppType.OAUTH)
     if not problems and upload.refresh_token is not None:
         missing = [name for name, value in (("clientId", app.client_id), ("tokenUrl", app.token_url)) if not value]
         if missing:
@@ -118,7 +122,7 @@ def upload_problems(app: OutboundApp, owner: ResourceOwner, *, app_type: str) ->
     """Return what is wrong with an upload for this owner to this app, by field."""
     problems = owner_problems(app, owner)
     if app.app_type != app_type:
-        takes = "API keys: use apikey/upload" if app.app_type == API_KEY else "OAuth tokens: use oauthtoken/upload"
+        takes = _HOW_ELSE.get(AppType(app.app_type), "credentials: use credentials/upload")
         problems.append(("appId", f"the app '{app.id}' takes {takes}"))
     return problems
 
@@ -205,7 +209,7 @@ def _lifetime(upload: TokenUpload, quirks: Quirks, *, now: datetime) -> Lifetime
     if upload.access_token is None:
         return NO_END
     ends_at = datetime.fromtimestamp(upload.access_token_expiry, UTC) if upload.access_token_expiry else None
-    if ends_at is None and upload.access_token_type != API_KEY:
+    if ends_at is None and upload.access_token_type not in _NO_JWT:
         ends_at = jwt_end(upload.access_token.get_secret_value())
     if ends_at is None:
         return NO_END if upload.refresh_token is None or quirks.never_ends else unknown_end(now=now)

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from evergrant.app_types import AppType
 from evergrant.broker.apps.apps import list_apps
 from evergrant.broker.connections.upload import (
     PreparedUpload,
@@ -84,7 +85,7 @@ async def _store_batch(
         async with broker.database.write() as session:
             for one, replacement in zip(ordered, replacements, strict=True):
                 storing = one
-                await store_upload(broker, session, project_id, one, replacement, app_type="oauth", now=now)
+                await store_upload(broker, session, project_id, one, replacement, app_type=AppType.OAUTH, now=now)
             for one in prepared:
                 await record_upload(session, project_id, one)
     except (AppNotFound, InvalidValue) as error:  # the app was changed meanwhile

@@ -1,20 +1,17 @@
-"""Uploading one API key, or one connection's tokens, which may be tried at the provider first."""
+"""Uploading one connection's tokens, which may be tried at the provider first, and storing any one upload."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import datetime
-
-from pydantic import SecretStr
 
 from evergrant import clock
 from evergrant.broker.apps.apps import load_app
 from evergrant.broker.apps.destinations import digest_of
-from evergrant.broker.apps.provider_client import callback_url, provider_client
-from evergrant.broker.apps.variables import allowed_captures, details_problems, template_of
+from evergrant.broker.apps.provider_client import ProviderClient, callback_url, provider_client
+from evergrant.broker.apps.variables import allowed_captures, template_of
 from evergrant.broker.audit.record import actor
 from evergrant.broker.connections.upload import (
-    API_KEY,
     PreparedUpload,
     TokenUpload,
     check_same_destinations,
@@ -27,12 +24,10 @@ from evergrant.broker.connections.upload import (
     scopes_of,
     store_upload,
     subject_of,
-    upload_problems,
 )
 from evergrant.broker.grants.grants import (
     SEALS_OF_ANSWER,
     Consent,
-    ResourceOwner,
     SealedTokens,
     columns_of_consent,
     new_grant_id,
@@ -47,56 +42,24 @@ from evergrant.broker.runtime.journal_entry import Entry
 from evergrant.broker.runtime.principal import Principal
 from evergrant.broker.runtime.vault import Sealer
 from evergrant.db import Grant, OutboundApp
-from evergrant.errors import (
-    InvalidValue,
-    MissingArgument,
-    ReauthorizationRequired,
-    RefreshTokenRefused,
-)
+from evergrant.errors import MissingArgument, ReauthorizationRequired, RefreshTokenRefused
 from evergrant.oauth2 import follow_up, token_endpoint
 from evergrant.oauth2.id_token import Subject
 from evergrant.oauth2.odd_parts import part_or
 from evergrant.oauth2.quirks import Quirks
 from evergrant.oauth2.token_response import TokenResponse
 
-
-async def upload_api_key(
-    broker: Broker,
-    principal: Principal,
-    *,
-    app_id: str,
-    owner: ResourceOwner,
-    api_key: SecretStr,
-    details: Mapping[str, str],
-    now: datetime,
-) -> None:
-    """Store an owner's API key; it takes the place of the one before.
-
-    `details` are values of the app's variables: what stands beside the key.
-
-    Raises:
-        AppNotFound: there is no such app.
-        InvalidValue: the app does not hold API keys or is another tenant's, the key has characters that none has, or
-            the details are not what the app's template wants.
-        PermissionDenied: the management key is limited to other apps.
-    """
-    principal.require_app(app_id)
-    app = await load_app(broker, principal.project_id, app_id)
-    problems = upload_problems(app, owner, app_type=API_KEY)
-    if not api_key.get_secret_value().isprintable() or not api_key.get_secret_value().strip():
-        problems.append(("apiKey", "must not be blank nor contain line breaks and other control characters"))
-    problems += details_problems(template_of(broker, app), app, details)
-    if problems:
-        raise InvalidValue.of(*problems)
-    upload = TokenUpload(
-        app_id=app_id, owner=owner, access_token=api_key, access_token_type=API_KEY, scopes=(), details=details
-    )
-    prepared = await prepare_upload(broker, app, upload, subject=Subject(), now=now)
-    await _store_prepared(broker, app, prepared, now=now)
+Ask = Callable[[ProviderClient], Awaitable[TokenResponse]]
+"""Asks an app's provider for tokens with what is uploaded."""
 
 
 @until_as_read
-async def _store_prepared(broker: Broker, app: OutboundApp, prepared: PreparedUpload, *, now: datetime) -> None:
+async def store_prepared(broker: Broker, app: OutboundApp, prepared: PreparedUpload, *, now: datetime) -> None:
+    """Store one upload that was not tried.
+
+    Raises:
+        AppNotFound, InvalidValue: as `store_upload`.
+    """
     replacement = await replacement_of(broker, app, prepared, now=now)
     async with broker.database.write() as session:
         await store_upload(broker, session, app.project_id, prepared, replacement, app_type=app.app_type, now=now)
@@ -124,39 +87,55 @@ async def upload_tokens(
     subject = await subject_of(broker, app, upload, now=now)
     if not verify_refresh:
         prepared = await prepare_upload(broker, app, upload, subject=subject, now=now)
-        await _store_prepared(broker, app, prepared, now=now)
+        await store_prepared(broker, app, prepared, now=now)
         return
-    if upload.refresh_token is None:
+    refresh_token = upload.refresh_token
+    if refresh_token is None:
         raise MissingArgument.of(("refreshToken", "is required with verifyRefresh"))
+
+    async def refresh(provider: ProviderClient) -> TokenResponse:
+        try:
+            return await token_endpoint.refresh(
+                broker.http,
+                provider.server,
+                provider.client,
+                refresh_token=refresh_token,
+                granted=scopes_of(app, upload),
+                redirect_uri=callback_url(broker, app),
+                quirks=provider.quirks,
+            )
+        except ReauthorizationRequired as error:
+            message = f"{error.message.removesuffix(token_endpoint.CONNECT_AGAIN)} Nothing was stored."
+            raise RefreshTokenRefused(message, provider_error=error.provider_error) from error
+
+    await try_and_store(broker, app, upload, refresh, subject=subject)
+
+
+async def try_and_store(broker: Broker, app: OutboundApp, upload: TokenUpload, ask: Ask, *, subject: Subject) -> None:
+    """Get the first token of an upload, and store what the provider answers.
+
+    Like a refresh: that exists nowhere else, so a caller that hangs up does not stop it.
+
+    Raises:
+        AppNotFound, InvalidValue: the app went or moved meanwhile.
+        EvergrantError: whatever `ask` raises. Nothing is written in any of these cases.
+        Unavailable: this process stops while the database is away. The journal has it then, and it is stored later.
+    """
     grant_id = new_grant_id()
-    # Like a refresh: what the provider answers exists nowhere else, so a caller that hangs up must not stop it.
     flight = broker.refreshes.start(
-        (principal.project_id, grant_id),
-        lambda: _verify_and_store(broker, app, upload, grant_id=grant_id, subject=subject),
+        (app.project_id, grant_id),
+        lambda: _ask_and_store(broker, app, upload, ask, grant_id=grant_id, subject=subject),
     )
     await asyncio.shield(flight)
 
 
-async def _verify_and_store(
-    broker: Broker, app: OutboundApp, upload: TokenUpload, *, grant_id: str, subject: Subject
+async def _ask_and_store(
+    broker: Broker, app: OutboundApp, upload: TokenUpload, ask: Ask, *, grant_id: str, subject: Subject
 ) -> Grant:
-    assert upload.refresh_token is not None  # noqa: S101 - the caller has looked; this tells the type checker
     details = details_of(broker, app, upload)
     provider = await provider_client(broker, app, details)
     sealer = await broker.vault.reserve(app.project_id, seals=SEALS_OF_ANSWER)
-    try:
-        answer = await token_endpoint.refresh(
-            broker.http,
-            provider.server,
-            provider.client,
-            refresh_token=upload.refresh_token,
-            granted=scopes_of(app, upload),
-            redirect_uri=callback_url(broker, app),
-            quirks=provider.quirks,
-        )
-    except ReauthorizationRequired as error:
-        message = f"{error.message.removesuffix(token_endpoint.CONNECT_AGAIN)} Nothing was stored."
-        raise RefreshTokenRefused(message, provider_error=error.provider_error) from error
+    answer = await ask(provider)
     if answer.refresh_token is None:  # none returned keeps the old one (RFC 6749 section 6)
         answer = replace(answer, refresh_token=upload.refresh_token)
     entry = _entry_of(broker, app, upload, provider.quirks, answer, sealer, grant_id=grant_id, subject=subject)
@@ -181,7 +160,7 @@ def _entry_of(
     grant_id: str,
     subject: Subject,
 ) -> Entry:
-    """Return what the journal keeps of an upload whose refresh token was just used: all of its grant."""
+    """Return what the journal keeps of an upload that was just tried: all of its grant."""
     now, who = clock.now(), actor.get()
     captured: dict[str, str] = part_or(
         {}, "details", lambda: allowed_captures(template_of(broker, app), answer.captured)

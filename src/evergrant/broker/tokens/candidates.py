@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import select
 
+from evergrant.app_types import AppType
 from evergrant.broker.apps.apps import load_app
 from evergrant.broker.apps.quirks import scope_words
 from evergrant.broker.grants.granted_scopes import proofs_of
@@ -35,8 +36,6 @@ class Candidates:
         """
         if not self.grants:
             raise TokenNotFound
-        if self.app.app_type == "apikey":
-            return GrantView.of(self.grants[0])  # a key has no scopes: it answers whatever was asked for
         if (found := self.other_than((), scopes)) is not None:
             return found
         dead = next((grant for grant in self.grants if not self._missing(grant, scopes)), None)
@@ -69,6 +68,8 @@ class Candidates:
         return view
 
     def _missing(self, grant: Grant, scopes: Scopes) -> list[str]:
+        if self.app.app_type != AppType.OAUTH and not grant.scopes:
+            return []  # a key has no scopes, nor have credentials that were uploaded without: they answer whatever
         return self.words.missing(scopes or (), grant.scopes, proofs_of(grant))
 
 

@@ -6,7 +6,7 @@ Only a token that is not fresh enough goes further, to `refresh_grant`.
 import asyncio
 import time
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from pydantic import SecretStr
@@ -14,12 +14,15 @@ from pydantic import SecretStr
 from evergrant import clock
 from evergrant.broker.access import policies
 from evergrant.broker.audit.record import actor, record
+from evergrant.broker.grants.credentials import CREDENTIALS_TYPE, are_credentials
 from evergrant.broker.grants.events import GrantEventKind, record_event
 from evergrant.broker.grants.grants import ResourceOwner, token_slot
 from evergrant.broker.refresh.refresh import refresh_grant
 from evergrant.broker.runtime.broker import Broker
 from evergrant.broker.runtime.principal import Permission, Principal
 from evergrant.broker.tokens.candidates import load_candidates
+from evergrant.broker.tokens.fields import with_fields
+from evergrant.catalog.api import Carried
 from evergrant.db.grant import scope_key
 from evergrant.db.grant_reader import GrantView, OwnerKey
 from evergrant.errors import (
@@ -64,6 +67,8 @@ class Token:
     grant: GrantView
     access_token: SecretStr
     refresh_token: SecretStr | None
+    carried: Carried | None = field(default=None, repr=False)
+    """How calls carry it, where several fields stand in the place of one token."""
 
 
 async def fetch_token(broker: Broker, principal: Principal, wanted: FetchRequest, *, now: datetime) -> Token:
@@ -108,9 +113,13 @@ async def _fetch(broker: Broker, principal: Principal, wanted: FetchRequest, *, 
     access = await broker.vault.open(token_slot(owner, view.id, "access_token"), view.access_token)
     broker.uses.note_grant((project_id, view.id), at=now)
     broker.timelines.note_fetch(project_id, view.id, principal.name, at=now)
+    if view.access_token_type == CREDENTIALS_TYPE:
+        return Token(*with_fields(broker.catalogue, view, access))
     refresh = None
     if wanted.with_refresh_token and view.refresh_token is not None:
         refresh = await broker.vault.open(token_slot(owner, view.id, "refresh_token"), view.refresh_token)
+        if are_credentials(refresh):  # what the next tokens are obtained from is nobody's to have
+            return Token(view, access, None)
         await _record_disclosure(broker, project_id, view)
     return Token(view, access, refresh)
 

@@ -60,9 +60,13 @@ class TokenMetadata(WireModel):
         description="Why `tokenSub` is empty although the provider said who connected; empty otherwise."
     )
     granted_by: str
-    access_token_type: str = Field(description="`apikey` for an API key.")
+    access_token_type: str = Field(
+        description="`apikey` for an API key, `credentials` for several fields that are one."
+    )
     access_token_expiry: str = Field(description="Epoch seconds as text; empty when unknown.")
-    has_refresh_token: bool
+    has_refresh_token: bool = Field(
+        description="Whether evergrant gets the next token by itself: with a refresh token, or from credentials."
+    )
     refresh_token_expiry: str = Field(
         description="Epoch seconds as text: when the refresh token itself ends; empty where no end is known."
     )

@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 
 from evergrant import clock
+from evergrant.broker.grants.credentials import CREDENTIALS_TYPE
 from evergrant.broker.runtime.principal import Principal
 from evergrant.broker.tokens.exchange import ExchangeRequest, exchange_subject_token
 from evergrant.broker.tokens.fetch import Token
@@ -25,6 +26,7 @@ from evergrant.errors import (
     TokenNotFound,
     UpstreamRejected,
 )
+from evergrant.web.api.token_wire import carried_members
 from evergrant.web.api.wire import example
 from evergrant.web.deps import get_broker, recognised
 from evergrant.web.errors import note_limit
@@ -67,6 +69,10 @@ class ExchangeAnswer(BaseModel):
     details: dict[str, str] | None = Field(
         default=None, description="What calls to the provider's API need beside the token, as a fetch has it."
     )
+    headers: dict[str, str] | None = Field(
+        default=None, description="Of credentials with several fields: ready headers, as a fetch has them."
+    )
+    query: dict[str, str] | None = Field(default=None, description="Ready query parameters, likewise.")
 
 
 class ExchangeErrorAnswer(BaseModel):
@@ -135,6 +141,8 @@ async def exchange_token(request: Request) -> Response:
             form = _form(request, await request.body())
             principal = await _subject(request, form)
             token = await exchange_subject_token(get_broker(request), principal, _wanted(form), now=now)
+            if token.grant.access_token_type == CREDENTIALS_TYPE:
+                raise OAuthError("invalid_target", "the app's credentials are several values, and no one token")
         except EvergrantError as error:
             note_limit(request, error)
             raise _translated(error) from error
@@ -210,6 +218,8 @@ def _body(token: Token, *, now: datetime) -> dict[str, Any]:
     body["scope"] = " ".join(view.scopes)
     if view.details:
         body["details"] = view.details
+    if token.carried is not None:
+        body |= carried_members(token.carried)
     return body
 
 

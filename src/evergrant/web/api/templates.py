@@ -1,17 +1,18 @@
 """The app library: templates of providers, and apps made from them."""
 
+import asyncio
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Path
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from pydantic import Field, ValidationError
 from pydantic.alias_generators import to_camel
 
 from evergrant import clock
-from evergrant.app_types import AppType
 from evergrant.broker.apps import apps
 from evergrant.broker.apps.definition import AppDefinition
-from evergrant.broker.apps.templates import definition_of, find_template
+from evergrant.broker.apps.templates import definition_of, find_template, search_templates
 from evergrant.broker.runtime.principal import Permission
 from evergrant.catalog.loader import dcr_presets
 from evergrant.catalog.template import Template
@@ -20,10 +21,10 @@ from evergrant.web.api.app_wire import (
     AppAnswer,
     AppFields,
     CreateApp,
-    ScopeDescription,
     app_body,
     definition,
 )
+from evergrant.web.api.template_wire import DISCORD, TemplateBody, template_body
 from evergrant.web.api.wire import (
     OptionalId,
     PastedText,
@@ -45,93 +46,12 @@ READER = Depends(require(Permission.APPS_READ))
 FIXED = frozenset({"appType", "templateId"})
 """What the template decides for good."""
 OVERRIDABLE = frozenset(to_camel(name) for name in AppFields.model_fields) - FIXED
-_DISCORD = {
-    "id": "discord",
-    "name": "Discord",
-    "category": "communication",
-    "appType": "oauth",
-    "authorizationUrl": "https://discord.com/oauth2/authorize",
-    "tokenUrl": "https://discord.com/api/oauth2/token",
-    "revocationUrl": "https://discord.com/api/oauth2/token/revoke",
-    "defaultScopes": ["identify"],
-    "scopes": [{"value": "identify", "description": "See your user name and avatar"}],
-    "documentationUrl": "https://discord.com/developers/docs/topics/oauth2",
-    "variables": [],
-    "setupHint": "",
-    "verification": "confirmed",
-    "sources": 11,
-    "remark": "",
-    "reviewed": "2026-11-26",
-    "retires": [],
-    "replacedBy": "",
-}
-
-
-class VariableBody(WireModel):
-    """A value that a provider's addresses or requests need, or that its answers bring."""
-
-    name: str
-    title: str
-    source: Literal["app", "user", "callback", "token", "context"] = Field(
-        description="Who gives it: the app, whoever connects, or an answer of the provider."
-    )
-    required: bool
-    pattern: str = Field(description="A regular expression that the whole value matches; empty for anything.")
-    enum: list[str] = Field(description="The only values, if there are any.")
-    default: str
-    example: str
-
-
-class ApiKeyBody(WireModel):
-    """Where the provider's API expects the key."""
-
-    place: Literal["header", "query", "basic"] = Field(
-        alias="in", description="`basic`: HTTP Basic with the key as the user name, or beside `username`."
-    )
-    name: str = Field(description="Of the header or the query parameter.")
-    prefix: str = Field(description="Before the key: `Bearer `, for example.")
-    username: str = Field(
-        description="With `basic`: the user name, and the key is the password. It may hold `{variables}`, whose values "
-        "come with the key in `details`, or are the app's."
-    )
-
-
-class RetirementBody(WireModel):
-    """An address of a provider that ends on a day, or all that its template is about."""
-
-    on: str = Field(description="The first day without it, as YYYY-MM-DD.")
-    page: str = Field(description="Where the provider says so.")
-    address: str = Field(description="What ends; apps may still have it. Empty: everything.")
-
-
-class TemplateBody(WireModel):
-    """A provider that is known already."""
-
-    id: str
-    name: str
-    category: str
-    app_type: AppType
-    authorization_url: str
-    token_url: str
-    revocation_url: str = Field(description="Empty where the provider does not revoke as RFC 7009 says.")
-    default_scopes: list[str]
-    scopes: list[ScopeDescription]
-    variables: list[VariableBody] = Field(description="Values that differ from app to app, or user to user.")
-    api_key: ApiKeyBody | None = Field(default=None, description="Of a template of API keys; else null.")
-    documentation_url: str = Field(description="Where the provider says how to register a client, or get a key.")
-    setup_hint: str = Field(description="What people stumble over when they register a client there.")
-    verification: Literal["confirmed", "unconfirmed"] = Field(description="Whether independent sources agree.")
-    sources: int = Field(description="How many do.")
-    remark: str = Field(description="What is uncertain.")
-    reviewed: str = Field(description="The day of the last look at the provider's own pages, as YYYY-MM-DD, or empty.")
-    retires: list[RetirementBody] = Field(description="What the provider has announced to end, or has ended.")
-    replaced_by: str = Field(description="The template to use instead, where all of it ends.")
 
 
 class TemplateAnswer(WireModel):
     """One template."""
 
-    model_config = example({"template": _DISCORD})
+    model_config = example({"template": DISCORD})
 
     template: TemplateBody
 
@@ -139,7 +59,7 @@ class TemplateAnswer(WireModel):
 class TemplatesAnswer(WireModel):
     """All templates."""
 
-    model_config = example({"templates": [_DISCORD]})
+    model_config = example({"templates": [DISCORD]})
 
     templates: list[TemplateBody]
 
@@ -179,62 +99,31 @@ class CreateFromDcrPreset(StrictWireModel):
     tenant_id: OptionalId = Field(default="", description="The only tenant that may use the app.")
 
 
-def _variable_bodies(template: Template) -> list[VariableBody]:
-    return [
-        VariableBody(
-            name=name,
-            title=variable.title,
-            source=variable.source,
-            required=variable.is_required,
-            pattern=variable.pattern,
-            enum=list(variable.enum),
-            default=variable.default,
-            example=variable.example,
-        )
-        for name, variable in template.variables.items()
-        if variable.source != "variable"  # that one follows from another: nobody gives it, and no answer brings it
-    ]
+@router.get(
+    "/templates",
+    summary="List the templates",
+    response_model=TemplatesAnswer,
+    responses=errors(400),
+    dependencies=[READER],
+)
+async def list_templates(
+    request: Request,
+    broker: BrokerDep,
+    search: Annotated[
+        PastedText,
+        Query(max_length=200, description="Words in the id, the name or the category.", examples=["google calendar"]),
+    ] = "",
+) -> Response:
+    """Return every provider that is known already, or those that `search` finds."""
+    state = request.app.state
+    if not hasattr(state, "written_templates"):  # once: writing hundreds keeps other calls waiting
+        state.written_templates = await asyncio.to_thread(_written, broker.catalogue)
+    parts = [state.written_templates[template.id] for template in search_templates(broker.catalogue, search)]
+    return Response(b'{"templates":[' + b",".join(parts) + b"]}", media_type="application/json")
 
 
-def _api_key_body(template: Template) -> ApiKeyBody | None:
-    if template.app_type != AppType.API_KEY or template.fields:
-        return None
-    how = template.api.credential
-    beside = how.username if how.place == "basic" and how.username != "{token}" else ""
-    return ApiKeyBody.model_validate({"in": how.place, "name": how.name, "prefix": how.prefix, "username": beside})
-
-
-def template_body(template: Template) -> TemplateBody:
-    """Write a template for the wire."""
-    return TemplateBody(
-        id=template.id,
-        name=template.name,
-        category=template.category,
-        app_type=template.app_type,
-        authorization_url=template.authorization_endpoint,
-        token_url=template.token_endpoint,
-        revocation_url=template.revocation_endpoint,
-        default_scopes=list(template.default_scopes),
-        scopes=[ScopeDescription(value=value, description=text) for value, text in template.scopes.items()],
-        variables=_variable_bodies(template),
-        api_key=_api_key_body(template),
-        documentation_url=template.documentation_url,
-        setup_hint=template.setup_hint,
-        verification=template.verification,
-        sources=template.sources,
-        remark=template.remark,
-        reviewed=template.reviewed.isoformat() if template.reviewed else "",
-        retires=[
-            RetirementBody(on=each.on.isoformat(), page=each.page, address=each.value) for each in template.retires
-        ],
-        replaced_by=template.replaced_by,
-    )
-
-
-@router.get("/templates", summary="List the templates", responses=errors(), dependencies=[READER])
-async def list_templates(broker: BrokerDep) -> TemplatesAnswer:
-    """Return every provider that is known already."""
-    return TemplatesAnswer(templates=[template_body(template) for template in broker.catalogue.values()])
+def _written(catalogue: Mapping[str, Template]) -> dict[str, bytes]:
+    return {one.id: template_body(one).model_dump_json(by_alias=True).encode() for one in catalogue.values()}
 
 
 @router.get("/templates/{id}", summary="Load a template", responses=errors(400, 404), dependencies=[READER])

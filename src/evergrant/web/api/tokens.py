@@ -13,9 +13,10 @@ from pydantic_core import to_json
 from evergrant import clock
 from evergrant.broker.grants.grants import ResourceOwner
 from evergrant.broker.runtime.principal import Permission, Principal
-from evergrant.broker.tokens.fetch import FetchRequest, Token, fetch_token, parse_scopes
+from evergrant.broker.tokens.fetch import FetchRequest, fetch_token, parse_scopes
 from evergrant.metrics import FetchTimer
-from evergrant.web.api.wire import AppId, Flag, OptionalId, OwnerId, Text, WireModel, epoch, errors, example, read_body
+from evergrant.web.api.token_wire import TokenAnswer, token_body
+from evergrant.web.api.wire import AppId, Flag, OptionalId, OwnerId, Text, WireModel, errors, read_body
 from evergrant.web.deps import get_broker, principal_of
 
 router = APIRouter(prefix="/v1/mgmt/outbound/app", tags=["tokens"])
@@ -70,86 +71,6 @@ class FetchTenantToken(FetchTenantTokenLatest):
     """A tenant's token with these scopes."""
 
     scopes: list[Text] = Field(max_length=500, description="All of these, whatever their order.")
-
-
-class TokenBody(WireModel):
-    """A token that works now."""
-
-    id: str = Field(description="The connection's id.")
-    app_id: str
-    user_id: str = Field(description="Empty for a tenant's token.")
-    token_sub: str = Field(description="The user's id at the provider; empty when unknown.")
-    access_token: str
-    access_token_type: str
-    access_token_expiry: str = Field(description="Epoch seconds as text; empty when the provider gave no end.")
-    has_refresh_token: bool
-    refresh_token: str | None = Field(default=None, description="Only with `withRefreshToken`.")
-    last_refresh_time: str = Field(description="Epoch seconds as text; empty before the first refresh.")
-    last_refresh_error: str
-    scopes: list[str]
-    tenant_id: str | None = None
-    granted_by: str | None = None
-    external_identifier: str | None = None
-    details: dict[str, str] | None = Field(
-        default=None,
-        description="What calls to the provider's API need beside the token (its shop, instance or company), by "
-        "variable of the app's template; left out where there is nothing.",
-    )
-
-
-class TokenAnswer(WireModel):
-    """The answer of every fetch call."""
-
-    model_config = example(
-        {
-            "token": {
-                "id": "9b2f6f0c5d8e4a7190c3b7d1e2f4a586",
-                "appId": "google-contacts",
-                "userId": "alice",
-                "tokenSub": "113456789012345678901",
-                "accessToken": "ya29.a0AfB...",
-                "accessTokenType": "Bearer",
-                "accessTokenExpiry": "1741107113",
-                "hasRefreshToken": True,
-                "lastRefreshTime": "1741103514",
-                "lastRefreshError": "",
-                "scopes": ["https://www.googleapis.com/auth/contacts.readonly"],
-            }
-        }
-    )
-
-    token: TokenBody
-
-
-def token_body(token: Token) -> dict[str, Any]:
-    """Write a token as the SDKs read it: what a plain user's token does not have is left out, not empty."""
-    view = token.grant
-    body: dict[str, Any] = {
-        "id": view.id,
-        "appId": view.app_id,
-        "userId": view.user_id,
-        "tokenSub": view.token_sub,
-        "accessToken": token.access_token.get_secret_value(),
-        "accessTokenType": view.access_token_type,
-        "accessTokenExpiry": epoch(view.expires_at),
-        "hasRefreshToken": view.refresh_token is not None,
-    }
-    if token.refresh_token is not None:
-        body["refreshToken"] = token.refresh_token.get_secret_value()
-    body |= {
-        "lastRefreshTime": epoch(view.last_refresh_time),
-        "lastRefreshError": view.last_refresh_error,
-        "scopes": view.scopes,
-    }
-    if view.tenant_id:
-        body["tenantId"] = view.tenant_id
-    if view.granted_by:
-        body["grantedBy"] = view.granted_by
-    if view.external_identifier:
-        body["externalIdentifier"] = view.external_identifier
-    if view.details:
-        body["details"] = view.details
-    return body
 
 
 async def _fetcher(request: Request) -> Principal:

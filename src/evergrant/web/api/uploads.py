@@ -1,4 +1,4 @@
-"""Uploading API keys and OAuth tokens that users have elsewhere already."""
+"""Uploading OAuth tokens that users have elsewhere already."""
 
 from typing import Annotated, Any
 
@@ -8,17 +8,16 @@ from pydantic import Field
 from evergrant import clock
 from evergrant.broker.connections.upload import TokenUpload
 from evergrant.broker.connections.upload_batch import BatchFailure, BatchItem, upload_batch
-from evergrant.broker.connections.upload_one import upload_api_key, upload_tokens
+from evergrant.broker.connections.upload_one import upload_tokens
 from evergrant.broker.grants.grants import ResourceOwner
+from evergrant.web.api.upload_wire import DETAILS, Details, InTenant, TenantOwner, UserOwner
 from evergrant.web.api.wire import (
     AppId,
     EpochSeconds,
     Flag,
     Nothing,
     OptionalId,
-    OwnerId,
     PastedText,
-    SecretText,
     ShortText,
     TokenText,
     WireModel,
@@ -29,11 +28,6 @@ from evergrant.web.deps import BrokerDep, TokensWriter
 
 router = APIRouter(prefix="/v1/mgmt/outbound/app", tags=["uploads"])
 
-UserOwner = Annotated[OwnerId, Field(description="Whose it is, by your own id.")]
-TenantOwner = Annotated[OwnerId, Field(description="The tenant whose it is.")]
-InTenant = Annotated[OptionalId, Field(description="The user's within this tenant.")]
-Details = Annotated[dict[ShortText, ShortText], Field(max_length=50)]
-_DETAILS = "Values of the app's variables that belong to this connection: its shop, its company."
 _TOKENS = {
     "refreshToken": "1//0gFromTheOldPlace",
     "accessToken": "ya29.a0AfB...",
@@ -42,29 +36,6 @@ _TOKENS = {
 }
 _USER = {"appId": "google-contacts", "userId": "alice"}
 _TENANT = {"appId": "google-contacts", "tenantId": "acme"}
-
-
-class UploadUserApiKey(WireModel):
-    """A user's API key."""
-
-    model_config = example({"appId": "openai", "userId": "alice", "apiKey": "sk-from-the-provider"})
-
-    app_id: AppId
-    user_id: UserOwner
-    tenant_id: InTenant = ""
-    api_key: SecretText = Field(min_length=1, description="Takes the place of the one before.")
-    details: Details = Field(default_factory=dict, description=_DETAILS)
-
-
-class UploadTenantApiKey(WireModel):
-    """A tenant's API key."""
-
-    model_config = example({"appId": "openai", "tenantId": "acme", "apiKey": "sk-from-the-provider"})
-
-    app_id: AppId
-    tenant_id: TenantOwner
-    api_key: SecretText = Field(min_length=1, description="Takes the place of the one before.")
-    details: Details = Field(default_factory=dict, description=_DETAILS)
 
 
 class UploadedTokens(WireModel):
@@ -91,7 +62,7 @@ class UploadedTokens(WireModel):
         default=None, description="Names `tokenSub` if it is valid for the app; otherwise it is ignored."
     )
     granted_by: OptionalId = Field(default="", description="Who consented, where that is not the owner.")
-    details: Details = Field(default_factory=dict, description=_DETAILS)
+    details: Details = Field(default_factory=dict, description=DETAILS)
     verify_refresh: Flag = Field(
         default=False,
         description="Use the refresh token first, store what the provider answers, and nothing if it refuses.",
@@ -184,22 +155,6 @@ class BatchAnswer(WireModel):
     failures: list[UploadFailure]
 
 
-@router.post("/user/apikey/upload", summary="Upload a user's API key", responses=errors(400, 404, 413))
-async def upload_user_api_key(body: UploadUserApiKey, broker: BrokerDep, principal: TokensWriter) -> Nothing:
-    """Store the key that a user has for an API-key app."""
-    owner = ResourceOwner(body.user_id, body.tenant_id)
-    await _upload_key(body, owner, broker, principal)
-    return Nothing()
-
-
-@router.post("/tenant/apikey/upload", summary="Upload a tenant's API key", responses=errors(400, 404, 413))
-async def upload_tenant_api_key(body: UploadTenantApiKey, broker: BrokerDep, principal: TokensWriter) -> Nothing:
-    """Store the key that a tenant has for an API-key app."""
-    owner = ResourceOwner("", body.tenant_id)
-    await _upload_key(body, owner, broker, principal)
-    return Nothing()
-
-
 @router.post("/user/oauthtoken/upload", summary="Upload a user's OAuth tokens", responses=errors(400, 404, 413, 502))
 async def upload_user_tokens(body: UploadUserTokens, broker: BrokerDep, principal: TokensWriter) -> Nothing:
     """Store tokens that were issued elsewhere to the same client; the user need not consent again."""
@@ -214,20 +169,6 @@ async def upload_tenant_tokens(body: UploadTenantTokens, broker: BrokerDep, prin
     """Store a tenant's own tokens that were issued elsewhere to the same client; nobody need consent again."""
     await _upload(body, body.owner(), broker, principal)
     return Nothing()
-
-
-async def _upload_key(
-    body: UploadUserApiKey | UploadTenantApiKey, owner: ResourceOwner, broker: BrokerDep, principal: TokensWriter
-) -> None:
-    await upload_api_key(
-        broker,
-        principal,
-        app_id=body.app_id,
-        owner=owner,
-        api_key=body.api_key,
-        details=body.details,
-        now=clock.now(),
-    )
 
 
 async def _upload(body: UploadedTokens, owner: ResourceOwner, broker: BrokerDep, principal: TokensWriter) -> None:
