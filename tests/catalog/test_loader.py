@@ -252,6 +252,12 @@ CAPTURED = VARIABLE + 'source = "token"\nfrom = "/shop"\n'
         (GOOD + f'revocation_endpoint = "{TOKEN}"\nrevocation = {{ url = "{TOKEN}" }}\n', "not both"),
         (GOOD + '[token_response]\naccess_token = "data.token"\n', "use a JSON pointer"),
         (GOOD + VARIABLE, "variables.shop: is asked for and used nowhere"),
+        (GOOD + 'scopes = { "{shop}/read" = "Read" }\n', "scopes.{shop}/read: {shop} is not declared"),
+        (
+            GOOD + 'scopes = { "{shop}/read" = "Read" }\n' + CAPTURED,
+            "scopes.{shop}/read: {shop} (source 'token') is not",
+        ),
+        (GOOD + 'scopes = { "{shop}/read" = "Read" }\n' + VARIABLE, "variables.shop.pattern: lets 'a b' into a scope"),
         (HOST, "token_endpoint: {shop} is not declared: add [variables.shop]"),
         (HOST + VARIABLE, "variables.shop: is part of a URL (token_endpoint), so it needs a pattern"),
         (HOST + VARIABLE + "pattern = '['\n", "variables.shop.pattern: '[': not a regular expression"),

@@ -7,12 +7,19 @@ import pytest
 
 from tests.conformance.answer_overrides import but, then
 from tests.conformance.conforming import Connection, World
-from tests.infra.entries import oauth_entries
 from tests.infra.people import someone
 
-ENTRIES = oauth_entries()
-GOOGLE = [key for key, entry in ENTRIES.items() if entry["token_endpoint"].startswith("https://oauth2.googleapis.com/")]
-MICROSOFT = [key for key, entry in ENTRIES.items() if "login.microsoftonline.com" in entry["token_endpoint"]]
+GOOGLE = ["google", "google-mail"]
+"""One whose scopes are words, and one whose are addresses."""
+MICROSOFT = [
+    "azure-devops",
+    "microsoft",
+    "microsoft-ads",
+    "microsoft-dynamics",
+    "microsoft-power-bi",
+    "microsoft-teams",
+]
+"""Some of Graph, some of other APIs."""
 GRAPH = "https://graph.microsoft.com/"
 OPENID = ("openid", "profile", "email", "offline_access")
 Spelling = Callable[[list[str]], list[str]]
@@ -138,3 +145,26 @@ def test_without_a_refresh_token_the_scope_that_asks_for_one_is_missing(everybod
     connection.connect(overrides={"name": someone(), "defaultScopes": connection.provider.scopes})
     refused = by_scopes(connection, asked)
     assert refused.json()["details"] == {"missingScopes": ["offline_access"], "refusedScopes": ["offline_access"]}
+
+
+def test_a_scope_with_a_variable_is_sent_and_kept_filled_in_and_found_by_either_form(everybody: World) -> None:
+    connection = everybody.connection("microsoft-dynamics")
+    connection.connected()  # the provider wants the filled form
+    written, filled = connection.provider.entry["default_scopes"], connection.provider.scopes
+    assert "https://{environment}.dynamics.com/user_impersonation" in written
+    assert "https://contoso.crm4.dynamics.com/user_impersonation" in filled
+    app = connection.here.backend.http.get("/v1/mgmt/outbound/app/" + connection.app_id).json()["app"]
+    assert app["defaultScopes"] == written
+    for scopes in (written, filled):
+        assert fetched(connection, scopes)["scopes"] == filled
+    connection.expire()
+    assert fetched(connection, written)["scopes"] == filled
+    other = ["https://fabrikam.crm4.dynamics.com/user_impersonation"]
+    assert by_scopes(connection, other).json()["details"]["missingScopes"] == other
+
+
+def test_a_scope_can_only_have_variables_that_somebody_gives(everybody: World) -> None:
+    connection = everybody.connection("microsoft-dynamics")
+    refused = connection.create_app(overrides={"name": someone(), "defaultScopes": ["https://{shop}.example.com/read"]})
+    assert refused.status_code == 400
+    assert "{shop} is not a variable of the app's template" in refused.text

@@ -65,7 +65,7 @@ class Demands:
         followers = {name: v for name, v in self.variables.items() if v.get("source") == "variable"}
         self.values = {n: sample(n, v, self.base) for n, v in self.variables.items() if n not in followers}
         self.values |= {name: str(v["values"][self.values[v["from"]]]) for name, v in followers.items()}
-        self.scopes: list[str] = self.entry.get("default_scopes", [])
+        self.scopes = self.default_scopes()
         self.separator: str = self.entry.get("scope_separator", " ")
         self.never = self.entry.get("default_expires_in") == "never"
         self.rotation: str = self.entry.get("refresh_token_rotation", "unknown")
@@ -81,8 +81,12 @@ class Demands:
             kept.clear()
         self.spent, self.revoked, self.dead, self.dead_answer, self.traded = {}, [], False, 0, False
         self.access_token = self.refresh_token = ""
-        self.scopes = self.entry.get("default_scopes", [])
+        self.scopes = self.default_scopes()
         return self
+
+    def default_scopes(self) -> list[str]:
+        """Return what is asked for when nobody says otherwise, with the variables filled in."""
+        return [fill(scope, self.values) for scope in self.entry.get("default_scopes", [])]
 
     def of_source(self, *sources: str) -> dict[str, str]:
         """Return the variables' values that come from these sources."""

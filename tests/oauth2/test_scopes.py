@@ -2,7 +2,9 @@
 
 import pytest
 
-from evergrant.oauth2.scopes import NO_PROOFS, Proofs, ScopeWords
+from evergrant.errors import UpstreamRejected
+from evergrant.oauth2.quirks import Quirks
+from evergrant.oauth2.scopes import NO_PROOFS, Proofs, ScopeWords, words_for
 
 LONG = "https://www.googleapis.com/auth/userinfo.email"
 GOOGLE = ScopeWords({"email": [LONG]}, any_prefix=False)
@@ -81,3 +83,27 @@ def test_what_was_asked_for_comes_first_and_in_the_same_words() -> None:
         "profile",
         "email",
     ]
+
+
+def test_a_scope_is_the_same_with_its_variables_filled_in() -> None:
+    words = ScopeWords(values={"shop": "acme"})
+    written, filled = "https://{shop}.example.com/read", "https://acme.example.com/read"
+    assert (words.missing([written], [filled]), words.missing([filled], [written])) == ([], [])
+    assert words.granted([written], [filled], NO_PROOFS) == [filled]
+    assert words.missing([written], ["https://other.example.com/write"]) == [written]
+    assert PLAIN.missing(["a{b}"], ["a{b}"]) == []
+
+
+def test_the_words_for_a_scope_are_those_of_its_written_form() -> None:
+    words = {"https://{shop}.example.com/read": "Read the shop", "read": "Read"}
+    assert words_for("https://acme.example.com/read", words) == "Read the shop"
+    assert words_for("https://{shop}.example.com/read", words) == "Read the shop"
+    assert words_for("https://evil.example/acme.example.com/read", words) == ""
+    assert words_for("read", words) == "Read"
+
+
+def test_a_scope_whose_variable_has_no_value_is_not_sent() -> None:
+    quirks = Quirks(values={"region": "eu"}, unset=("shop",), scope_separator=",")
+    assert quirks.scope(["{region}/read", "{other}/read"], "Example") == "eu/read,{other}/read"
+    with pytest.raises(UpstreamRejected, match="Example needs a value for shop"):
+        quirks.scope(["{shop}/read"], "Example")

@@ -17,6 +17,8 @@ ALWAYS = AFTER_TOKEN | {"context"}
 _CLIENT = frozenset({"client_id", "client_secret", "random"})
 _REQUEST = frozenset({"state", "nonce", "random", "scope", "redirect_uri", "client_id"})
 
+_NO_PARTS = ("a b", "a,b", "a+b", "a/b", 'a"b', "a\\b")
+"""What no value that is part of a scope can have: what separates scopes, paths of it, and what none can hold."""
 _CALLBACK = frozenset({"code", "error", "error_description"})
 
 Use = tuple[str, str, frozenset[str], frozenset[str]]
@@ -39,6 +41,7 @@ def problems_of(template: Template) -> list[str]:
         *_following(template),
         *_redirect_uri(template),
         *_scope_patterns(template),
+        *_scope_variables(template),
         *_parameters(template),
         *_placeholders(template),
         *_url_variables(template),
@@ -116,6 +119,16 @@ def _scope_patterns(it: Template) -> Iterator[str]:
             yield f"scope_includes.{scope}: a '*' on the right needs one on the left"
 
 
+def _scope_variables(it: Template) -> Iterator[str]:
+    """Refuse a value that would be two scopes, or more than the scope that it is part of."""
+    names = {name for scope in (*it.default_scopes, *it.scopes) for name in placeholders.names_in(scope)}
+    for name in sorted(names & it.variables.keys()):
+        variable = it.variables[name]
+        hole = next((value for value in _NO_PARTS if not variable.problem_with(value)), None)
+        if hole is not None and not (variable.enum or variable.values):
+            yield f"variables.{name}.pattern: lets {hole!r} into a scope: allow only what stands in one"
+
+
 def _parameters(it: Template) -> Iterator[str]:
     for name, reserved in RESERVED.items():
         for key in sorted(getattr(it, name).keys() & reserved):
@@ -131,6 +144,8 @@ def _uses(it: Template) -> Iterator[Use]:
     yield "redirect_uri", it.redirect_uri, frozenset({"app"}), none
     for number, each in enumerate(it.retires):
         yield f"retires.{number}.value", each.value, GIVEN, none
+    for scope in dict.fromkeys([*it.default_scopes, *it.scopes]):
+        yield f"scopes.{scope}", scope, GIVEN, none
     yield "authorization_endpoint", it.authorization_endpoint, GIVEN, none
     yield "token_endpoint", it.token_endpoint, AFTER_CALLBACK, none
     for name in ("refresh_endpoint", "revocation_endpoint", "introspection_endpoint", "userinfo_endpoint"):
@@ -216,7 +231,19 @@ def _origin(it: Template, variable: Variable) -> str:
     return other.source if other is not None else variable.source
 
 
-_NO_URLS = ("params", "headers", "username", "password", "value", "redirect_uri", "claims", "body", "basic", "key")
+_NO_URLS = (
+    "scopes",
+    "params",
+    "headers",
+    "username",
+    "password",
+    "value",
+    "redirect_uri",
+    "claims",
+    "body",
+    "basic",
+    "key",
+)
 
 
 def _url_variables(it: Template) -> Iterator[str]:

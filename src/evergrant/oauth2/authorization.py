@@ -94,10 +94,10 @@ def authorization_url(
     trip.
 
     Raises:
-        UpstreamRejected: the address needs a variable that has no value.
+        UpstreamRejected: the address or a scope needs a variable that has no value.
     """
     redirect_uri = quirks.redirect(redirect_uri, client.name)
-    scope = quirks.scope_separator.join(scopes)
+    scope = quirks.scope(scopes, client.name)
     challenge = code_verifier.challenge if code_verifier is not None else ""
     asked = [
         ("response_type", "code"),

@@ -5,7 +5,7 @@
 for days.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -176,13 +176,25 @@ class Quirks:
             UpstreamRejected: a variable in it has no value that its catalogue entry allows.
         """
         known = self.values.keys() | (request or {}).keys()
-        missing = [name for name in placeholders.names_in(text) if name not in known]
+        self._require([name for name in placeholders.names_in(text) if name not in known], who)
+        return self.fill(text, request)
+
+    def _require(self, missing: Sequence[str], who: str) -> None:
         if missing:
             raise UpstreamRejected(
                 f"{who or 'The app'} needs a value for {', '.join(missing)}, and has none that its template allows.",
                 provider_error="missing_variable",
             )
-        return self.fill(text, request)
+
+    def scope(self, scopes: Iterable[str], who: str) -> str:
+        """Return scopes as one parameter, with their variables filled in. Other braces in them stay as they are.
+
+        Raises:
+            UpstreamRejected: a variable in one has no value that its catalogue entry allows.
+        """
+        scope = self.scope_separator.join(scopes)
+        self._require([name for name in placeholders.names_in(scope) if name in self.unset], who)
+        return self.fill(scope)
 
     def redirect(self, ours: str, who: str) -> str:
         """Return the `redirect_uri` to send: `ours`, unless the provider has another name for it.

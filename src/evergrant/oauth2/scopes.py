@@ -9,6 +9,8 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from evergrant import placeholders
+
 _OFFLINE = re.compile(r"(.*[._:/-])?offline([._:-]?access)?|refresh[_-]?token", re.IGNORECASE)
 """Scopes that ask for a refresh token and for nothing else: OpenID Connect's `offline_access`, X's `offline.access`,
 Salesforce's `refresh_token`."""
@@ -40,6 +42,12 @@ class ScopeWords:
     """A scope, and lesser ones that it contains."""
     any_prefix: bool = True
     """Whether `User.Read` and `https://graph.example.com/User.Read` are one, whatever stands in front."""
+    values: Mapping[str, str] = field(default_factory=dict)
+    """Of the `{variables}` in scopes. A connection has scopes with its values filled in."""
+
+    def filled(self, scopes: Iterable[str]) -> list[str]:
+        """Return scopes with their variables filled in, each once."""
+        return list(dict.fromkeys(placeholders.fill(scope, self.values) for scope in scopes))
 
     def missing(self, wanted: Iterable[str], held: Collection[str], proofs: Proofs = NO_PROOFS) -> list[str]:
         """Return those of the `wanted` scopes, as they are written, that somebody who has the `held` ones lacks."""
@@ -47,10 +55,10 @@ class ScopeWords:
         left = [scope for scope in wanted if scope not in held]
         if not left:
             return []
-        known = self._closure(map(self._plain, held))
+        known = self._closure(self._plain(scope) for scope in self.filled(held))
         if proofs.id_token:
             known.add("openid")
-        left = [scope for scope in left if self._plain(scope) not in known]
+        left = [scope for scope in left if self._plain(placeholders.fill(scope, self.values)) not in known]
         if proofs.refresh_token:
             left = [scope for scope in left if not _OFFLINE.fullmatch(scope)]
         return [scope for scope in left if not self._differs_by_prefix(scope, known, wanted)]
@@ -58,8 +66,11 @@ class ScopeWords:
     def granted(self, requested: Sequence[str], answered: Sequence[str], proofs: Proofs) -> list[str]:
         """Return the scopes of a token answer: those that were asked for, in the words of who asked, then the others.
 
+        Variables are filled in.
+
         `answered` is what the provider names; what it does not name, but has granted, is among the former.
         """
+        requested = self.filled(requested)
         lacking = set(self.missing(requested, answered, proofs))
         asked = [scope for scope in requested if scope not in lacking]
         names = ScopeWords(self.aliases, {}, self.any_prefix)
@@ -94,6 +105,19 @@ class ScopeWords:
             for greater, lesser in self.includes.items():
                 left += [self._plain(one) for to in lesser if (one := _translated(scope, greater, to)) is not None]
         return found
+
+
+def stands_for(written: str, scope: str) -> bool:
+    """Tell whether `scope` is what is `written`, or that with a value in the place of each `{variable}`."""
+    if "{" not in written:
+        return written == scope
+    texts = placeholders.NAME.split(written)[::2]
+    return written == scope or bool(re.fullmatch(r"[^\s/]+".join(map(re.escape, texts)), scope))
+
+
+def words_for(scope: str, words: Mapping[str, str]) -> str:
+    """Return what a scope means, by scope or by how it is written with variables; empty where nobody has said."""
+    return words.get(scope) or next((text for written, text in words.items() if stands_for(written, scope)), "")
 
 
 def _translated(scope: str, pattern: str, to: str) -> str | None:

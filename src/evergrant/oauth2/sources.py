@@ -53,7 +53,7 @@ async def obtain(
         UpstreamUnavailable: later.
     """
     client = with_own_client(client, fields)
-    scope = quirks.scope_separator.join(scopes)
+    scope = quirks.scope(scopes, client.name)
     if kind is AppType.CLIENT_CREDENTIALS:
         params = [("grant_type", "client_credentials"), ("scope", scope)]
         return await _from_token_endpoint(http, server, client, params, fields, scope, resources, quirks)

@@ -62,7 +62,7 @@ async def exchange_code(
     """
     redirect_uri = quirks.redirect(redirect_uri, client.name)
     verifier = code_verifier.secret() if code_verifier is not None else ""
-    scope = quirks.scope_separator.join(scopes)
+    scope = quirks.scope(scopes, client.name)
     values = request_values(client, quirks, scope=scope, redirect_uri=redirect_uri, state=state, nonce=nonce)
     params = [
         ("grant_type", "authorization_code"),
@@ -122,13 +122,13 @@ async def refresh(
     values = request_values(
         client,
         quirks,
-        scope=quirks.scope_separator.join(scopes or granted),
+        scope=quirks.scope(scopes or granted, client.name),
         redirect_uri=quirks.redirect(redirect_uri, client.name),
     )
     params = [
         ("grant_type", "refresh_token"),
         ("refresh_token", refresh_token.get_secret_value()),
-        ("scope", quirks.scope_separator.join(scopes)),
+        ("scope", quirks.scope(scopes, client.name)),
         *extra_params(client, quirks, quirks.refresh_params, values, resources, without={"scope"} if scopes else set()),
     ]
     url = quirks.url(quirks.refresh_endpoint or server.token_endpoint, client.name)

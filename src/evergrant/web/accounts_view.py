@@ -13,6 +13,7 @@ from evergrant.broker.portal.visits import CONNECT, DISCONNECT, Visit
 from evergrant.broker.runtime.broker import Broker
 from evergrant.db import OutboundApp
 from evergrant.errors import NotFound
+from evergrant.oauth2.scopes import words_for
 from evergrant.web import locale
 from evergrant.web.locale import gettext, noted
 from evergrant.web.logos import logo_sources
@@ -113,7 +114,7 @@ def _lines(
 def permissions_of(app: OutboundApp, scopes: Sequence[str]) -> list[tuple[str, str]]:
     """Return scopes with their words in the language of the page."""
     own = app.scope_translations.get(locale.language.get(), {})
-    return [(scope, own.get(scope) or app.scope_descriptions.get(scope, "")) for scope in scopes]
+    return [(scope, words_for(scope, own) or words_for(scope, app.scope_descriptions)) for scope in scopes]
 
 
 def used_words(at: datetime | None) -> str:

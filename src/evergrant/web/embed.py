@@ -5,6 +5,7 @@ around it how large it is and what has happened. A trip to a provider takes a wi
 be framed, and the consent page neither.
 """
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query, Request
@@ -15,6 +16,7 @@ from evergrant.broker.portal.accounts import accounts_of
 from evergrant.broker.portal.acts import askable, connect_from, disconnect_from, trip_from
 from evergrant.broker.portal.sessions import VISIT_PATH, open_visit
 from evergrant.broker.portal.visits import CONNECT, Visit
+from evergrant.oauth2.scopes import stands_for
 from evergrant.web.accounts_view import show_accounts
 from evergrant.web.deps import BrokerDep, counting_failures, refuse_odd_text
 from evergrant.web.forms import read_form
@@ -105,9 +107,13 @@ async def button(visit: VisitDep, place: PlaceDep, broker: BrokerDep, app: Short
         and askable(visit, found).issuperset(wanted),
         broken=[one for one in own if one.is_broken],
         good=[one for one in own if not one.is_broken],
-        has_all=any(set(wanted) <= set(one.scopes) for one in own if not one.is_broken),
+        has_all=any(_has_all(one.scopes, wanted) for one in own if not one.is_broken),
         event=("", ""),
     )
+
+
+def _has_all(scopes: Sequence[str], wanted: Sequence[str]) -> bool:
+    return all(any(stands_for(one, scope) for scope in scopes) for one in wanted)
 
 
 @router.post(f"{IN}/connect")

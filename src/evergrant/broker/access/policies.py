@@ -29,6 +29,7 @@ from evergrant.broker.runtime.principal import Permission, Principal
 from evergrant.crypto.opaque import new_id
 from evergrant.db import AccessPolicy, ManagementKey, OutboundApp
 from evergrant.errors import AppNotFound, InvalidValue, NotFound, PermissionDenied
+from evergrant.oauth2.scopes import stands_for
 
 FETCH, CONNECT = ACTIONS = ("fetch", "connect")
 MAX_TEXT = 2_000
@@ -219,9 +220,15 @@ async def check_policies(
 async def _allowed_in_other_words(
     broker: Broker, project_id: str, app_id: str, matching: Sequence[AccessPolicy], scopes: Collection[str]
 ) -> bool:
-    """Tell whether a policy names these scopes as the provider spells them, or greater ones that contain them."""
+    """Tell whether a policy names these scopes as the provider spells them, or greater ones that contain them.
+
+    One with a `{variable}` is any that has a value there.
+    """
     words = scope_words(broker, await load_app(broker, project_id, app_id))
-    return any(not words.missing(scopes, policy.scopes) for policy in matching)
+    return any(
+        all(any(stands_for(one, scope) for one in policy.scopes) for scope in words.missing(scopes, policy.scopes))
+        for policy in matching
+    )
 
 
 async def _load(broker: Broker, project_id: str) -> Mapping[tuple[str, str], Sequence[AccessPolicy]]:

@@ -192,7 +192,7 @@ def check_definition(broker: Broker, project: Project, new: AppDefinition, templ
         problems.append(("refreshPolicy", f"use one of {', '.join(POLICIES)}"))
     if new.refresh_token_idle_seconds and not MIN_IDLE_SECONDS <= new.refresh_token_idle_seconds <= MAX_IDLE_SECONDS:
         problems.append(("refreshTokenIdleSeconds", "use 0 for never, or a time between an hour and ten years"))
-    problems += scope_problems("defaultScopes", new.default_scopes)
+    problems += scope_problems("defaultScopes", new.default_scopes, template)
     if any(not re.fullmatch(r"[a-z]{2,3}", language) for language in new.scope_translations or {}):
         problems.append(("scopeTranslations", "name each language by its code alone: de, fr"))
     problems += resource_problems("resource", [new.resource] if new.resource else [])
@@ -303,10 +303,22 @@ def prompt_problems(name: str, prompt: Sequence[str]) -> list[tuple[str, str]]:
     return []
 
 
-def scope_problems(name: str, scopes: Sequence[str]) -> list[tuple[str, str]]:
-    """Return what is wrong with scope tokens (RFC 6749 section 3.3: visible ASCII but quote and backslash)."""
-    bad = any(not re.fullmatch(r"[\x21\x23-\x5b\x5d-\x7e]+", scope) for scope in scopes)
-    return [(name, "each scope is one word of visible ASCII, without spaces, quotes and backslashes")] if bad else []
+def scope_problems(name: str, scopes: Sequence[str], template: Template | None = None) -> list[tuple[str, str]]:
+    """Return what is wrong with scope tokens (RFC 6749 section 3.3: visible ASCII but quote and backslash).
+
+    Their `{variables}` are those of the app's `template` that somebody gives; without one, braces are as good as
+    letters.
+    """
+    if any(not re.fullmatch(r"[\x21\x23-\x5b\x5d-\x7e]+", scope) for scope in scopes):
+        return [(name, "each scope is one word of visible ASCII, without spaces, quotes and backslashes")]
+    if template is None:
+        return []
+    known = declared_variables(template, "app", "user", "variable")
+    unknown = dict.fromkeys(one for scope in scopes for one in placeholders.names_in(scope) if one not in known)
+    offered = f": use {', '.join(known)}" if known else ""
+    return [
+        (name, f"{{{one}}} is not a variable of the app's template that somebody gives{offered}") for one in unknown
+    ]
 
 
 def resource_problems(name: str, resources: Sequence[str]) -> list[tuple[str, str]]:

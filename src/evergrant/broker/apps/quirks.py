@@ -66,16 +66,18 @@ def quirks_from(template: Template, values: Values, *, moved: bool = False) -> Q
     )
 
 
-def scope_words(broker: Broker, app: OutboundApp) -> ScopeWords:
-    """Return how an app's provider spells scopes.
+def scope_words(broker: Broker, app: OutboundApp, details: Values | None = None) -> ScopeWords:
+    """Return how an app's provider spells scopes; `details` are the own values of a connection.
 
     Of a provider about which the catalogue says nothing, what it says of others counts where their spellings are
     addresses: nobody else means something else by them.
     """
     template = template_of(broker, app)
+    values = known_values(template, app.variables, details or {})
     if template is not None and template.scope_aliases:
-        return ScopeWords(template.scope_aliases, template.scope_includes, any_prefix=False)
-    return ScopeWords(broker.catalogue.scope_addresses, template.scope_includes if template is not None else {})
+        return ScopeWords(template.scope_aliases, template.scope_includes, any_prefix=False, values=values)
+    includes = template.scope_includes if template is not None else {}
+    return ScopeWords(broker.catalogue.scope_addresses, includes, values=values)
 
 
 def can_revoke(broker: Broker, app: OutboundApp) -> bool:

@@ -22,6 +22,7 @@ from evergrant.crypto.sealed import Slot
 from evergrant.db import AuthorizationRequest, OutboundApp, Project
 from evergrant.errors import CannotOpenSealed, ConnectFailed, Unavailable
 from evergrant.oauth2.authorization import CodeVerifier
+from evergrant.oauth2.scopes import words_for
 
 log = logging.getLogger(__name__)
 
@@ -176,7 +177,7 @@ def described_scopes(authorization: Authorization, language: str = "en") -> Sequ
     translated = app.scope_translations.get(language, {})
     described = []
     for scope in authorization.request.scopes:
-        english, own = app.scope_descriptions.get(scope, ""), translated.get(scope, "")
+        english, own = words_for(scope, app.scope_descriptions), words_for(scope, translated)
         described.append(DescribedScope(scope, own or english, english, bool(own)))
     return described
 

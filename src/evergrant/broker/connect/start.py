@@ -151,7 +151,7 @@ def _check_connect_request(broker: Broker, project: Project, app: OutboundApp, w
             check_redirect_url(broker, project, url, field=field)
         except InvalidValue as error:
             problems += [(entry["field"], entry["problem"]) for entry in error.details["fields"]]
-    problems += scope_problems("options.scopes", wanted.scopes)
+    problems += scope_problems("options.scopes", wanted.scopes, template_of(broker, app))
     problems += prompt_problems("options.prompt", wanted.prompt)
     problems += resource_problems("options.resources", wanted.resources)
     problems += user_variable_problems(template_of(broker, app), app, wanted.variables, field="options.variables")
@@ -203,7 +203,7 @@ async def leave_for_provider(
 
     Raises:
         ConnectFailed: another browser was faster, or the app has moved since this one left.
-        UpstreamRejected: the provider's address needs a variable that has no value; nothing is used up.
+        UpstreamRejected: the provider's address, or a scope, needs a variable that has no value; nothing is used up.
     """
     request, app = authorization.request, authorization.app
     if answers is None:

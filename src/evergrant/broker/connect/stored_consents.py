@@ -89,7 +89,7 @@ async def store_consent(
     There is no journal for this: who is at the browser can consent again, and is told to.
     """
     request, app, answer = authorization.request, authorization.app, fresh.tokens
-    words, now = scope_words(broker, app), clock.now()
+    words, now = scope_words(broker, app, fresh.details), clock.now()
     owner = owner_key(app, ResourceOwner(request.user_id, request.tenant_id), request.external_identifier)
     ending = _ending(authorization, sealer)
     pending = app.require_confirmation or ends_with_its_test(request)

@@ -110,7 +110,7 @@ def check_upload(broker: Broker, app: OutboundApp, upload: TokenUpload, *, now: 
             problems.append((name, "must be visible ASCII"))
     if not re.fullmatch(r"[A-Za-z0-9._-]*", upload.access_token_type):
         problems.append(("accessTokenType", "use one word, like Bearer"))
-    problems += scope_problems("scopes", upload.scopes or ())
+    problems += scope_problems("scopes", upload.scopes or (), template_of(broker, app))
     problems += details_problems(template_of(broker, app), app, upload.details)
     if upload.refresh_token is None and 0 < upload.access_token_expiry <= now.timestamp():
         problems.append(("accessTokenExpiry", "has passed, and there is no refresh token: nothing would work"))
@@ -186,7 +186,7 @@ def consent_of(
         owner=upload.owner,
         external_identifier=upload.external_identifier,
         granted_by=upload.granted_by,
-        scopes=GrantedScopes.of(scope_words(broker, app), scopes_of(app, upload), tokens.scopes, proofs),
+        scopes=GrantedScopes.of(scope_words(broker, app, details), scopes_of(app, upload), tokens.scopes, proofs),
         subject=subject,
         details=details,
     )

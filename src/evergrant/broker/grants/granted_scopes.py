@@ -22,7 +22,8 @@ class GrantedScopes:
     def of(
         cls, words: ScopeWords, requested: Sequence[str], answered: Sequence[str] | None, proofs: Proofs = NO_PROOFS
     ) -> Self:
-        """Read what a provider `answered`; None means: as asked (RFC 6749 section 5.1)."""
+        """Read what a provider `answered`; None means: as asked (RFC 6749 section 5.1). Variables are filled in."""
+        requested = words.filled(requested)
         granted = requested if answered is None else words.granted(requested, answered, proofs)
         return cls(tuple(requested), tuple(granted))
 

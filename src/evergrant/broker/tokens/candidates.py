@@ -1,15 +1,17 @@
 """Which of an owner's connections answers a fetch, where not just the one that was asked for by its very scopes."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sqlalchemy import select
 
 from evergrant.app_types import AppType
 from evergrant.broker.apps.apps import load_app
 from evergrant.broker.apps.quirks import scope_words
+from evergrant.broker.apps.variables import known_values, template_of
 from evergrant.broker.grants.granted_scopes import proofs_of
 from evergrant.broker.runtime.broker import Broker
+from evergrant.catalog.template import Template
 from evergrant.db import Grant, GrantStatus, OutboundApp
 from evergrant.db.grant_reader import GrantView, OwnerKey
 from evergrant.errors import AppNotFound, ReauthorizationRequired, TokenNotFound
@@ -24,6 +26,7 @@ class Candidates:
     """An owner's connections of an app, the latest consent first, and how the app's provider spells scopes."""
 
     app: OutboundApp
+    template: Template | None
     words: ScopeWords
     grants: Sequence[Grant]
 
@@ -70,7 +73,8 @@ class Candidates:
     def _missing(self, grant: Grant, scopes: Scopes) -> list[str]:
         if self.app.app_type != AppType.OAUTH and not grant.scopes:
             return []  # a key has no scopes, nor have credentials that were uploaded without: they answer whatever
-        return self.words.missing(scopes or (), grant.scopes, proofs_of(grant))
+        values = known_values(self.template, self.app.variables, grant.details)
+        return replace(self.words, values=values).missing(scopes or (), grant.scopes, proofs_of(grant))
 
 
 async def load_candidates(broker: Broker, owner: OwnerKey) -> Candidates:
@@ -92,7 +96,7 @@ async def load_candidates(broker: Broker, owner: OwnerKey) -> Candidates:
         grants = list(await session.scalars(query))
     if not grants and app.tenant_id and app.tenant_id != owner.tenant_id:
         raise AppNotFound  # for this owner there is none
-    return Candidates(app, scope_words(broker, app), grants)
+    return Candidates(app, template_of(broker, app), scope_words(broker, app), grants)
 
 
 def _lacking(scopes: Collection[str], grant: Grant) -> TokenNotFound:

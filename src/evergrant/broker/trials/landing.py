@@ -222,7 +222,7 @@ class _Landing:
             self._note(StepName.REFRESH_TOKEN, WARNING, f"{app.name} gave none.", remedy=remedy)
         if grant.refresh_token is None:
             self._note(StepName.REFRESHED, SKIPPED, "There is no refresh token.")
-        missing = scope_words(self.broker, app).missing(request.scopes, grant.scopes, proofs_of(grant))
+        missing = scope_words(self.broker, app, grant.details).missing(request.scopes, grant.scopes, proofs_of(grant))
         if missing:
             remedy = "Tick all of them at the provider, or take them off the app if it does not need them."
             self._note(StepName.SCOPES, WARNING, f"Not granted: {', '.join(missing)}.", remedy=remedy)
