@@ -12,7 +12,21 @@ from tests.infra.entries import read_entries
 SOURCE = Path(__file__).parents[2] / "src" / "evergrant"
 KNOWING = [SOURCE / "catalog", SOURCE / "oauth2" / "hooks.py"]
 """Who may name providers."""
-ORDINARY = {"box", "buffer", "close", "exact", "help", "line", "ramp", "square", "stack", "threads"}
+ORDINARY = {
+    "box",
+    "buffer",
+    "close",
+    "display",
+    "exact",
+    "help",
+    "line",
+    "meta",
+    "one",
+    "power",
+    "ramp",
+    "square",
+    "stack",
+} | {"threads"}
 """Names of providers that are also words."""
 EXAMPLES = {"discord", "google", "linear", "openai"}
 """What the examples of the API's documentation are about: only there, in `web` and in `practice`."""

@@ -149,6 +149,7 @@ def test_without_a_refresh_token_the_scope_that_asks_for_one_is_missing(everybod
 
 def test_a_scope_with_a_variable_is_sent_and_kept_filled_in_and_found_by_either_form(everybody: World) -> None:
     connection = everybody.connection("microsoft-dynamics")
+    then(connection, "token", but(scope=...))  # as it was asked for
     connection.connected()  # the provider wants the filled form
     written, filled = connection.provider.entry["default_scopes"], connection.provider.scopes
     assert "https://{environment}.dynamics.com/user_impersonation" in written
