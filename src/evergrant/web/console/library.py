@@ -1,6 +1,8 @@
 """The library: providers that evergrant knows, to make an app of."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 from fastapi import APIRouter
 from fastapi.responses import Response
@@ -11,11 +13,16 @@ from evergrant.broker.apps.templates import search_templates
 from evergrant.broker.runtime.principal import Permission
 from evergrant.catalog.loader import dcr_presets
 from evergrant.web.console.desk import Asked, Desk, DeskDep
+from evergrant.web.console.kinds import KINDS
 from evergrant.web.console.route import ConsoleRoute
 from evergrant.web.logos import template_logo
 from evergrant.web.tiles import Tile, tile_of
 
 router = APIRouter(route_class=ConsoleRoute)
+
+MCP = "mcp"
+"""The kind of the servers at which nobody has to register, beside those of `AppType`."""
+KIND_NAMES = {**{kind.type.value: kind.name for kind in KINDS.values()}, MCP: "MCP server"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,51 +30,68 @@ class Entry:
     """A provider in the library."""
 
     name: str
-    said: str
+    category: str
+    kind: str
     tile: Tile
-    path: str
+    address: str
+    """As the page that lists it writes it: there are hundreds, so each letter counts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shelf:
+    """Providers under one heading; without a name, all that were found."""
+
+    name: str
+    entries: Sequence[Entry]
 
 
 @router.get("/console/{project}/apps/new")
-async def library(desk: DeskDep, q: Asked = "", category: Asked = "") -> Response:
-    """Show the providers that have all words of `q` in their id, name or category, of one category or of all."""
+async def library(desk: DeskDep, q: Asked = "", category: Asked = "", kind: Asked = "") -> Response:
+    """Show the providers that have all words of `q` in their id, name or category, of one category, of one kind."""
     desk.require(Permission.APPS_WRITE)
     desk.principal.require_every_app()
-    catalogue, today = desk.broker.catalogue, clock.now().date()
-    found = [
-        Entry(
-            one.name,
-            "API key" if one.app_type == "apikey" else named(one.category),
-            tile_of(one.id, one.name, template_logo(one.id)),
-            desk.path("apps", "new", one.id),
-        )
-        for one in search_templates(catalogue, q)
-        if not why_ended(one, today=today) and category in ("", one.category)
-    ]
-    found += _presets(desk, q, category)
-    names = {one.category for one in catalogue.values()}
+    every = [*_templates(desk, q), *_presets(q)]
+    found = [one for one in every if category in ("", one.category) and kind in ("", one.kind)]
+    found.sort(key=lambda entry: entry.name.lower())
+    is_whole = not (q or category or kind)
     return desk.page(
         "library.html",
-        entries=sorted(found, key=lambda entry: entry.name.lower()),
+        shelves=_shelves(found) if is_whole else [Shelf("", found)] if found else [],
+        count=len(found),
         q=q,
         category=category,
-        categories=sorted((name, named(name)) for name in names),
+        kind=kind,
+        categories=sorted(((one, named(one)) for one in _categories(desk)), key=lambda pair: pair[1].lower()),
+        kinds=KIND_NAMES,
+        said={one: named(one) for one in _categories(desk)},
     )
 
 
-def _presets(desk: Desk, q: str, category: str) -> list[Entry]:
-    """Return the servers at which nobody has to register, as far as they are wanted."""
+def _categories(desk: Desk) -> set[str]:
+    known = {one.category for one in desk.broker.catalogue.values()}
+    return known | {one.category for one in dcr_presets().values()}
+
+
+def _shelves(found: Sequence[Entry]) -> list[Shelf]:
+    ordered = sorted(found, key=lambda entry: named(entry.category).lower())  # keeps the order by name within each
+    return [Shelf(named(category), list(entries)) for category, entries in groupby(ordered, lambda one: one.category)]
+
+
+def _templates(desk: Desk, q: str) -> Iterator[Entry]:
+    today = clock.now().date()
+    for one in search_templates(desk.broker.catalogue, q):
+        if not why_ended(one, today=today):
+            tile = tile_of(one.id, one.name, template_logo(one.id))
+            yield Entry(one.name, one.category, one.app_type.value, tile, f"new/{one.id}")
+
+
+def _presets(q: str) -> Iterator[Entry]:
+    """Yield the servers at which nobody has to register, as far as they are wanted."""
     words = q.lower().split()
-    return [
-        Entry(
-            one.name,
-            "MCP server",
-            tile_of(one.id, one.name, template_logo(one.id)),
-            desk.path("apps", "new", "mcp", preset=one.id),
-        )
-        for one in dcr_presets().values()
-        if category in ("", one.category) and all(word in f"{one.id} {one.name} mcp".lower() for word in words)
-    ]
+    for one in dcr_presets().values():
+        if all(word in f"{one.id} {one.name} {one.category} mcp".lower() for word in words):
+            tile = tile_of(one.id, one.name, template_logo(one.id))
+            yield Entry(one.name, one.category, MCP, tile, f"new/mcp?preset={one.id}")
 
 
 def named(category: str) -> str:

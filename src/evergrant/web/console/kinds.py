@@ -1,0 +1,82 @@
+"""The kinds of apps in words that people know, and what pages say of each."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from evergrant.app_types import AppType
+from evergrant.db import OutboundApp
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """How pages speak of one kind of apps."""
+
+    type: AppType
+    name: str
+    icon: str
+    about: str
+    """What an app of this kind is, behind its name's heading."""
+
+    @property
+    def is_consented(self) -> bool:
+        """Whether somebody connects it in the browser."""
+        return self.type.is_consented
+
+    @property
+    def is_obtained(self) -> bool:
+        """Whether evergrant obtains tokens by itself from what is stored."""
+        return self.type.is_obtained
+
+    @property
+    def is_key(self) -> bool:
+        """Whether it hands out what was uploaded."""
+        return self.type == AppType.API_KEY
+
+    @property
+    def what(self) -> str:
+        """What a connection of it consists of, in one word."""
+        return "keys" if self.is_key else "credentials"
+
+
+KINDS: Mapping[AppType, Kind] = {
+    one.type: one
+    for one in (
+        Kind(AppType.OAUTH, "OAuth", "link-2", "A client of yours at {provider}, for your users to connect."),
+        Kind(AppType.API_KEY, "API key", "key-round", "Your users' keys are stored here, one for each."),
+        Kind(
+            AppType.CLIENT_CREDENTIALS,
+            "Client credentials",
+            "lock-keyhole",
+            "evergrant gets tokens for a client itself, and renews them. Nobody consents.",
+        ),
+        Kind(
+            AppType.JWT_BEARER,
+            "Service account",
+            "bot",
+            "evergrant signs with a private key, and {provider} answers with tokens. Nobody consents.",
+        ),
+        Kind(
+            AppType.INSTALLATION,
+            "App installation",
+            "blocks",
+            "Your users install your app at {provider}; its key then gets tokens for each installation.",
+        ),
+        Kind(
+            AppType.SIGNED_JWT,
+            "Signed token",
+            "fingerprint",
+            "evergrant signs the tokens itself, with a key from {provider}. Nobody consents.",
+        ),
+        Kind(
+            AppType.LOGIN,
+            "Login",
+            "user",
+            "evergrant signs in at {provider} with what is stored, and keeps the session fresh.",
+        ),
+    )
+}
+
+
+def kind_of(app: OutboundApp) -> Kind:
+    """Return how pages speak of an app."""
+    return KINDS[AppType(app.app_type)]
