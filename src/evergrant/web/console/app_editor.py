@@ -1,7 +1,7 @@
 """The Settings tab of an app: everything about it in one form with one Save."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -41,6 +41,7 @@ from evergrant.web.console.app_form import (
 from evergrant.web.console.app_head import AppHead, app_head
 from evergrant.web.console.calls import LANGUAGES, fetching
 from evergrant.web.console.desk import Asked, Desk, DeskDep
+from evergrant.web.console.kinds import kind_of, registration_of
 from evergrant.web.console.route import ConsoleRoute
 from evergrant.web.console.rows import after
 from evergrant.web.forms import Form, read_form
@@ -48,8 +49,9 @@ from evergrant.web.forms import Form, read_form
 router = APIRouter(route_class=ConsoleRoute)
 
 AppIdPath = Annotated[str, Path(max_length=64)]
-SECRET = "clientSecret"
-MOST_SECRET_LETTERS = 10_000
+SECRET, SIGNING_KEY = "clientSecret", "signingKey"
+SECRETS = (SECRET, SIGNING_KEY)
+MOST_SECRET_LETTERS = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +68,8 @@ class Editing:
     theirs: Sequence[tuple[str, str, str]] = ()
     """What somebody else saved meanwhile: the field, what it has now, and what this form has."""
     is_conflict: bool = False
-    has_lost_secret: bool = False
-    """Somebody typed a secret, which the page does not repeat."""
+    lost: Collection[str] = ()
+    """Secrets that somebody typed, which the page does not repeat."""
 
 
 @router.get("/console/{project}/apps/{app_id}")
@@ -86,30 +88,31 @@ async def save(desk: DeskDep, app_id: AppIdPath, request: Request) -> Response:
     form = await read_form(request)
     stored = values_of(head.app)
     values = read(form, stored, head.app.app_type)
-    has_secret = bool(trimmed(form.secret(SECRET) + form.secret("clientKey")))
+    lost = [name for name in SECRETS if _typed(form, name)]
     if (pressed := form.text("do")) not in ("", "save"):
         values, focus = after(values, pressed, _standard(desk, head))
-        return await _page(desk, head, Editing(values, focus=focus, has_lost_secret=has_secret), form=form)
+        return await _page(desk, head, Editing(values, focus=focus, lost=lost), form=form)
     values = without_empty_rows(values)
     as_of = _moment(form.text("updatedAt"))
     if head.app.updated_at != as_of:
-        return await _page(desk, head, _conflict(values, stored, form, has_secret=has_secret))
+        return await _page(desk, head, _conflict(values, stored, form, lost=lost))
     try:
         check(values)
-        new = definition_of_form(values, head.app, client_secret=_secret(form))
+        new = definition_of_form(values, head.app)
+        new = replace(new, client_secret=_secret(form, SECRET), signing_key=_secret(form, SIGNING_KEY))
         await update_app(desk.broker, desk.project.id, new, by=desk.principal_for_now, as_of=as_of, now=clock.now())
     except ChangedMeanwhile:
         head = await app_head(desk, app_id)
-        return await _page(desk, head, _conflict(values, values_of(head.app), form, has_secret=has_secret))
+        return await _page(desk, head, _conflict(values, values_of(head.app), form, lost=lost))
     except InvalidRequest as error:
-        editing = _wrong(values, error.details.get("fields", ()), error.message, has_secret=has_secret)
+        editing = _wrong(values, error.details.get("fields", ()), error.message, lost=lost)
     except AlreadyExists as error:
-        editing = Editing(values, 409, {"name": error.message}, focus="name", has_lost_secret=has_secret)
+        editing = Editing(values, 409, {"name": error.message}, focus="name", lost=lost)
     except PermissionDenied as error:
         problems = [error.message]
         if desk.principal_for_now != desk.principal:
             problems = ["You signed in more than 15 minutes ago. Sign in again, in another tab, and save then."]
-        editing = Editing(values, 403, problems=problems, has_lost_secret=has_secret)
+        editing = Editing(values, 403, problems=problems, lost=lost)
     else:
         return desk.go(desk.path("apps", app_id, saved="now"))
     return await _page(desk, head, editing, form=form)
@@ -122,15 +125,19 @@ def _moment(text: str) -> datetime | None:
         return None  # differs from every moment, so that nothing is overwritten
 
 
-def _secret(form: Form) -> SecretStr | None:
+def _typed(form: Form, name: str) -> str:
+    return trimmed(form.secret(name)) or (trimmed(form.secret("clientKey")) if name == SECRET else "")
+
+
+def _secret(form: Form, name: str) -> SecretStr | None:
     """Return the secret that was typed, an empty one where the app's shall go, or None where it stays."""
-    typed = trimmed(form.secret(SECRET)) or trimmed(form.secret("clientKey"))
+    typed = _typed(form, name)
     if len(typed) > MOST_SECRET_LETTERS:
-        raise InvalidValue.of((SECRET, f"use at most {MOST_SECRET_LETTERS:,} characters"))
-    return SecretStr(typed) if typed or form.has("noSecret") else None
+        raise InvalidValue.of((name, f"use at most {MOST_SECRET_LETTERS:,} characters"))
+    return SecretStr(typed) if typed or (name == SECRET and form.has("noSecret")) else None
 
 
-def _wrong(values: Values, entries: Sequence[Mapping[str, str]], message: str, *, has_secret: bool) -> Editing:
+def _wrong(values: Values, entries: Sequence[Mapping[str, str]], message: str, *, lost: Collection[str]) -> Editing:
     """Put each problem at its field, and those that have none above the form."""
     wrong: dict[str, str] = {}
     for entry in entries:
@@ -139,11 +146,12 @@ def _wrong(values: Values, entries: Sequence[Mapping[str, str]], message: str, *
     if "defaultRedirectUrl" in wrong and (origin := _origin(values["defaultRedirectUrl"])):
         wrong["defaultRedirectUrl"] = f"the origin {origin} is not one of this project's redirect origins"
     order = [*LABELS]
-    order.insert(order.index("clientId") + 1, SECRET)
+    place = order.index("clientId") + 1
+    order[place:place] = SECRETS
     shown = [name for name in wrong if name in order or name.startswith("variables.")]
     others = [f"{name}: {problem}" for name, problem in wrong.items() if name not in shown]
     first = min(shown, key=lambda name: order.index(name.partition(".")[0]), default="")
-    return Editing(values, 400, wrong, others if entries else [message], focus=first, has_lost_secret=has_secret)
+    return Editing(values, 400, wrong, others if entries else [message], focus=first, lost=lost)
 
 
 def _origin(url: str) -> str:
@@ -153,7 +161,7 @@ def _origin(url: str) -> str:
         return ""
 
 
-def _conflict(mine: Values, now: Values, form: Form, *, has_secret: bool) -> Editing:
+def _conflict(mine: Values, now: Values, form: Form, *, lost: Collection[str]) -> Editing:
     """Put together what this form changed and what somebody else has saved meanwhile; nothing is overwritten yet."""
     marks = form.text("marks")
     my, their = touched(mine, marks), touched(now, marks)
@@ -163,7 +171,7 @@ def _conflict(mine: Values, now: Values, form: Form, *, has_secret: bool) -> Edi
         if name in their and now[name] != mine[name]
     ]
     merged = {name: mine[name] if name in my else now[name] for name in LABELS}
-    return Editing(merged, 409, theirs=both, is_conflict=True, has_lost_secret=has_secret)
+    return Editing(merged, 409, theirs=both, is_conflict=True, lost=lost)
 
 
 def _standard(desk: Desk, head: AppHead) -> Values:
@@ -177,6 +185,7 @@ async def _page(
     """Answer with the form. One that comes back keeps the moment and the marks that it was opened with."""
     app, broker = head.app, desk.broker
     template = template_of(broker, app)
+    spoken = kind_of(app)
     may_write = desk.may(Permission.APPS_WRITE)
     public_url = broker.settings.public_url
     stored = values_of(app)
@@ -185,7 +194,8 @@ async def _page(
         "head": head,
         "app": app,
         "f": editing,
-        "fields": fields_of(app.app_type),
+        "spoken": spoken,
+        "asks": registration_of(spoken, template),
         "labels": LABELS,
         "standard": _standard(desk, head),
         "may_write": may_write,

@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from pydantic import SecretStr
 from pydantic.alias_generators import to_camel
 
+from evergrant.app_types import AppType
 from evergrant.broker.apps.definition import AppDefinition, definition_as_stored
 from evergrant.catalog.template import Template
 from evergrant.db import OutboundApp
@@ -57,6 +57,18 @@ LABELS = {
 """The fields in the order of the page, by their names."""
 OF_ANY_APP = ("name", "description", "tenantId", "variables")
 """The fields that an app with API keys has too."""
+OF_OBTAINED = (
+    *OF_ANY_APP,
+    "clientId",
+    "tokenEndpointAuthMethod",
+    "scopes",
+    "tokenUrl",
+    "discoveryUrl",
+    "resource",
+    "tokenUrlParams",
+    "refreshPolicy",
+)
+"""Those of an app that gets its tokens without a browser."""
 NAMES_IN_ERRORS = {
     "defaultScopes": "scopes",
     "skipConsentPage": "consentPage",
@@ -77,7 +89,10 @@ DAY = 86_400
 
 def fields_of(app_type: str) -> Sequence[str]:
     """Return the names of the fields that an app of this type has."""
-    return OF_ANY_APP if app_type == "apikey" else tuple(LABELS)
+    kind = AppType(app_type)
+    if kind == AppType.API_KEY:
+        return OF_ANY_APP
+    return tuple(LABELS) if kind.is_consented else OF_OBTAINED
 
 
 def values_of(app: OutboundApp | AppDefinition) -> Values:
@@ -97,18 +112,20 @@ def values_of(app: OutboundApp | AppDefinition) -> Values:
 
 def standard_of(template: Template | None, described: AppDefinition | None) -> Values:
     """Return the fields that an app takes from its template, as the template has them."""
-    if template is None or described is None or template.app_type == "apikey":
+    if template is None or described is None or template.app_type == AppType.API_KEY:
         return {}
-    whole = values_of(described)
+    whole, fields = values_of(described), fields_of(template.app_type)
     names = ("authorizationUrl", "tokenUrl", "revocationUrl", "userinfoUrl", "jwksUrl", "issuer", "pkce", "prompt")
     others = ("tokenEndpointAuthMethod", "accessType", "authorizationUrlParams", "scopes", "idleDays")
-    return {name: whole[name] for name in (*names, *others)}
+    return {name: whole[name] for name in (*names, *others) if name in fields}
 
 
 def read(form: Form, stored: Values, app_type: str) -> Values:
-    """Return what was sent. What this type of app has no field for is as stored."""
+    """Return what was sent. What this type of app has no field for is as stored, like a text that no field showed."""
     fields = fields_of(app_type)
-    sent: Values = {name: form.text(name).replace("\r\n", "\n") for name in _TEXTS}
+    sent: Values = {
+        name: form.text(name).replace("\r\n", "\n") if form.has(name) else stored[name] for name in _TEXTS
+    }
     sent |= {name: form.has(name) for name in _FLAGS}
     sent["ownCallback"] = sent["ownCallback"] or stored["ownCallback"]
     asked = set(form.all("scopeAsked"))
@@ -150,12 +167,9 @@ def check(values: Values) -> None:
         raise InvalidValue.of(*problems)
 
 
-def definition_of_form(values: Values, app: OutboundApp, *, client_secret: SecretStr | None) -> AppDefinition:
-    """Return the definition that a form describes; what it has no field for is as the app has it.
-
-    Without a `client_secret` the stored one stays; an empty one takes it away.
-    """
-    if app.app_type == "apikey":
+def definition_of_form(values: Values, app: OutboundApp) -> AppDefinition:
+    """Return the definition that a form describes; what it has no field for is as the app has it."""
+    if app.app_type == AppType.API_KEY:
         own = {"name": values["name"], "description": values["description"], "tenant_id": values["tenantId"]}
         return replace(definition_as_stored(app), **own, variables=values["variables"])
     plain = {column: values[name] for name, column in _COLUMNS.items()}
@@ -166,7 +180,6 @@ def definition_of_form(values: Values, app: OutboundApp, *, client_secret: Secre
     return replace(
         definition_as_stored(app),
         **plain,
-        client_secret=client_secret,
         default_scopes=[scope for asked, scope, _ in scopes if asked],
         scope_descriptions={scope: words for asked, scope, words in scopes if words or not asked},
         authorization_url_params=values["authorizationUrlParams"],

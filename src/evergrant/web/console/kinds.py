@@ -4,7 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from evergrant.app_types import AppType
+from evergrant.catalog.kinds import texts_in
+from evergrant.catalog.template import Template
 from evergrant.db import OutboundApp
+from evergrant.placeholders import names_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,3 +83,38 @@ KINDS: Mapping[AppType, Kind] = {
 def kind_of(app: OutboundApp) -> Kind:
     """Return how pages speak of an app."""
     return KINDS[AppType(app.app_type)]
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """What an app must be given of what its provider has registered; the rest comes with its connections."""
+
+    callback: bool
+    """Whether the provider has to know where the browser comes back."""
+    client_id: bool
+    client_secret: bool
+    signing_key: bool
+    scopes: bool
+
+    @property
+    def is_anything(self) -> bool:
+        """Whether there is anything to be given."""
+        return self.client_id or self.client_secret or self.signing_key
+
+
+def registration_of(kind: Kind, template: Template | None) -> Registration:
+    """Return what an app of this kind, and of this template where there is one, is given."""
+    if kind.is_key:
+        return Registration(callback=False, client_id=False, client_secret=False, signing_key=False, scopes=False)
+    if template is None:
+        return Registration(callback=kind.is_consented, client_id=True, client_secret=True, signing_key=False, scopes=True)
+    used = {name for text in texts_in(template.model_dump()) for name in names_in(text)}
+    own = template.fields.keys()
+    has_client = kind.type in (AppType.OAUTH, AppType.INSTALLATION, AppType.CLIENT_CREDENTIALS)
+    return Registration(
+        callback=kind.is_consented,
+        client_id=(has_client or "client_id" in used) and "client_id" not in own,
+        client_secret=(has_client or "client_secret" in used) and "client_secret" not in own,
+        signing_key="signing_key" in used,
+        scopes=has_client or "scope" in used or bool(template.scopes),
+    )

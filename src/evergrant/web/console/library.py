@@ -31,6 +31,7 @@ class Entry:
 
     name: str
     category: str
+    """In words."""
     kind: str
     tile: Tile
     address: str
@@ -51,30 +52,25 @@ async def library(desk: DeskDep, q: Asked = "", category: Asked = "", kind: Aske
     desk.require(Permission.APPS_WRITE)
     desk.principal.require_every_app()
     every = [*_templates(desk, q), *_presets(q)]
-    found = [one for one in every if category in ("", one.category) and kind in ("", one.kind)]
+    found = [one for one in every if kind in ("", one.kind) and (not category or named(category) == one.category)]
     found.sort(key=lambda entry: entry.name.lower())
+    slugs = {named(one.category): one.category for one in (*dcr_presets().values(), *desk.broker.catalogue.values())}
     is_whole = not (q or category or kind)
     return desk.page(
         "library.html",
         shelves=_shelves(found) if is_whole else [Shelf("", found)] if found else [],
         count=len(found),
         q=q,
-        category=category,
+        category=named(category),
         kind=kind,
-        categories=sorted(((one, named(one)) for one in _categories(desk)), key=lambda pair: pair[1].lower()),
+        categories=sorted(slugs.items(), key=lambda pair: pair[0].lower()),
         kinds=KIND_NAMES,
-        said={one: named(one) for one in _categories(desk)},
     )
 
 
-def _categories(desk: Desk) -> set[str]:
-    known = {one.category for one in desk.broker.catalogue.values()}
-    return known | {one.category for one in dcr_presets().values()}
-
-
 def _shelves(found: Sequence[Entry]) -> list[Shelf]:
-    ordered = sorted(found, key=lambda entry: named(entry.category).lower())  # keeps the order by name within each
-    return [Shelf(named(category), list(entries)) for category, entries in groupby(ordered, lambda one: one.category)]
+    ordered = sorted(found, key=lambda one: one.category.lower())  # keeps the order by name within each
+    return [Shelf(name, list(entries)) for name, entries in groupby(ordered, lambda one: one.category)]
 
 
 def _templates(desk: Desk, q: str) -> Iterator[Entry]:
@@ -82,7 +78,7 @@ def _templates(desk: Desk, q: str) -> Iterator[Entry]:
     for one in search_templates(desk.broker.catalogue, q):
         if not why_ended(one, today=today):
             tile = tile_of(one.id, one.name, template_logo(one.id))
-            yield Entry(one.name, one.category, one.app_type.value, tile, f"new/{one.id}")
+            yield Entry(one.name, named(one.category), one.app_type.value, tile, f"new/{one.id}")
 
 
 def _presets(q: str) -> Iterator[Entry]:
@@ -91,11 +87,11 @@ def _presets(q: str) -> Iterator[Entry]:
     for one in dcr_presets().values():
         if all(word in f"{one.id} {one.name} {one.category} mcp".lower() for word in words):
             tile = tile_of(one.id, one.name, template_logo(one.id))
-            yield Entry(one.name, one.category, MCP, tile, f"new/mcp?preset={one.id}")
+            yield Entry(one.name, named(one.category), MCP, tile, f"new/mcp?preset={one.id}")
 
 
 def named(category: str) -> str:
     """Return a category in words."""
     short = {"ai": "AI", "ats": "Applicant tracking", "cms": "CMS", "crm": "CRM", "erp": "ERP", "hr": "HR"}
-    others = {"iam": "Identity", "dev-tools": "Developer tools", "e-commerce": "E-commerce"}
-    return {**short, **others}.get(category) or category.replace("-", " ").capitalize()
+    others = {"iam": "Identity", "dev-tools": "Developer tools", "knowledge": "Knowledge base"}
+    return {**short, **others, "e-commerce": "E-commerce"}.get(category) or category.replace("-", " ").capitalize()

@@ -10,6 +10,7 @@ from fastapi.responses import Response
 from pydantic import SecretStr
 
 from evergrant import clock
+from evergrant.app_types import AppType
 from evergrant.broker.apps.apps import create_app, list_apps
 from evergrant.broker.apps.callbacks import proposed_id, proposed_url
 from evergrant.broker.apps.definition import AppDefinition
@@ -22,6 +23,7 @@ from evergrant.crypto.opaque import new_id
 from evergrant.errors import AlreadyExists, InvalidRequest, InvalidValue, MalformedRequest, NotFound
 from evergrant.pasted import trimmed
 from evergrant.web.console.desk import Asked, Desk, DeskDep
+from evergrant.web.console.kinds import KINDS, registration_of
 from evergrant.web.console.route import ConsoleRoute
 from evergrant.web.forms import Form, read_form
 from evergrant.web.logos import template_logo
@@ -29,10 +31,17 @@ from evergrant.web.tiles import tile_of
 
 router = APIRouter(route_class=ConsoleRoute)
 
-KINDS = {"custom": "Custom OAuth app", "apikey": "API key app", "mcp": "MCP server by URL"}
-"""What an app can be made of beside a template; no template has one of these ids."""
+CUSTOM = {
+    "custom": ("Custom OAuth app", AppType.OAUTH),
+    "apikey": ("API key app", AppType.API_KEY),
+    "client-credentials": ("Client credentials app", AppType.CLIENT_CREDENTIALS),
+    "mcp": ("MCP server by URL", AppType.OAUTH),
+}
+"""What an app can be made of beside a template, its title and its type; no template has one of these ids."""
 TEXTS = ("name", "id", "clientId", "authorizationUrl", "tokenUrl", "discoveryUrl", "scopeLines")
-MOST_LETTERS, MOST_SECRET_LETTERS = 2_000, 10_000
+MOST_LETTERS, MOST_SECRET_LETTERS = 2_000, 20_000
+SECRETS = ("clientSecret", "signingKey")
+"""Fields that no page repeats."""
 NAMES_IN_ERRORS = {"defaultScopes": "scopeLines", "useDcr": "clientId"}
 """Fields that an error calls by another name than the form."""
 
@@ -52,7 +61,8 @@ class Draft:
     problems: Collection[str] = ()
     focus: str = ""
     status: int = 200
-    has_lost_secret: bool = False
+    lost: Collection[str] = ()
+    """Secrets that were typed, which the page does not repeat."""
 
 
 @router.get("/console/{project}/apps/new/{kind}")
@@ -77,10 +87,10 @@ async def create(desk: DeskDep, kind: KindPath, request: Request) -> Response:
     template = _template(desk, kind)
     form = await read_form(request)
     draft = _draft(form, template)
-    secret = trimmed(form.secret("clientSecret"))
+    secrets = {name: text for name in SECRETS if (text := trimmed(form.secret(name)))}
     try:
-        _check_lengths(draft, secret)
-        wanted = _definition(kind, template, draft, SecretStr(secret) if secret else None)
+        _check_lengths(draft, secrets)
+        wanted = _definition(kind, template, draft, {name: SecretStr(text) for name, text in secrets.items()})
         app = await create_app(
             desk.broker,
             desk.project.id,
@@ -89,8 +99,8 @@ async def create(desk: DeskDep, kind: KindPath, request: Request) -> Response:
             now=clock.now(),
         )
     except (InvalidRequest, AlreadyExists) as error:
-        return _page(desk, kind, template, _wrong(draft, error, has_secret=bool(secret)))
-    return desk.go(desk.path("apps", app.id, "test") if form.has("test") else desk.path("apps", app.id))
+        return _page(desk, kind, template, _wrong(draft, error, lost=secrets.keys()))
+    return desk.go(desk.path("apps", app.id, *[part for part in ("test", "credentials") if form.has(part)]))
 
 
 def _template(desk: Desk, kind: str) -> Template | None:
@@ -98,7 +108,7 @@ def _template(desk: Desk, kind: str) -> Template | None:
     desk.require(Permission.APPS_WRITE)
     desk.principal.require_every_app()
     template = desk.broker.catalogue.get(kind)
-    if template is None and kind not in KINDS:
+    if template is None and kind not in CUSTOM:
         raise NotFound(f"There is no provider '{kind}' in the library.")
     return template
 
@@ -126,14 +136,16 @@ def _scopes(template: Template | None) -> dict[str, str]:
     return {scope: template.scopes.get(scope, "") for scope in (*template.default_scopes, *template.scopes)}
 
 
-def _check_lengths(draft: Draft, secret: str) -> None:
+def _check_lengths(draft: Draft, secrets: Mapping[str, str]) -> None:
     limits = [(name, text, MOST_LETTERS) for name, text in draft.values.items()]
-    limits.append(("clientSecret", secret, MOST_SECRET_LETTERS))
+    limits += [(name, text, MOST_SECRET_LETTERS) for name, text in secrets.items()]
     if problems := [(name, f"use at most {most:,} characters") for name, text, most in limits if len(text) > most]:
         raise InvalidValue.of(*problems)
 
 
-def _definition(kind: str, template: Template | None, draft: Draft, secret: SecretStr | None) -> AppDefinition:
+def _definition(
+    kind: str, template: Template | None, draft: Draft, secrets: Mapping[str, SecretStr]
+) -> AppDefinition:
     """Return the app that the form describes.
 
     Raises:
@@ -141,37 +153,40 @@ def _definition(kind: str, template: Template | None, draft: Draft, secret: Secr
     """
     values = draft.values
     client_id, discovery_url = values["clientId"], values["discoveryUrl"]
+    named = {"id": values["id"], "name": values["name"]}
     if template is not None:
         given = {
             name.removeprefix("variables."): text for name, text in values.items() if "variables." in name and text
         }
-        wanted = replace(definition_of(template), variables=given)
-        if template.app_type == "oauth":
-            wanted = replace(wanted, client_id=client_id, client_secret=secret, default_scopes=draft.scopes)
-    elif kind == "apikey":
-        wanted = AppDefinition(name="", app_type="apikey")
-    elif kind == "mcp" and not discovery_url:
+        wanted = replace(definition_of(template), variables=given, **named)
+        if template.app_type == AppType.API_KEY:
+            return wanted
+        secret, key = secrets.get("clientSecret"), secrets.get("signingKey")
+        asked_for = replace(wanted, client_id=client_id, client_secret=secret, signing_key=key)
+        return replace(asked_for, default_scopes=draft.scopes)
+    if kind == "apikey":
+        return AppDefinition(app_type=AppType.API_KEY, **named)
+    if kind == "mcp" and not discovery_url:
         raise InvalidValue.of(("discoveryUrl", "enter the server's address"))
-    else:
-        wanted = AppDefinition(
-            name="",
-            client_id=client_id,
-            client_secret=secret,
-            discovery_url=discovery_url,
-            authorization_url=values["authorizationUrl"],
-            token_url=values["tokenUrl"],
-            default_scopes=values["scopeLines"].split(),
-            use_dcr=kind == "mcp" and not client_id,
-        )
-    return replace(wanted, id=values["id"], name=values["name"])
+    return AppDefinition(
+        app_type=CUSTOM[kind][1],
+        client_id=client_id,
+        client_secret=secrets.get("clientSecret"),
+        discovery_url=discovery_url,
+        authorization_url=values["authorizationUrl"],
+        token_url=values["tokenUrl"],
+        default_scopes=values["scopeLines"].split(),
+        use_dcr=kind == "mcp" and not client_id,
+        **named,
+    )
 
 
-def _wrong(draft: Draft, error: InvalidRequest | AlreadyExists, *, has_secret: bool) -> Draft:
+def _wrong(draft: Draft, error: InvalidRequest | AlreadyExists, *, lost: Collection[str]) -> Draft:
     """Put each problem at its field, and those that have none above the form."""
     wrong: dict[str, str] = {}
     for entry in error.details.get("fields", ()):
         wrong.setdefault(NAMES_IN_ERRORS.get(entry["field"], entry["field"]), entry["problem"])
-    order = ["callbackUrl", "discoveryUrl", *TEXTS, "clientSecret", *draft.values]
+    order = ["callbackUrl", "discoveryUrl", *TEXTS, *SECRETS, *draft.values]
     shown = [name for name in order if name in wrong]
     others = [f"{name}: {problem}" for name, problem in wrong.items() if name not in shown]
     return replace(
@@ -182,25 +197,29 @@ def _wrong(draft: Draft, error: InvalidRequest | AlreadyExists, *, has_secret: b
         problems=others if wrong else [error.message],
         focus=next((name for name in shown if name != "callbackUrl"), ""),
         status=error.status,
-        has_lost_secret=has_secret,
+        lost=lost,
     )
 
 
 def _page(desk: Desk, kind: str, template: Template | None, draft: Draft) -> Response:
-    title = template.name if template else KINDS[kind]
-    is_api_key = template.app_type == "apikey" if template else kind == "apikey"
+    title, app_type = (template.name, template.app_type) if template else CUSTOM[kind]
+    spoken = KINDS[app_type]
+    provider = template.name if template else "the provider"
     return desk.page(
         "app_new.html",
         status=draft.status,
         kind=kind,
+        spoken=spoken,
+        about=spoken.about.format(provider=provider),
+        asks=registration_of(spoken, template),
         title=title,
         tile=tile_of(kind, title, template_logo(kind)),
         f=draft,
         entry=template,
-        provider=template.name if template else "the provider",
+        provider=provider,
         scopes=_scopes(template),
         variables=declared_variables(template, "app", "user"),
         callback=proposed_url(desk.broker, desk.project.id, draft.proposal),
-        is_api_key=is_api_key,
-        may_test=desk.may(Permission.CONNECT) and not is_api_key,
+        may_test=desk.may(Permission.CONNECT) and spoken.is_consented,
+        may_add=desk.may(Permission.TOKENS_WRITE) and not spoken.is_consented,
     )
