@@ -14,6 +14,7 @@ from evergrant.web.console import (
     connection,
     connection_link,
     connections,
+    credentials,
     deliveries,
     health,
     issuers,
@@ -55,6 +56,7 @@ SECTIONS = (
     connection_link,  # before what any other id would be
     connections,
     connection,
+    credentials,
     people,
     activity,
     health,
