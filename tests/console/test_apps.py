@@ -70,7 +70,13 @@ def test_the_library_is_searched_by_words_and_category(here: Installation, opera
     places = [words_of(everything).index(name) for name in first]
     assert places == sorted(places)
     calendars = operator.get("apps/new?q=google+calendar&category=productivity").text
-    assert re.findall(r'new/([a-z-]+)"', calendars) == ["custom", "apikey", "client-credentials", "mcp", "google-calendar"]
+    assert re.findall(r'new/([a-z-]+)"', calendars) == [
+        "custom",
+        "apikey",
+        "client-credentials",
+        "mcp",
+        "google-calendar",
+    ]
     assert "google-calendar" not in operator.get("apps/new?q=google+calendar&category=crm").text
     nothing = operator.get("apps/new?q=foo%26bar")
     assert "No provider called 'foo&bar'. Make it as a custom app" in words_of(nothing)

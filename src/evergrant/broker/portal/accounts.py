@@ -6,6 +6,7 @@ from datetime import datetime
 
 from sqlalchemy import and_, select
 
+from evergrant.app_types import AppType
 from evergrant.broker.apps.apps import list_apps
 from evergrant.broker.apps.definition import missing_for_connect
 from evergrant.broker.apps.quirks import can_revoke
@@ -118,7 +119,7 @@ async def _connected(broker: Broker, visit: Visit, apps: dict[str, OutboundApp])
 
 def _can_connect(broker: Broker, visit: Visit, app: OutboundApp) -> bool:
     """Tell whether an app can be connected from here, as far as its definition says."""
-    if app.app_type == "apikey" or missing_for_connect(app) or owner_problems(app, visit.owner):
+    if not AppType(app.app_type).is_consented or missing_for_connect(app) or owner_problems(app, visit.owner):
         return False
     if app.require_confirmation and not (visit.return_url or app.default_redirect_url):
         return False  # nobody would confirm it

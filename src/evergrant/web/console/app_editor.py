@@ -29,7 +29,6 @@ from evergrant.web.console.app_form import (
     changed,
     check,
     definition_of_form,
-    fields_of,
     in_words,
     marks_of,
     read,

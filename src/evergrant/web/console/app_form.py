@@ -63,7 +63,6 @@ OF_OBTAINED = (
     "tokenEndpointAuthMethod",
     "scopes",
     "tokenUrl",
-    "discoveryUrl",
     "resource",
     "tokenUrlParams",
     "refreshPolicy",
@@ -123,9 +122,7 @@ def standard_of(template: Template | None, described: AppDefinition | None) -> V
 def read(form: Form, stored: Values, app_type: str) -> Values:
     """Return what was sent. What this type of app has no field for is as stored, like a text that no field showed."""
     fields = fields_of(app_type)
-    sent: Values = {
-        name: form.text(name).replace("\r\n", "\n") if form.has(name) else stored[name] for name in _TEXTS
-    }
+    sent: Values = {name: form.text(name).replace("\r\n", "\n") if form.has(name) else stored[name] for name in _TEXTS}
     sent |= {name: form.has(name) for name in _FLAGS}
     sent["ownCallback"] = sent["ownCallback"] or stored["ownCallback"]
     asked = set(form.all("scopeAsked"))

@@ -6,6 +6,7 @@ from evergrant.broker.apps.logos import list_apps_with_logos
 from evergrant.db import OutboundApp
 from evergrant.errors import AppNotFound
 from evergrant.web.console.desk import Desk
+from evergrant.web.console.kinds import Kind, kind_of
 from evergrant.web.console.states import State, state_of_app
 from evergrant.web.logos import logo_source
 from evergrant.web.tiles import Tile, tile_of
@@ -18,6 +19,11 @@ class AppHead:
     app: OutboundApp
     tile: Tile
     state: State
+
+    @property
+    def kind(self) -> Kind:
+        """How pages speak of it."""
+        return kind_of(self.app)
 
 
 async def app_head(desk: Desk, app_id: str) -> AppHead:

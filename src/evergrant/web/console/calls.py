@@ -1,9 +1,11 @@
 """The calls that use an app, ready to paste in three languages: the ids are filled in, the key stands as $KEY."""
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
+from evergrant.broker.connections.credential_fields import THE_KEY
 from evergrant.db import OutboundApp, Project
 
 LANGUAGES = {"curl": "curl", "python": "Python", "javascript": "JavaScript"}
@@ -61,14 +63,20 @@ class Call:
         )
 
 
-def fetching(base: str, app: OutboundApp) -> Call:
-    """Return the call that fetches a user's token."""
-    return Call(base, app.project_id, "app/user/token/latest", _owned(app), ("token", "accessToken"))
+def fetching(base: str, app: OutboundApp, *, headers: bool = False) -> Call:
+    """Return the call that fetches a user's token, or the headers that carry what takes more than one."""
+    answer = ("token", "headers" if headers else "accessToken")
+    return Call(base, app.project_id, "app/user/token/latest", _owned(app), answer)
 
 
-def uploading(base: str, app: OutboundApp) -> Call:
-    """Return the call that stores a user's API key."""
-    return Call(base, app.project_id, "app/user/apikey/upload", {**_owned(app), "apiKey": "KEY_FROM_THE_PROVIDER"})
+def uploading(base: str, app: OutboundApp, fields: Collection[str], variables: Collection[str]) -> Call:
+    """Return the call that stores a user's key, or credentials of several `fields`, with what belongs to them."""
+    details = {"details": {name: name.upper() for name in variables}} if variables else {}
+    if list(fields) == [THE_KEY]:
+        body = {**_owned(app), "apiKey": "KEY_FROM_THE_PROVIDER", **details}
+        return Call(base, app.project_id, "app/user/apikey/upload", body)
+    body = {**_owned(app), "fields": {name: name.upper() for name in fields}, **details}
+    return Call(base, app.project_id, "app/user/credentials/upload", body)
 
 
 def connecting(base: str, app: OutboundApp, project: Project) -> Call:

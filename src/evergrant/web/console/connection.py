@@ -8,7 +8,9 @@ from fastapi.responses import Response
 from evergrant import clock
 from evergrant.broker.access.management_keys import list_keys
 from evergrant.broker.apps.logos import list_apps_with_logos
+from evergrant.broker.apps.variables import template_of
 from evergrant.broker.connections import deletion, listing
+from evergrant.broker.connections.credential_fields import fields_asked
 from evergrant.broker.connections.metadata import GrantMetadata
 from evergrant.broker.grants.events import GrantEventKind
 from evergrant.broker.runtime.principal import Permission
@@ -32,16 +34,19 @@ async def show(desk: DeskDep, request: Request, grant_id: GrantId) -> Response:
     desk.require(Permission.CONNECTIONS_READ)
     grant, events = await listing.load_with_timeline(desk.broker, desk.principal, grant_id)
     fetches = request.query_params.get("fetches") != "no"
-    days = days_of(events, name_of=await _names(desk, events), with_fetches=fetches)
+    names = await _names(desk, events)
     if grant is None:
+        days = days_of(events, name_of=names, with_fetches=fetches)
         newer = next((event.data.get("by") for event in events if event.kind == GrantEventKind.REPLACED), None)
         return desk.page("connection_gone.html", grant_id=grant_id, newer=newer, days=days, fetches=fetches)
     line, app = await _line(desk, grant)
+    days = days_of(events, name_of=names, with_fetches=fetches, obtains=line.kind.is_obtained)
     done = request.query_params.get("done", "")
     return desk.page(
         "connection.html",
         line=line,
         app=app,
+        stored=[one.title for one in fields_asked(template_of(desk.broker, app), app).values() if one.required],
         days=days,
         fetches=fetches,
         done=done if done in DONE else "",

@@ -11,6 +11,7 @@ from evergrant.broker.runtime.principal import Permission
 from evergrant.errors import InvalidRequest
 from evergrant.web.console.connection_actions import link_page
 from evergrant.web.console.desk import Desk, DeskDep, GrantId
+from evergrant.web.console.kinds import kind_of
 from evergrant.web.console.route import ConsoleRoute
 from evergrant.web.forms import Form, read_form
 from evergrant.web.locale import LANGUAGES
@@ -88,7 +89,7 @@ def _wrong(form: Form) -> dict[str, str]:
 
 async def _form(desk: Desk, values: dict[str, str], wrong: dict[str, str], *, status: int = 200) -> Response:
     apps = await list_apps(desk.broker, desk.project.id, only=sorted(desk.principal.app_ids))
-    offered = [app for app in apps if app.app_type != "apikey"]
+    offered = [app for app in apps if kind_of(app).is_consented]
     return desk.page(
         "connection_new.html", status=status, apps=offered, values=values, wrong=wrong, languages=LANGUAGES
     )

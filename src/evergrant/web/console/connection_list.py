@@ -7,6 +7,7 @@ from urllib.parse import urlencode
 
 from fastapi import Request
 
+from evergrant.app_types import AppType
 from evergrant.broker.apps.logos import list_apps_with_logos
 from evergrant.broker.connections.browsing import ConnectionState, Page, Place, Wanted, browse
 from evergrant.broker.connections.metadata import GrantMetadata
@@ -14,6 +15,7 @@ from evergrant.broker.connections.summary import Summary, summarise
 from evergrant.db import OutboundApp
 from evergrant.web.console.app_head import AppHead
 from evergrant.web.console.desk import Desk
+from evergrant.web.console.kinds import KINDS, Kind, kind_of
 from evergrant.web.console.states import State, state_of_connection
 from evergrant.web.logos import logo_source
 from evergrant.web.tiles import Tile, tile_of
@@ -41,6 +43,19 @@ class Line:
     tile: Tile
     app_name: str
     error: str
+    kind: Kind
+
+    @property
+    def renews(self) -> str:
+        """What renews its token, in a word."""
+        if self.kind.is_obtained:
+            return "Credentials"
+        return "Yes" if self.grant.has_refresh_token else "No"
+
+    @property
+    def may_be_linked(self) -> bool:
+        """Whether its person may connect it again."""
+        return self.kind.is_consented
 
     @property
     def who(self) -> str:
@@ -168,14 +183,15 @@ def line_of(grant: GrantMetadata, apps: Mapping[str, OutboundApp], logos: Mappin
     """Return a connection as lists show it; `logos` are their addresses by app."""
     app = apps.get(grant.app_id)  # it may have been deleted a moment ago
     name = app.name if app is not None else grant.app_id
+    kind = kind_of(app) if app is not None else KINDS[AppType.OAUTH]
     state = state_of_connection(
         grant.status,
         grant.last_refresh_error,
-        app_type=app.app_type if app is not None else "",
+        app_type=kind.type,
         app_is_refused=app is not None and app.unhealthy_since is not None,
     )
     tile = tile_of(grant.app_id, name, logos.get(grant.app_id, ""))
-    return Line(grant, state, tile, name, short_error(grant.last_refresh_error, name))
+    return Line(grant, state, tile, name, short_error(grant.last_refresh_error, name), kind)
 
 
 def short_error(error: str, app_name: str) -> str:

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from evergrant import clock
-from evergrant.broker.apps.variables import declared_variables, template_of
+from evergrant.broker.apps.variables import template_of
 from evergrant.broker.connections.credential_fields import fields_asked
 from evergrant.broker.connections.credentials_upload import CredentialsUpload, upload_credentials
 from evergrant.broker.grants.grants import ResourceOwner
@@ -17,9 +17,9 @@ from evergrant.catalog.variable import Variable
 from evergrant.errors import InvalidRequest, UpstreamRejected, UpstreamUnavailable
 from evergrant.web.console.app_head import AppHead, app_head
 from evergrant.web.console.desk import AppIdInPath, Desk, DeskDep
-from evergrant.web.console.kinds import kind_of
+from evergrant.web.console.kinds import variables_brought
 from evergrant.web.console.route import ConsoleRoute
-from evergrant.web.forms import Form, read_form
+from evergrant.web.forms import read_form
 
 router = APIRouter(route_class=ConsoleRoute)
 
@@ -101,13 +101,8 @@ async def add(desk: DeskDep, request: Request, app_id: AppIdInPath) -> Response:
 
 def _asked(desk: Desk, head: AppHead) -> Asked:
     template = template_of(desk.broker, head.app)
-    variables = {
-        name: variable
-        for name, variable in declared_variables(template, "user", "callback").items()
-        if not head.app.variables.get(name)
-    }
-    can_verify = kind_of(head.app).is_obtained or (template is not None and bool(template.api.check))
-    return Asked(fields_asked(template, head.app), variables, can_verify)
+    can_verify = head.kind.is_obtained or (template is not None and bool(template.api.check))
+    return Asked(fields_asked(template, head.app), variables_brought(head.app, template), can_verify)
 
 
 def _known(asked: Asked) -> set[str]:
@@ -127,7 +122,6 @@ def _page(desk: Desk, head: AppHead, filled: Filled) -> Response:
         "credentials.html",
         status=filled.status,
         head=head,
-        spoken=kind_of(head.app),
         entry=template,
         asked=_asked(desk, head),
         f=filled,

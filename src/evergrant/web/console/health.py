@@ -12,6 +12,7 @@ from evergrant.broker.operations.health_report import HealthReport, read_health
 from evergrant.errors import PermissionDenied
 from evergrant.web.console import activity_view as view
 from evergrant.web.console.desk import Desk, GlancingDesk
+from evergrant.web.console.kinds import kind_of
 from evergrant.web.console.route import ConsoleRoute
 
 router = APIRouter(route_class=ConsoleRoute)
@@ -52,7 +53,7 @@ async def _page(desk: Desk, findings: list[Finding] | None) -> Response:
         report=report,
         findings=findings,
         tiles=view.tiles_of(glance.apps),
-        apps=[one for one in view.by_trouble(glance.apps) if one.app.app_type == "oauth"],
+        apps=[one for one in view.by_trouble(glance.apps) if not kind_of(one.app).is_key],
         refresher_at=glance.refresher_at,
         is_missing=glance.is_without_refresher,
         as_text=as_text(report, findings) if report is not None else "",

@@ -4,8 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from evergrant.app_types import AppType
+from evergrant.broker.apps.variables import declared_variables
 from evergrant.catalog.kinds import texts_in
 from evergrant.catalog.template import Template
+from evergrant.catalog.variable import Variable
 from evergrant.db import OutboundApp
 from evergrant.placeholders import names_in
 
@@ -37,8 +39,8 @@ class Kind:
 
     @property
     def what(self) -> str:
-        """What a connection of it consists of, in one word."""
-        return "keys" if self.is_key else "credentials"
+        """What whoever adds a connection gives."""
+        return "a key" if self.is_key else "credentials"
 
 
 KINDS: Mapping[AppType, Kind] = {
@@ -107,7 +109,9 @@ def registration_of(kind: Kind, template: Template | None) -> Registration:
     if kind.is_key:
         return Registration(callback=False, client_id=False, client_secret=False, signing_key=False, scopes=False)
     if template is None:
-        return Registration(callback=kind.is_consented, client_id=True, client_secret=True, signing_key=False, scopes=True)
+        return Registration(
+            callback=kind.is_consented, client_id=True, client_secret=True, signing_key=False, scopes=True
+        )
     used = {name for text in texts_in(template.model_dump()) for name in names_in(text)}
     own = template.fields.keys()
     has_client = kind.type in (AppType.OAUTH, AppType.INSTALLATION, AppType.CLIENT_CREDENTIALS)
@@ -118,3 +122,9 @@ def registration_of(kind: Kind, template: Template | None) -> Registration:
         signing_key="signing_key" in used,
         scopes=has_client or "scope" in used or bool(template.scopes),
     )
+
+
+def variables_brought(app: OutboundApp, template: Template | None) -> dict[str, Variable]:
+    """Return the variables whose values come with each connection of an app that nobody connects in the browser."""
+    found = declared_variables(template, "user", "callback")
+    return {name: variable for name, variable in found.items() if not app.variables.get(name)}

@@ -54,7 +54,8 @@ async def library(desk: DeskDep, q: Asked = "", category: Asked = "", kind: Aske
     every = [*_templates(desk, q), *_presets(q)]
     found = [one for one in every if kind in ("", one.kind) and (not category or named(category) == one.category)]
     found.sort(key=lambda entry: entry.name.lower())
-    slugs = {named(one.category): one.category for one in (*dcr_presets().values(), *desk.broker.catalogue.values())}
+    slugs = {named(one.category): one.category for one in dcr_presets().values()}
+    slugs |= {named(one.category): one.category for one in desk.broker.catalogue.values()}
     is_whole = not (q or category or kind)
     return desk.page(
         "library.html",

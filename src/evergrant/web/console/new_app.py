@@ -143,9 +143,7 @@ def _check_lengths(draft: Draft, secrets: Mapping[str, str]) -> None:
         raise InvalidValue.of(*problems)
 
 
-def _definition(
-    kind: str, template: Template | None, draft: Draft, secrets: Mapping[str, SecretStr]
-) -> AppDefinition:
+def _definition(kind: str, template: Template | None, draft: Draft, secrets: Mapping[str, SecretStr]) -> AppDefinition:
     """Return the app that the form describes.
 
     Raises:
@@ -153,22 +151,24 @@ def _definition(
     """
     values = draft.values
     client_id, discovery_url = values["clientId"], values["discoveryUrl"]
-    named = {"id": values["id"], "name": values["name"]}
+    app_id, name = values["id"], values["name"]
     if template is not None:
         given = {
             name.removeprefix("variables."): text for name, text in values.items() if "variables." in name and text
         }
-        wanted = replace(definition_of(template), variables=given, **named)
+        wanted = replace(definition_of(template), id=app_id, name=name, variables=given)
         if template.app_type == AppType.API_KEY:
             return wanted
         secret, key = secrets.get("clientSecret"), secrets.get("signingKey")
         asked_for = replace(wanted, client_id=client_id, client_secret=secret, signing_key=key)
         return replace(asked_for, default_scopes=draft.scopes)
     if kind == "apikey":
-        return AppDefinition(app_type=AppType.API_KEY, **named)
+        return AppDefinition(id=app_id, name=name, app_type=AppType.API_KEY)
     if kind == "mcp" and not discovery_url:
         raise InvalidValue.of(("discoveryUrl", "enter the server's address"))
     return AppDefinition(
+        id=app_id,
+        name=name,
         app_type=CUSTOM[kind][1],
         client_id=client_id,
         client_secret=secrets.get("clientSecret"),
@@ -177,7 +177,6 @@ def _definition(
         token_url=values["tokenUrl"],
         default_scopes=values["scopeLines"].split(),
         use_dcr=kind == "mcp" and not client_id,
-        **named,
     )
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from evergrant.app_types import AppType
 from evergrant.db import GrantStatus, OutboundApp
 
 
@@ -29,7 +30,7 @@ def state_of_app(app: OutboundApp) -> State:
     """Return an app's state: whether its provider accepts it."""
     if app.unhealthy_since is not None:
         return REFUSED
-    return API_KEY if app.app_type == "apikey" else HEALTHY
+    return API_KEY if app.app_type == AppType.API_KEY else HEALTHY
 
 
 def state_of_connection(status: str, last_refresh_error: str, *, app_type: str, app_is_refused: bool) -> State:
@@ -39,7 +40,7 @@ def state_of_connection(status: str, last_refresh_error: str, *, app_type: str, 
             return RECONNECT
         case GrantStatus.PENDING:
             return UNCONFIRMED
-    if app_type == "apikey":
+    if app_type == AppType.API_KEY:
         return API_KEY
     if app_is_refused:
         return APP_REFUSED

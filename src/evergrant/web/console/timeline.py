@@ -76,12 +76,25 @@ REFUSED_BECAUSE = {
 }
 
 
-def days_of(events: Iterable[GrantEvent], *, name_of: Callable[[str], str], with_fetches: bool) -> list[Day]:
-    """Return a timeline by day, the latest first. `name_of` turns who did something into words."""
+OBTAINED: Mapping[str, tuple[str, str, str]] = {
+    K.REFRESHED: ("good", "refresh-cw", "Renewed"),
+    K.FAILED: ("warn", "clock", "No new token"),
+    K.UPLOADED: ("good", "key-round", "Credentials added"),
+}
+"""What is called otherwise where tokens are obtained from credentials that stay."""
+
+
+def days_of(
+    events: Iterable[GrantEvent], *, name_of: Callable[[str], str], with_fetches: bool, obtains: bool = False
+) -> list[Day]:
+    """Return a timeline by day, the latest first.
+
+    `name_of` turns who did something into words. `obtains`: its tokens come from credentials that stay.
+    """
     days: dict[str, list[Entry]] = {}
     for event in events:
         if with_fetches or event.kind != K.FETCHED:
-            days.setdefault(_day(event.at), []).append(_entry(event, name_of))
+            days.setdefault(_day(event.at), []).append(_entry(event, name_of, obtains=obtains))
     return [Day(name, entries) for name, entries in days.items()]
 
 
@@ -92,24 +105,27 @@ def _day(at: datetime) -> str:
     return "Yesterday" if at.date() == today - timedelta(days=1) else day(at)
 
 
-def _entry(event: GrantEvent, name_of: Callable[[str], str]) -> Entry:
-    kind, icon, heading = LOOKS.get(event.kind, ("", "info", event.kind.replace("_", " ").capitalize()))
+def _entry(event: GrantEvent, name_of: Callable[[str], str], *, obtains: bool) -> Entry:
+    looks = {**LOOKS, **OBTAINED} if obtains else LOOKS
+    kind, icon, heading = looks.get(event.kind, ("", "info", event.kind.replace("_", " ").capitalize()))
     if event.n > 1:
         heading += f" {grouped(event.n)} times"
     data = event.data
     other = str(data.get("by") or next(iter(data.get("ids") or ()), ""))
-    text = _text(event, data, name_of(event.actor))
+    text = _text(event, data, name_of(event.actor), obtains=obtains)
     return Entry(event.at, kind, icon, heading, text[:1].upper() + text[1:], other)
 
 
-def _text(event: GrantEvent, data: Data, who: str) -> str:
+def _text(event: GrantEvent, data: Data, who: str, *, obtains: bool) -> str:
     match event.kind:
         case K.CONNECTED:
             return _connected(data, who, name_made=data.get("madeBy", ""))
         case K.UPLOADED:
-            return f"{_by(who, data)}{' The refresh token was tried first.' if data.get('verified') else ''}"
+            tried = "They were" if obtains else "The refresh token was"
+            return f"{_by(who, data)}{f' {tried} tried first.' if data.get('verified') else ''}"
         case K.REFRESHED:
             rotated = "Refresh token rotated." if data.get("rotated") else "The refresh token stays."
+            rotated = "The credentials stay." if obtains else rotated
             asked = f" ({who})" if who and data.get("why") != "background" else ""
             why, ms = WHY.get(str(data.get("why", "")), "Refreshed"), grouped(int(data.get("ms", 0)))
             return f"{why}{asked}, {ms} ms. {rotated}"

@@ -1,16 +1,18 @@
 """Test connection: an app tried with the operator's own account, step by step, with a remedy for what fails."""
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Request
 from fastapi.responses import HTMLResponse, Response
 
 from evergrant import clock
+from evergrant.broker.apps.check import CheckResult, check_app
 from evergrant.broker.apps.provider_client import callback_url, public_origin
 from evergrant.broker.apps.variables import template_of
 from evergrant.broker.runtime.principal import Permission
 from evergrant.broker.trials.trial import begin_trial, read_trial
-from evergrant.web.console.app_head import app_head
+from evergrant.web.console.app_head import AppHead, app_head
 from evergrant.web.console.desk import HEADERS, Desk, DeskDep
 from evergrant.web.console.fields import new_once
 from evergrant.web.console.route import ConsoleRoute
@@ -47,7 +49,14 @@ async def show_steps(desk: DeskDep, app_id: AppPath, trial_id: TrialPath) -> Res
 
 @router.post("/console/{project}/apps/{app_id}/test")
 async def begin(desk: DeskDep, app_id: AppPath, request: Request) -> Response:
-    """Check the app, and send the browser on its trip; where something is in the way, say what."""
+    """Check the app, and send the browser on its trip; where something is in the way, say what.
+
+    An app at which nobody consents is checked and that is all, so that the answer is the page.
+    """
+    head = await app_head(desk, app_id)
+    if not head.kind.is_consented:
+        desk.require(Permission.APPS_WRITE)
+        return _checked(desk, head, await check_app(desk.broker, desk.project.id, app_id))
     _require(desk)
     form = await read_form(request)
     origin = desk.broker.settings.public_url
@@ -68,9 +77,17 @@ def _require(desk: Desk) -> None:
     desk.require(Permission.CONNECT)
 
 
+def _checked(desk: Desk, head: AppHead, checks: Sequence[CheckResult] | None) -> Response:
+    template = template_of(desk.broker, head.app)
+    return desk.page("test_check.html", head=head, checks=checks, hint=template.setup_hint if template else "")
+
+
 async def _page(desk: Desk, app_id: str, trial_id: str) -> Response:
-    _require(desk)
+    desk.require(Permission.APPS_WRITE)
     head = await app_head(desk, app_id)
+    if not head.kind.is_consented:
+        return _checked(desk, head, None)
+    _require(desk)
     trial = await read_trial(desk.broker, desk.principal, app_id, trial_id, now=clock.now())
     # The button leads to where users of this app connect, which may be a domain of its own.
     origin = public_origin(desk.broker.settings.public_url, head.app)
