@@ -1,4 +1,4 @@
-"""Apps at which nobody consents: what each kind asks for, credentials that are added here, and a library of hundreds."""
+"""Apps at which nobody consents: what each kind asks for, credentials added at the console, a library of hundreds."""
 
 import contextlib
 import re
