@@ -131,9 +131,12 @@ def test_a_new_app_asks_for_what_its_kind_needs(kind: str, asked: set[str], oper
 
 
 def test_saving_an_app_changes_nothing_that_its_form_does_not_show(here: Installation, operator: Operator) -> None:
-    app_id = made_of(operator, "signer", clientId="team-1", signingKey="k" * 32)
+    app_id = someone()
+    overrides = {"name": app_id, "resource": "https://api.example.com/"}
+    wanted = {"templateId": "signer", "id": app_id, "clientId": "team-1", "signingKey": "k" * 32}
+    assert here.backend.post("app/create/bytemplate", {**wanted, "overrides": overrides}).status_code == 200
     before = here.backend.get(f"app/{app_id}").json()["app"]
-    assert before["hasSigningKey"] is True
+    assert (before["hasSigningKey"], before["resource"]) == (True, "https://api.example.com/")
     form = {**form_at(operator, f"apps/{app_id}"), "do": ["save"], "description": ["Of the team."]}
     assert operator.post(f"apps/{app_id}", form).status_code == 303
     after = here.backend.get(f"app/{app_id}").json()["app"]

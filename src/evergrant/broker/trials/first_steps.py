@@ -6,6 +6,7 @@ from enum import StrEnum
 
 from sqlalchemy import CompoundSelect, String, cast, distinct, exists, func, or_, select, union_all
 
+from evergrant.app_types import AppType
 from evergrant.broker.audit.record import record
 from evergrant.broker.projects.projects import load_project
 from evergrant.broker.runtime.broker import Broker
@@ -88,12 +89,13 @@ async def first_steps(broker: Broker, principal: Principal) -> FirstSteps:
         select(Project.start_dismissed_at).where(Project.id == project_id).scalar_subquery().label("dismissed_at"),
     )
     tests = select(AppTest.steps).where(AppTest.project_id == project_id, AppTest.left_at.is_not(None)).limit(FEW)
-    first = select(OutboundApp).where(OutboundApp.project_id == project_id, OutboundApp.app_type == "oauth")
+    first = select(OutboundApp).where(OutboundApp.project_id == project_id)
     async with broker.database.read() as session:
         found = (await session.execute(facts)).one()
         owner = (await session.execute(_somebody_connected(project_id))).first()
-        if owner is not None:
-            first = first.where(OutboundApp.id == owner.app_id)
+        # Somebody may have a connection of any kind; before that, the steps are about a consent.
+        of_owner = OutboundApp.id == owner.app_id if owner is not None else OutboundApp.app_type == AppType.OAUTH
+        first = first.where(of_owner)
         app = (await session.scalars(first.order_by(OutboundApp.created_at, OutboundApp.id).limit(1))).one_or_none()
         steps = [Step.from_json(step) for row in await session.scalars(tests) for step in row]
     came_back = any(step.name == StepName.CAME_BACK and step.state == StepState.GOOD for step in steps)
