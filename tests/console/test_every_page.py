@@ -46,6 +46,7 @@ NOT_PAGES = {
 VARIANTS = (
     "?p=7d&table=1",
     "apps/new?q=nothing-is-called-so",
+    "apps/openai/credentials",
     "connections?state=reconnect",
     "connections?q=nobody",
     "audit?action=app.updated",
