@@ -10,7 +10,9 @@ from evergrant import clock
 from evergrant.broker.apps.check import CheckResult, check_app
 from evergrant.broker.apps.provider_client import callback_url, public_origin
 from evergrant.broker.apps.variables import template_of
+from evergrant.broker.grants.grants import ResourceOwner
 from evergrant.broker.runtime.principal import Permission
+from evergrant.broker.trials.api import check_api
 from evergrant.broker.trials.trial import begin_trial, read_trial
 from evergrant.web.console.app_head import AppHead, app_head
 from evergrant.web.console.desk import HEADERS, Desk, DeskDep
@@ -56,7 +58,9 @@ async def begin(desk: DeskDep, app_id: AppPath, request: Request) -> Response:
     head = await app_head(desk, app_id)
     if not head.kind.is_consented:
         desk.require(Permission.APPS_WRITE)
-        return _checked(desk, head, await check_app(desk.broker, desk.project.id, app_id))
+        checks = await check_app(desk.broker, desk.project.id, app_id)
+        asked = await check_api(desk.broker, desk.project.id, app_id, owner=ResourceOwner("", ""), now=clock.now())
+        return _checked(desk, head, [*checks, asked] if asked is not None else checks)
     _require(desk)
     form = await read_form(request)
     origin = desk.broker.settings.public_url
