@@ -52,7 +52,7 @@ def _domains(it: Template) -> Iterator[str]:
         return
     _, _, where = it.api.check.partition(" ")
     urls = [("base_url", it.api.base_url), *((f"further.{name}", url) for name, url in it.api.further.items())]
-    for field, url in [*urls, ("check", where if where.startswith("https://") else "")]:
+    for field, url in [*urls, ("check", "" if where.startswith("/") else where)]:
         if (domain := _domain(it, url)) and domain not in own:
             yield (
                 f"api.{field}: {domain} is not the domain of the entry's endpoints: that takes api.sources = 2 or "
@@ -126,7 +126,7 @@ def _check(it: Template) -> Iterator[str]:
         yield 'api.check_ok: GraphQL answers 200 to everything: say what a good answer has, like "/data/me"'
     if method == "HEAD" and api.check_ok:
         yield "api.check_ok: an answer to HEAD has no body: write GET"
-    url = where if where.startswith("https://") else f"{api.base_url}{where}"
+    url = f"{api.base_url}{where}" if where.startswith("/") else where
     own = {name: it.variables[name] for name in placeholders.names_in(where) if name in it.variables}
     yield from url_problems("api.check", url, own)
 

@@ -66,7 +66,7 @@ def call_of(template: Template, values: Values, *, secrets: tuple[str, ...] = ()
     """
     api = template.api
     method, _, where = api.check.partition(" ")
-    text = where if where.startswith("https://") else f"{api.base_url}{where}"
+    text = f"{api.base_url}{where}" if where.startswith("/") else where
     credential = api.credential
     own = credential.username + credential.password if credential.place == "basic" else credential.value
     needed = placeholders.names_in(f"{text} {api.check_body} {own}")
