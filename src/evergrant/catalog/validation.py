@@ -234,7 +234,7 @@ def _origin(it: Template, variable: Variable) -> str:
 _NO_URLS = (
     "scopes",
     "params",
-    "headers",
+    "header",
     "username",
     "password",
     "value",
