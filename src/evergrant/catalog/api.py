@@ -52,7 +52,6 @@ class Credential(StrictModel):
     prefix: Prefix = Field(default_factory=lambda found: "Bearer " if found.get("name") == "Authorization" else "")
     """Before the value in a header, with its space: `Bearer ` in `Authorization`, nothing elsewhere."""
     value: str = "{token}"
-    """Empty: no header or parameter carries it, as where it is part of `base_url`."""
     username: str = "{token}"
     """Of `basic`. It may hold fields and variables, like `password`."""
     password: str = ""
@@ -130,7 +129,7 @@ class Api(StrictModel):
             pair = f"{placeholders.fill(credential.username, values)}:{placeholders.fill(credential.password, values)}"
             if not _missing(credential.username + credential.password, values):
                 headers["Authorization"] = f"Basic {base64.b64encode(pair.encode()).decode()}"
-        elif credential.value and not _missing(credential.value, values):
+        elif not _missing(credential.value, values):
             value = placeholders.fill(credential.value, values)
             if credential.place == "query":
                 query[credential.name] = value
