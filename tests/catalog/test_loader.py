@@ -1,5 +1,6 @@
 """The app library's files: all of them are good, families share, a folder adds, and what is not good says where."""
 
+import base64
 import re
 from pathlib import Path
 
@@ -84,9 +85,24 @@ def test_a_variable_can_follow_from_another_one(tmp_path: Path) -> None:
     assert (shop.is_asked_for, shop.is_required, shop.values["us"]) == (False, False, "acme")
 
 
+def test_every_entry_of_keys_says_where_calls_carry_them() -> None:
+    keys = [entry for entry in load_catalogue().values() if entry.app_type == AppType.API_KEY]
+    assert len(keys) >= 120
+    for entry in keys:
+        names = {"token"} if not entry.fields else set(entry.fields)
+        carried = entry.api.carried({name: f"<{name}>" for name in {*names, *entry.variables}})
+        places = [entry.api.base_url, *carried.headers.values(), *carried.query.values()]
+        texts = [unbasic(text) for text in places]
+        assert all(any(f"<{name}>" in text or f"{{{name}}}" in text for text in texts) for name in names), entry.id
+
+
+def unbasic(text: str) -> str:
+    return base64.b64decode(text.removeprefix("Basic ")).decode() if text.startswith("Basic ") else text
+
+
 def test_every_preset_is_good() -> None:
     assert list(dcr_presets()) == sorted(dcr_presets())
-    assert len(dcr_presets()) >= 3
+    assert len(dcr_presets()) >= 20
     assert all(preset.id == key for key, preset in dcr_presets().items())
 
 

@@ -79,6 +79,8 @@ def _field(name: str, described: Mapping[str, Any], inside: Mapping[str, str], s
         return json.dumps(parts)
     if name == signing and not inside:
         return key_for(entry["assertion"])
+    if name == "client_secret" and "private_key_jwt" in entry.get("token_endpoint_auth_methods_supported", []):
+        return private_pem(RSA)
     return str(described.get("example") or _matching(described.get("pattern", ""), f"my-{name}"))
 
 

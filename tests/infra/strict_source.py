@@ -122,6 +122,9 @@ class StrictSource:
             wanted |= {"client_id": self.client_id, "client_secret": self.client_secret}
         elif not signs_alone:
             wanted["client_id"] = self.client_id
+        if method == "private_key_jwt":
+            wanted |= {name: str(sent.get(name, "")) for name in ("client_assertion", "client_assertion_type")}
+            yield from self._about_client_assertion(wanted["client_assertion"])
         extra = {n: fill(str(text), self.known) for n, text in self.entry.get("token_params", {}).items()}
         wanted |= {name: text for name, text in extra.items() if text}
         names = {**self.entry.get("parameter_names", {}), **self.entry.get("token_parameter_names", {})}
@@ -133,6 +136,16 @@ class StrictSource:
         for name, value in {**headers, **more}.items():
             if seen.headers.get(name) != value:
                 yield f"header {name} is {seen.headers.get(name)!r}, not {value!r}"
+
+    def _about_client_assertion(self, text: str) -> Iterator[str]:
+        key = RSAKey.import_key(public_pem(self.client_secret))
+        try:
+            claims = jwt.decode(text, key, algorithms=[self.entry["token_endpoint_auth_signing_alg"]]).claims
+        except (JoseError, ValueError) as error:
+            yield f"the client's assertion is not signed as it should be: {type(error).__name__}"
+            return
+        if (claims["iss"], claims["sub"]) != (self.client_id, self.client_id):
+            yield f"the client's assertion is about {claims}"
 
     def about_assertion(self, text: str) -> Iterator[str]:
         """Say in what a JWT is not what the entry says."""
@@ -201,6 +214,8 @@ class StrictSource:
         name = how.get("name", "Authorization")
         value = fill(how.get("value", "{token}"), known)
         headers = {n.lower(): fill(text, known) for n, text in api.get("headers", {}).items()}
+        if "{token}" in api.get("base_url", ""):
+            return headers, {}
         if how.get("in") == "basic":
             pair = f"{fill(how.get('username', '{token}'), known)}:{fill(how.get('password', ''), known)}"
             return {**headers, "authorization": f"Basic {_b64(pair)}"}, {}
