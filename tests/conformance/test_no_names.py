@@ -13,21 +13,11 @@ SOURCE = Path(__file__).parents[2] / "src" / "evergrant"
 KNOWING = [SOURCE / "catalog", SOURCE / "oauth2" / "hooks.py"]
 """Who may name providers."""
 ORDINARY = {
-    "box",
-    "buffer",
-    "close",
-    "display",
-    "exact",
-    "help",
-    "line",
-    "meta",
-    "one",
-    "power",
-    "ramp",
-    "square",
-    "stack",
-} | {"threads"}
-"""Names of providers that are also words."""
+    *("active", "app", "box", "buffer", "close", "cursor", "display", "exact", "exist", "fastly", "help"),
+    *("here", "hex", "iterable", "line", "make", "meta", "new", "one", "people", "power", "ramp", "read"),
+    *("render", "reply", "square", "stack", "streak", "super", "tally", "threads", "together"),
+}
+"""Names of providers that are also words, or begin the name of a header that proxies add."""
 EXAMPLES = {"discord", "google", "linear", "openai"}
 """What the examples of the API's documentation are about: only there, in `web` and in `practice`."""
 WORD = re.compile(r"[A-Z]?[a-z0-9]+|[A-Z]+(?![a-z])")

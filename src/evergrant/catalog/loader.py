@@ -98,7 +98,7 @@ def _package(folder: str) -> Traversable:
 
 def _files(folder: Traversable) -> list[Traversable]:
     found = (file for file in folder.iterdir() if file.name.endswith(".toml") and not file.name.startswith("."))
-    return sorted(found, key=lambda file: file.name)
+    return sorted(found, key=_id_of)
 
 
 def _id_of(file: Traversable) -> str:
