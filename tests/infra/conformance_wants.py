@@ -35,7 +35,7 @@ class Wanted:
     def is_meant_by(self, seen: Request) -> bool:
         """Whether it says what only such a request says, where several kinds share an address."""
         sent = {} if self.body is not None else seen.params
-        fixed = {name: want for name, want in self.params.items() if name in ("grant_type", "action")}
+        fixed = {name: want for name, want in self.params.items() if name in ("grant_type", "grantType", "action")}
         return all(sent.get(name) == want for name, want in fixed.items())
 
     def complaints(self, seen: Request) -> Iterator[str]:
