@@ -12,7 +12,6 @@ from tests.infra.entries import read_entries
 SOURCE = Path(__file__).parents[2] / "src" / "evergrant"
 KNOWING = [SOURCE / "catalog", SOURCE / "oauth2" / "hooks.py"]
 """Who may name providers."""
-<<<<<<< HEAD
 ORDINARY = {
     *("active", "app", "box", "buffer", "close", "cursor", "display", "exact", "exist", "fastly", "help"),
     *("here", "hex", "iterable", "line", "make", "meta", "new", "one", "people", "power", "ramp", "read"),
