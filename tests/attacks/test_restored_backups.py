@@ -38,6 +38,7 @@ from evergrant.settings import Settings
 from evergrant.web.app import create_app
 from tests.cli.conftest import Evergrant
 from tests.conftest import Clock
+from tests.infra.credentials import Uploaded, upload_credentials
 from tests.infra.installation import APP_ID, Backend, Browser, Provider, new_project, practice_provider
 from tests.infra.people import DEAD
 from tests.infra.rows import execute, expire, rows
@@ -137,6 +138,16 @@ def test_a_restored_backup_sends_no_crowd_of_spent_tokens_to_a_provider(crowd: D
     ended = [row for row in crowd.grants().values() if row["status"] == "reauthorization_required"]
     assert len(ended) == 1
     assert "came back from a backup" in ended[0]["last_refresh_error"]
+
+
+def test_credentials_that_stay_are_not_in_doubt(drill: Drill) -> None:
+    with drill.served():
+        app = {"id": "clients", "name": "Clients", "appType": "client_credentials", "clientId": "ours"}
+        drill.backend.create_app({**app, "tokenUrl": f"{drill.provider.url}/token"})
+        drill.connect(*USERS[:1])
+    uploads = {user: Uploaded({"client_id": user, "client_secret": "s"}) for user in USERS}
+    upload_credentials(drill.settings, drill.backend.project_id, "clients", uploads)
+    assert drill.mark().in_doubt == 1
 
 
 def test_without_a_restore_the_background_refreshes_all_that_is_due(drill: Drill) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from evergrant.broker.apps.definition import PLAIN_FIELDS, AppDefinition, CompleteDefinition
+from evergrant.broker.apps.definition import PLAIN_FIELDS, SECRET_FIELDS, AppDefinition, CompleteDefinition
 from evergrant.broker.apps.merge import merge
 from evergrant.db import OutboundApp
 from evergrant.oauth2.protected_resource import Discovered
@@ -81,7 +81,7 @@ def stored(**values: Any) -> CompleteDefinition:
 
 
 def test_the_tables_here_have_every_field_that_an_operator_may_leave_out() -> None:
-    optional = {field.name for field in fields(AppDefinition)} - {"id", "name", "client_secret"}
+    optional = {field.name for field in fields(AppDefinition)} - {"id", "name", *SECRET_FIELDS}
     assert optional == {*EMPTIED, *KEPT}
 
 
@@ -96,7 +96,7 @@ def test_each_column_of_an_app_is_defined_or_kept_by_evergrant_itself() -> None:
         "unhealthy_reason",
         "restored_pace",
     }
-    assert {column.key for column in OutboundApp.__table__.columns} - own == {*PLAIN_FIELDS, "client_secret"}
+    assert {column.key for column in OutboundApp.__table__.columns} - own == {*PLAIN_FIELDS, *SECRET_FIELDS}
 
 
 def test_a_new_app_of_which_only_the_name_is_said_has_the_columns_own_defaults() -> None:

@@ -207,6 +207,16 @@ FOLLOWER = VARIABLE + 'source = "variable"\n'
 REGION = '[variables.region]\ntitle = "Region"\nenum = ["eu", "us"]\n'
 PAGE = 'page = "https://example.com/news"'
 HOST = GOOD.replace(TOKEN, "https://{shop}.example.com/token")
+INSTALLED = (
+    GOOD
+    + """app_type = "installation"
+installation_check = "https://example.com/user"
+assertion = { alg = "RS256", claims = { iss = "{client_id}" } }
+login = [{ url = "https://example.com/{shop}/token" }]
+"""
+    + VARIABLE
+    + 'source = "callback"\nfrom = "id"\npattern = "[0-9]+"\nrequired = true\n'
+)
 CAPTURED = VARIABLE + 'source = "token"\nfrom = "/shop"\n'
 
 
@@ -235,6 +245,7 @@ CAPTURED = VARIABLE + 'source = "token"\nfrom = "/shop"\n'
         (GOOD + 'default_scopes = ["read write"]\n', "a scope has no spaces"),
         (GOOD + 'app_type = "apikey"\n', 'token_endpoint: an entry with app_type = "apikey" has none: leave it out'),
         (GOOD + 'fields = { key = { title = "Key" } }\n', "fields: are for entries whose credentials are uploaded"),
+        (INSTALLED, "installation_check: does not ask about {shop}, which anybody can write into an address"),
         (GOOD.replace("unconfirmed", "confirmed"), "verification: 'confirmed' needs sources"),
         (f"{GOOD}revoke_replaced = true\n", "revoke_replaced: needs revocation_endpoint or"),
         (GOOD + 'pkce = "yes"\n', "pkce"),

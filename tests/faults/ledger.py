@@ -106,13 +106,15 @@ def take_ledger(
 
     def is_lost(user: str) -> bool:
         family = families[user]
+        if family.client_id in state.machines:  # its credentials stay
+            return stored[user].status != "active" or family.client_id not in ours[user]
         issued = [text for text, token in state.refresh_tokens.items() if token.family is family]
         return stored[user].status != "active" or family.revoked or ours[user] != issued[-1]
 
     return Ledger(
         grants=len(families),
         landed=sum(stored[user].version - 1 for user in families),
-        calls=sum(n for token, n in state.presented.items() if state.refresh_tokens[token].family.id in ids),
+        calls=sum(n for presented, n in state.presented.items() if (of := state.family_of(presented)) and of.id in ids),
         reuse=sum(family.revoked_because == "refresh token reuse" for family in families.values()),
         revoked=sum(family.revoked for family in families.values()),
         lost=sum(is_lost(user) for user in families if user not in in_doubt),

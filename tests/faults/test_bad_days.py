@@ -11,10 +11,11 @@ from evergrant.broker.tokens import fetch
 from evergrant.practice.faults import Fault, dropped, edited, half_a_body, html, instead
 from evergrant.practice.state import ProviderState
 from tests.conftest import Clock
-from tests.faults.cluster import Cluster, Consents, cluster_in_this_process, together
+from tests.faults.cluster import CLIENTS, CONSENT, KINDS, ROBOTS, Cluster, Consents, cluster_in_this_process, together
 from tests.faults.conftest import Book
 from tests.faults.ledger import Ledger
 from tests.infra.databases import settings_for
+from tests.infra.rows import rows
 from tests.infra.waiting import wait_until
 
 LIFETIME = 3600
@@ -124,13 +125,28 @@ LOST: dict[str, Fault] = {
 """Answers that get lost when the refresh token has rotated. Nobody can know that it has."""
 
 
+def test_an_answer_lost_for_credentials_that_stay_is_in_no_doubt(
+    cluster: Cluster, book: Book, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pace, "PACE", pace.Pace(call=1.0))
+    consents = cluster.consents(len(LOST), kinds=(CLIENTS, ROBOTS))
+    for user, fault in zip(consents.users, LOST.values(), strict=True):
+        cluster.state.next_token_answers.append(fault)
+        assert consents.fetch(user).status_code == 503
+    monkeypatch.setattr(pace, "PACE", pace.Pace())
+    wait_until(lambda: all(consents.fetch(user).status_code == 200 for user in consents.users), "all have tokens")
+    assert book(consents.ledger()) == Ledger.clean(3, calls=6)
+    found = [row for row in rows(cluster.settings, "grants") if row["user_id"] in consents.families]
+    assert {row["interrupted_at"] for row in found} == {None}
+
+
 @pytest.mark.parametrize("repeats", ["refused", "forgiven"])
 def test_an_answer_lost_after_the_rotation_is_in_doubt_retried_once_and_labelled(
     cluster: Cluster, book: Book, monkeypatch: pytest.MonkeyPatch, repeats: str
 ) -> None:
     monkeypatch.setattr(pace, "PACE", pace.Pace(call=1.0))
     cluster.state.forgives_repeats = repeats == "forgiven"
-    consents = cluster.consents(len(LOST))
+    consents = cluster.consents(len(LOST), kinds=[CONSENT])
     for user, fault in zip(consents.users, LOST.values(), strict=True):
         cluster.state.next_token_answers.append(fault)
         assert consents.fetch(user).status_code == 503
@@ -189,10 +205,11 @@ def test_a_500_while_the_token_is_valid_for_10_more_minutes_costs_nothing(
     assert book(consents.ledger()) == Ledger.clean(3, calls=6)
 
 
+@pytest.mark.parametrize("kind", KINDS)
 def test_40_forced_refreshes_at_once_never_answer_with_the_old_token(
-    cluster: Cluster, clock: Clock, book: Book
+    cluster: Cluster, clock: Clock, book: Book, kind: str
 ) -> None:
-    consents = cluster.consents(1, seconds=LIFETIME)
+    consents = cluster.consents(1, seconds=LIFETIME, kinds=[kind])
     (user,) = consents.users
     cluster.state.token_latency = 0.3
     cluster.state.next_token_answers.extend([instead(500, "oops", delay=0.3)] * 40)  # a late caller meets the next one

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.cluster import Cluster, cluster_of_processes, together
+from tests.faults.cluster import Cluster, Consents, cluster_of_processes, together
 from tests.faults.conftest import Book
 from tests.faults.ledger import Ledger
 from tests.infra.databases import migrate
@@ -42,8 +42,7 @@ def failing_over(data_dir: Path, tmp_path: Path) -> Iterator[FailingOver]:
 class Load:
     """Callers who fetch tokens again and again, from each server in turn, while the `with` block runs."""
 
-    cluster: Cluster
-    users: list[str]
+    fresh: Consents
     statuses: set[int] = field(default_factory=set)
     served: list[int] = field(default_factory=lambda: [0, 0])
     over: threading.Event = field(default_factory=threading.Event)
@@ -61,8 +60,8 @@ class Load:
 
     def _fetch(self, at: int) -> None:
         while not self.over.is_set():
-            for user in self.users:
-                status = self.cluster.backends[at].fetch(user).status_code
+            for user in self.fresh.users:
+                status = self.fresh.fetch(user, at=at).status_code
                 self.statuses.add(status)
                 self.served[at] += status == 200
 
@@ -77,9 +76,9 @@ def test_answers_on_the_wire_when_the_primary_is_lost_land_on_the_standby(
     failing_over: FailingOver, book: Book
 ) -> None:
     cluster, pair = failing_over.cluster, failing_over.pair
-    fresh, consents = cluster.consents(4, seconds=3600), cluster.consents(AT_ONCE)
+    fresh, consents = cluster.consents(6, seconds=3600), cluster.consents(AT_ONCE)
     later = cluster.consents(AT_ONCE)
-    with Load(cluster, fresh.users) as load:
+    with Load(fresh) as load:
         load.wait_until_served()
         cluster.state.held = True
         consents.set_off()

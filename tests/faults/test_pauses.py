@@ -78,18 +78,17 @@ def test_answers_that_come_while_their_holder_is_paused_in_mid_call_land(
 def test_a_holder_that_is_paused_before_its_call_does_not_make_it_when_its_lease_is_over(
     replicas: Cluster, book: Book
 ) -> None:
-    """It has taken its lease and waits for the database; when it goes on, its refresh token is long spent."""
+    """It has taken its leases and waits for the database; when it goes on, its refresh token is long spent."""
     holder = replicas.servers[0]
-    consents = replicas.consents(1)
-    (user,) = consents.users
-    with ThreadPoolExecutor(1) as pool:
+    consents = replicas.consents(3)
+    with ThreadPoolExecutor(3) as pool:
         with locked(replicas.settings, "outbound_apps"):
-            late = pool.submit(consents.fetch, user)
-            wait_until(lambda: consents.rows[user].lease_owner is not None, "the holder has its lease")
+            late = [pool.submit(consents.fetch, user) for user in consents.users]
+            wait_until(lambda: None not in {row.lease_owner for row in consents.rows.values()}, "the holder has leases")
             holder.send(signal.SIGSTOP)
             time.sleep(Pace().lease / SCALE + 0.5)
             holders_were_last_seen_long_ago(replicas.settings)
-        assert consents.works(user, at=1)
+        assert all(consents.works(user, at=1) for user in consents.users)
         holder.send(signal.SIGCONT)
-        assert replicas.works(late.result())
-    assert book(consents.ledger()) == Ledger.clean(1)
+        assert all(replicas.works(future.result()) for future in late)
+    assert book(consents.ledger()) == Ledger.clean(3)

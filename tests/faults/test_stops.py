@@ -6,6 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
+import pytest
+
+from evergrant import clock as wall_clock
 from evergrant.settings import Settings
 from evergrant.web.app import create_app
 from tests.faults.clocks import Clocks
@@ -29,7 +32,7 @@ def test_callers_that_disconnect_in_mid_refresh_cancel_no_refresh(settings: Sett
 
 
 def test_sigterm_lets_refreshes_in_flight_land_and_answers_who_still_waits(
-    settings: Settings, tmp_path: Path, book: Book
+    settings: Settings, tmp_path: Path, book: Book, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clocks = Clocks(tmp_path, count=1)
     patched = {"evergrant.broker.tokens.fetch.WAIT_SECONDS_WITH_VALID_TOKEN": 0.2}
@@ -40,6 +43,7 @@ def test_sigterm_lets_refreshes_in_flight_land_and_answers_who_still_waits(
         (server,), state = cluster.servers, cluster.state
         valid, expired = cluster.consents(15, seconds=3600), cluster.consents(15, seconds=3300)
         clocks.set([0.0], passed=3400)
+        monkeypatch.setattr(wall_clock, "now", clocks.utcnow)
         # Nobody waits for these: their callers have been content with a token that is valid for 200 more seconds. They
         # take the longest, so that the server has no callers left when they are still under way.
         state.held, state.token_latency = True, 2.0

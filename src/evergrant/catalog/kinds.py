@@ -47,8 +47,20 @@ def problems_of_kind(it: Template) -> Iterator[str]:
     if it.fields and it.app_type == AppType.OAUTH:
         yield 'fields: are for entries whose credentials are uploaded, and app_type is "oauth"'
     yield from _fields(it)
-    if it.app_type == AppType.INSTALLATION and not any(v.source == "callback" for v in it.variables.values()):
+    if it.app_type == AppType.INSTALLATION:
+        yield from _installation(it)
+
+
+def _installation(it: Template) -> Iterator[str]:
+    """Hold an entry to asking about the very installation for which it then gets tokens."""
+    brought = {name for name, variable in it.variables.items() if variable.source == "callback"}
+    if not brought:
         yield "variables: an installation is known by what the browser brings back: add one with source 'callback'"
+    asked = set(placeholders.names_in(it.installation_check))
+    used = {name for text in texts_in(_where_used(it)) for name in placeholders.names_in(text)}
+    used |= {name for step in it.login for name in placeholders.names_in(step.url)}
+    for name in sorted(brought & used - asked) or ([] if brought & asked else sorted(brought)[:1]):
+        yield f"installation_check: does not ask about {{{name}}}, which anybody can write into an address: name it"
 
 
 def _fields(it: Template) -> Iterator[str]:

@@ -92,6 +92,11 @@ def grant_refused(who: str, said: str) -> str:
     return f"{who} refuses what was asked: {said}."
 
 
+def credentials_refused(who: str, said: str) -> str:
+    """Return the message about a refusal of what a connection has brought itself."""
+    return f"{who} refuses this connection's credentials: {said}. If they are not good any more, upload others."
+
+
 def moved(answer: HttpAnswer, *, client_name: str, secrets: Iterable[str] = ()) -> UpstreamRejected | None:
     """Return the error that a redirect means; None where it is none.
 

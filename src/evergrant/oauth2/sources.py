@@ -52,7 +52,7 @@ async def obtain(
             are not what signing needs. Nothing has ended: the same credentials may be good later.
         UpstreamUnavailable: later.
     """
-    client = with_own_client(client, fields)
+    client, quirks = with_own_client(client, fields), replace(quirks, dead_refresh_token=())
     scope = quirks.scope(scopes, client.name)
     if kind is AppType.CLIENT_CREDENTIALS:
         params = [("grant_type", "client_credentials"), ("scope", scope)]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from joserfc import jwt
-from joserfc.jwk import ECKey
+from joserfc.jwk import ECKey, Key
 
 from evergrant import clock
 from evergrant.practice.faults import Fault
@@ -57,6 +57,17 @@ class RefreshToken:
     spent: bool = False
     successor: str = ""
     """What it was exchanged for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """A client that asks for itself: by its secret (RFC 6749 section 4.4), or by what its key signs (RFC 7523)."""
+
+    family: Family
+    """All tokens that it gets: nobody's consent is behind them, and none of them is a refresh token."""
+    secret: str = ""
+    key: Key | None = None
+    """The public one, where it signs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +128,8 @@ class ProviderState:
     """Spent authorization codes that came back; each revoked the family it had started."""
 
     presented: Counter[str] = field(default_factory=Counter)
-    """How often each refresh token reached /token, whatever became of it: one that rotates must come once."""
+    """How often each refresh token reached /token, whatever became of it: one that rotates must come once. Of
+    machines, how often each asked, by its id."""
     on_the_wire: Counter[str] = field(default_factory=Counter)
     """Refreshes that have arrived and are not answered yet, by the id of their family."""
     unheard: list[Family] = field(default_factory=list)
@@ -138,6 +150,8 @@ class ProviderState:
     families: list[Family] = field(default_factory=list)
     waiting: dict[str, PendingAuthorization] = field(default_factory=dict)
     codes: dict[str, Code] = field(default_factory=dict)
+    machines: dict[str, Machine] = field(default_factory=dict)
+    """By their client ids."""
     access_tokens: dict[str, AccessToken] = field(default_factory=dict)
     refresh_tokens: dict[str, RefreshToken] = field(default_factory=dict)
 
@@ -170,22 +184,25 @@ class ProviderState:
             return 0
         return sum(token.spent for token in self.refresh_tokens.values() if token.family is known.family)
 
+    def family_of(self, presented: str) -> Family | None:
+        """Return the family of a refresh token, or of a machine's id; None where it is not known."""
+        known = self.refresh_tokens.get(presented) or self.machines.get(presented)
+        return known.family if known is not None else None
+
     @contextmanager
-    def answering(self, refresh_token: str) -> Iterator[Family | None]:
-        """Count a call of /token as under way, if it presents a refresh token that was issued; yield its family."""
-        if not refresh_token:
+    def answering(self, presented: str) -> Iterator[Family | None]:
+        """Count a call of /token as under way, if it presents what is known; yield the family."""
+        if presented:
+            self.presented[presented] += 1
+        family = self.family_of(presented)
+        if family is None:
             yield None
             return
-        self.presented[refresh_token] += 1
-        known = self.refresh_tokens.get(refresh_token)
-        if known is None:
-            yield None
-            return
-        self.on_the_wire[known.family.id] += 1
+        self.on_the_wire[family.id] += 1
         try:
-            yield known.family
+            yield family
         finally:
-            self.on_the_wire[known.family.id] -= 1
+            self.on_the_wire[family.id] -= 1
 
     def start_family(self, *, client_id: str, person: Person, scopes: Collection[str]) -> Family:
         """Record a consent. Tests start one here when they need a grant without a browser."""

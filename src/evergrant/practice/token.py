@@ -13,25 +13,12 @@ from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
 from evergrant import clock
+from evergrant.practice.machines import JWT_BEARER, issue_for_assertion, issue_for_itself, presented_by
+from evergrant.practice.refusal import Refusal
 from evergrant.practice.state import ProviderState, Tokens
 
 HELD_POLL_SECONDS = 0.01
 """How often an answer that is kept back looks whether it may go."""
-
-
-class _Refusal(Exception):
-    """An error answer (RFC 6749 section 5.2)."""
-
-    def __init__(self, error: str, description: str, *, status: int = 400, challenge: bool = False) -> None:
-        super().__init__(description)
-        self.error = error
-        self.description = description
-        self.status = status
-        self.headers = {"WWW-Authenticate": 'Basic realm="practice"'} if challenge else {}
-
-    def answer(self) -> Response:
-        body = {"error": self.error, "error_description": self.description}
-        return JSONResponse(body, self.status, {"Cache-Control": "no-store", **self.headers})
 
 
 def token_routes(state: ProviderState) -> APIRouter:
@@ -47,11 +34,11 @@ def token_routes(state: ProviderState) -> APIRouter:
         def work() -> Response:
             try:
                 return _success(state, _grant(state, _form(request, body), authorization))
-            except _Refusal as refusal:
+            except Refusal as refusal:
                 state.token_errors[refusal.error] += 1
                 return refusal.answer()
 
-        with state.answering(sent.get("refresh_token", "")) as family:
+        with state.answering(presented_by(sent)) as family:
             if state.next_token_answers:
                 return await state.next_token_answers.popleft().play(work)
             answer = work()
@@ -68,7 +55,7 @@ def token_routes(state: ProviderState) -> APIRouter:
         body, authorization = await request.body(), request.headers.get("Authorization", "")
         try:
             _revoke(state, _form(request, body), authorization)
-        except _Refusal as refusal:
+        except Refusal as refusal:
             return refusal.answer()
         return Response(headers={"Cache-Control": "no-store"})
 
@@ -76,36 +63,40 @@ def token_routes(state: ProviderState) -> APIRouter:
 
 
 def _grant(state: ProviderState, form: Mapping[str, str], authorization: str) -> Tokens:
+    if form.get("grant_type") == JWT_BEARER:  # who signs needs no other proof (RFC 7523 section 2.1)
+        return issue_for_assertion(state, form)
     client_id = _authenticate(state, form, authorization)
     match form.get("grant_type"):
+        case "client_credentials":
+            return issue_for_itself(state, form, client_id)
         case "authorization_code":
             return _redeem_code(state, form, client_id)
         case "refresh_token":
             return _rotate(state, form, client_id)
         case None | "":
-            raise _Refusal("invalid_request", "grant_type is missing.")
+            raise Refusal("invalid_request", "grant_type is missing.")
         case _:
-            raise _Refusal("unsupported_grant_type", "Use authorization_code or refresh_token.")
+            raise Refusal("unsupported_grant_type", "Use authorization_code, refresh_token or client_credentials.")
 
 
 def _redeem_code(state: ProviderState, form: Mapping[str, str], client_id: str) -> Tokens:
     code = state.codes.get(form.get("code", ""))
     if code is None or code.request.client_id != client_id:
-        raise _Refusal("invalid_grant", "The code is unknown.")
+        raise Refusal("invalid_grant", "The code is unknown.")
     if code.redeemed:
         # Somebody else holds it as well: what it bought is not safe any more (RFC 6749 section 4.1.2).
         state.code_replays += 1
         if code.family is not None:
             code.family.revoked_because = "code replay"
-        raise _Refusal("invalid_grant", "The code was already used.")
+        raise Refusal("invalid_grant", "The code was already used.")
     code.redeemed = True
     if clock.now() >= code.expires_at:
-        raise _Refusal("invalid_grant", "The code has expired.")
+        raise Refusal("invalid_grant", "The code has expired.")
     if form.get("redirect_uri") != code.request.redirect_uri:
-        raise _Refusal("invalid_grant", "redirect_uri is not the one of the authorization request.")
+        raise Refusal("invalid_grant", "redirect_uri is not the one of the authorization request.")
     digest = hashlib.sha256(form.get("code_verifier", "").encode()).digest()
     if base64.urlsafe_b64encode(digest).rstrip(b"=").decode() != code.request.code_challenge:
-        raise _Refusal("invalid_grant", "code_verifier does not match the code_challenge.")
+        raise Refusal("invalid_grant", "code_verifier does not match the code_challenge.")
     code.family = state.start_family(client_id=client_id, person=code.person, scopes=code.scopes)
     return state.issue(code.family, with_refresh_token=code.request.offline, nonce=code.request.nonce)
 
@@ -113,7 +104,7 @@ def _redeem_code(state: ProviderState, form: Mapping[str, str], client_id: str) 
 def _rotate(state: ProviderState, form: Mapping[str, str], client_id: str) -> Tokens:
     token = state.refresh_tokens.get(form.get("refresh_token", ""))
     if token is None or token.family.client_id != client_id:
-        raise _Refusal("invalid_grant", "The refresh token is unknown.")
+        raise Refusal("invalid_grant", "The refresh token is unknown.")
     repeated = state.refresh_tokens.get(token.successor)
     if state.forgives_repeats and repeated is not None and not repeated.spent:
         repeated.spent, token.spent = True, False
@@ -122,10 +113,10 @@ def _rotate(state: ProviderState, form: Mapping[str, str], client_id: str) -> To
         state.reuse_detections += 1
         token.family.revoked_because = "refresh token reuse"
     if token.family.revoked:
-        raise _Refusal("invalid_grant", f"The consent was revoked: {token.family.revoked_because}.")
+        raise Refusal("invalid_grant", f"The consent was revoked: {token.family.revoked_because}.")
     scopes = frozenset(form.get("scope", "").split()) or token.family.scopes
     if not scopes <= token.family.scopes:
-        raise _Refusal("invalid_scope", "A refresh cannot ask for more than was granted.")
+        raise Refusal("invalid_scope", "A refresh cannot ask for more than was granted.")
     # No nonce: it belongs to the sign-in, which a refresh is not (OpenID Connect Core section 12.2).
     tokens = state.issue(token.family, scopes=scopes, with_refresh_token=state.rotates)
     if tokens.refresh_token is not None:
@@ -151,14 +142,14 @@ def _success(state: ProviderState, tokens: Tokens) -> Response:
 def _revoke(state: ProviderState, form: Mapping[str, str], authorization: str) -> None:
     client_id = _authenticate(state, form, authorization)
     if not form.get("token"):
-        raise _Refusal("invalid_request", "token is missing.")
+        raise Refusal("invalid_request", "token is missing.")
     refresh_token = state.refresh_tokens.get(form["token"])
     access_token = state.access_tokens.get(form["token"])
     found = refresh_token or access_token
     if found is None:
         return  # There is nothing left to do, which is what the client wants (RFC 7009 section 2.2).
     if found.family.client_id != client_id:
-        raise _Refusal("invalid_grant", "The token belongs to another client.")
+        raise Refusal("invalid_grant", "The token belongs to another client.")
     if refresh_token is not None:
         refresh_token.family.revoked_because = refresh_token.family.revoked_because or "revoked by the client"
     elif access_token is not None:
@@ -167,11 +158,11 @@ def _revoke(state: ProviderState, form: Mapping[str, str], authorization: str) -
 
 def _form(request: Request, body: bytes) -> dict[str, str]:
     if request.headers.get("Content-Type", "").split(";")[0].strip() != "application/x-www-form-urlencoded":
-        raise _Refusal("invalid_request", "Send application/x-www-form-urlencoded.")
+        raise Refusal("invalid_request", "Send application/x-www-form-urlencoded.")
     pairs = parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True)
     form = dict(pairs)
     if len(form) != len(pairs):
-        raise _Refusal("invalid_request", "A parameter was sent more than once.")
+        raise Refusal("invalid_request", "A parameter was sent more than once.")
     return form
 
 
@@ -180,7 +171,7 @@ def _authenticate(state: ProviderState, form: Mapping[str, str], authorization: 
     by_header = authorization[:6].lower() == "basic "
     if by_header:
         if "client_secret" in form:
-            raise _Refusal("invalid_request", "Authenticate in the header or in the body, not in both.")
+            raise Refusal("invalid_request", "Authenticate in the header or in the body, not in both.")
         try:
             pair = base64.b64decode(authorization[6:], validate=True).decode()
         except (binascii.Error, UnicodeDecodeError):
@@ -188,7 +179,8 @@ def _authenticate(state: ProviderState, form: Mapping[str, str], authorization: 
         client_id, _, secret = (unquote_plus(part) for part in pair.partition(":"))
     else:
         client_id, secret = form.get("client_id", ""), form.get("client_secret", "")
-    expected = state.clients.get(client_id)
+    machine = state.machines.get(client_id)
+    expected = machine.secret or None if machine is not None else state.clients.get(client_id)
     if expected is None or not secrets.compare_digest(secret.encode(), expected.encode()):
-        raise _Refusal("invalid_client", "Client authentication failed.", status=401, challenge=by_header)
+        raise Refusal("invalid_client", "Client authentication failed.", status=401, challenge=by_header)
     return client_id

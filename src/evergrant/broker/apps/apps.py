@@ -18,7 +18,6 @@ from evergrant.broker.apps.definition import (
     SECRET_FIELDS,
     AppDefinition,
     CompleteDefinition,
-    api_key_problems,
     check_definition,
 )
 from evergrant.broker.apps.destinations import (
@@ -31,6 +30,7 @@ from evergrant.broker.apps.destinations import (
     moves,
 )
 from evergrant.broker.apps.health import clear_unhealthy
+from evergrant.broker.apps.kind_rules import kind_problems
 from evergrant.broker.apps.merge import NOTHING_DISCOVERED, merge
 from evergrant.broker.apps.provider_client import client_document_url, secret_slot, server_of
 from evergrant.broker.apps.replanning import plan_anew, try_failing_again
@@ -240,7 +240,7 @@ def _check_new_definition(
     # Of a template that is gone, what is stored may stay: it counts for nothing until the template is back.
     idle = template is None and undiscovered.variables == stored.variables
     check_definition(broker, project, replace(new, variables={} if idle else undiscovered.variables), template)
-    if undiscovered.app_type == "apikey" and (problems := api_key_problems(new)):
+    if problems := kind_problems(new, undiscovered, template):
         raise InvalidValue.of(*problems)
 
 

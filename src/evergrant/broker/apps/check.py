@@ -1,11 +1,13 @@
 """The check of an app's registration with its provider, as far as it can be made without a user (`app/test`)."""
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 
 from evergrant import clock, placeholders
+from evergrant.app_types import AppType
 from evergrant.broker.apps import dynamic_registration
 from evergrant.broker.apps.apps import load_app
+from evergrant.broker.apps.check_result import CheckResult
+from evergrant.broker.apps.check_source import checks_of_source
 from evergrant.broker.apps.definition import missing_for_connect
 from evergrant.broker.apps.health import note_unhealthy
 from evergrant.broker.apps.provider_client import callback_url, client_document_url
@@ -16,15 +18,6 @@ from evergrant.db import OutboundApp
 from evergrant.errors import EvergrantError, InvalidValue, Refusal, UpstreamRejected, UpstreamUnavailable
 from evergrant.oauth2.failures import ABOUT_THE_CLIENT
 from evergrant.oauth2.protected_resource import Discovered, discover_either
-
-
-@dataclass(frozen=True, slots=True)
-class CheckResult:
-    """The result of one check: what was checked, whether it is good, and what to do where it is not."""
-
-    name: str
-    good: bool
-    text: str
 
 
 async def check_app(broker: Broker, project_id: str, app_id: str) -> list[CheckResult]:
@@ -41,8 +34,13 @@ async def check_app(broker: Broker, project_id: str, app_id: str) -> list[CheckR
 
 async def checks_of(broker: Broker, app: OutboundApp) -> AsyncIterator[CheckResult]:
     """Check an app as `check_app` does, and yield each result as soon as it is there."""
-    if app.app_type == "apikey":
+    kind = AppType(app.app_type)
+    if kind is AppType.API_KEY:
         yield CheckResult("definition", True, "It holds API keys: there is no provider to ask.")
+        return
+    if not kind.is_consented:
+        async for check in checks_of_source(broker, app):
+            yield check
         return
     missing = missing_for_connect(app)
     missing += [f"variables.{name}" for name in missing_variables(template_of(broker, app), app.variables)]
@@ -58,6 +56,9 @@ async def checks_of(broker: Broker, app: OutboundApp) -> AsyncIterator[CheckResu
     if app.discovery_url:
         yield await _check_metadata(broker, app)
     yield await _check_authorization_endpoint(broker, app)
+    if kind is AppType.INSTALLATION:  # it has no refresh tokens, so that the client is seen at a code only
+        yield CheckResult("client", True, "It is tried with the first connection.")
+        return
     async for check in _check_client(broker, app):
         yield check
 

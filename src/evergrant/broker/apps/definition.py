@@ -137,6 +137,8 @@ def missing_for_connect(app: OutboundApp) -> list[str]:
     """Return the fields, by their names on the wire, that must be filled before anybody can connect."""
     known = app.client_id or app.use_dcr  # then evergrant gets the client id by itself
     needed = {"clientId": known, "authorizationUrl": app.authorization_url, "tokenUrl": app.token_url}
+    if app.app_type == AppType.INSTALLATION:  # what it signs with for its tokens
+        needed["signingKey"] = app.signing_key is not None
     return [name for name, value in needed.items() if not value]
 
 
@@ -205,26 +207,6 @@ def check_definition(broker: Broker, project: Project, new: AppDefinition, templ
             problems += [(e["field"], e["problem"]) for e in error.details["fields"]]
     if problems:
         raise InvalidValue.of(*problems)
-
-
-def api_key_problems(new: AppDefinition) -> list[tuple[str, str]]:
-    """Return the fields that are given though an app with API keys cannot have them: those of OAuth."""
-    secret = new.client_secret.get_secret_value() if new.client_secret is not None else ""
-    return [
-        (name, "an app with appType 'apikey' has none: leave it out")
-        for name, value in (
-            ("clientId", new.client_id),
-            ("clientSecret", secret),
-            ("discoveryUrl", new.discovery_url),
-            ("authorizationUrl", new.authorization_url),
-            ("tokenUrl", new.token_url),
-            ("revocationUrl", new.revocation_url),
-            ("useDcr", new.use_dcr),
-            ("dcrUrl", new.dcr_url),
-            ("defaultScopes", new.default_scopes),
-        )
-        if value
-    ]
 
 
 def _url_problems(

@@ -190,6 +190,7 @@ def _own_addresses(template: Template | None) -> Iterable[str]:
         return []
     others = (template.context_request, template.revocation, *template.token_exchange)
     urls = [template.refresh_endpoint, template.introspection_endpoint, *(other.url for other in others if other)]
+    urls += [template.installation_check, *(step.url for step in template.login)]
     return [url for url in urls if url]
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 
+from evergrant.app_types import AppType
 from evergrant.broker.apps.quirks import quirks_of
 from evergrant.broker.apps.variables import Values
 from evergrant.broker.runtime.broker import Broker
@@ -83,11 +84,12 @@ async def provider_client(broker: Broker, app: OutboundApp, details: Values | No
         secret = await broker.vault.open(secret_slot(app), app.client_secret)
     if app.signing_key is not None:
         key = await broker.vault.open(secret_slot(app, "signing_key"), app.signing_key)
+    is_obtained = AppType(app.app_type).is_obtained  # then a connection's own client authenticates as the app says
     client = ClientRegistration(
         client_id=app.client_id,
         client_secret=secret,
         signing_key=key,
-        auth_method=app.token_endpoint_auth_method if secret is not None else "none",
+        auth_method=app.token_endpoint_auth_method if secret is not None or is_obtained else "none",
         authorization_params=tuple((key, value) for key, value in app.authorization_url_params),
         token_params=tuple((key, value) for key, value in app.token_url_params),
         pkce=app.pkce,

@@ -80,6 +80,11 @@ def scope_words(broker: Broker, app: OutboundApp, details: Values | None = None)
     return ScopeWords(broker.catalogue.scope_addresses, includes, values=values)
 
 
+def source_url(app: OutboundApp, quirks: Quirks) -> str:
+    """Return where an app's tokens come from: its token endpoint, or where a login begins that gives them."""
+    return quirks.fill(quirks.login[0].url if quirks.login else app.token_url)
+
+
 def can_revoke(broker: Broker, app: OutboundApp) -> bool:
     """Tell whether evergrant knows how to revoke at an app's provider."""
     return app.app_type == AppType.OAUTH and bool(app.revocation_url or quirks_of(broker, app).revocation)

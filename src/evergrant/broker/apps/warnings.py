@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from datetime import date
 
+from evergrant.app_types import AppType
 from evergrant.broker.apps.provider_client import own_callback_path, public_origin
 from evergrant.broker.apps.retirements import endings
 from evergrant.catalog.template import Template
@@ -30,7 +31,7 @@ def warnings_about(app: OutboundApp, template: Template | None, *, public_url: s
 
 def _shared_callback(app: OutboundApp, *, public_url: str) -> list[AdviceOnApp]:
     """Mix-up: at a shared address, one app's answer can be passed off as another's (RFC 9700 section 4.4.2)."""
-    if app.own_callback or app.app_type != "oauth":
+    if app.own_callback or not AppType(app.app_type).is_consented:
         return []
     address = public_origin(public_url, app) + own_callback_path(app)
     if app.use_dcr and (app.registered_redirect_uri or not app.client_id):

@@ -6,6 +6,7 @@ from datetime import datetime
 from urllib.parse import urlsplit
 
 from evergrant import clock
+from evergrant.app_types import AppType
 from evergrant.broker.apps import dynamic_registration
 from evergrant.broker.apps.destinations import digest_of
 from evergrant.broker.apps.provider_client import ProviderClient, provider_client, with_details
@@ -17,6 +18,7 @@ from evergrant.broker.connect.authorization_requests import (
     values_of,
 )
 from evergrant.broker.connect.fresh_consent import FreshConsent, revoke_failed
+from evergrant.broker.connect.installing import check_installed, failed_by, obtain_installation
 from evergrant.broker.connect.stored_consents import SEALS_OF_CONSENT, store_consent
 from evergrant.broker.grants.grants import new_grant_id
 from evergrant.broker.runtime.broker import Broker
@@ -54,6 +56,8 @@ async def complete_connect(
     check_not_moved(authorization, digest_of(broker.catalogue, app))
     provider = await provider_client(broker, app, values_of(request))
     response = AuthorizationResponse.parse(params, provider.quirks)
+    if app.app_type == AppType.INSTALLATION:
+        check_installed(app, response, provider.quirks)
     check_issuer(response, provider.server, provider.quirks)
     if response.error:
         await dynamic_registration.verify_registration(broker, app, response.error)
@@ -65,17 +69,27 @@ async def complete_connect(
     provider = with_details(broker, app, provider, details)
     fresh = FreshConsent(new_grant_id(), details)
     try:
-        await _redeem(broker, authorization, response, provider, fresh)
-        return await _complete(broker, authorization, provider, fresh, sealer)
+        answer = await _redeem(broker, authorization, response, provider, fresh)
+        if app.app_type == AppType.INSTALLATION:
+            await obtain_installation(broker, authorization, provider, answer, fresh)
+        return await _complete(broker, authorization, provider, fresh, answer, sealer)
     except Exception:
         await revoke_failed(broker, authorization, fresh)
         raise
 
 
 async def _complete(
-    broker: Broker, authorization: Authorization, provider: ProviderClient, fresh: FreshConsent, sealer: Sealer
+    broker: Broker,
+    authorization: Authorization,
+    provider: ProviderClient,
+    fresh: FreshConsent,
+    answer: TokenResponse,
+    sealer: Sealer,
 ) -> str:
-    """Find out what else is to be known about tokens that have just come, and store them."""
+    """Find out what else is to be known about tokens that have just come, and store them.
+
+    `answer` is what the code was redeemed for: it is that person's, whoever's the tokens are that are kept.
+    """
     app = authorization.app
     template = template_of(broker, app)
     fresh.learn(allowed_captures(template, fresh.tokens.captured))
@@ -85,7 +99,7 @@ async def _complete(
     learnt = await follow_up.context(broker.http, provider.client, fresh.tokens.access_token, provider.quirks)
     fresh.learn(allowed_captures(template, learnt))
     require_variables(template, fresh.details, "context")
-    fresh.subject = await _subject(broker, authorization, provider, fresh.tokens)
+    fresh.subject = await _subject(broker, authorization, provider, answer)
     fresh.details = {**fresh.subject.words, **fresh.details}
     return await store_consent(broker, authorization, fresh, provider.quirks, sealer)
 
@@ -96,7 +110,7 @@ async def _redeem(
     response: AuthorizationResponse,
     provider: ProviderClient,
     fresh: FreshConsent,
-) -> None:
+) -> TokenResponse:
     request = authorization.request
     verifier = await open_verifier(broker, request)
     try:
@@ -119,8 +133,8 @@ async def _redeem(
         if isinstance(cause, UpstreamRejected):
             error = await dynamic_registration.note_refusal(broker, authorization.app, cause)
         log.warning("a code could not be redeemed", extra={"app": authorization.app.id, "error": error.message})
-        code = "server_error" if isinstance(error, UpstreamRejected) else "temporarily_unavailable"
-        raise ConnectFailed(error.provider_error or code, error.message) from cause
+        raise failed_by(error) from cause
+    return fresh.answer
 
 
 async def _subject(

@@ -42,6 +42,7 @@ COUNTED = frozenset(
         "callback_mismatch",
         "cross_site",
         "expired",
+        "installation_pending",
         "invalid_client",
         "invalid_grant",
         "invalid_id_token",

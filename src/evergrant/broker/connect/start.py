@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from pydantic import SecretStr
 from sqlalchemy import and_, or_, select, update
 
+from evergrant.app_types import AppType
 from evergrant.broker.access import policies
 from evergrant.broker.apps.apps import load_app
 from evergrant.broker.apps.definition import missing_for_connect, prompt_problems, resource_problems, scope_problems
@@ -137,8 +138,9 @@ def _check_connect_request(broker: Broker, project: Project, app: OutboundApp, w
     problems: list[tuple[str, str]] = []
     missing = missing_for_connect(app)
     missing += [f"variables.{name}" for name in missing_variables(template_of(broker, app), app.variables)]
-    if app.app_type == "apikey":
-        problems.append(("appId", f"the app '{app.id}' holds API keys: upload one, nobody can connect it"))
+    if not AppType(app.app_type).is_consented:
+        what = "API keys" if app.app_type == AppType.API_KEY else "credentials"
+        problems.append(("appId", f"the app '{app.id}' takes {what}: upload them, nobody can connect it"))
     elif missing:
         problems.append(("appId", f"the app '{app.id}' is not complete: it lacks {', '.join(missing)}"))
     problems += owner_problems(app, wanted.owner)

@@ -3,11 +3,13 @@
 An app's `refresh_policy` says which: `proactive`, so that a fetch never waits, or `on_demand`. Grants that nobody has
 fetched for long drop to keeping alive by themselves. Where a provider lets refresh tokens die of disuse (the app's
 `refresh_token_idle_seconds`), every grant is refreshed well before that, whatever its policy. Where the answer says
-that the refresh token itself ends, those of `proactive` apps are refreshed well before that too.
+that the refresh token itself ends, those of `proactive` apps are refreshed well before that too. Tokens that evergrant
+signs itself are made when a fetch needs them.
 """
 
 from datetime import datetime, timedelta
 
+from evergrant.app_types import AppType
 from evergrant.broker.runtime.backoff import jittered
 from evergrant.db import Grant, OutboundApp
 
@@ -28,7 +30,12 @@ KEEP_ALIVE_JITTER = (0.9, 1.1)
 def is_kept_fresh(app: OutboundApp, *, used_at: datetime, idle_after: timedelta | None, now: datetime) -> bool:
     """Tell whether a grant is refreshed ahead of each expiry; `idle_after` None never calls one idle."""
     idle = idle_after is not None and now - used_at >= idle_after
-    return app.refresh_policy == PROACTIVE and not idle
+    return _policy(app) == PROACTIVE and not idle
+
+
+def _policy(app: OutboundApp) -> str:
+    """Return the policy that counts: nobody waits for a token that is only signed, so that none is made ahead."""
+    return ON_DEMAND if app.app_type == AppType.SIGNED_JWT else app.refresh_policy
 
 
 def next_refresh(
@@ -56,7 +63,7 @@ def next_refresh(
     alive = None if life is None else refreshed_at + jittered(life, KEEP_ALIVE_SHARE)
     if is_kept_fresh(app, used_at=used_at, idle_after=idle_after, now=now):
         return min((at for at in (due, alive) if at is not None), default=None)
-    if alive is not None or due is None or app.refresh_policy == ON_DEMAND:
+    if alive is not None or due is None or _policy(app) == ON_DEMAND:
         return alive
     return max(due, refreshed_at + jittered(KEEP_ALIVE, KEEP_ALIVE_JITTER))
 
@@ -64,7 +71,7 @@ def next_refresh(
 def _life_of_refresh_token(app: OutboundApp, *, refreshed_at: datetime, ends_at: datetime | None) -> timedelta | None:
     """Return how long a refresh token lives without use, as far as that is known and a refresh can prolong it."""
     lives = [timedelta(seconds=app.refresh_token_idle_seconds)] if app.refresh_token_idle_seconds else []
-    if ends_at is not None and app.refresh_policy == PROACTIVE and ends_at - refreshed_at > SHORTEST_KEPT_ALIVE:
+    if ends_at is not None and _policy(app) == PROACTIVE and ends_at - refreshed_at > SHORTEST_KEPT_ALIVE:
         lives.append(ends_at - refreshed_at)
     return min(lives, default=None)
 
@@ -89,7 +96,7 @@ def is_wanted(
     life = _life_of_refresh_token(app, refreshed_at=refreshed_at(grant), ends_at=grant.refresh_token_expires_at)
     if life is not None:
         earliest = life * KEEP_ALIVE_SHARE[0]
-    elif app.refresh_policy == PROACTIVE:
+    elif _policy(app) == PROACTIVE:
         earliest = KEEP_ALIVE * KEEP_ALIVE_JITTER[0]
     else:
         return False

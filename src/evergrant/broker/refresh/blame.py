@@ -21,6 +21,11 @@ token that nobody has issued:
 | the same as to the grant, and a refresh of the app worked lately | the grant has ended: so it says of bad tokens |
 | anything else | as above |
 
+Where credentials that stay stand in the refresh token's place, nothing is asked and nothing ends. Those that a
+connection has brought itself are its own: what the provider says of its client or key, or of anything else, is the
+connection's until several in a row are refused; that its key does not sign is always. With the app's own client or key,
+the first table counts.
+
 An app is never blamed for one user, and no consent is ended because a provider refuses everybody: an answer that every
 token gets proves nothing unless the same client's refreshes work.
 """
@@ -32,7 +37,10 @@ from enum import Enum, auto
 from sqlalchemy import ColumnElement, func, literal, select
 
 from evergrant import clock
+from evergrant.app_types import AppType
 from evergrant.broker.apps.dynamic_registration import made_up_token
+from evergrant.broker.grants.credentials import fields_in
+from evergrant.broker.grants.grants import owner_of, token_slot
 from evergrant.broker.refresh.attempt import RefreshAttempt, send_refresh_token
 from evergrant.broker.runtime.broker import Broker
 from evergrant.broker.runtime.refusals import Streak, defined
@@ -61,20 +69,27 @@ class Fault(Enum):
     """Only the operator can mend it."""
     GRANT = auto()
     """This connection's, for now."""
+    CREDENTIALS = auto()
+    """This connection's own credentials': they stay, and whoever brought them can bring others."""
     ENDED = auto()
     """The grant has ended: only the user can mend it."""
 
 
 async def whose_fault(broker: Broker, attempt: RefreshAttempt, error: UpstreamRejected) -> Fault:
     """Tell whose fault a refusal is, by the table above. If the database is away, the grant's: that changes least."""
-    if error.refusal is Refusal.OURS:
-        return Fault.APP
     try:
+        own = await _has_own_credentials(broker, attempt)
+        if own and error.provider_error == "invalid_client_key":
+            return Fault.CREDENTIALS
+        if error.refusal is Refusal.OURS:
+            return Fault.APP
         streak = await _streak(broker, attempt)
         if streak.is_long:
             return Fault.APP
+        if own:
+            return Fault.CREDENTIALS
         works = await _works(broker, attempt, since=clock.now() - WORKED_LATELY)
-        if error.refusal not in _SAID_PLAINLY:
+        if error.refusal not in _SAID_PLAINLY and not AppType(attempt.app.app_type).is_obtained:
             answer = await _answer_to_any_bad_token(broker, attempt)
             if answer == _UNDERSTOOD:
                 return Fault.GRANT
@@ -87,6 +102,15 @@ async def whose_fault(broker: Broker, attempt: RefreshAttempt, error: UpstreamRe
         broker.database_health.note_away(error)
         return Fault.GRANT
     return Fault.APP if is_everybody else Fault.GRANT
+
+
+async def _has_own_credentials(broker: Broker, attempt: RefreshAttempt) -> bool:
+    """Tell whether a connection has brought what its tokens are obtained with, or part of it."""
+    grant = attempt.leased.grant
+    if not AppType(attempt.app.app_type).is_obtained or grant.refresh_token is None:
+        return False
+    slot = token_slot(owner_of(grant), grant.id, "refresh_token")
+    return bool(fields_in(await broker.vault.open(slot, grant.refresh_token)))
 
 
 async def _streak(broker: Broker, attempt: RefreshAttempt) -> Streak:

@@ -21,6 +21,7 @@ from evergrant import clock
 from evergrant.broker.apps import dynamic_registration, health
 from evergrant.broker.apps.apps import load_app
 from evergrant.broker.apps.provider_client import provider_client
+from evergrant.broker.apps.quirks import source_url
 from evergrant.broker.grants.grants import SEALS_OF_ANSWER, alive, load_grant, owner_of, token_slot
 from evergrant.broker.refresh import failures, lease, restored
 from evergrant.broker.refresh.attempt import RefreshAttempt, send_refresh_token
@@ -39,7 +40,7 @@ from evergrant.errors import (
     UpstreamRejected,
     UpstreamUnavailable,
 )
-from evergrant.oauth2.failures import app_refused, grant_refused
+from evergrant.oauth2.failures import app_refused, credentials_refused, grant_refused
 from evergrant.oauth2.token_endpoint import CONNECT_AGAIN, consent_ended
 from evergrant.oauth2.token_response import TokenResponse
 
@@ -166,7 +167,7 @@ async def _put_together(broker: Broker, leased: LeasedGrant, app: OutboundApp, *
         await failures.note_broken(broker, leased)
         broker.metrics.refreshes.labels(app.project_id, app.id, "broken").inc()
         raise
-    endpoint = broker.endpoints.at(provider.quirks.fill(app.token_url))
+    endpoint = broker.endpoints.at(source_url(app, provider.quirks))
     return RefreshAttempt(leased, app, provider, endpoint, why)
 
 
@@ -223,9 +224,11 @@ async def _call_and_land(broker: Broker, attempt: RefreshAttempt, *, fetched: bo
             outcome = "reauthorization_required"
             ended = consent_ended(f"{app.name}: {error.said}.", error.provider_error)
             return await _on_invalid_grant(broker, attempt, ended)
-        if fault is Fault.GRANT:
+        if fault in (Fault.GRANT, Fault.CREDENTIALS):
             outcome = "refused"
-            refusal = error.reworded(grant_refused(app.name, error.said), GrantRefused)
+            words = credentials_refused if fault is Fault.CREDENTIALS else grant_refused
+            text = words(app.name, error.said) if error.said else error.message
+            refusal = error.reworded(text, GrantRefused)
             await failures.note_refused(broker, leased, refusal)
             raise refusal from error
         blamed = error.reworded(app_refused(app.name, error.said), UpstreamRejected) if error.said else error

@@ -13,10 +13,11 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, delete, exists, func, select, tuple_, update
+from sqlalchemy import ColumnElement, and_, delete, exists, func, or_, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from evergrant import clock
+from evergrant.app_types import AppType
 from evergrant.broker.projects.projects import closed_projects
 from evergrant.broker.runtime.broker import Broker
 from evergrant.catalog.template import Template
@@ -72,9 +73,13 @@ async def mark_restored(session: AsyncSession, catalogue: Mapping[str, Template]
 
 
 def _keeps(catalogue: Mapping[str, Template]) -> ColumnElement[bool]:
-    """Return the condition that an app's provider, as the app library has it, never rotates refresh tokens."""
+    """Return the condition that an app's connections have nothing that is used up.
+
+    They have credentials, or the provider, as the app library has it, never rotates refresh tokens.
+    """
     stable = [(t.id, t.token_endpoint) for t in catalogue.values() if t.refresh_token_rotation == "stable"]
-    return tuple_(OutboundApp.template_id, OutboundApp.token_url).in_(stable)
+    obtained = [kind for kind in AppType if kind.is_obtained]
+    return or_(OutboundApp.app_type.in_(obtained), tuple_(OutboundApp.template_id, OutboundApp.token_url).in_(stable))
 
 
 async def let_some_be_tried(broker: Broker) -> int:

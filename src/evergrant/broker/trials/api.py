@@ -11,7 +11,7 @@ from evergrant import clock, placeholders
 from evergrant.app_types import AppType
 from evergrant.broker.apps.api_call import check_credential, checked_by
 from evergrant.broker.apps.apps import load_app
-from evergrant.broker.apps.check import CheckResult
+from evergrant.broker.apps.check_result import CheckResult
 from evergrant.broker.apps.variables import template_of
 from evergrant.broker.audit.record import actor, record
 from evergrant.broker.grants.credentials import are_credentials, fields_in, with_found

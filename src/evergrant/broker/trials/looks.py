@@ -5,7 +5,8 @@ import time
 from collections.abc import Sequence
 from datetime import datetime
 
-from evergrant.broker.apps.check import CheckResult, checks_of
+from evergrant.broker.apps.check import checks_of
+from evergrant.broker.apps.check_result import CheckResult
 from evergrant.broker.runtime.broker import Broker
 from evergrant.broker.trials.steps import BEFORE_THE_TRIP, Step, StepName, StepState
 from evergrant.db import OutboundApp

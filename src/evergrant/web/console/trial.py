@@ -7,7 +7,8 @@ from fastapi import APIRouter, Path, Request
 from fastapi.responses import HTMLResponse, Response
 
 from evergrant import clock
-from evergrant.broker.apps.check import CheckResult, check_app
+from evergrant.broker.apps.check import check_app
+from evergrant.broker.apps.check_result import CheckResult
 from evergrant.broker.apps.provider_client import callback_url, public_origin
 from evergrant.broker.apps.variables import template_of
 from evergrant.broker.grants.grants import ResourceOwner
