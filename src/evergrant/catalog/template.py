@@ -178,6 +178,11 @@ class Template(StrictModel):
     api: Api = Api()
 
     @property
+    def token_url(self) -> str:
+        """Where credentials are sent for tokens: the token endpoint, or the first step of a login."""
+        return self.token_endpoint or (self.login[0].url if self.login else "")
+
+    @property
     def retirement(self) -> Retirement | None:
         """When all of it ends or ended, if the provider has said so."""
         return next((each for each in self.retires if each.field is None), None)

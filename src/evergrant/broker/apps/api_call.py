@@ -6,6 +6,7 @@ from urllib.parse import quote
 
 from evergrant import placeholders
 from evergrant.broker.apps.provider_client import secret_slot
+from evergrant.broker.apps.quirks import has_moved
 from evergrant.broker.apps.variables import Values, known_values, template_of
 from evergrant.broker.runtime.broker import Broker
 from evergrant.catalog.api import Api
@@ -24,8 +25,9 @@ def checked_by(broker: Broker, app: OutboundApp) -> Template | None:
     An app with another token endpoint than its entry has tokens of another server, and those go to no API but its own.
     """
     template = template_of(broker, app)
-    knows = template is not None and bool(template.api.check) and app.token_url == template.token_endpoint
-    return template if knows else None
+    if template is None or not template.api.check:
+        return None
+    return None if has_moved(template, app, known_values(template, app.variables, {})) else template
 
 
 async def check_credential(
@@ -69,7 +71,7 @@ def call_of(template: Template, values: Values, *, secrets: tuple[str, ...] = ()
     text = f"{api.base_url}{where}" if where.startswith("/") else where
     credential = api.credential
     own = credential.username + credential.password if credential.place == "basic" else credential.value
-    needed = placeholders.names_in(f"{text} {api.check_body} {own}")
+    needed = placeholders.names_in(" ".join((text, api.check_body, own, *api.headers.values())))
     missing = [name for name in dict.fromkeys(needed) if not values.get(name)]
     if missing:
         raise UpstreamRejected(

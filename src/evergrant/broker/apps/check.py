@@ -36,7 +36,7 @@ async def checks_of(broker: Broker, app: OutboundApp) -> AsyncIterator[CheckResu
     """Check an app as `check_app` does, and yield each result as soon as it is there."""
     kind = AppType(app.app_type)
     if kind is AppType.API_KEY:
-        yield CheckResult("definition", True, "It holds API keys: there is no provider to ask.")
+        yield CheckResult("definition", True, "It holds keys that were uploaded: nothing of it needs the provider.")
         return
     if not kind.is_consented:
         async for check in checks_of_source(broker, app):

@@ -41,6 +41,8 @@ _ADDRESSES = (
 _BY_BROWSER = ("authorizationUrl", "callbackDomain")
 """Where evergrant sends nothing by itself, so that no secret gets there."""
 _SENT_AS_IT_IS = ("client_secret_post", "client_secret_basic")
+_FILLED = ("variables", "variables of the API")
+"""Addresses of the template, which its variables fill."""
 _METHOD = "tokenEndpointAuthMethod"
 _TO_SEE_ALL = frozenset({Permission.TOKENS_FETCH, Permission.TOKENS_FETCH_REFRESH_TOKEN})
 """What a key needs to be given a refresh token."""
@@ -80,11 +82,9 @@ def moves(catalogue: Catalogue, before: CompleteDefinition, after: CompleteDefin
 
     What is emptied gets nothing any more, and is no move; what is filled again is one.
     """
-    if after.app_type == "apikey":  # has no secret of its own, and sends nothing anywhere
-        return []
-    old, new = destinations_of(catalogue, before), destinations_of(catalogue, after)
+    old, new = ({**destinations_of(catalogue, app), **_api_of(catalogue, app)} for app in (before, after))
     if before.template_id != after.template_id:
-        old, new = ({name: place for name, place in each.items() if name != "variables"} for each in (old, new))
+        old, new = ({name: place for name, place in each.items() if name not in _FILLED} for each in (old, new))
     return [Move(name, old.get(name, ""), place) for name, place in new.items() if old.get(name) != place]
 
 
@@ -182,6 +182,20 @@ def _shows_secret(app: CompleteDefinition, catalogue: Catalogue) -> bool:
 def _writes_secret(app: CompleteDefinition) -> bool:
     """Tell whether parameters of the app's own repeat the secret, whatever the method does with it."""
     return any("{client_secret}" in value for _, value in app.token_url_params)
+
+
+def _api_of(catalogue: Catalogue, app: CompleteDefinition) -> Destinations:
+    """Return where check calls go with connections' credentials, as far as the app's own variables decide it.
+
+    It is no part of the digest: nothing that is under way goes there.
+    """
+    template = catalogue.get(app.template_id)
+    if template is None:
+        return {}
+    values = known_values(template, app.variables, {})
+    api = template.api
+    bases = [api.base_url, *api.further.values(), *([api.check.partition(" ")[2]] if "://" in api.check else [])]
+    return {"variables of the API": " ".join(_plain(placeholders.fill(url, values)) for url in bases if url)}
 
 
 def _own_addresses(template: Template | None) -> Iterable[str]:

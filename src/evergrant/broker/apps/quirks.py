@@ -20,10 +20,16 @@ def quirks_of(broker: Broker, app: OutboundApp, details: Values | None = None) -
     if template is None:
         return NO_QUIRKS
     values = known_values(template, app.variables, details or {})
-    # An app that was made before the entry had a variable there has the same address, spelled out.
-    there = placeholders.fill(template.token_endpoint, values)
-    moved = app.token_url != template.token_endpoint and placeholders.fill(app.token_url, values) != there
-    return quirks_from(template, values, moved=moved)
+    return quirks_from(template, values, moved=has_moved(template, app, values))
+
+
+def has_moved(template: Template, app: OutboundApp, values: Values) -> bool:
+    """Tell whether an app's credentials go to another place than its entry says.
+
+    One that was made before the entry had a variable there has the same address, spelled out.
+    """
+    there = placeholders.fill(template.token_url, values)
+    return app.token_url != template.token_url and placeholders.fill(app.token_url, values) != there
 
 
 def quirks_from(template: Template, values: Values, *, moved: bool = False) -> Quirks:

@@ -55,8 +55,7 @@ def definition_of(template: Template) -> AppDefinition:
         issuer=template.issuer,
         authorization_url=template.authorization_endpoint,
         authorization_url_params=tuple(params.items()),
-        # Where its credentials go, whatever kind of call that is.
-        token_url=template.token_endpoint or (template.login[0].url if template.login else ""),
+        token_url=template.token_url,
         revocation_url=template.revocation_endpoint,
         userinfo_url=template.userinfo_endpoint,
         jwks_url=template.jwks_uri,

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import select
 
+from evergrant.app_types import AppType
 from evergrant.broker.apps.apps import load_app
 from evergrant.broker.apps.provider_client import callback_url
 from evergrant.broker.apps.variables import template_of
@@ -99,14 +100,14 @@ async def begin_trial(
     Raises:
         PermissionDenied: it takes `apps:write` and `connect`, for this app.
         AppNotFound: there is no such app.
-        InvalidValue: it holds API keys.
+        InvalidValue: it is of a kind to which nobody consents.
     """
     principal.require_app(app_id)
     principal.require(Permission.APPS_WRITE)
     principal.require(Permission.CONNECT)
     app = await load_app(broker, principal.project_id, app_id)
-    if app.app_type == "apikey":
-        raise InvalidValue.of(("appId", f"the app '{app.id}' holds API keys: there is no trip to test"))
+    if not AppType(app.app_type).is_consented:
+        raise InvalidValue.of(("appId", f"nobody consents to the app '{app.id}': there is no trip to test"))
     trial_id, url = new_id(), ""
     steps = await look(broker, app, now=now)
     if anyway or not is_in_the_way(steps):
