@@ -14,17 +14,18 @@ import pytest
 
 from tests.infra.conformance import conformance_site
 from tests.infra.databases import fresh_sqlite_database
-from tests.infra.entries import as_toml, moved, uploaded_entries
-from tests.infra.installation import Installation, installation
+from tests.infra.entries import as_toml, entries_of_other_kinds, moved
+from tests.infra.installation import Installation, came_back, installation
 from tests.infra.people import someone
 from tests.infra.rows import expire
 from tests.infra.serving import free_port
 from tests.infra.settings import settings_on
 from tests.infra.strict_source import StrictSource
 
-ENTRIES = uploaded_entries()
+ENTRIES = entries_of_other_kinds()
 KEYS = [key for key, entry in ENTRIES.items() if entry["app_type"] == "apikey"]
-OBTAINED = [key for key in ENTRIES if key not in KEYS]
+INSTALLED = [key for key, entry in ENTRIES.items() if entry["app_type"] == "installation"]
+OBTAINED = [key for key in ENTRIES if key not in KEYS + INSTALLED]
 
 
 @dataclass
@@ -54,9 +55,9 @@ def sources(migrated_sqlite_file: Path, tmp_path_factory: pytest.TempPathFactory
         yield Sources(stack.enter_context(installation(settings)), providers)
 
 
-def uploaded(sources: Sources, entry_id: str) -> tuple[StrictSource, str, str]:
-    """Make an app of an entry, upload what a user has for it, and return the provider, the app's id and the user's."""
-    provider, app_id, user = sources.providers[entry_id], f"app-{uuid.uuid4().hex[:12]}", someone()
+def created(sources: Sources, entry_id: str) -> tuple[StrictSource, str]:
+    """Make an app of an entry, with what its operator has for it, and return the provider and the app's id."""
+    provider, app_id = sources.providers[entry_id], f"app-{uuid.uuid4().hex[:12]}"
     here = sources.here.backend
     wanted: dict[str, Any] = {"templateId": entry_id, "id": app_id, "variables": provider.of_source("app")}
     wanted["overrides"] = {"name": app_id}
@@ -66,8 +67,15 @@ def uploaded(sources: Sources, entry_id: str) -> tuple[StrictSource, str, str]:
             wanted |= {"clientSecret": provider.client_secret}
     if "{signing_key}" in provider.assertion.get("key", "{signing_key}" if provider.assertion else ""):
         wanted |= {"signingKey": provider.signing_key}
-    created = here.post("app/create/bytemplate", wanted)
-    assert created.status_code == 200, created.text
+    made = here.post("app/create/bytemplate", wanted)
+    assert made.status_code == 200, made.text
+    provider.callback = made.json()["app"]["callbackUrl"]
+    return provider, app_id
+
+
+def uploaded(sources: Sources, entry_id: str) -> tuple[StrictSource, str, str]:
+    """Make an app of an entry, upload what a user has for it, and return the provider, the app's id and the user's."""
+    (provider, app_id), user, here = created(sources, entry_id), someone(), sources.here.backend
     fields = provider.entered
     if provider.kind == "apikey" and not fields:
         fields = provider.fields = provider.entered = {"token": "k-0123456789abcdef"}
@@ -114,3 +122,20 @@ def test_tokens_are_obtained_and_renewed_by_exactly_what_the_entry_says(sources:
         return
     assert first["accessToken"] != second["accessToken"] == provider.token
     assert len(provider.calls) == asked + max(1, len(provider.entry.get("login", [])))
+
+
+@pytest.mark.parametrize("entry_id", INSTALLED)
+def test_an_installation_is_seen_to_be_its_installers_and_its_tokens_are_renewed(
+    sources: Sources, entry_id: str
+) -> None:
+    (provider, app_id), user = created(sources, entry_id), someone()
+    browser = sources.here.browser()
+    there = browser.open(browser.agree(sources.here.backend.connect_url(user, appId=app_id)))
+    back = came_back(browser.open(there.headers["location"]))
+    assert (back["outboundStatus"], provider.complaints) == ("connected", []), back
+    assert provider.calls == ["code", "check", "login 0"]
+    token = fetched(sources, app_id, user)
+    assert (token["accessToken"], token["details"]) == (provider.token, provider.of_source("callback"))
+    expire(sources.here.settings, user, ", last_refresh_time = '{past}', refresh_not_before = NULL")
+    assert fetched(sources, app_id, user)["accessToken"] == provider.token != token["accessToken"]
+    assert (provider.calls[3:], provider.complaints) == (["login 0"], [])

@@ -51,10 +51,9 @@ def oauth_entries() -> dict[str, Entry]:
     }
 
 
-def uploaded_entries() -> dict[str, Entry]:
-    """Return the entries whose credentials are uploaded: keys, clients, service accounts, logins."""
-    others = ("oauth", "installation")
-    return {key: entry for key, entry in read_entries().items() if entry.get("app_type", "oauth") not in others}
+def entries_of_other_kinds() -> dict[str, Entry]:
+    """Return the entries at which nobody consents in the usual way: keys, clients, service accounts, installations."""
+    return {key: entry for key, entry in read_entries().items() if entry.get("app_type", "oauth") != "oauth"}
 
 
 def is_gone(entry: Entry) -> bool:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
-from urllib.parse import parse_qsl, quote, urlsplit
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from joserfc import jwt
 from joserfc.errors import JoseError
@@ -20,7 +20,7 @@ from joserfc.jwk import ECKey, OctKey, RSAKey
 from tests.infra.conformance_wants import placed
 from tests.infra.credential_samples import all_fields, fields_for, key_for, public_pem, public_sha256
 from tests.infra.entries import Entry, fill, sample
-from tests.infra.scripted import Answer, Request
+from tests.infra.scripted import Answer, Request, answer
 
 JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 LIFETIME = 3600
@@ -36,6 +36,8 @@ class StrictSource:
     calls: list[str] = field(default_factory=list)
     """What was asked, in its order: `token`, `login 0`, `api`."""
     token: str = ""
+    callback: str = ""
+    """Our app's, where somebody connects it in the browser."""
     expires: int = LIFETIME
     count: int = 0
 
@@ -69,6 +71,8 @@ class StrictSource:
 
     def answer(self, seen: Request) -> Answer:
         """Check a request and answer it."""
+        if self.kind == "installation" and (given := self._answer_of_trip(seen)) is not None:
+            return given
         token_url = self.entry.get("token_endpoint", "")
         if token_url and seen.path == urlsplit(fill(token_url, self.values)).path:
             return self._answered("token", self._about_token(seen), self._token_answer)
@@ -85,6 +89,26 @@ class StrictSource:
         found = [f"{call}: {problem}" for problem in problems]
         self.complaints += found
         return (400, {"error": "invalid_request"}) if found else (200, give())
+
+    # a trip to install it
+
+    def _answer_of_trip(self, seen: Request) -> Answer | None:
+        """Answer what only whoever installs the app brings about; None where a request is none of that."""
+        places = {self.entry[name]: name for name in ("authorization_endpoint", "token_endpoint", "installation_check")}
+        at = {urlsplit(fill(url, self.values)).path: name for url, name in places.items()}.get(seen.path)
+        if at == "authorization_endpoint":
+            back = {"code": "code-7", "state": seen.query["state"], "setup_action": "install"}
+            back |= {v["from"]: self.values[n] for n, v in self.variables.items() if v.get("source") == "callback"}
+            return answer(302, Location=f"{self.callback}?{urlencode(back)}")
+        if at == "token_endpoint":
+            wanted = {"grant_type": "authorization_code", "code": "code-7", "redirect_uri": self.callback}
+            wanted |= {"client_id": self.client_id, "client_secret": self.client_secret}
+            problems = _differences("parameter", seen.params, wanted)
+            return self._answered("code", problems, lambda: {"access_token": "a-persons", "token_type": "bearer"})
+        if at == "installation_check":
+            is_theirs = seen.headers.get("authorization") == "Bearer a-persons"
+            return self._answered("check", iter(() if is_theirs else ["another's token"]), dict)
+        return None
 
     # tokens
 
