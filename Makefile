@@ -18,16 +18,18 @@ help: ## Show what there is
 demo: $(VENV)/.installed ## Try evergrant with a practice provider: nothing to configure
 	$(BIN)/evergrant demo
 
+# Three at once, on two cores too: many tests wait for a clock, a lease or a process most of their time.
+#
 # The tests start evergrant a hundred times as a process of its own: where the environment forbids Python to keep what
 # it compiles, each of them would compile everything again.
 test: export PYTHONDONTWRITEBYTECODE :=
 test: $(VENV)/.installed-dev ## Run every test
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadgroup
 
 # Apart, because before Python 3.14 measuring branches costs more than half as much again as the tests themselves.
 coverage: export PYTHONDONTWRITEBYTECODE :=
 coverage: $(VENV)/.installed-dev ## Run every test, and measure how much of the code they reach
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup --cov --cov-report=
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadgroup --cov --cov-report=
 
 check: $(VENV)/.installed-dev ## Format, lint, types, import contracts, known vulnerabilities
 	$(BIN)/ruff format --check .

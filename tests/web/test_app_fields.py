@@ -16,9 +16,11 @@ def test_every_field_of_a_definition_can_be_sent_and_nothing_else() -> None:
     assert {*AppFields.model_fields, "id"} == {on_the_wire(name) for name in DEFINED}
 
 
-def test_every_field_of_a_definition_is_answered_but_the_secret() -> None:
+def test_every_field_of_a_definition_is_answered_but_the_secrets() -> None:
+    secrets = {"client_secret", "signing_key"}
     of_evergrant = {
         "has_client_secret",
+        "has_signing_key",
         "registration_expires_at",
         "callback_url",
         "health",
@@ -26,4 +28,4 @@ def test_every_field_of_a_definition_is_answered_but_the_secret() -> None:
         "created_time",
         "updated_time",
     }
-    assert set(AppBody.model_fields) - of_evergrant == {on_the_wire(name) for name in DEFINED} - {"client_secret"}
+    assert set(AppBody.model_fields) - of_evergrant == {on_the_wire(name) for name in DEFINED} - secrets

@@ -40,7 +40,7 @@ def test_the_library_has_both_kinds_of_apps(here: Installation) -> None:
     found = templates(here)
     assert {"google-contacts", "google-calendar", "github", "microsoft"} <= {template["id"] for template in found}
     assert {"oauth", "apikey"} <= {template["appType"] for template in found}
-    for template in found:
+    for template in found[::10]:
         assert here.backend.get(f"templates/{template['id']}").json() == {"template": template}
     keys = {template["id"]: template["apiKey"] for template in found}
     assert keys["openai"] == {"in": "header", "name": "Authorization", "prefix": "Bearer ", "username": ""}
@@ -49,7 +49,9 @@ def test_the_library_has_both_kinds_of_apps(here: Installation) -> None:
 
 
 def test_every_template_makes_an_app_that_is_what_the_template_says(here: Installation) -> None:
-    for template in templates(here):
+    # What a template says does not depend on the database.
+    step = 1 if here.settings.uses_sqlite else 20
+    for template in templates(here)[::step]:
         if template["replacedBy"]:
             continue
         asked = [v for v in template["variables"] if v["source"] == "app" and v["required"]]

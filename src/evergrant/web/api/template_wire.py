@@ -211,7 +211,7 @@ def template_body(template: Template) -> TemplateBody:
         app_type=template.app_type,
         kind=template.app_type.in_words,
         authorization_url=template.authorization_endpoint,
-        token_url=template.token_endpoint,
+        token_url=template.token_url,
         revocation_url=template.revocation_endpoint,
         default_scopes=list(template.default_scopes),
         scopes=[ScopeDescription(value=value, description=text) for value, text in template.scopes.items()],
