@@ -112,6 +112,8 @@ def test_tokens_are_obtained_and_renewed_by_exactly_what_the_entry_says(sources:
     first = fetched(sources, app_id, user, withRefreshToken=True)
     assert not first.get("refreshToken")
     assert not {*provider.entered.values()} & {*first.get("details", {}).values()}
+    learnt = provider.of_source("token")
+    assert {name: first["details"].get(name) for name in learnt} == learnt
     asked = len(provider.calls)
     expire(sources.here.settings, user, ", last_refresh_time = '{past}', refresh_not_before = NULL")
     second = fetched(sources, app_id, user)

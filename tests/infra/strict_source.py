@@ -117,6 +117,8 @@ class StrictSource:
         self.token = f"token-{self.entry['id']}-{self.count}"
         shape = self.entry.get("token_response", {})
         answer: Any = placed({"token_type": "Bearer"}, _first(shape.get("access_token", "/access_token")), self.token)
+        for name, value in self.of_source("token").items():
+            answer = placed(answer, _first(self.variables[name]["from"]), value)
         if "expires_at" in shape:
             end = time.time() + self.expires
             form = shape.get("expires_at_format", "epoch")
