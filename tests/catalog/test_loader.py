@@ -201,6 +201,17 @@ def test_a_key_may_be_the_password_beside_a_fixed_or_a_variable_user_name(tmp_pa
         loaded(tmp_path, keys + basic)
 
 
+def test_whoever_brings_all_that_is_sent_may_say_too_whose_server_it_is_for(tmp_path: Path) -> None:
+    keys = GOOD[: GOOD.index("authorization_endpoint")] + 'app_type = "apikey"\n'
+    host = '[variables.host]\ntitle = "Host"\nsource = "user"\npattern = "[a-z.]+"\nexample = "shop.example.com"\n'
+    api = '[api]\nbase_url = "https://{host}/v1"\n'
+    assert loaded(tmp_path, keys + host + api).api.base_url == "https://{host}/v1"
+    developer = '[variables.developer]\ntitle = "Developer token"\n'
+    for own, headers in ((developer, '{ X-Dev = "{developer}" }'), ("", '{ X-Client = "{client_secret}" }')):
+        with pytest.raises(ConfigurationError, match=r"variables\.host\.pattern: lets 'evil.*' into api\.base_url"):
+            loaded(tmp_path, f"{keys}{host}{own}{api}headers = {headers}\n")
+
+
 VARIABLE = '[variables.shop]\ntitle = "Shop"\n'
 TOKEN = "https://example.com/token"
 FOLLOWER = VARIABLE + 'source = "variable"\n'

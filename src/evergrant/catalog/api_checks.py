@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 
 from evergrant import placeholders
 from evergrant.catalog.api import Api
+from evergrant.catalog.kinds import trusted_with_hosts
 from evergrant.catalog.template import Template
 from evergrant.catalog.url_variables import owned_domain, url_problems
 
@@ -128,7 +129,7 @@ def _check(it: Template) -> Iterator[str]:
         yield "api.check_ok: an answer to HEAD has no body: write GET"
     url = f"{api.base_url}{where}" if where.startswith("/") else where
     own = {name: it.variables[name] for name in placeholders.names_in(where) if name in it.variables}
-    yield from url_problems("api.check", url, own)
+    yield from url_problems("api.check", url, own, trusted_with_hosts(it))
 
 
 def _rules(api: Api) -> Iterator[str]:

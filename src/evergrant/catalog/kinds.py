@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from evergrant import placeholders
 from evergrant.app_types import AppType
 from evergrant.catalog.template import Template
+from evergrant.catalog.url_variables import OPERATOR
 
 _NEEDS: Mapping[AppType, tuple[str, ...]] = {
     AppType.OAUTH: ("authorization_endpoint", "token_endpoint"),
@@ -76,6 +77,18 @@ def _fields(it: Template) -> Iterator[str]:
     for name in it.fields:
         if name not in used:
             yield f"fields.{name}: is asked for and used nowhere: write {{{name}}} where it belongs, or remove it"
+
+
+def trusted_with_hosts(it: Template) -> frozenset[str]:
+    """Return the sources whose variables may name hosts of any domain.
+
+    They are the operator's, who decides who sees the app's secrets. Where nothing that is sent is the app's, whoever
+    uploads a connection brings everything with it, and may say too whose server it is for.
+    """
+    own = {"client_id", "client_secret", "signing_key"} | {n for n, v in it.variables.items() if v.source == "app"}
+    sent = {name for text in texts_in(_where_used(it)) for name in placeholders.names_in(text)}
+    alone = it.app_type in (AppType.API_KEY, AppType.LOGIN, AppType.SIGNED_JWT) and not sent & own
+    return OPERATOR | ({"user"} if alone else set())
 
 
 def _where_used(it: Template) -> list[object]:

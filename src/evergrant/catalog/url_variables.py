@@ -5,7 +5,7 @@ hosts of any domain. What a user, a browser, an upload or an answer brings is co
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from string import ascii_lowercase, digits
 
 from evergrant import placeholders
@@ -22,14 +22,21 @@ _FOREIGN = (
     *("evil.com", "evil.net", "evil.org", "evil.io", "www.evil.com"),
     *("192.0.2.1", "[2001:db8::1]"),
 )
+OPERATOR = frozenset({"app"})
+"""Whose variables may name any host."""
 _SECOND_LEVEL = frozenset({"ac", "co", "com", "edu", "go", "gov", "ne", "net", "or", "org"})
 """Below a country's domain, what belongs to nobody in particular: `example.co.uk` is one owner's, `co.uk` is not."""
 _NEXT = str.maketrans(f"{ascii_lowercase}{digits}", f"{ascii_lowercase[1:]}a{digits[1:]}0")
 """Makes another label of the same form."""
 
 
-def url_problems(field: str, text: str, variables: Mapping[str, Variable]) -> Iterator[str]:
-    """Say which variables could lead a URL to another place, by a value that their patterns allow."""
+def url_problems(
+    field: str, text: str, variables: Mapping[str, Variable], trusted: Collection[str] = OPERATOR
+) -> Iterator[str]:
+    """Say which variables could lead a URL to another place, by a value that their patterns allow.
+
+    Variables of `trusted` sources may name hosts of any domain.
+    """
     for match in placeholders.NAME.finditer(text):
         variable = variables.get(match[1])
         if variable is None or variable.enum or variable.values:
@@ -37,10 +44,9 @@ def url_problems(field: str, text: str, variables: Mapping[str, Variable]) -> It
         if not variable.pattern:
             yield f"variables.{match[1]}: is part of a URL ({field}), so it needs a pattern or an enum"
             continue
-        others = list(_other_domains(text, match, variables)) if variable.source != "app" else []
-        hole = next(
-            (probe for probe in (*_probes(text, match, variable), *others) if not variable.problem_with(probe)), None
-        )
+        others = list(_other_domains(text, match, variables)) if variable.source not in trusted else []
+        probes = (*_probes(text, match, variable, trusted), *others)
+        hole = next((probe for probe in probes if not variable.problem_with(probe)), None)
         if hole is not None:
             yield (
                 f"variables.{match[1]}.pattern: lets {hole!r} into {field}: allow only what the provider's own "
@@ -63,19 +69,19 @@ def _without_scheme(text: str) -> str:
     return text.removeprefix("https://").removeprefix("http://")
 
 
-def _probes(text: str, match: re.Match[str], variable: Variable) -> Iterator[str]:
+def _probes(text: str, match: re.Match[str], variable: Variable, trusted: Collection[str]) -> Iterator[str]:
     """Yield values that would be dangerous at this place of the URL."""
     good = _sample(variable)
-    trusted = variable.source == "app"
+    is_trusted = variable.source in trusted
     before = text[: match.start()]
     if not before:  # the value is the whole origin
         yield from ("http://provider.example", "https://a@b.example", "https://a.example?b", "https://a.example#b")
-        if not trusted:
+        if not is_trusted:
             yield from (f"https://{host}" for host in _FOREIGN)
             yield from ("https://evil.example/a", f"{good}.evil.example", f"{good}@evil.example")
         return
     yield from _BREAKING
-    if _is_in_host(before) and not trusted:
+    if _is_in_host(before) and not is_trusted:
         label_of_a_fixed_domain = text[match.end() :].startswith(".")
         yield from (probe for probe in _FOREIGN if "." in probe or not label_of_a_fixed_domain)
         yield from (f"{good}.evil.example",) if not label_of_a_fixed_domain else ()

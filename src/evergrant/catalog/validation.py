@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from evergrant import placeholders
 from evergrant.app_types import AppType
 from evergrant.catalog.api_checks import api_problems
-from evergrant.catalog.kinds import problems_of_kind, texts_in
+from evergrant.catalog.kinds import problems_of_kind, texts_in, trusted_with_hosts
 from evergrant.catalog.template import Template
 from evergrant.catalog.url_variables import url_problems
 from evergrant.catalog.variable import Variable
@@ -249,4 +249,4 @@ _NO_URLS = (
 def _url_variables(it: Template) -> Iterator[str]:
     for field, text, _, _ in _uses(it):
         if text.startswith(("https://", "http://", "{")) and not any(part in field for part in _NO_URLS):
-            yield from url_problems(field, text, it.variables)
+            yield from url_problems(field, text, it.variables, trusted_with_hosts(it))

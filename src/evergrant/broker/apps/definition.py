@@ -14,8 +14,9 @@ from evergrant.broker.apps.variables import app_variable_problems, declared_vari
 from evergrant.broker.grants.schedule import POLICIES, PROACTIVE
 from evergrant.broker.projects.redirects import check_redirect_url
 from evergrant.broker.runtime.broker import Broker
+from evergrant.catalog.kinds import trusted_with_hosts
 from evergrant.catalog.template import Template
-from evergrant.catalog.url_variables import url_problems
+from evergrant.catalog.url_variables import OPERATOR, url_problems
 from evergrant.db import OutboundApp, Project
 from evergrant.errors import InvalidValue, MissingArgument
 from evergrant.oauth2 import client_assertion
@@ -217,7 +218,8 @@ def _url_problems(
     unknown = [variable for variable in placeholders.names_in(url) if variable not in known]
     if unknown:
         return [(name, f"{{{unknown[0]}}} is not a variable of the app's template")]
-    problems = [(name, problem) for problem in url_problems(name, url, known)]
+    trusted = trusted_with_hosts(template) if template is not None else OPERATOR
+    problems = [(name, problem) for problem in url_problems(name, url, known, trusted)]
     # A value that its variable does not allow has an error of its own.
     good = {key: value for key, value in values.items() if key in known and not known[key].problem_with(value)}
     samples = {key: variable.default or variable.example or "x" for key, variable in known.items()}
