@@ -21,6 +21,8 @@ from evergrant.catalog.template import Template
 LOGOS = Path(__file__).parents[1] / "src/evergrant/web/static/logos"
 OF_THE_SAME = {
     "dropbox-sign": "Dropbox",
+    "fathom": "",  # the icon of that name is another Fathom's
+    "fathom-oauth": "",
     "google-contacts": "Google",
     "google-health": "Google",
     "sage-intacct-oauth": "Sage",
@@ -38,7 +40,7 @@ OF_THE_SAME = {
     "zoho-books": "Zoho",
     "zoho-crm": "Zoho",
 }
-"""Entries whose icon has another name: their product's, or that of whose product they are."""
+"""Entries whose icon has another name: their product's, or that of whose product they are; empty for none."""
 WHITE, BLACK = "#ffffff", "#000000"
 FAINT = 1.7
 """Below this contrast with a white tile, an icon is drawn in black on its colour."""
