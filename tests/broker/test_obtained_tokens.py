@@ -149,7 +149,10 @@ def test_a_key_that_signs_nothing_is_its_connection_s_fault_and_nothing_is_sent(
     with nothing_asked(sources.provider):
         refused = sources.fetch(app, user)
     assert refused.status_code == 502
-    assert "the private key, in PEM or as a JWK, that signs by RS256 is needed" in refused.json()["message"]
+    assert (
+        "the private key, in PEM or as a JWK, of at most 4,096 bits, that signs by RS256 is needed"
+        in refused.json()["message"]
+    )
     assert is_well(sources, app)
 
 

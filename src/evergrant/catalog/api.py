@@ -119,7 +119,8 @@ class Api(StrictModel):
     def carried(self, values: Mapping[str, str]) -> Carried:
         """Return a credential as calls carry it; `values` are its fields, the variables, `token` and the client's.
 
-        A header or parameter that needs a value which is not there is left out. A token that stands in `base_url`
+        A header or parameter that needs a value which is not there is left out, and so is a header with line breaks:
+        behind one, others could stand. A token that stands in `base_url`
         stands nowhere else.
         """
         credential, headers, query = self.credential, {}, {}
@@ -138,7 +139,8 @@ class Api(StrictModel):
         others = {
             name: placeholders.fill(text, values) for name, text in self.headers.items() if not _missing(text, values)
         }
-        return Carried({**others, **headers}, query)
+        whole = {**others, **headers}
+        return Carried({name: text for name, text in whole.items() if text.isprintable()}, query)
 
 
 def _missing(text: str, values: Mapping[str, str]) -> list[str]:

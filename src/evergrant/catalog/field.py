@@ -58,7 +58,7 @@ class CredentialField(StrictModel):
             value: Any = json.loads(whole)
             for part in self.from_[1:].split("/"):
                 value = value[part.replace("~1", "/").replace("~0", "~")]
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, RecursionError):  # nested without end
             return ""
         return value if isinstance(value, str) else ""
 

@@ -169,6 +169,7 @@ def _uses(it: Template) -> Iterator[Use]:
 
 
 def _uses_of_source(it: Template) -> Iterator[Use]:
+    none: frozenset[str] = frozenset()
     own = frozenset(it.fields) | _CLIENT | {"scope"}
     if it.assertion is not None:
         signed = own | {"public_key_sha256"}
@@ -179,12 +180,12 @@ def _uses_of_source(it: Template) -> Iterator[Use]:
     known = own | ({"assertion"} if it.assertion is not None else frozenset())
     for number, step in enumerate(it.login):
         at = f"login.{number}"
-        yield f"{at}.url", step.url, AFTER_CALLBACK, known - _CLIENT - frozenset(it.fields)
+        yield f"{at}.url", step.url, AFTER_CALLBACK, none  # what is not a variable has no pattern
         yield f"{at}.basic", step.basic, AFTER_CALLBACK, known
         yield from _each(f"{at}.headers", step.headers, AFTER_CALLBACK, known)
         yield f"{at}.body", " ".join(texts_in(step.body)), AFTER_CALLBACK, known
         known |= frozenset(step.keep)
-    yield "installation_check", it.installation_check, AFTER_CALLBACK, frozenset()
+    yield "installation_check", it.installation_check, AFTER_CALLBACK, none
 
 
 def _uses_of_api(it: Template) -> Iterator[Use]:

@@ -23,10 +23,13 @@ from evergrant.errors import UpstreamRejected
 METHODS = ("private_key_jwt", "client_secret_jwt")
 TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 LIFETIME_SECONDS = 120
+MOST_KEY_LETTERS = 6_500
+"""A key of RSA with 8,192 bits has 6,400 in PEM. To read a longer one takes many seconds, in which all others wait."""
 _BY_CURVE = {"P-256": "ES256", "P-384": "ES384", "P-521": "ES512"}
 _PRIVATE_PEM = re.compile(r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY")
 _PRIVATE_PART = re.compile(r'"d"\s*:')
-_FORMS: tuple[type[Key], ...] = (ECKey, RSAKey, OKPKey)
+_FORMS: tuple[type[Key], ...] = (RSAKey, ECKey, OKPKey)
+"""That of the keys that are slow to read comes first: a key of another form is read whole before it is refused."""
 
 
 def assertion(
@@ -81,17 +84,19 @@ def _own_key(secret: SecretStr, alg: str, who: str) -> Iterator[tuple[Key, str]]
         ) from None
 
 
-def private_key(text: str) -> Key:
-    """Read a private key, in PEM or as a JWK.
+def private_key(text: str, *, most: int = MOST_KEY_LETTERS) -> Key:
+    """Read a private key, in PEM or as a JWK, of at most so many letters.
 
     Raises:
-        ValueError: it is neither, or a public key. The message holds nothing of it.
+        ValueError: it is neither, a public key, or longer. The message holds nothing of it.
     """
     text = text.strip()
+    if len(text) > most:
+        raise ValueError("longer than a private key")
     for form in _FORMS:
         try:
             key = form.import_key(json.loads(text) if text.startswith("{") else text)
-        except (JoseError, ValueError, TypeError, KeyError):
+        except (JoseError, ValueError, TypeError, KeyError, RecursionError):
             continue
         if key.is_private:
             return key

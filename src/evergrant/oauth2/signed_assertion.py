@@ -18,6 +18,8 @@ from evergrant.oauth2.quirks import Quirks
 from evergrant.oauth2.registration import ClientRegistration
 from evergrant.oauth2.source_types import Assertion
 
+MOST_KEY_LETTERS = 4_500
+"""A key of RSA with 4,096 bits has 3,300 in PEM. It is read for every token, and any connection may bring one."""
 _SHARED = ("HS256", "HS512")
 
 
@@ -40,7 +42,11 @@ def sign(
             warnings.simplefilter("ignore", SecurityWarning)  # how long a key is, the provider has decided
             return jwt.encode(header, _claims(wanted, quirks, signed, now=now), key, algorithms=[wanted.alg])
     except (JoseError, ValueError, TypeError):
-        kind = "the shared secret" if wanted.alg in _SHARED else "the private key, in PEM or as a JWK,"
+        kind = (
+            "the shared secret"
+            if wanted.alg in _SHARED
+            else "the private key, in PEM or as a JWK, of at most 4,096 bits,"
+        )
         raise UpstreamRejected(
             f"{client.name or 'The app'}: {kind} that signs by {wanted.alg} is needed, and what is stored is not that.",
             provider_error="invalid_client_key",
@@ -49,7 +55,7 @@ def sign(
 
 def _key(wanted: Assertion, text: str) -> Key:
     if wanted.alg not in _SHARED:
-        return private_key(text)
+        return private_key(text, most=MOST_KEY_LETTERS)
     if not text:
         raise ValueError("no secret")
     if wanted.key_encoding == "text":

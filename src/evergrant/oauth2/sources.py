@@ -16,6 +16,7 @@ from evergrant import clock
 from evergrant.app_types import AppType
 from evergrant.errors import EvergrantError, UpstreamRejected
 from evergrant.oauth2 import signed_assertion
+from evergrant.oauth2.client_assertion import is_private_key
 from evergrant.oauth2.error_words import CREDENTIALS
 from evergrant.oauth2.failures import failure_of, moved
 from evergrant.oauth2.lenient_json import read_json, read_text
@@ -88,13 +89,20 @@ async def _from_token_endpoint(
     resources: Sequence[str],
     quirks: Quirks,
 ) -> TokenResponse:
-    values = {**request_values(client, quirks, scope=scope), **fields}
+    values = {**request_values(client, quirks, scope=scope), **_never_signing(quirks, fields)}
     without = {name for name, value in params if value}
     extra = extra_params(client, quirks, quirks.token_params, values, resources, without=without)
     url = quirks.url(server.token_endpoint, client.name)
     answer, sent = await send_to_token_endpoint(http, url, client, quirks, [*params, *extra])
     secrets = (*sent, *fields.values(), *(value for name, value in params if name == "assertion"))
     return _without_refresh_token(tokens_in(answer, client, quirks, secrets, CREDENTIALS, _refused))
+
+
+def _never_signing(quirks: Quirks, fields: Fields) -> dict[str, str]:
+    """Return the fields that a request may hold as they are: none that signs, whatever an app's parameters ask for."""
+    key = quirks.fill(quirks.assertion.key, fields) if quirks.assertion is not None else ""
+    signs = {name for name, value in fields.items() if is_private_key(value) or (key and key in value)}
+    return {name: value for name, value in fields.items() if name not in signs}
 
 
 async def _from_login(
@@ -105,7 +113,9 @@ async def _from_login(
     answer: HttpAnswer | None = None
     secrets = (*fields.values(), values.get("client_secret", ""), values.get("assertion", ""))
     for step in quirks.login:
-        answer = await _send_step(http, client, step, {**values, **kept}, quirks)
+        headers = _headers(step, {**values, **kept}, quirks)
+        secrets = (*secrets, *(value.partition(" ")[2] for value in headers.values()))
+        answer = await _send_step(http, client, step, {**values, **kept}, headers, quirks)
         found = (*secrets, *kept.values())
         failure = moved(answer, client_name=client.name, secrets=found) or failure_of(
             answer, client_name=client.name, secrets=found, presented=CREDENTIALS, when_dead=_refused, quirks=quirks
@@ -117,13 +127,22 @@ async def _from_login(
     return _without_refresh_token(tokens_in(answer, client, quirks, (*secrets, *kept.values()), CREDENTIALS, _refused))
 
 
-async def _send_step(
-    http: Http, client: ClientRegistration, step: LoginStep, values: Mapping[str, str], quirks: Quirks
-) -> HttpAnswer:
-    url = quirks.url(step.url, client.name, values)
+def _headers(step: LoginStep, values: Mapping[str, str], quirks: Quirks) -> dict[str, str]:
     headers = {"Accept": "application/json", **dict(quirks.fill_all(step.headers, values))}
     if step.basic:
         headers["Authorization"] = f"Basic {base64.b64encode(quirks.fill(step.basic, values).encode()).decode()}"
+    return headers
+
+
+async def _send_step(
+    http: Http,
+    client: ClientRegistration,
+    step: LoginStep,
+    values: Mapping[str, str],
+    headers: dict[str, str],
+    quirks: Quirks,
+) -> HttpAnswer:
+    url = quirks.url(step.url, client.name, values)
     body = filled_body(step.body, functools.partial(_filled, quirks, values))
     if step.format == "json":
         return await send_body(http, step.method, url, body if step.body else None, headers)

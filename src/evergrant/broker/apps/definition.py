@@ -19,7 +19,7 @@ from evergrant.catalog.template import Template
 from evergrant.catalog.url_variables import OPERATOR, url_problems
 from evergrant.db import OutboundApp, Project
 from evergrant.errors import InvalidValue, MissingArgument
-from evergrant.oauth2 import client_assertion
+from evergrant.oauth2 import client_assertion, signed_assertion
 from evergrant.oauth2.transport import check_url
 from evergrant.pasted import is_one_word
 
@@ -253,9 +253,14 @@ def _signing_key_problems(new: AppDefinition, template: Template | None) -> list
     if assertion.alg.startswith("HS"):
         return []
     try:
-        client_assertion.private_key(key)
+        client_assertion.private_key(key, most=signed_assertion.MOST_KEY_LETTERS)
     except ValueError:
-        return [("signingKey", f"is the private key that signs by {assertion.alg}, in PEM or as a JWK")]
+        return [
+            (
+                "signingKey",
+                f"is the private key that signs by {assertion.alg}, in PEM or as a JWK, of at most 4,096 bits",
+            )
+        ]
     return []
 
 

@@ -14,6 +14,7 @@ from pydantic import SecretStr
 from pydantic.alias_generators import to_camel
 
 from evergrant import placeholders
+from evergrant.app_types import AppType
 from evergrant.broker.apps.definition import CompleteDefinition
 from evergrant.broker.apps.variables import known_values
 from evergrant.broker.runtime.admission import allows_all
@@ -73,8 +74,13 @@ def destinations_of(catalogue: Catalogue, app: OutboundApp | CompleteDefinition)
 
 
 def digest_of(catalogue: Catalogue, app: OutboundApp) -> str:
-    """Return an app's destinations as 32 characters, to tell later whether one has moved."""
-    return hashlib.sha256(json.dumps(destinations_of(catalogue, app), sort_keys=True).encode()).hexdigest()[:32]
+    """Return an app's destinations as 32 characters, to tell later whether one has moved.
+
+    Its kind is one: what an app of one kind keeps, one of another would send as something else.
+    """
+    kind = {} if app.app_type == AppType.OAUTH else {"appType": app.app_type}
+    places = {**destinations_of(catalogue, app), **kind}
+    return hashlib.sha256(json.dumps(places, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def moves(catalogue: Catalogue, before: CompleteDefinition, after: CompleteDefinition) -> list[Move]:

@@ -17,7 +17,7 @@ from evergrant.broker.apps.provider_client import provider_client
 from evergrant.broker.apps.quirks import quirks_of, scope_words
 from evergrant.broker.apps.variables import details_of_user, details_problems, template_of, tidied
 from evergrant.broker.audit.record import actor, record
-from evergrant.broker.grants.credentials import CREDENTIALS_TYPE
+from evergrant.broker.grants.credentials import CREDENTIALS_TYPE, are_credentials
 from evergrant.broker.grants.events import GrantEventKind, record_event
 from evergrant.broker.grants.granted_scopes import GrantedScopes
 from evergrant.broker.grants.grants import (
@@ -108,8 +108,12 @@ def check_upload(broker: Broker, app: OutboundApp, upload: TokenUpload, *, now: 
         text = token.get_secret_value() if token is not None else "x"
         if not text.isascii() or not text.isprintable() or " " in text:  # RFC 6749 appendix A.12
             problems.append((name, "must be visible ASCII"))
+        elif token is not None and are_credentials(token):  # it would be read as fields that nobody has checked
+            problems.append((name, "is no token: it begins as credentials do that evergrant keeps"))
     if not re.fullmatch(r"[A-Za-z0-9._-]*", upload.access_token_type):
         problems.append(("accessTokenType", "use one word, like Bearer"))
+    elif upload.access_token_type == CREDENTIALS_TYPE:
+        problems.append(("accessTokenType", "is of keys that have several fields: use one like Bearer"))
     problems += scope_problems("scopes", upload.scopes or (), template_of(broker, app))
     problems += details_problems(template_of(broker, app), app, upload.details)
     if upload.refresh_token is None and 0 < upload.access_token_expiry <= now.timestamp():

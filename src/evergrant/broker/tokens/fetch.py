@@ -113,7 +113,7 @@ async def _fetch(broker: Broker, principal: Principal, wanted: FetchRequest, *, 
     access = await broker.vault.open(token_slot(owner, view.id, "access_token"), view.access_token)
     broker.uses.note_grant((project_id, view.id), at=now)
     broker.timelines.note_fetch(project_id, view.id, principal.name, at=now)
-    if view.access_token_type == CREDENTIALS_TYPE:
+    if view.access_token_type == CREDENTIALS_TYPE and are_credentials(access):  # uploads were once called by any word
         return Token(*with_fields(broker.catalogue, view, access))
     refresh = None
     if wanted.with_refresh_token and view.refresh_token is not None:

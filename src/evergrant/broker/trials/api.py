@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from pydantic import SecretStr
 from sqlalchemy import Select, select
 
 from evergrant import clock, placeholders
@@ -14,7 +13,7 @@ from evergrant.broker.apps.apps import load_app
 from evergrant.broker.apps.check_result import CheckResult
 from evergrant.broker.apps.variables import template_of
 from evergrant.broker.audit.record import actor, record
-from evergrant.broker.grants.credentials import are_credentials, fields_in, with_found
+from evergrant.broker.grants.credentials import CREDENTIALS_TYPE, are_credentials, fields_in, with_found
 from evergrant.broker.grants.events import GrantEventKind, record_event
 from evergrant.broker.grants.grants import ResourceOwner, owner_of, token_slot
 from evergrant.broker.refresh.refresh import refresh_grant
@@ -126,7 +125,7 @@ async def ask_api(broker: Broker, app: OutboundApp, grant: Grant) -> ApiAnswer:
     """Make the check call of an app's entry, which has one, with a connection's credential as it is stored."""
     template = template_of(broker, app)
     check = template.api.check if template is not None else ""
-    token, fields = await _credential(broker, template, grant)
+    token, fields = await _credential(broker, app, grant)
     try:
         status = await check_credential(broker, app, details=grant.details, token=token, fields=fields)
     except UpstreamError as error:
@@ -134,18 +133,23 @@ async def ask_api(broker: Broker, app: OutboundApp, grant: Grant) -> ApiAnswer:
     return ApiAnswer(True, f"It answered {status} to {check}.")
 
 
-async def _credential(broker: Broker, template: Template | None, grant: Grant) -> tuple[str, Mapping[str, str]]:
-    """Return a connection's token, or its one key, and the fields of its credentials."""
+async def _credential(broker: Broker, app: OutboundApp, grant: Grant) -> tuple[str, Mapping[str, str]]:
+    """Return a connection's token, or its one key, and the fields of its credentials.
+
+    Whether they are fields the app and the row say, and never a token that only begins as those do: what a field is
+    called stands in for variables.
+    """
     owner, fields, token = owner_of(grant), {}, ""
-    opened: list[SecretStr] = []
+    template, is_obtained = template_of(broker, app), AppType(app.app_type).is_obtained
+    has_fields = {"access_token": grant.access_token_type == CREDENTIALS_TYPE, "refresh_token": is_obtained}
     for name in ("access_token", "refresh_token"):
         sealed = getattr(grant, name)
         if sealed is not None:
-            opened.append(await broker.vault.open(token_slot(owner, grant.id, name), sealed))
-            if are_credentials(opened[-1]):
-                fields = with_found(template, fields_in(opened[-1]))
+            opened = await broker.vault.open(token_slot(owner, grant.id, name), sealed)
+            if has_fields[name] and are_credentials(opened):
+                fields = with_found(template, fields_in(opened))
             elif name == "access_token":
-                token = opened[-1].get_secret_value()
+                token = opened.get_secret_value()
     return token, fields
 
 
