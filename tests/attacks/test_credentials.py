@@ -46,6 +46,16 @@ pattern = "[a-z0-9.:-]+"
 base_url = "https://{{host}}"
 check = "GET /me"
 """,
+    "anywhere": """
+app_type = "apikey"
+[variables.host]
+title = "Host"
+source = "user"
+pattern = "[a-z.]+"
+example = "shop.example.com"
+[api]
+base_url = "https://{{host}}"
+""",
     "file": """
 app_type = "apikey"
 [fields.file]
@@ -176,6 +186,14 @@ def test_an_attacker_who_changes_what_fills_the_api_has_no_key_tried_there(
     moved = {**backend.app(app_id), "variables": {"host": provider.url.removeprefix("http://")}}
     answer = thief.post("app/update", {"app": moved})
     assert (answer.status_code, "variables of the API" in answer.text) == (403, True)
+
+
+def test_hosts_that_uploaders_may_name_for_their_keys_get_no_clients_secret(
+    backend: Backend, provider: ScriptedProvider
+) -> None:
+    client = {**provider.registration(f"app-{someone()}"), "templateId": "anywhere", "tokenUrl": "https://{host}/token"}
+    answer = backend.post("app/create", client)
+    assert (answer.status_code, "lets 'evil" in answer.text) == (400, True)
 
 
 def test_an_operator_who_asks_for_the_key_of_a_connection_does_not_make_it_travel(

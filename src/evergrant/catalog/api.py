@@ -120,8 +120,7 @@ class Api(StrictModel):
         """Return a credential as calls carry it; `values` are its fields, the variables, `token` and the client's.
 
         A header or parameter that needs a value which is not there is left out, and so is a header with line breaks:
-        behind one, others could stand. A token that stands in `base_url`
-        stands nowhere else.
+        behind one, others could stand. A token that stands in `base_url` stands nowhere else.
         """
         credential, headers, query = self.credential, {}, {}
         if "token" in placeholders.names_in(self.base_url):

@@ -218,7 +218,8 @@ def _url_problems(
     unknown = [variable for variable in placeholders.names_in(url) if variable not in known]
     if unknown:
         return [(name, f"{{{unknown[0]}}} is not a variable of the app's template")]
-    trusted = trusted_with_hosts(template) if template is not None else OPERATOR
+    # Of the kinds in which people may name hosts, only a login has an address; an app of another kind sends a secret.
+    trusted = trusted_with_hosts(template) if template is not None and template.login else OPERATOR
     problems = [(name, problem) for problem in url_problems(name, url, known, trusted)]
     # A value that its variable does not allow has an error of its own.
     good = {key: value for key, value in values.items() if key in known and not known[key].problem_with(value)}
