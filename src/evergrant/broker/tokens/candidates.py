@@ -45,7 +45,9 @@ class Candidates:
         if dead is not None:
             error = dead.last_refresh_error
             raise ReauthorizationRequired(error or None, last_refresh_error=error, grant_id=dead.id)
-        raise _lacking(*min(((self._missing(grant, scopes), grant) for grant in self.grants), key=lambda m: len(m[0])))
+        raise self._lacking(
+            *min(((self._missing(grant, scopes), grant) for grant in self.grants), key=lambda m: len(m[0]))
+        )
 
     def other_than(self, tried: Collection[str], scopes: Scopes) -> GrantView | None:
         """Return the smallest active connection that covers what is wanted; without scopes, the latest."""
@@ -67,7 +69,7 @@ class Candidates:
         if grant is None:
             raise TokenNotFound
         if missing := self._missing(grant, scopes):
-            raise _lacking(missing, grant)
+            raise self._lacking(missing, grant)
         return view
 
     def _missing(self, grant: Grant, scopes: Scopes) -> list[str]:
@@ -75,6 +77,16 @@ class Candidates:
             return []  # a key has no scopes, nor have credentials that were uploaded without: they answer whatever
         values = known_values(self.template, self.app.variables, grant.details)
         return replace(self.words, values=values).missing(scopes or (), grant.scopes, proofs_of(grant))
+
+    def _lacking(self, scopes: Collection[str], grant: Grant) -> TokenNotFound:
+        missing = sorted(scopes)
+        details = {"missingScopes": missing}
+        again = "Connect again" if AppType(self.app.app_type).is_consented else "Upload the credentials again"
+        message = f"The connection lacks scopes: {', '.join(missing)}. {again} with all that you fetch by."
+        if refused := sorted(set(missing) & set(grant.requested_scopes)):
+            details["refusedScopes"] = refused
+            message += f" The last consent was asked for {', '.join(refused)}, and the provider did not grant it."
+        return TokenNotFound(message, details=details)
 
 
 async def load_candidates(broker: Broker, owner: OwnerKey) -> Candidates:
@@ -97,13 +109,3 @@ async def load_candidates(broker: Broker, owner: OwnerKey) -> Candidates:
     if not grants and app.tenant_id and app.tenant_id != owner.tenant_id:
         raise AppNotFound  # for this owner there is none
     return Candidates(app, template_of(broker, app), scope_words(broker, app), grants)
-
-
-def _lacking(scopes: Collection[str], grant: Grant) -> TokenNotFound:
-    missing = sorted(scopes)
-    details = {"missingScopes": missing}
-    message = f"The connection lacks scopes: {', '.join(missing)}. Connect again with all that you fetch by."
-    if refused := sorted(set(missing) & set(grant.requested_scopes)):
-        details["refusedScopes"] = refused
-        message += f" The last consent was asked for {', '.join(refused)}, and the provider did not grant it."
-    return TokenNotFound(message, details=details)

@@ -16,6 +16,7 @@ from evergrant.broker.grants.events import GrantEventKind
 from evergrant.broker.runtime.principal import Permission
 from evergrant.db import GrantEvent, OutboundApp
 from evergrant.errors import AppNotFound
+from evergrant.oauth2.scopes import words_for
 from evergrant.web.console.connection_actions import refreshed
 from evergrant.web.console.connection_list import Line, line_of
 from evergrant.web.console.desk import Desk, DeskDep, GrantId
@@ -45,6 +46,7 @@ async def show(desk: DeskDep, request: Request, grant_id: GrantId) -> Response:
     return desk.page(
         "connection.html",
         line=line,
+        scopes=[(scope, words_for(scope, app.scope_descriptions)) for scope in grant.scopes],
         app=app,
         stored=[one.title for one in fields_asked(template_of(desk.broker, app), app).values() if one.required],
         days=days,
