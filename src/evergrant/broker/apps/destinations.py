@@ -76,9 +76,9 @@ def destinations_of(catalogue: Catalogue, app: OutboundApp | CompleteDefinition)
 def digest_of(catalogue: Catalogue, app: OutboundApp) -> str:
     """Return an app's destinations as 32 characters, to tell later whether one has moved.
 
-    Its kind is one: what an app of one kind keeps, one of another would send as something else.
+    A kind that obtains its tokens is one: it would take a refresh token for its credentials. A key goes nowhere.
     """
-    kind = {} if app.app_type == AppType.OAUTH else {"appType": app.app_type}
+    kind = {"appType": app.app_type} if AppType(app.app_type).is_obtained else {}
     places = {**destinations_of(catalogue, app), **kind}
     return hashlib.sha256(json.dumps(places, sort_keys=True).encode()).hexdigest()[:32]
 
