@@ -35,9 +35,11 @@ def test_every_call_answers_as_documented(fuzzed: Installation, tmp_path: Path) 
             "run",
             f"{fuzzed.url}/openapi.json",
             *("--header", f"Authorization: Bearer {fuzzed.backend.project_id}:{fuzzed.backend.management_key}"),
+            # 800 kB, each template of which is what `templates/{id}` answers: to hold all to the schema takes seconds.
+            *("--exclude-path", "/v1/mgmt/outbound/templates"),
             *("--checks", CHECKS),
             *("--phases", "examples,coverage,fuzzing"),
-            *("--max-examples", "5", "--seed", "1", "--request-timeout", str(PATIENCE), "--no-color"),
+            *("--max-examples", "3", "--seed", "1", "--request-timeout", str(PATIENCE), "--no-color"),
         ],
         cwd=tmp_path,
         capture_output=True,
