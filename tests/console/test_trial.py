@@ -18,7 +18,7 @@ from evergrant.practice.state import ProviderState
 from tests.infra.console import Operator, words_of
 from tests.infra.installation import Browser, Installation
 from tests.infra.rows import rows
-from tests.infra.waiting import in_a_thread
+from tests.infra.waiting import in_a_thread, wait_until
 
 ON_SQLITE = pytest.mark.parametrize("here", ["sqlite"], indirect=True)
 EVERYTHING = (
@@ -78,8 +78,12 @@ def test_a_test_goes_all_the_way_and_leaves_nothing_behind(here: Installation, o
     assert "Everything works" in words_of(operator.get(urlsplit(page).path))
     assert [row for row in rows(here.settings, "grants") if row["app_id"] == app_id] == []
     assert here.provider.state.families[-1].revoked
-    told = [row["action"] for row in rows(here.settings, "audit_events") if row["app_id"] == app_id]
-    assert told[-4:] == ["connect.started", "grant.connected", "token.deleted", "token.revoked"]
+
+    def told() -> list[str]:
+        return [row["action"] for row in rows(here.settings, "audit_events") if row["app_id"] == app_id][-4:]
+
+    wanted = ["connect.started", "grant.connected", "token.deleted", "token.revoked"]
+    wait_until(lambda: told() == wanted, "the revocation is written down too")
     live = operator.get(f"{urlsplit(page).path}/steps")
     assert live.headers["X-Live"] == "over"
     assert "<html" not in live.text

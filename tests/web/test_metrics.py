@@ -240,6 +240,7 @@ def test_within_ten_seconds_the_database_is_not_asked_again(
 
 def test_an_app_that_its_provider_refuses_is_unhealthy(connected: Installation) -> None:
     here = connected
+    force(here)  # whatever another test has left
     assert scrape(here).value("app_unhealthy", app=APP_ID) == 0
     here.provider.state.next_token_answers.append(instead(401, {"error": "invalid_client"}))
     force(here)

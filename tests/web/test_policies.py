@@ -89,6 +89,7 @@ def test_a_policy_about_users_lets_no_key_in_nor_the_other_way_round(
 
 
 def test_a_key_is_allowed_by_its_id(here: Installation, backend_with: MakeBackend) -> None:
+    here.connected("alice")
     chosen = backend_with(key_id="agents")
     allow(here, keyIds=["agents"])
     assert chosen.fetch("alice").status_code == 200
@@ -131,9 +132,9 @@ def test_a_denial_is_in_the_audit_log(here: Installation, idp: Issuer) -> None:
     before = len(denials(here))
     for _ in range(3):  # and once is enough for a minute
         assert forbidden(fetch(here, idp.access("zoe"), "zoe"))
-    *_, event = denials(here)
     assert len(denials(here)) == before + 1
-    assert (event["actor"], event["app_id"], event["user_id"]) == ("user:zoe", APP_ID, "zoe")
+    (event,) = (one for one in denials(here) if one["user_id"] == "zoe")
+    assert (event["actor"], event["app_id"]) == ("user:zoe", APP_ID)
 
 
 def test_a_change_takes_effect_at_once_here_and_elsewhere_within_seconds(here: Installation, idp: Issuer) -> None:

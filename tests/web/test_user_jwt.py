@@ -293,6 +293,7 @@ def test_an_issuer_that_is_away_is_not_the_users_fault(here: Installation) -> No
 
 
 def test_an_issuer_is_trusted_no_longer_once_it_is_removed(here: Installation) -> None:
+    here.connected("alice")
     with serving(Issuer()) as former:
         issuer_id = trust(here.backend, former)
         token = former.access("alice")
