@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from evergrant.app_types import AppType
+from evergrant.catalog.host_values import value_from_address
 from evergrant.catalog.loader import dcr_presets, load_catalogue
 from evergrant.catalog.template import Template
 from evergrant.errors import ConfigurationError
@@ -199,6 +200,16 @@ def test_a_key_may_be_the_password_beside_a_fixed_or_a_variable_user_name(tmp_pa
     assert carried.headers == {"Authorization": "Basic QUMxOms="}
     with pytest.raises(ConfigurationError, match=r"api\.credential\.username: \{sid\} is not declared"):
         loaded(tmp_path, keys + basic)
+
+
+def test_a_host_is_taken_out_of_a_pasted_address_where_only_the_api_has_it() -> None:
+    library = load_catalogue()
+    for entry, pasted, host in (
+        ("ghost-admin", "https://acme.ghost.io/ghost/", "acme.ghost.io"),
+        ("sap-business-one", "https://b1.example.com:50000/b1s/v2", "b1.example.com:50000"),
+        ("woocommerce", "https://evil.example@shop.example.com/", "https://evil.example@shop.example.com/"),
+    ):
+        assert value_from_address(library[entry], "host", pasted) == host
 
 
 def test_whoever_brings_all_that_is_sent_may_say_too_whose_server_it_is_for(tmp_path: Path) -> None:

@@ -27,7 +27,8 @@ def value_from_address(template: Template, name: str, pasted: str) -> str:
 
 def _urls(template: Template) -> list[str]:
     urls = (template.authorization_endpoint, template.token_endpoint, template.refresh_endpoint)
-    return [url for url in (*urls, template.userinfo_endpoint, template.revocation_endpoint, template.issuer) if url]
+    more = (template.userinfo_endpoint, template.revocation_endpoint, template.issuer, template.api.base_url)
+    return [url for url in (*urls, *more, *(step.url for step in template.login)) if url]
 
 
 def _places(pasted: str) -> list[str]:
