@@ -7,21 +7,28 @@ EvergrantError                           status  code
 │   └── InvalidValue                     400     E011003
 ├── AuthenticationFailed                 401     E011005
 ├── PermissionDenied                     403     E011006
-│   └── SignInTooOld                 403     E011006   (the console: sign in again)
+│   ├── SignInTooOld                 403     E011006   (the console: sign in again)
+│   ├── CallsUsedUp                  403     E111512   (a session's `maxCalls`)
+│   └── ApprovalRefused              403     E111514
 ├── NotFound                             404     E011004
 │   ├── AppNotFound                      404     E111503
 │   ├── LinkIsOver                   404     E011004   (a one-time link to the console)
+│   ├── NoApiAddress                 404     E111510   (the proxy: nobody knows where the app's API is)
 │   └── TokenNotFound                    404     E111504
 │       └── ReauthorizationRequired      404     E111504
 ├── AlreadyExists                        409     E111507
 │   └── ChangedMeanwhile                 409     E111507   (the console: two operators save one app)
 ├── RefreshTokenRefused                  400     E111508   (an upload with `verifyRefresh`)
 │   └── CredentialsRefused               400     E111508   (an upload with `verify`)
+├── SeveralConnections                   409     E111511   (the proxy: which one is never guessed)
 ├── RequestTooLarge                      413     E011008
+├── NotConnected                         424     E111504   (the proxy: 404 is the provider's own word too often)
+├── ApprovalNeeded                       428     E111513
 ├── RateLimited                          429     E130429
 ├── UpstreamError
 │   ├── UpstreamUnavailable              503     E111505
 │   │   └── TooLateToSend                503     E111505
+│   ├── AnswerLost                       504     E111515   (the proxy: it was sent, and nobody answered)
 │   └── UpstreamRejected                 502     E111506
 │       ├── GrantRefused                 502     E111506
 │       └── EgressRefused                502     E111506
@@ -117,6 +124,18 @@ class SignInTooOld(PermissionDenied):
     """This takes a sign-in that is younger than 15 minutes: sign in again."""
 
 
+class CallsUsedUp(PermissionDenied):
+    """This session has made as many calls as it may: mint another."""
+
+    code = "E111512"
+
+
+class ApprovalRefused(PermissionDenied):
+    """This request was refused, or its approval is for another request, used or over."""
+
+    code = "E111514"
+
+
 class NotFound(EvergrantError):
     """There is nothing at this address."""
 
@@ -132,6 +151,12 @@ class AppNotFound(NotFound):
 
 class LinkIsOver(NotFound):
     """This link was used already, or is too old: each works once, for a few minutes."""
+
+
+class NoApiAddress(NotFound):
+    """Nobody knows where this app's API is: set apiBaseUrl."""
+
+    code = "E111510"
 
 
 class TokenNotFound(NotFound):
@@ -186,6 +211,27 @@ class CredentialsRefused(RefreshTokenRefused):
     """The provider refused the credentials; nothing was stored."""
 
 
+class SeveralConnections(EvergrantError):
+    """Several connections match: say which, by Evergrant-External-Identifier or Evergrant-Scopes."""
+
+    status = 409
+    code = "E111511"
+
+
+class NotConnected(EvergrantError):
+    """Nobody has connected this app for this owner with these scopes, or the connection no longer works."""
+
+    status = 424
+    code = "E111504"
+
+
+class ApprovalNeeded(EvergrantError):
+    """The owner has to approve this very request first: send it again with Evergrant-Approval."""
+
+    status = 428
+    code = "E111513"
+
+
 class RequestTooLarge(EvergrantError):
     """The request body is larger than this call accepts."""
 
@@ -223,6 +269,13 @@ class UpstreamError(EvergrantError):
         super().__init__(message, details=details)
         self.provider_error = provider_error
         self.provider_description = provider_description
+
+
+class AnswerLost(UpstreamError):
+    """The request was sent and no answer came: whether the provider has acted on it is not known."""
+
+    status = 504
+    code = "E111515"
 
 
 class Trouble(Enum):

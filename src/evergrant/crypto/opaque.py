@@ -7,11 +7,15 @@ guessable secrets, and these are not.
 import base64
 import hashlib
 import hmac
+import re
 import secrets
 import zlib
 
 KEY_PREFIX = "evg_"
 """What every management key of ours begins with."""
+SESSION_PREFIX = "evs_"
+"""What every key of an agent session begins with."""
+_SESSION_KEY = re.compile(r"evs_(?P<project>[^:\s]{1,31})_(?P<id>[0-9A-Za-z]{22})_[0-9A-Za-z]{49}")
 _BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
 
@@ -69,6 +73,23 @@ def new_management_key(key_id: str) -> str:
 def is_management_key(text: str) -> bool:
     """Tell whether `text` has the form of a management key of ours and its checksum is right."""
     return text.startswith(KEY_PREFIX) and len(text) > 10 and text[-6:] == _checksum(text[:-6])
+
+
+def new_session_key(project_id: str, session_id: str) -> str:
+    """Make an agent session's key: `evs_<project>_<session id>_<43 random letters><6 of checksum>`.
+
+    It names its project, so it is enough by itself wherever a provider's SDK takes one string.
+    """
+    body = f"{SESSION_PREFIX}{project_id}_{session_id}_{new_id(43)}"
+    return body + _checksum(body)
+
+
+def session_key_parts(text: str) -> tuple[str, str] | None:
+    """Return the project and the id in a session's key; None where `text` is none of ours, or is misspelt."""
+    found = _SESSION_KEY.fullmatch(text)
+    if found is None or text[-6:] != _checksum(text[:-6]):
+        return None
+    return found["project"], found["id"]
 
 
 def _checksum(body: str) -> str:

@@ -2,13 +2,17 @@
 
 from evergrant.db.access_policy import AccessPolicy
 from evergrant.db.activity import Activity, GrantCount
+from evergrant.db.agent_session import AgentSession
 from evergrant.db.app_logo import AppLogo
 from evergrant.db.app_test import AppTest
+from evergrant.db.approval import Approval
 from evergrant.db.audit_checkpoint import AuditCheckpoint
 from evergrant.db.audit_event import AuditEvent
 from evergrant.db.authorization_request import AuthorizationRequest
 from evergrant.db.base import Base
 from evergrant.db.branding import Branding
+from evergrant.db.browser_login import BrowserLogin
+from evergrant.db.call_record import CallRecord
 from evergrant.db.console_session import ConsoleCode, ConsoleDeparture, ConsoleSession
 from evergrant.db.data_key import DataKeyRow
 from evergrant.db.grant import Grant, GrantStatus
@@ -27,13 +31,17 @@ from evergrant.db.webhook import Webhook, WebhookDelivery
 __all__ = [
     "AccessPolicy",
     "Activity",
+    "AgentSession",
     "AppLogo",
     "AppTest",
+    "Approval",
     "AuditCheckpoint",
     "AuditEvent",
     "AuthorizationRequest",
     "Base",
     "Branding",
+    "BrowserLogin",
+    "CallRecord",
     "ConsoleCode",
     "ConsoleDeparture",
     "ConsoleSession",

@@ -1,4 +1,4 @@
-"""Access policies: who may fetch or connect which app, with which scopes."""
+"""Access policies: who may fetch, connect or call which app, with which scopes."""
 
 from datetime import datetime
 
@@ -17,7 +17,7 @@ class AccessPolicy(Base):
 
     __tablename__ = "access_policies"
     __table_args__ = (
-        CheckConstraint("action IN ('fetch', 'connect')", name="action"),
+        CheckConstraint("action IN ('fetch', 'connect', 'call')", name="action"),
         Index("ix_access_policies_project_id_app_id", "project_id", "app_id"),
     )
 
@@ -33,4 +33,17 @@ class AccessPolicy(Base):
     """At most these scopes. Empty: any."""
     levels: Mapped[list[str]] = mapped_column(JSON, default=list, server_default=text("'[]'"))
     """Whose connections: `user`, `tenant`. Empty: any, but users connect a tenant's own only where that is named."""
+    methods: Mapped[list[str]] = mapped_column(JSON, default=list, server_default=text("'[]'"))
+    """Of calls: one of these HTTP methods. Empty: any."""
+    paths: Mapped[list[str]] = mapped_column(JSON, default=list, server_default=text("'[]'"))
+    """Of calls: below the base; `*` stands for one segment, `**` for any number. Empty: any."""
+    agents: Mapped[list[str]] = mapped_column(JSON, default=list, server_default=text("'[]'"))
+    """One of these agents asks. Empty: anybody."""
+    via: Mapped[list[str]] = mapped_column(JSON, default=list, server_default=text("'[]'"))
+    """Of calls: `proxy`, `mcp`. Empty: any."""
+    effect: Mapped[str] = mapped_column(String(8), default="allow", server_default="allow")
+    """`allow`; of calls also `deny`, or `approve`: each is asked for.
+
+    Deny goes before approve, and that before allow.
+    """
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)

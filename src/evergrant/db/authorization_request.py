@@ -57,6 +57,13 @@ class AuthorizationRequest(Base):
     portal_id: Mapped[str] = mapped_column(String(22), default="", server_default="")
     """The visit of connected accounts that it began from; empty for none."""
 
+    verify: Mapped[str] = mapped_column(String(16), default="", server_default="")
+    """How the browser proves to be the owner's: `login` or `confirmation`; empty where the link's maker vouches."""
+    agent_name: Mapped[str] = mapped_column(String(200), default="", server_default="")
+    """The agent for which the link was made, as the page names it."""
+    proved_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """When a login has proved whose browser it is."""
+
     ticket_digest: Mapped[bytes] = mapped_column(LargeBinary(32))
     state_digest: Mapped[bytes | None] = mapped_column(LargeBinary(32))
     """Set when the browser leaves for the provider: from then on the ticket is that browser's."""

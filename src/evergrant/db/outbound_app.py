@@ -71,6 +71,15 @@ class OutboundApp(Base):
     client_secret_expires_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     """When our registration ends (RFC 7591 section 3.2.1), or when the server refused it; none for never."""
 
+    api_base_url: Mapped[str] = mapped_column(default="", server_default="")
+    """Where the API is that calls go to; empty for what the catalogue entry says."""
+    api_further: Mapped[dict[str, str]] = mapped_column(JSON, default=dict, server_default=text("'{}'"))
+    """Other bases, by name."""
+    api_headers: Mapped[dict[str, str]] = mapped_column(JSON, default=dict, server_default=text("'{}'"))
+    """Sent with every call, unless the caller sends the same."""
+    api_forbidden: Mapped[list[str]] = mapped_column(JSON, default=list, server_default=text("'[]'"))
+    """Calls that nobody makes, besides those of the catalogue entry: a method and a path each."""
+
     default_scopes: Mapped[list[str]] = mapped_column(JSON, default=list)
     scope_descriptions: Mapped[dict[str, str]] = mapped_column(JSON, default=dict)
     scope_translations: Mapped[dict[str, dict[str, str]]] = mapped_column(

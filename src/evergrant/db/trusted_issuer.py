@@ -5,8 +5,9 @@ from datetime import datetime
 from sqlalchemy import ForeignKey, String, UniqueConstraint, false
 from sqlalchemy.orm import Mapped, mapped_column
 
+from evergrant.crypto.sealed import Sealed
 from evergrant.db.base import Base
-from evergrant.db.types import UtcDateTime
+from evergrant.db.types import SealedBytes, UtcDateTime
 
 
 class TrustedIssuer(Base):
@@ -26,6 +27,11 @@ class TrustedIssuer(Base):
     tenant_claim: Mapped[str] = mapped_column(default="")
     machines_without_user: Mapped[bool] = mapped_column(default=False, server_default=false())
     """Whether a token without the user claim is a machine's, which stands for its tenant."""
+    mcp: Mapped[bool] = mapped_column(default=False, server_default=false())
+    """Whether MCP clients are sent to this issuer for their tokens (RFC 9728)."""
+    login_client_id: Mapped[str] = mapped_column(default="", server_default="")
+    """Our client there, which signs browsers in to see whose they are; empty for none."""
+    login_client_secret: Mapped[Sealed | None] = mapped_column(SealedBytes)
     last_kid: Mapped[str] = mapped_column(default="", server_default="")
     """The id of the key that signed the last token that was accepted."""
     last_seen_at: Mapped[datetime | None] = mapped_column(UtcDateTime)

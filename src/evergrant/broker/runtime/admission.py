@@ -10,11 +10,16 @@ USER, TENANT = LEVELS = ("user", "tenant")
 
 
 def is_about(policy: AccessPolicy, principal: Principal) -> bool:
-    """Tell whether a policy is about this key or user, whatever it allows them."""
+    """Tell whether a policy is about this key, user or agent, whatever it allows them.
+
+    An agent's session is to policies what minted it: a key, or a user.
+    """
+    if policy.agents and principal.agent not in policy.agents:
+        return False
     if not policy.claims and not policy.key_ids:
         return True
     if principal.claims is None:
-        return principal.key_id in policy.key_ids
+        return (principal.session.key_id if principal.session else principal.key_id) in policy.key_ids
     claims = principal.claims
     return bool(policy.claims) and all(
         _claim_values(claims.get(name)) & set(values) for name, values in policy.claims.items()

@@ -7,6 +7,7 @@ from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Any
 
+from evergrant.broker.runtime.agent_limits import AgentLimits
 from evergrant.errors import AuthenticationFailed, PermissionDenied
 
 
@@ -15,11 +16,13 @@ class Permission(StrEnum):
 
     APPS_READ = "apps:read"
     APPS_WRITE = "apps:write"
+    CALLS = "calls"
     CONNECT = "connect"
     CONNECTIONS_READ = "connections:read"
     TOKENS_FETCH = "tokens:fetch"
     TOKENS_FETCH_REFRESH_TOKEN = "tokens:fetch:refresh_token"
     TOKENS_WRITE = "tokens:write"
+    SESSIONS = "sessions"
     KEYS = "keys"
     POLICIES = "policies"
     AUDIT = "audit"
@@ -31,6 +34,10 @@ FETCHING = frozenset({Permission.TOKENS_FETCH, Permission.TOKENS_FETCH_REFRESH_T
 """What hands tokens out."""
 FETCH_SCOPE = "outbound.token.fetch"
 """The scope with which a user's access token may fetch."""
+
+
+CALL_SCOPE = "outbound.call"
+"""The scope with which a user's access token may have calls made; the one that fetches includes it."""
 
 
 def with_implied(permissions: Iterable[str]) -> frozenset[str]:
@@ -64,6 +71,13 @@ class Principal:
     tenant_ids: frozenset[str] = frozenset()
     """The tenants that a JWT names."""
 
+    agent: str = ""
+    """The agent that acts: a session's; else what a JWT says of its actor or client, never what a caller says."""
+    act: tuple[str, ...] = ()
+    """The whole chain of actors (RFC 8693 section 4.1), outermost first."""
+    session: AgentLimits | None = None
+    """What an agent session limits this to; None for everybody else."""
+
     operator: str = ""
     """Who is at the console, where that is no management key."""
     withheld: frozenset[str] = frozenset()
@@ -71,14 +85,19 @@ class Principal:
 
     @property
     def is_user(self) -> bool:
-        """Whether this is a user or a tenant's machine, and not a management key."""
-        return self.claims is not None
+        """Whether this is a user, a tenant's machine or an agent's session, and not a management key."""
+        return self.claims is not None or self.session is not None
 
     @property
     def name(self) -> str:
-        """Who this is, as the audit log writes it: `key:<id>`, `operator:<who>`, `user:<id>` or `tenant:<id>`."""
+        """Who this is, as the audit log writes it.
+
+        `key:<id>`, `operator:<who>`, `session:<id>`, `user:<id>` or `tenant:<id>`.
+        """
         if self.operator:
             return f"operator:{self.operator}"
+        if self.session is not None:
+            return f"session:{self.session.id}"
         if self.claims is None:
             return f"key:{self.key_id}"
         return f"user:{self.user_id}" if self.user_id else f"tenant:{','.join(sorted(self.tenant_ids))}"
@@ -100,7 +119,7 @@ class Principal:
         Raises:
             PermissionDenied: the key lacks it, and the message names it; or it is no management key.
         """
-        if self.claims is not None:
+        if self.is_user:
             raise PermissionDenied("This takes a management key; a user's token is not enough.")
         if self.permissions.isdisjoint(permissions):
             names = " or ".join(f"'{permission}'" for permission in permissions)
@@ -113,11 +132,14 @@ class Principal:
         Raises:
             PermissionDenied: not this credential, or not for this owner.
         """
-        if self.claims is None:
+        if not self.is_user:
             self.require(permission)
             return
         if permission not in self.permissions:
-            raise PermissionDenied(f"This token lacks the scope '{FETCH_SCOPE}'.")
+            if self.session is not None:
+                raise PermissionDenied(f"This session does not have the permission '{permission}'.")
+            scope = CALL_SCOPE if permission == Permission.CALLS else FETCH_SCOPE
+            raise PermissionDenied(f"This token lacks the scope '{scope}'.")
         self.require_owner(user_id, tenant_id)
 
     def require_owner(self, user_id: str, tenant_id: str) -> None:
@@ -128,7 +150,7 @@ class Principal:
         Raises:
             PermissionDenied: it is another user, or not a tenant of this token.
         """
-        if self.claims is None:
+        if not self.is_user:
             return
         if user_id != self.user_id:
             raise PermissionDenied(

@@ -1,0 +1,1 @@
+"""Calls of providers' APIs with somebody's connection, by whoever never sees its token."""
