@@ -22,7 +22,18 @@ from evergrant.broker.runtime.broker import Broker
 from evergrant.broker.runtime.places import BOUND, slot_in
 from evergrant.broker.runtime.vault import Sealer
 from evergrant.crypto.sealed import Sealed
-from evergrant.db import AuthorizationRequest, Base, Grant, OutboundApp, Project, Revocation, Webhook
+from evergrant.db import (
+    Approval,
+    AuthorizationRequest,
+    Base,
+    BrowserLogin,
+    Grant,
+    OutboundApp,
+    Project,
+    Revocation,
+    TrustedIssuer,
+    Webhook,
+)
 from evergrant.errors import CannotOpenSealed
 
 log = logging.getLogger(__name__)
@@ -82,6 +93,9 @@ EVERYTHING_SEALED = (
     SealedColumns(AuthorizationRequest, ("code_verifier", "state", "outcome")),
     SealedColumns(Revocation, ("client_secret", "token")),
     SealedColumns(Webhook, ("secret", "previous_secret")),
+    SealedColumns(Approval, ("target", "body")),
+    SealedColumns(BrowserLogin, ("code_verifier",)),
+    SealedColumns(TrustedIssuer, ("login_client_secret",)),
 )
 
 

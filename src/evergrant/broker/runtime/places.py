@@ -14,6 +14,9 @@ BOUND: Mapping[str, tuple[str, ...]] = {
     "grants": ("app_id", "user_id", "tenant_id", "external_identifier"),
     "authorization_requests": ("app_id", "user_id", "tenant_id", "external_identifier", "redirect_url"),
     "revocations": ("app_id", "revocation_url", "client_id", "auth_method", "quirks"),
+    "approvals": ("app_id", "user_id", "tenant_id", "agent_id", "session_id", "method", "base"),
+    "browser_logins": ("purpose", "subject_id", "issuer_id", "user_id"),
+    "trusted_issuers": ("issuer", "login_client_id"),
 }
 """By table. Client secrets and webhooks' secrets are bound to their place alone: what is beside them may change."""
 
