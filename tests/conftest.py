@@ -2,6 +2,8 @@
 
 import functools
 import os
+import re
+import zlib
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -28,12 +30,41 @@ hypothesis.settings.load_profile("house")
 setattr(httpcore2, "default_ssl_context", functools.cache(httpcore2.default_ssl_context))  # noqa: B010 - not for mypy
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with what takes longest, so that no worker is left alone with it at the end.
+DATABASES = ("sqlite", "postgresql")
+FACES = ("web", "trips", "sdk", "console", "cli")
+"""The folders of tests that look at a whole installation from outside."""
 
-    xdist hands out the large groups first, and then the rest in this order.
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let `make everywhere` ask for all."""
+    parser.addoption("--everywhere", action="store_true", help="run each test of a face on both databases")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Spread the tests of faces over the databases, and begin with what takes longest.
+
+    What a test of a face asks goes through calls that many others make too, so each runs on one database, always the
+    same: half of them on either. Everything else runs on both. xdist hands out the large groups first, and then the
+    rest in this order: no worker is left alone with what takes long at the end.
     """
+    if not config.getoption("everywhere"):
+        left_out = _second_of_each_pair(items)
+        config.hook.pytest_deselected(items=left_out)
+        gone = set(left_out)
+        items[:] = [item for item in items if item not in gone]
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+def _second_of_each_pair(items: list[pytest.Item]) -> list[pytest.Item]:
+    """Return one of each two tests of a face that differ in their database alone."""
+    pairs: dict[str, dict[str, pytest.Item]] = {}
+    for item in items:
+        databases = [one for one in DATABASES if one in re.split(r"[\[\]-]", item.name)]
+        if databases and item.path.parent.name in FACES:
+            pairs.setdefault(item.nodeid.replace(databases[0], ""), {})[databases[0]] = item
+    return [
+        pair[DATABASES[zlib.crc32(what.encode()) % 2]] for what, pair in pairs.items() if len(pair) == len(DATABASES)
+    ]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -118,7 +149,7 @@ def sqlite_url(migrated_sqlite_file: Path, data_dir: Path) -> str:
     return fresh_sqlite_database(migrated_sqlite_file, data_dir)
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=DATABASES)
 def database_url(request: pytest.FixtureRequest) -> str:
     """A fresh, migrated database; the test runs once on each kind."""
     url: str = request.getfixturevalue(f"{request.param}_url")
