@@ -26,6 +26,7 @@ from evergrant.broker.runtime.shared_look import SharedLook
 from evergrant.broker.runtime.single_flight import SingleFlight
 from evergrant.broker.runtime.timelines import Timelines
 from evergrant.broker.runtime.unwritten_activity import UnwrittenActivity
+from evergrant.broker.runtime.unwritten_calls import UnwrittenCalls
 from evergrant.broker.runtime.unwritten_uses import UnwrittenUses
 from evergrant.broker.runtime.vault import Vault
 from evergrant.catalog.catalogue import Catalogue
@@ -131,6 +132,7 @@ class Broker:
     uses: UnwrittenUses = field(default_factory=UnwrittenUses)
     timelines: Timelines = field(default_factory=Timelines)
     activity: UnwrittenActivity = field(default_factory=UnwrittenActivity)
+    calls: UnwrittenCalls = field(default_factory=UnwrittenCalls)
     to_do: Expiring[tuple[str, frozenset[str]], Mapping[str, int]] = field(
         default_factory=lambda: Expiring(seconds=TO_DO_SECONDS, most=MAX_REMEMBERED)
     )
