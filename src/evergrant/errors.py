@@ -277,6 +277,14 @@ class AnswerLost(UpstreamError):
     status = 504
     code = "E111515"
 
+    def __init__(self, message: str | None = None, *, on_kept_connection: bool = False) -> None:
+        """`on_kept_connection`: the provider closed a connection that it had answered on before, which it may always.
+
+        What is idempotent is safe to repeat then, on a new one.
+        """
+        super().__init__(message)
+        self.on_kept_connection = on_kept_connection
+
 
 class Trouble(Enum):
     """What keeps a provider from answering as it should, which says whose trouble it is."""

@@ -43,6 +43,7 @@ from evergrant.metrics import Metrics
 from evergrant.oauth2.egress import OwnPlace
 from evergrant.oauth2.open_files import connections_at_once
 from evergrant.oauth2.transport import Http, default_tls, open_http
+from evergrant.oauth2.upstream import Upstream, open_upstream
 from evergrant.pace import Pace
 from evergrant.settings import Settings
 
@@ -89,6 +90,8 @@ class Broker:
     """The same for webhooks, with connections of its own, so that receivers that hang take none from providers."""
     revocation_http: Http
     """The same for revocations, which nobody waits for."""
+    upstream: Upstream
+    """The way out to the APIs of providers, which streams."""
     grant_reader: GrantReader
     journal: Journal
     catalogue: Catalogue
@@ -170,6 +173,7 @@ async def open_broker(settings: Settings) -> AsyncIterator[Broker]:
             open_http((*settings.egress_allow, *own_places(settings)), tls=tls, most=connections_at_once()) as http,
             open_http(settings.egress_allow, tls=tls, most=ASIDE_AT_ONCE) as webhook_http,
             open_http((*settings.egress_allow, *own_places(settings)), tls=tls, most=ASIDE_AT_ONCE) as revocation_http,
+            open_upstream((*settings.egress_allow, *own_places(settings)), tls=tls) as upstream,
         ):
             broker = Broker(
                 settings=settings,
@@ -178,6 +182,7 @@ async def open_broker(settings: Settings) -> AsyncIterator[Broker]:
                 http=http,
                 webhook_http=webhook_http,
                 revocation_http=revocation_http,
+                upstream=upstream,
                 grant_reader=reader,
                 journal=Journal(settings.data_dir / JOURNAL_FOLDER),
                 catalogue=catalogue,
