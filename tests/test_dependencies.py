@@ -12,7 +12,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
-OWN = {"evergrant", "tests", "benchmarks", "scripts"}
+OWN = {"evergrant", "evergrant_agents", "tests", "benchmarks", "scripts"}
 USED_WITHOUT_IMPORT = {
     "aiosqlite",  # SQLAlchemy loads the driver that the URL names
     "httptools",  # uvicorn takes it where it is installed
