@@ -109,6 +109,7 @@ def _create_sessions() -> None:
         sa.PrimaryKeyConstraint("project_id", "id", name=op.f("pk_agent_sessions")),
     )
     op.create_index("ix_agent_sessions_agent", "agent_sessions", ["project_id", "agent_id", "created_at"])
+    op.create_index("ix_agent_sessions_created_at", "agent_sessions", ["project_id", "created_at"])
     op.create_index("ix_agent_sessions_expires_at", "agent_sessions", ["expires_at"])
     op.create_index("ix_agent_sessions_owner", "agent_sessions", ["project_id", "user_id", "created_at"])
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from evergrant import clock
 from evergrant.broker.access.authentication import write_key_uses
+from evergrant.broker.access.session_list import clear_agent_sessions
 from evergrant.broker.activity.folding import fold_days
 from evergrant.broker.activity.writing import note_refresher, prune_activity, write_activity
 from evergrant.broker.audit.pruning import prune_audit_logs
@@ -74,6 +75,10 @@ async def _clear_visits(broker: Broker) -> None:
     await clear_visits(broker, now=clock.now())
 
 
+async def _clear_agent_sessions(broker: Broker) -> None:
+    await clear_agent_sessions(broker, now=clock.now())
+
+
 async def _clear_deliveries(broker: Broker) -> None:
     await clear_old_deliveries(broker, now=clock.now())
 
@@ -119,6 +124,7 @@ OF_A_REFRESHER = (
     Chore("clear trips that are over", _clear_trips),
     Chore("clear sessions that are over", _clear_console_sessions),
     Chore("clear visits that are over", _clear_visits),
+    Chore("clear agent sessions that are long over", _clear_agent_sessions),
     Chore("clear old deliveries", _clear_deliveries),
     Chore("warn of refresh tokens that end", _warn),
     Chore("go on with deletions of projects", finish_closed_projects),

@@ -19,6 +19,7 @@ request_id: ContextVar[str] = ContextVar("request_id", default="")
 _SECRET_PATTERNS: tuple[tuple[tuple[str, ...], re.Pattern[str]], ...] = (
     # our own management keys and tickets, wherever they stand
     (("evg_",), re.compile(r"evg_[A-Za-z0-9]+_[A-Za-z0-9_-]{16,}")),
+    (("evs_",), re.compile(r"evs_[^\s:_]+_[A-Za-z0-9]+_[A-Za-z0-9_-]{16,}")),
     # secrets of webhooks
     (("whsec_",), re.compile(r"whsec_[A-Za-z0-9+/=]{16,}")),
     # credentials in a header

@@ -1,6 +1,7 @@
 """Addresses and networks as operators and callers write them, and which are this machine. Nothing is looked up."""
 
 import ipaddress
+from collections.abc import Sequence
 from functools import lru_cache
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -19,6 +20,16 @@ def parse_networks(text: str) -> tuple[Network, ...]:
         return tuple(ipaddress.ip_network(part.strip()) for part in text.split(",") if part.strip())
     except ValueError as error:
         raise ValueError(f"{error}; write networks like 10.0.0.0/8, separated by commas") from None
+
+
+def common_networks(some: Sequence[Network], others: Sequence[Network]) -> tuple[Network, ...]:
+    """Return what two lists of networks have in common. Of two networks, one holds the other, or they share nothing."""
+    return tuple(
+        one if one.subnet_of(other) else other  # type: ignore[arg-type]  # of one version
+        for one in some
+        for other in others
+        if one.version == other.version and one.overlaps(other)
+    )
 
 
 def plain_address(text: str) -> str:

@@ -15,6 +15,7 @@ class AgentSession(Base):
 
     __tablename__ = "agent_sessions"
     __table_args__ = (
+        Index("ix_agent_sessions_created_at", "project_id", "created_at"),
         Index("ix_agent_sessions_owner", "project_id", "user_id", "created_at"),
         Index("ix_agent_sessions_agent", "project_id", "agent_id", "created_at"),
         Index("ix_agent_sessions_expires_at", "expires_at"),

@@ -53,6 +53,7 @@ from evergrant.web.api import (
     management_keys,
     policies,
     projects,
+    sessions,
     templates,
     tokens,
     trials,
@@ -112,6 +113,7 @@ def create_app(
         logo_uploads.router,
         exchange.router,
         management_keys.router,
+        sessions.router,
         audit.router,
         webhook_deliveries.router,  # first: its paths are no ids of webhooks
         webhooks.router,

@@ -49,7 +49,7 @@ async def recognised(request: Request, authorization: str) -> Principal:
         note_left(scope, broker.limits.credentials, limited_as(address))
         raise
     name, project_id = principal.name, principal.project_id
-    note_actor(scope, Actor(name, address), project_id)
+    note_actor(scope, Actor(name, address, principal.agent), project_id)
     note_left(scope, broker.limits.of(principal), (project_id, name))
     return principal
 
@@ -136,6 +136,7 @@ AppsWriter = Annotated[Principal, Depends(require(Permission.APPS_WRITE))]
 KeysKeeper = Annotated[Principal, Depends(require(Permission.KEYS))]
 PoliciesKeeper = Annotated[Principal, Depends(require(Permission.POLICIES, Permission.KEYS))]
 Auditor = Annotated[Principal, Depends(require(Permission.AUDIT))]
+SessionsKeeper = Annotated[Principal, Depends(require(Permission.SESSIONS))]
 WebhooksKeeper = Annotated[Principal, Depends(require(Permission.WEBHOOKS))]
 TokensWriter = Annotated[Principal, Depends(require(Permission.TOKENS_WRITE))]
 ConnectionsReader = Annotated[Principal, Depends(require(Permission.CONNECTIONS_READ))]

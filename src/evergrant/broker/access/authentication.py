@@ -1,4 +1,4 @@
-"""Authentication: which management key or user a credential belongs to.
+"""Authentication: which management key, user or agent session a credential belongs to.
 
 Recognising is on the hot path. A key that was found is remembered for a few seconds by its digest, so that a revoked
 one stops working everywhere within that time and a busy one costs no query.
@@ -10,12 +10,13 @@ from ipaddress import ip_network
 
 from sqlalchemy import func, select, update
 
+from evergrant.broker.access.agent_sessions import bearer_of
 from evergrant.broker.access.management_keys import MIN_KEY_LENGTH
 from evergrant.broker.access.user_tokens import authenticate_user, looks_like_jwt
 from evergrant.broker.audit.record import Actor, record
 from evergrant.broker.runtime.broker import Broker
 from evergrant.broker.runtime.principal import Principal, with_implied
-from evergrant.crypto.opaque import digest, equal
+from evergrant.crypto.opaque import SESSION_PREFIX, digest, equal
 from evergrant.db import AuditEvent, ManagementKey, Project
 from evergrant.errors import AuthenticationFailed
 from evergrant.networks import limited_as
@@ -28,7 +29,8 @@ BATCH = 500
 async def authenticate(broker: Broker, authorization: str, *, client_address: str, now: datetime) -> Principal:
     """Recognise `Bearer <PROJECT_ID>:<MANAGEMENT_KEY>` (RFC 6750 section 2.1; split at the first colon).
 
-    A user's JWT may stand in the key's place; or alone, where one project only trusts its issuer.
+    A user's JWT may stand in the key's place; or alone, where one project only trusts its issuer. The key of an agent
+    session names its project itself, and may stand either way.
 
     Raises:
         AuthenticationFailed: whatever is wrong with it; only an expired key or a forbidden address is told apart, and
@@ -39,18 +41,38 @@ async def authenticate(broker: Broker, authorization: str, *, client_address: st
     scheme, _, credential = authorization.partition(" ")
     project_id, colon, key = credential.strip().partition(":")
     if scheme.lower() != "bearer" or not colon or not key or not project_id:
-        if scheme.lower() != "bearer" or colon or not looks_like_jwt(project_id):
+        names_itself = looks_like_jwt(project_id) or project_id.startswith(SESSION_PREFIX)
+        if scheme.lower() != "bearer" or colon or not names_itself:
             raise AuthenticationFailed
         project_id, key = "", project_id
+    if key.startswith(SESSION_PREFIX):
+        principal = await _session_or_count(broker, project_id, key, client_address)
+    else:
+        principal = await _key_or_user(broker, project_id, key, client_address, now=now)
+    principal.check_usable(client_address=client_address, now=now)
+    broker.limits.of(principal).take((principal.project_id, principal.name))
+    if not principal.is_user:
+        broker.uses.note_key(project_id, principal.key_id, client_address, at=now)
+    return principal
+
+
+async def _session_or_count(broker: Broker, project_id: str, key: str, client_address: str) -> Principal:
+    """Find an agent session. A wrong key counts against the address."""
+    network, limit = limited_as(client_address), broker.limits.credentials
+    try:
+        async with limit.turn(network):
+            return await bearer_of(broker, project_id, key)
+    except AuthenticationFailed:
+        limit.take(network)
+        raise
+
+
+async def _key_or_user(broker: Broker, project_id: str, key: str, client_address: str, *, now: datetime) -> Principal:
     key_digest = digest(key)
     principal = broker.principals.get((project_id, key_digest))
     if principal is None:
         principal = await _look_up_or_count(broker, project_id, key, key_digest, client_address, now=now)
         broker.principals.put((project_id, key_digest), principal)
-    principal.check_usable(client_address=client_address, now=now)
-    broker.limits.of(principal).take((principal.project_id, principal.name))
-    if not principal.is_user:
-        broker.uses.note_key(project_id, principal.key_id, client_address, at=now)
     return principal
 
 

@@ -14,7 +14,7 @@ from evergrant.broker.audit.record import record
 from evergrant.broker.runtime.authority import Authority, require_no_more
 from evergrant.broker.runtime.broker import Broker
 from evergrant.broker.runtime.principal import ALL_PERMISSIONS, Permission, Principal, with_implied
-from evergrant.crypto.opaque import KEY_PREFIX, digest, is_management_key, new_id, new_management_key
+from evergrant.crypto.opaque import KEY_PREFIX, SESSION_PREFIX, digest, is_management_key, new_id, new_management_key
 from evergrant.db import ManagementKey
 from evergrant.errors import AlreadyExists, InvalidValue, NotFound, PermissionDenied
 
@@ -138,6 +138,8 @@ def check_key_text(text: str) -> None:
     if _can_be_guessed(text):
         problem = "it can be guessed: take random characters, such as 'openssl rand -base64 32' prints"
         raise InvalidValue.of(("managementKey", problem))
+    if text.startswith(SESSION_PREFIX):
+        raise InvalidValue.of(("managementKey", f"begins with {SESSION_PREFIX}, as keys of agent sessions do"))
     if text.startswith(KEY_PREFIX) and not is_management_key(text):
         raise InvalidValue.of(("managementKey", "its checksum is wrong: copy the whole key again"))
 
@@ -242,7 +244,7 @@ async def update_key(broker: Broker, principal: Principal, key_id: str, change: 
             await _record_disabled(session, key)
         else:
             await record(session, key.project_id, "key.updated", data={"keyId": key.id, "fields": changed})
-    broker.principals.clear()
+    broker.forget_credentials()
     return key
 
 
@@ -256,7 +258,7 @@ async def set_key_disabled(broker: Broker, project_id: str, key_id: str, *, disa
         key = await _get_key(session, project_id, key_id)
         key.disabled = disabled
         await _record_disabled(session, key)
-    broker.principals.clear()
+    broker.forget_credentials()
 
 
 async def _record_disabled(session: AsyncSession, key: ManagementKey) -> None:
@@ -274,7 +276,7 @@ async def delete_key(broker: Broker, project_id: str, key_id: str) -> None:
         key = await _get_key(session, project_id, key_id)
         await session.delete(key)
         await record(session, project_id, "key.deleted", data={"keyId": key.id, "name": key.name})
-    broker.principals.clear()
+    broker.forget_credentials()
 
 
 async def delete_keys(broker: Broker, principal: Principal, key_ids: Sequence[str]) -> int:
@@ -295,5 +297,5 @@ async def delete_keys(broker: Broker, principal: Principal, key_ids: Sequence[st
         await session.flush()
         for key in found:
             await record(session, principal.project_id, "key.deleted", data={"keyId": key.id, "name": key.name})
-    broker.principals.clear()
+    broker.forget_credentials()
     return len(found)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -9,7 +10,7 @@ from sqlalchemy import select
 
 from evergrant.broker.projects.projects import closed_projects
 from evergrant.broker.runtime.broker import Broker
-from evergrant.broker.runtime.principal import FETCH_SCOPE, Permission, Principal
+from evergrant.broker.runtime.principal import CALL_SCOPE, FETCH_SCOPE, Permission, Principal
 from evergrant.db import TrustedIssuer
 from evergrant.errors import AuthenticationFailed, EvergrantError, UpstreamUnavailable
 from evergrant.oauth2.signed_token import InvalidToken, check_parties, key_id_of, unverified_claims, verified_claims
@@ -17,6 +18,7 @@ from evergrant.oauth2.signed_token import InvalidToken, check_parties, key_id_of
 _MAX_TOKEN_LENGTH = 16_384
 """Longer ones are not even looked at."""
 _MAX_ID_LENGTH = 255
+_MAX_ACTORS = 10
 _MAX_CANDIDATES = 4
 """So many projects are tried at most, where the caller does not say which."""
 _KEYS_SECONDS = 3.0
@@ -119,6 +121,49 @@ async def _the_one(broker: Broker, found: Sequence[TrustedIssuer], token: str, *
     raise next((one for one in outcomes if isinstance(one, UpstreamUnavailable)), InvalidToken(_NONE))
 
 
+@dataclass(frozen=True, slots=True)
+class ActorToken:
+    """An agent's own token, validated: who it is, and until when that holds."""
+
+    issuer: str
+    agent_id: str
+    expires_at: datetime
+
+
+async def authenticate_actor(broker: Broker, project_id: str, token: str, *, network: str, now: datetime) -> ActorToken:
+    """Validate the token of an agent that shall act for a user (RFC 8693 section 2.1).
+
+    `network` is as for `authenticate_user`.
+
+    Raises:
+        AuthenticationFailed: it must not be believed, it names nobody, or somebody else acts in it.
+        UpstreamUnavailable: the issuer's keys cannot be read right now.
+    """
+    try:
+        return await _actor_of(broker, project_id, token, network=network, now=now)
+    except InvalidToken as error:
+        broker.limits.credentials.take(network)
+        raise AuthenticationFailed(f"The actor_token is not accepted: {error}.") from None
+
+
+async def _actor_of(broker: Broker, project_id: str, token: str, *, network: str, now: datetime) -> ActorToken:
+    if not looks_like_jwt(token):
+        raise InvalidToken("it is not a JWT")
+    async with broker.limits.credentials.turn(network):
+        (trusted,) = await _trusted(broker, project_id, unverified_claims(token))
+    claims = await verified_claims(broker.http, trusted.jwks_url, token, now=now)
+    check_parties(claims, issuer=trusted.issuer, audience=trusted.audience, recipient="audience")
+    agent = claims.get("sub")
+    if not isinstance(agent, str) or not _is_id(agent):
+        raise InvalidToken("its sub does not name an agent")
+    if "act" in claims:
+        raise InvalidToken("somebody else acts in it (act): send the agent's own")
+    expires_at = datetime.fromtimestamp(claims["exp"], UTC)
+    if expires_at <= now:
+        raise InvalidToken("it has expired")
+    return ActorToken(trusted.issuer, agent, expires_at)
+
+
 def principal_by(trusted: TrustedIssuer, claims: Mapping[str, Any]) -> Principal:
     """Return whom verified claims identify.
 
@@ -132,18 +177,55 @@ def principal_by(trusted: TrustedIssuer, claims: Mapping[str, Any]) -> Principal
     user_id = "" if _is_machine(trusted, claims) else _id(claims.get(trusted.user_claim))
     if not user_id and not tenant_ids:
         raise InvalidToken("it names neither a user nor a tenant")
-    may_fetch = FETCH_SCOPE in _scopes(claims)
+    agent, act = agent_of(claims)
     return Principal(
         project_id=trusted.project_id,
         key_id="",
-        permissions=frozenset({Permission.CONNECT, Permission.TOKENS_FETCH} if may_fetch else {Permission.CONNECT}),
+        permissions=_permissions(_scopes(claims)),
         app_ids=frozenset(),
         networks=(),
         expires_at=expires_at,
         claims=claims,
         user_id=user_id,
         tenant_ids=tenant_ids,
+        agent=agent,
+        act=act,
     )
+
+
+def _permissions(scopes: frozenset[str]) -> frozenset[str]:
+    """Return what a token's scopes let its user do for itself: what fetches can have calls made too."""
+    if FETCH_SCOPE in scopes:
+        return frozenset({Permission.CONNECT, Permission.CALLS, Permission.TOKENS_FETCH})
+    return frozenset({Permission.CONNECT, Permission.CALLS} if CALL_SCOPE in scopes else {Permission.CONNECT})
+
+
+def agent_of(claims: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
+    """Return who acts for the subject, and the chain of actors, outermost first (RFC 8693 section 4.1).
+
+    Without actors it is the client that the token was issued to; it is empty where no client is named.
+
+    Raises:
+        InvalidToken: there is an actor without a name, or there are too many.
+    """
+    chain: list[str] = []
+    actor = claims.get("act")
+    while actor is not None:
+        name = actor.get("sub") if isinstance(actor, Mapping) else None
+        if len(chain) == _MAX_ACTORS or not isinstance(name, str) or not _is_id(name):
+            raise InvalidToken(
+                f"it has an actor (act) that cannot be read; each has a sub, and there are at most {_MAX_ACTORS}"
+            )
+        chain.append(name)
+        actor = actor.get("act")
+    if chain:
+        return chain[0], tuple(chain)
+    clients = (claims.get(name) for name in ("client_id", "azp"))
+    return next((one for one in clients if isinstance(one, str) and _is_id(one)), ""), ()
+
+
+def _is_id(value: str) -> bool:
+    return 0 < len(value) <= _MAX_ID_LENGTH and value.isprintable()
 
 
 def _is_machine(trusted: TrustedIssuer, claims: Mapping[str, Any]) -> bool:

@@ -24,10 +24,12 @@ GENESIS = bytes(32)
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who is acting: `key:<id>`, `user:<id>`, `tenant:<id>`, `cli` or `evergrant`, and from where."""
+    """Who is acting: `key:<id>`, `session:<id>`, `user:<id>`, `tenant:<id>`, `cli` or `evergrant`, and from where."""
 
     name: str
     remote_address: str = ""
+    agent: str = ""
+    """The agent that acts for them, where a credential says so; a record has it in its data."""
 
 
 OURSELVES = Actor("evergrant")
@@ -72,7 +74,7 @@ async def record(
         app_id=app_id,
         user_id=user_id,
         tenant_id=tenant_id,
-        data=dict(data or {}),
+        data={**(data or {}), **({"agent": who.agent} if who.agent else {})},
         previous_hash=last.hash if last else GENESIS,
     )
     event.hash = hash_of(event)

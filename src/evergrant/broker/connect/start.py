@@ -90,6 +90,11 @@ async def begin_connect(broker: Broker, principal: Principal, wanted: ConnectReq
     user_id = wanted.granted_by or owner.user_id
     principal.require_app(wanted.app_id)
     principal.require_for(Permission.CONNECT, user_id=user_id, tenant_id=owner.tenant_id)
+    if principal.session is not None:
+        principal.require_owner(owner.user_id, owner.tenant_id)  # not its tenant's own, either
+        limits = principal.session.apps[wanted.app_id]
+        identifier = limits.identifier_for(wanted.external_identifier)
+        wanted = replace(wanted, external_identifier=identifier, scopes=limits.scopes_to_connect(wanted.scopes))
     app = await load_app(broker, project_id, wanted.app_id)
     scopes = list(dict.fromkeys(wanted.scopes or app.default_scopes))
     await policies.check_policies(

@@ -142,8 +142,7 @@ class _Turn:
         pairs = ((entry.user_id, self.wanted.user_id), (entry.tenant_id, self.wanted.tenant_id))
         found = [column == value for column, value in pairs if value]
         if self.principal.is_user:
-            tenants = self.principal.tenant_ids | ({""} if self.principal.user_id else frozenset())
-            found += [entry.user_id == self.principal.user_id, entry.tenant_id.in_(tenants)]
+            found += [entry.user_id == self.principal.user_id, entry.tenant_id.in_(self.principal.own_tenants)]
         return found
 
     def entries(self, *, most: int) -> Select[Any]:

@@ -82,8 +82,10 @@ def _whose(principal: Principal, which: GrantFilter) -> list[ColumnElement[bool]
         principal.require_owner(
             which.user_id or principal.user_id, which.tenant_id or min(principal.tenant_ids, default="")
         )
-        tenants = principal.tenant_ids | ({""} if principal.user_id else frozenset())
-        owners += [GrantDirectory.user_id == principal.user_id, GrantDirectory.tenant_id.in_(tenants)]
+        owners += [
+            GrantDirectory.user_id == principal.user_id,
+            GrantDirectory.tenant_id.in_(principal.own_tenants),
+        ]
     return owners
 
 

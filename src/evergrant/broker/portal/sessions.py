@@ -62,6 +62,8 @@ async def make_visit(
         RateLimited: the user has asked for too much.
     """
     principal.require_for(Permission.CONNECT, user_id=wanted.user_id, tenant_id=wanted.tenant_id)
+    if principal.session is not None:  # the page ends connections, and is for people
+        principal.require(Permission.CONNECT)
     may_delete = principal.is_user or Permission.TOKENS_WRITE in principal.permissions
     if DISCONNECT in wanted.allow and not may_delete:
         principal.require(Permission.TOKENS_WRITE)

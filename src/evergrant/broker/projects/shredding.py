@@ -295,5 +295,5 @@ async def _lock_project(session: AsyncSession, project_id: str) -> Project:
 
 def _forget_principals(broker: Broker) -> None:
     """Let nothing that this process remembers let anybody in."""
-    broker.principals.clear()
+    broker.forget_credentials()
     broker.redirect_origins.clear()

@@ -100,7 +100,7 @@ async def delete_issuer(broker: Broker, project_id: str, issuer_id: str, *, remo
         issuer = row.issuer
         await session.delete(row)
         await record(session, project_id, "issuer.deleted", data={"id": issuer_id, "issuer": issuer})
-    broker.principals.clear()
+    broker.forget_credentials()
 
 
 async def _require_may_change(broker: Broker, principal: Principal) -> None:

@@ -2,7 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
+
+from evergrant.errors import PermissionDenied
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +24,57 @@ class SessionApp:
     """Only below these, written as in a policy; empty for all."""
     approve: Literal["never", "writes", "always"] = "never"
     """Which calls the owner approves, each by itself."""
+
+    @classmethod
+    def read(cls, stored: Mapping[str, Any]) -> "SessionApp":
+        """Read what `wire` wrote."""
+        return cls(
+            app_id=stored["appId"],
+            scopes=tuple(stored["scopes"]),
+            external_identifier=stored["externalIdentifier"],
+            access=stored["access"],
+            methods=tuple(stored["methods"]),
+            paths=tuple(stored["paths"]),
+            approve=stored["approve"],
+        )
+
+    def wire(self) -> dict[str, Any]:
+        """Write it as the API and the database have it."""
+        return {
+            "appId": self.app_id,
+            "scopes": list(self.scopes),
+            "externalIdentifier": self.external_identifier,
+            "access": self.access,
+            "methods": list(self.methods),
+            "paths": list(self.paths),
+            "approve": self.approve,
+        }
+
+    def identifier_for(self, asked: str) -> str:
+        """Return which of the owner's connections somebody means who asks for this one; empty for the usual one.
+
+        Raises:
+            PermissionDenied: the session is for another.
+        """
+        if self.external_identifier is None:
+            return asked
+        if asked not in ("", self.external_identifier):
+            raise PermissionDenied("This session is for another of the owner's connections of this app.")
+        return self.external_identifier
+
+    def scopes_to_connect(self, asked: tuple[str, ...]) -> tuple[str, ...]:
+        """Return which scopes a trip that the session begins asks for; empty for the app's own.
+
+        Raises:
+            PermissionDenied: it would ask for others than the session is for.
+        """
+        if self.scopes and not set(asked) <= set(self.scopes):
+            raise PermissionDenied("This session may not ask for other scopes than its own.")
+        return asked or self.scopes
+
+    def scopes_to_fetch(self, asked: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        """Return which scopes the connection must have; None for any."""
+        return tuple(dict.fromkeys((*(asked or ()), *self.scopes))) if self.scopes else asked
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

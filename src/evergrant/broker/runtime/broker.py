@@ -55,6 +55,8 @@ LAND_SECONDS, AWAY_SECONDS = 10.0, 1.0
 """How long a stop waits for the database to take an answer that is in the journal: normally, and in an outage."""
 REMEMBER_SECONDS = 4.0
 """How long keys, policies and redirect origins are remembered: a change is effective everywhere within 5 seconds."""
+SESSION_SECONDS = 1.0
+"""How long an agent session is remembered: one that is revoked is over everywhere within 2 seconds."""
 REGISTRATION_CHECK_SECONDS = 60.0
 """How long a server is not asked again whether it knows our registration."""
 TO_DO_SECONDS = 8.0
@@ -124,6 +126,10 @@ class Broker:
     """Authenticated keys and users, by (project, digest of the credential)."""
     operator_provider: Expiring[str, Any] = field(default_factory=lambda: Expiring(seconds=PROVIDER_SECONDS, most=1))
     """The metadata of the operators' identity provider, by its issuer."""
+    agent_sessions: Expiring[tuple[str, str], Any] = field(
+        default_factory=lambda: Expiring(seconds=SESSION_SECONDS, most=MAX_REMEMBERED)
+    )
+    """Agent sessions that are good, by (project, session)."""
     console_sessions: Expiring[bytes, Any] = field(default_factory=_memory)
     """Operators who are signed in, by digest of the cookie."""
     policies: Expiring[str, Mapping[tuple[str, str], Sequence[AccessPolicy]]] = field(default_factory=_memory)
@@ -145,6 +151,11 @@ class Broker:
     )
     """Who was at the console lately, by (digest of the cookie, project): pages say that the database is away."""
     refusals: Refusals = field(default_factory=Refusals)
+
+    def forget_credentials(self) -> None:
+        """Look every credential up again: a key, an issuer or a session has changed, or what depends on one."""
+        self.principals.clear()
+        self.agent_sessions.clear()
 
     def stop_waiting(self) -> None:
         """Give answers that the journal has but a short time to land, from now on: this process is about to stop."""

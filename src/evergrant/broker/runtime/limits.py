@@ -116,7 +116,7 @@ class Limits:
         self.keys = RateLimit(per_key)
         """Requests of a management key, or of a tenant's machine."""
         self.users = RateLimit(per_user)
-        """Requests of a user with a JWT: apart, so that no user's flood is anybody else's."""
+        """Requests of a user with a JWT, or of one agent session: apart, so that no flood is anybody else's."""
         self.connects = RateLimit(connects_per_user, seconds=60.0, saved=1)
         """Connect trips that a user begins with a JWT."""
         self.credentials = AddressLimit(per_address)
@@ -130,4 +130,4 @@ class Limits:
 
     def of(self, principal: Principal) -> RateLimit:
         """Return the limit on somebody's requests."""
-        return self.users if principal.user_id else self.keys
+        return self.users if principal.user_id or principal.session is not None else self.keys

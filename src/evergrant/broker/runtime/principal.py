@@ -50,7 +50,7 @@ def with_implied(permissions: Iterable[str]) -> frozenset[str]:
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """An authenticated management key; an operator at the console; or a user, or a tenant's machine, with a JWT.
+    """An authenticated management key; an operator at the console; a user, or a tenant's machine, with a JWT; an agent.
 
     What a call checks decides who can make it: `require` lets management keys pass alone, and `require_for` users
     too, each for itself. So a call that forgets about users is closed to them.
@@ -58,18 +58,18 @@ class Principal:
 
     project_id: str
     key_id: str
-    """Empty for a user."""
+    """Empty for a user, and for an agent's session: what minted that is `session.key_id`."""
     permissions: frozenset[str]
     """For a user: what it may do for itself."""
     app_ids: frozenset[str]
     networks: tuple[IPv4Network | IPv6Network, ...]
     expires_at: datetime | None
     claims: Mapping[str, Any] | None = field(default=None, repr=False)
-    """What a user's JWT says, validated; None for a management key."""
+    """What a user's JWT says, validated, or the JWT that a session was exchanged for; None for a management key."""
     user_id: str = ""
-    """The user that a JWT names; empty for a machine's, which stands for its tenant."""
+    """The user that a JWT names, or whom a session is for; empty for a machine's, which stands for its tenant."""
     tenant_ids: frozenset[str] = frozenset()
-    """The tenants that a JWT names."""
+    """The tenants that a JWT names, or the one that a session is for."""
 
     agent: str = ""
     """The agent that acts: a session's; else what a JWT says of its actor or client, never what a caller says."""
@@ -87,6 +87,13 @@ class Principal:
     def is_user(self) -> bool:
         """Whether this is a user, a tenant's machine or an agent's session, and not a management key."""
         return self.claims is not None or self.session is not None
+
+    @property
+    def own_tenants(self) -> frozenset[str]:
+        """The tenants within which connections are this user's own; an empty one for those in none."""
+        if self.session is not None:
+            return self.tenant_ids or frozenset({""})
+        return self.tenant_ids | ({""} if self.user_id else frozenset())
 
     @property
     def name(self) -> str:
@@ -109,9 +116,9 @@ class Principal:
             AuthenticationFailed: the key has expired, or may not be used from this address.
         """
         if self.expires_at is not None and self.expires_at <= now:
-            raise AuthenticationFailed(f"This {'token' if self.is_user else 'management key'} has expired.")
+            raise AuthenticationFailed(f"This {self._kind} has expired.")
         if self.networks and not _is_within(client_address, self.networks):
-            raise AuthenticationFailed("This management key may not be used from your address.")
+            raise AuthenticationFailed(f"This {self._kind} may not be used from your address.")
 
     def require(self, *permissions: Permission) -> None:
         """Check a management key's permission; of several, one is enough.
@@ -120,7 +127,8 @@ class Principal:
             PermissionDenied: the key lacks it, and the message names it; or it is no management key.
         """
         if self.is_user:
-            raise PermissionDenied("This takes a management key; a user's token is not enough.")
+            own = "an agent session" if self.session is not None else "a user's token"
+            raise PermissionDenied(f"This takes a management key; {own} is not enough.")
         if self.permissions.isdisjoint(permissions):
             names = " or ".join(f"'{permission}'" for permission in permissions)
             who = "Your session" if self.operator else "This management key"
@@ -145,12 +153,17 @@ class Principal:
     def require_owner(self, user_id: str, tenant_id: str) -> None:
         """Check that a user asks about nobody else. A user is not its tenant, nor the other way round.
 
-        Management keys pass: check their permission apart.
+        A session is for one owner exactly: a user in a tenant is another than the same user in none. Management keys
+        pass: check their permission apart.
 
         Raises:
             PermissionDenied: it is another user, or not a tenant of this token.
         """
         if not self.is_user:
+            return
+        if self.session is not None:
+            if user_id != self.user_id or tenant_id not in self.own_tenants:
+                raise PermissionDenied("This session is for another owner.")
             return
         if user_id != self.user_id:
             raise PermissionDenied(
@@ -160,13 +173,13 @@ class Principal:
             raise PermissionDenied("This token is not for this tenant.")
 
     def require_app(self, app_id: str) -> None:
-        """Check that the key is not limited to other apps.
+        """Check that the key, or the session, is not limited to other apps.
 
         Raises:
             PermissionDenied: it is.
         """
         if self.app_ids and app_id not in self.app_ids:
-            raise PermissionDenied("This management key is limited to other apps.")
+            raise PermissionDenied(f"This {self._kind} is limited to other apps.")
 
     def require_every_app(self) -> None:
         """Check that the key is not limited to some apps: for what makes a new one, or shows what concerns all.
@@ -177,7 +190,12 @@ class Principal:
             PermissionDenied: it is.
         """
         if self.app_ids:
-            raise PermissionDenied("This management key is limited to some apps, and this concerns all of them.")
+            raise PermissionDenied(f"This {self._kind} is limited to some apps, and this concerns all of them.")
+
+    @property
+    def _kind(self) -> str:
+        """What it is, in a message to whoever holds it."""
+        return "session" if self.session is not None else "token" if self.is_user else "management key"
 
 
 def _is_within(address: str, networks: tuple[IPv4Network | IPv6Network, ...]) -> bool:

@@ -5,12 +5,12 @@ from datetime import datetime
 
 from sqlalchemy import or_, select
 
-from evergrant.broker.grants.grants import ResourceOwner
+from evergrant.broker.access.session_exchange import owner_of_token
 from evergrant.broker.runtime.broker import Broker
 from evergrant.broker.runtime.principal import Principal
 from evergrant.broker.tokens.fetch import FetchRequest, Token, fetch_token
 from evergrant.db import OutboundApp
-from evergrant.errors import AppNotFound, InvalidValue
+from evergrant.errors import AppNotFound
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,12 +38,7 @@ async def exchange_subject_token(
         EvergrantError: as `fetch_token`.
     """
     app_id = await _find_app(broker, principal.project_id, wanted)
-    tenant_id = wanted.tenant_id
-    if not principal.user_id and not tenant_id:
-        if len(principal.tenant_ids) != 1:
-            raise InvalidValue.of(("tenant_id", "the token names several tenants; say which"))
-        (tenant_id,) = principal.tenant_ids
-    owner = ResourceOwner(principal.user_id, tenant_id)
+    owner = owner_of_token(principal, wanted.tenant_id)
     return await fetch_token(broker, principal, FetchRequest(app_id=app_id, owner=owner, scopes=wanted.scopes), now=now)
 
 

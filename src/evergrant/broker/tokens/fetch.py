@@ -99,6 +99,10 @@ def _note_fetch(broker: Broker, principal: Principal, app_id: str, outcome: str,
 
 async def _fetch(broker: Broker, principal: Principal, wanted: FetchRequest, *, now: datetime) -> Token:
     principal.require_app(wanted.app_id)
+    if principal.session is not None:
+        limits = principal.session.apps[wanted.app_id]
+        identifier = limits.identifier_for(wanted.external_identifier)
+        wanted = replace(wanted, external_identifier=identifier, scopes=limits.scopes_to_fetch(wanted.scopes))
     principal.require_for(Permission.TOKENS_FETCH, user_id=wanted.owner.user_id, tenant_id=wanted.owner.tenant_id)
     if wanted.with_refresh_token:
         principal.require(Permission.TOKENS_FETCH_REFRESH_TOKEN)

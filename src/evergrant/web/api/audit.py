@@ -103,7 +103,8 @@ class AuditRecord(WireModel):
     tenants: list[str]
     data: dict[str, Any]
     actor: str = Field(
-        description="Who did it: `key:<id>`, `operator:<who>`, `user:<id>`, `tenant:<id>`, `cli` or `evergrant`."
+        description="Who did it: `key:<id>`, `operator:<who>`, `session:<id>`, `user:<id>`, `tenant:<id>`, `cli` or "
+        "`evergrant`."
     )
     app_id: str
     sequence: int = Field(description="1, 2, 3 ... within the project, without gaps.")

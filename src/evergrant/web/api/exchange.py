@@ -1,4 +1,7 @@
-"""Token exchange at the standard's own endpoint: form in, OAuth JSON out (RFC 8693)."""
+"""Token exchange at the standard's own endpoint: form in, OAuth JSON out (RFC 8693).
+
+What comes out is a provider's token, or an agent session for the user and an agent (`session_exchange`).
+"""
 
 import logging
 from collections.abc import Mapping
@@ -26,6 +29,16 @@ from evergrant.errors import (
     TokenNotFound,
     UpstreamRejected,
 )
+from evergrant.web.api.session_exchange import (
+    ACCESS_TOKEN,
+    AGENT_SESSION,
+    SESSION_SCOPES,
+    SUBJECTS,
+    DetailOfApp,
+    OAuthError,
+    mint_by_exchange,
+)
+from evergrant.web.api.session_wire import NewSession
 from evergrant.web.api.token_wire import carried_members
 from evergrant.web.api.wire import example
 from evergrant.web.deps import get_broker, recognised
@@ -36,20 +49,10 @@ log = logging.getLogger(__name__)
 router = APIRouter(tags=["token exchange"])
 
 GRANT_TYPE = "urn:ietf:params:oauth:grant-type:token-exchange"
-ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"
-_SUBJECTS = (ACCESS_TOKEN, "urn:ietf:params:oauth:token-type:jwt")
-
-
-class OAuthError(Exception):
-    """An error in the form of RFC 6749 section 5.2; the description is for a developer."""
-
-    def __init__(self, error: str, description: str, *, status: int = 400, retry_after: int | None = None) -> None:
-        super().__init__(description)
-        self.error, self.description, self.status, self.retry_after = error, description, status, retry_after
 
 
 class ExchangeAnswer(BaseModel):
-    """A provider's token (RFC 8693 section 2.2.1)."""
+    """A provider's token, or an agent session's key (RFC 8693 section 2.2.1)."""
 
     model_config = example(
         {
@@ -73,6 +76,10 @@ class ExchangeAnswer(BaseModel):
         default=None, description="Of credentials with several fields: ready headers, as a fetch has them."
     )
     query: dict[str, str] | None = Field(default=None, description="Ready query parameters, likewise.")
+    authorization_details: list[DetailOfApp] | None = Field(
+        default=None, description="Of an agent session: what it may do with which app (RFC 9396 section 7)."
+    )
+    session: NewSession | None = Field(default=None, description="Of an agent session: where its agent finds what.")
 
 
 class ExchangeErrorAnswer(BaseModel):
@@ -86,15 +93,22 @@ class ExchangeErrorAnswer(BaseModel):
 
 _FIELDS = {
     "grant_type": f"`{GRANT_TYPE}`",
-    "subject_token": "The user's access token, from a trusted issuer, with the scope `outbound.token.fetch`.",
-    "subject_token_type": " or ".join(f"`{name}`" for name in _SUBJECTS),
-    "audience": "The app, by its id. This or `resource` is required.",
+    "subject_token": "The user's access token, from a trusted issuer, with the scope `outbound.token.fetch`; for an "
+    "agent session, `outbound.call` is enough.",
+    "subject_token_type": " or ".join(f"`{name}`" for name in SUBJECTS),
+    "audience": "The app, by its id. This or `resource` is required, but for an agent session.",
     "resource": "The app, by the resource that its tokens are for.",
-    "scope": "Separated by spaces; left out for the most recent connection.",
-    "requested_token_type": f"`{ACCESS_TOKEN}`, if it is sent at all.",
+    "scope": "Separated by spaces; left out for the most recent connection. For an agent session, what it may do: "
+    f"{', '.join(f'`{name}`' for name in SESSION_SCOPES)}.",
+    "requested_token_type": f"`{ACCESS_TOKEN}`, which is also meant without it; or `{AGENT_SESSION}`.",
+    "actor_token": "For an agent session: the agent's own token, of an issuer that the project trusts.",
+    "actor_token_type": "As `subject_token_type`; required with `actor_token`.",
+    "authorization_details": "For an agent session: a JSON list of objects with `type: outbound_app` and the members "
+    "of `apps` when a backend mints one (RFC 9396).",
     "project_id": "Which project, where several trust the token's issuer.",
     "tenant_id": "The user's connection within this tenant, or which tenant of a machine's token.",
 }
+_NOT_KEPT = {"Pragma": "no-cache"}
 _REQUIRED = ("grant_type", "subject_token", "subject_token_type")
 
 
@@ -140,6 +154,8 @@ async def exchange_token(request: Request) -> Response:
         try:
             form = _form(request, await request.body())
             principal = await _subject(request, form)
+            if form.get("requested_token_type") == AGENT_SESSION:
+                return JSONResponse(await mint_by_exchange(request, principal, form, now=now), headers=_NOT_KEPT)
             token = await exchange_subject_token(get_broker(request), principal, _wanted(form), now=now)
             if token.grant.access_token_type == CREDENTIALS_TYPE:
                 raise OAuthError("invalid_target", "the app's credentials are several values, and no one token")
@@ -147,11 +163,11 @@ async def exchange_token(request: Request) -> Response:
             note_limit(request, error)
             raise _translated(error) from error
     except OAuthError as error:
-        headers = {"Pragma": "no-cache"}
+        headers = dict(_NOT_KEPT)
         if error.retry_after is not None:
             headers["Retry-After"] = str(error.retry_after)
         return JSONResponse({"error": error.error, "error_description": error.description}, error.status, headers)
-    return JSONResponse(_body(token, now=now), headers={"Pragma": "no-cache"})
+    return JSONResponse(_body(token, now=now), headers=_NOT_KEPT)
 
 
 def _form(request: Request, body: bytes) -> Mapping[str, str]:
@@ -174,12 +190,14 @@ def _form(request: Request, body: bytes) -> Mapping[str, str]:
     for name in _REQUIRED:
         if name not in form:
             raise OAuthError("invalid_request", f"{name} is required")
-    if form["subject_token_type"] not in _SUBJECTS:
-        raise OAuthError("invalid_request", f"subject_token_type must be {' or '.join(_SUBJECTS)}")
+    if form["subject_token_type"] not in SUBJECTS:
+        raise OAuthError("invalid_request", f"subject_token_type must be {' or '.join(SUBJECTS)}")
+    if form.get("requested_token_type") == AGENT_SESSION:
+        return form
     if form.get("requested_token_type", ACCESS_TOKEN) != ACCESS_TOKEN:
-        raise OAuthError("invalid_request", f"requested_token_type must be {ACCESS_TOKEN}")
+        raise OAuthError("invalid_request", f"requested_token_type must be {ACCESS_TOKEN} or {AGENT_SESSION}")
     if "actor_token" in form:
-        raise OAuthError("invalid_request", "actor_token is not supported")
+        raise OAuthError("invalid_request", f"actor_token is for requested_token_type={AGENT_SESSION} alone")
     if not form.get("audience") and not form.get("resource"):
         raise OAuthError("invalid_target", "say which app: audience is its id")
     return form
@@ -191,7 +209,7 @@ async def _subject(request: Request, form: Mapping[str, str]) -> Principal:
         raise AuthenticationFailed("The subject_token is not a JWT.")
     header = f"Bearer {project_id}:{token}" if project_id else f"Bearer {token}"
     principal = await recognised(request, header)
-    if not principal.is_user:
+    if not principal.is_user or principal.session is not None:
         raise AuthenticationFailed("The subject_token is not a JWT.")
     return principal
 
