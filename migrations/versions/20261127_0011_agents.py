@@ -72,7 +72,10 @@ def _add_columns() -> None:
     op.add_column(
         "authorization_requests", sa.Column("agent_name", sa.String(length=200), server_default="", nullable=False)
     )
-    op.add_column("authorization_requests", sa.Column("proved_at", INSTANT, nullable=True))
+    op.add_column(
+        "authorization_requests",
+        sa.Column("login_issuer_id", sa.String(length=22), server_default="", nullable=False),
+    )
     op.add_column("trusted_issuers", sa.Column("mcp", sa.Boolean(), server_default=sa.false(), nullable=False))
     op.add_column("trusted_issuers", sa.Column("login_client_id", sa.String(), server_default="", nullable=False))
     op.add_column("trusted_issuers", sa.Column("login_client_secret", sa.LargeBinary(), nullable=True))
@@ -164,13 +167,13 @@ def _create_logins() -> None:
         sa.Column("id", sa.String(length=32), nullable=False),
         sa.Column("purpose", sa.String(length=16), nullable=False),
         sa.Column("subject_id", sa.String(length=32), nullable=False),
+        sa.Column("app_id", sa.String(length=64), nullable=False),
         sa.Column("issuer_id", sa.String(length=22), nullable=False),
         sa.Column("user_id", sa.String(length=255), nullable=False),
-        sa.Column("return_path", sa.String(), nullable=False),
+        sa.Column("redirect_uri", sa.String(), nullable=False),
+        sa.Column("return_path", sa.LargeBinary(), nullable=False),
         sa.Column("state_digest", sa.LargeBinary(length=32), nullable=False),
         sa.Column("browser_digest", sa.LargeBinary(length=32), nullable=False),
-        sa.Column("code_verifier", sa.LargeBinary(), nullable=False),
-        sa.Column("nonce", sa.String(), nullable=False),
         sa.Column("created_at", INSTANT, nullable=False),
         sa.Column("expires_at", INSTANT, nullable=False),
         sa.Column("finished_at", INSTANT, nullable=True),
@@ -181,6 +184,7 @@ def _create_logins() -> None:
         sa.PrimaryKeyConstraint("project_id", "id", name=op.f("pk_browser_logins")),
     )
     op.create_index("ix_browser_logins_expires_at", "browser_logins", ["expires_at"])
+    op.create_index("ix_browser_logins_subject", "browser_logins", ["project_id", "purpose", "subject_id"])
     op.create_index("ix_browser_logins_state_digest", "browser_logins", ["state_digest"], unique=True)
 
 
@@ -234,7 +238,7 @@ def downgrade() -> None:
         op.drop_table(table)
     for table, names in (
         ("trusted_issuers", ("login_client_secret", "login_client_id", "mcp")),
-        ("authorization_requests", ("proved_at", "agent_name", "verify")),
+        ("authorization_requests", ("login_issuer_id", "agent_name", "verify")),
         ("outbound_apps", ("api_forbidden", "api_headers", "api_further", "api_base_url")),
     ):
         for name in names:

@@ -1,6 +1,7 @@
 """The commands `evergrant issuers`."""
 
 import click
+from pydantic import SecretStr
 
 from evergrant import clock
 from evergrant.broker.projects.trusted_issuers import create_issuer, delete_issuer, list_issuers
@@ -27,6 +28,14 @@ def issuers() -> None:
     is_flag=True,
     help="Take a token that names a tenant and no user for the tenant's machine. Only where no user can get one.",
 )
+@click.option("--mcp", is_flag=True, help="Send MCP clients to this issuer for their tokens.")
+@click.option(
+    "--login-client-id",
+    default="",
+    type=PASTED,
+    help="Our client there, which signs in whoever opens an agent's link; its redirect URI is <public>/login/callback.",
+)
+@click.option("--login-client-secret", is_flag=True, help="Ask for that client's secret; left out for a public client.")
 def add(
     project_id: str | None,
     issuer: str,
@@ -35,8 +44,12 @@ def add(
     user_claim: str,
     tenant_claim: str,
     machines_without_user: bool,
+    mcp: bool,
+    login_client_id: str,
+    login_client_secret: bool,
 ) -> None:
     """Trust ISSUER, exactly as the claim 'iss' has it."""
+    secret = SecretStr(click.prompt("Client secret", hide_input=True)) if login_client_secret else None
 
     async def _add(broker: Broker) -> str:
         row = await create_issuer(
@@ -48,6 +61,9 @@ def add(
             user_claim=user_claim,
             tenant_claim=tenant_claim,
             machines_without_user=machines_without_user,
+            mcp=mcp,
+            login_client_id=login_client_id,
+            login_client_secret=secret,
             now=clock.now(),
         )
         return f"{row.id}  {row.issuer}  {row.jwks_url}"
@@ -70,6 +86,9 @@ def list_(project_id: str | None, as_json: bool) -> None:
                 "userClaim": row.user_claim,
                 "tenantClaim": row.tenant_claim,
                 "machinesWithoutUser": row.machines_without_user,
+                "mcp": row.mcp,
+                "loginClientId": row.login_client_id,
+                "hasLoginClientSecret": row.login_client_secret is not None,
                 "jwksUrl": row.jwks_url,
             }
             for row in await list_issuers(broker, await the_project(broker, project_id))

@@ -61,8 +61,8 @@ class AuthorizationRequest(Base):
     """How the browser proves to be the owner's: `login` or `confirmation`; empty where the link's maker vouches."""
     agent_name: Mapped[str] = mapped_column(String(200), default="", server_default="")
     """The agent for which the link was made, as the page names it."""
-    proved_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
-    """When a login has proved whose browser it is."""
+    login_issuer_id: Mapped[str] = mapped_column(String(22), default="", server_default="")
+    """The trusted issuer where the browser signs in to prove it; empty for none."""
 
     ticket_digest: Mapped[bytes] = mapped_column(LargeBinary(32))
     state_digest: Mapped[bytes | None] = mapped_column(LargeBinary(32))

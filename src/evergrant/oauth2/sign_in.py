@@ -10,11 +10,20 @@ from typing import Any
 from pydantic import SecretStr
 
 from evergrant.errors import ConnectFailed
-from evergrant.oauth2.registration import ServerMetadata
+from evergrant.oauth2.registration import ClientRegistration, ServerMetadata
 from evergrant.oauth2.signed_token import InvalidToken, check_parties, verified_claims
 from evergrant.oauth2.token_response import TokenResponse
 from evergrant.oauth2.transport import Http
 from evergrant.oauth2.userinfo import MAX_SUBJECT_LENGTH, fetch_userinfo
+
+
+def sign_in_client(server: ServerMetadata, client_id: str, secret: SecretStr | None) -> ClientRegistration:
+    """Return our client at a provider that signs people in to evergrant itself."""
+    methods = server.token_endpoint_auth_methods_supported
+    # OpenID Connect Discovery section 3: Basic, where nothing is said.
+    takes_basic = not methods or "client_secret_basic" in methods
+    method = "none" if secret is None else "client_secret_basic" if takes_basic else "client_secret_post"
+    return ClientRegistration(client_id, secret, method, name="Your provider")
 
 
 async def identity_of(

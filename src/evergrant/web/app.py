@@ -31,8 +31,10 @@ from evergrant.web import (
     errors,
     health,
     home,
+    login,
     logos,
     metrics,
+    protected_resource,
     static_files,
     theme,
 )
@@ -122,6 +124,8 @@ def create_app(
         app.include_router(router, dependencies=[Depends(refuse_odd_text)])
     for router in (
         connect.router,
+        login.router,
+        protected_resource.router,
         accounts.router,
         embed.router,
         client_metadata.router,

@@ -16,12 +16,15 @@ from evergrant.broker.connect.authorization_requests import RESULT_PATH, Authori
 from evergrant.broker.connect.outcomes import end_with_answer, end_with_failure, find_by_answer
 from evergrant.broker.connect.results import find_result
 from evergrant.broker.connect.start import cancel_connect, check_not_used, find_by_ticket, leave_for_provider
+from evergrant.broker.connect.verification import ProofWanted, has_proved, proof_of_trip
 from evergrant.broker.runtime.broker import Broker
 from evergrant.broker.trials.landing import land_test, note_left
+from evergrant.crypto.opaque import digest
 from evergrant.errors import AppNotFound, ConnectFailed, MalformedRequest, UpstreamError, UpstreamUnavailable
 from evergrant.networks import limited_as
 from evergrant.oauth2.authorization import AuthorizationResponse
 from evergrant.web.asked import address_of, note_actor
+from evergrant.web.browser_cookie import browser_id, with_cookie
 from evergrant.web.consent import consent_page, tile_for
 from evergrant.web.deps import BrokerDep, counting_failures, get_broker, limit_trip, refuse_odd_text
 from evergrant.web.failures import failed_trip
@@ -30,6 +33,7 @@ from evergrant.web.locale import LANGUAGES
 from evergrant.web.looking_ahead import not_yet, only_looks_ahead
 from evergrant.web.looks import look_of
 from evergrant.web.same_origin import is_from_us
+from evergrant.web.sign_in_first import leave_to_sign_in, sign_in_first
 from evergrant.web.templating import PAGE_HEADERS
 from evergrant.web.visitor import Visit, failure_page, note_visit, visitor_page
 
@@ -37,7 +41,6 @@ router = APIRouter(include_in_schema=False, dependencies=[Depends(refuse_odd_tex
 
 Ticket = Annotated[str, Path(max_length=100, pattern=r"^[!-~]+$")]
 
-COOKIE_SECONDS = 1800
 TOOK_TOO_LONG = "The connection took too long. Start again."
 NO_COOKIE = "Your browser did not send evergrant's cookie. Allow cookies and start again."
 ROOM_FOR_QUERY = 6_000
@@ -53,7 +56,7 @@ async def show(ticket: Ticket, request: Request, broker: BrokerDep) -> Response:
     The browser that agreed may come back: while its trip is under way it sees the page again, and after that it is sent
     to the application.
     """
-    known = _browser_id(request, broker)
+    known = browser_id(request, broker)
     browser = known or secrets.token_urlsafe(32)
     authorization = await _find_authorization(broker, ticket, request, browser)
     if _is_over(authorization):
@@ -63,23 +66,27 @@ async def show(ticket: Ticket, request: Request, broker: BrokerDep) -> Response:
         if only_looks_ahead(request):
             return not_yet(PAGE_HEADERS)
         return _redirect(await land_test(broker, authorization, await _end(broker, authorization, browser)))
+    if (wanted := await _unproved(broker, authorization, browser)) is not None:
+        agent = authorization.request.agent_name
+        page = await sign_in_first(request, wanted, project=authorization.project, app=authorization.app, agent=agent)
+        return with_cookie(page, broker, browser)
     asked = variables.questions(broker, authorization.app, authorization.request.variables)
     if _goes_on_by_itself(authorization) and not variables.wrong_answers(asked, {}):
         if only_looks_ahead(request):
             return not_yet(PAGE_HEADERS)
         if known:
-            return _with_cookie(await _leave(request, authorization, browser), broker, browser)
+            return with_cookie(await _leave(request, authorization, browser), broker, browser)
         if "again" in request.query_params:
             raise ConnectFailed("no_cookie", NO_COOKIE)
         # Robots that fetch links for a preview keep no cookies: only who brings one back uses the link up.
-        return _with_cookie(_redirect(f"/connect/{ticket}?again=1"), broker, browser)
-    return _with_cookie(await consent_page(request, authorization, asked), broker, browser)
+        return with_cookie(_redirect(f"/connect/{ticket}?again=1"), broker, browser)
+    return with_cookie(await consent_page(request, authorization, asked), broker, browser)
 
 
 @router.post("/connect/{ticket}")
 async def decide(ticket: Ticket, request: Request, broker: BrokerDep) -> Response:
     """Go on to the provider, or cancel. From then on the link is this browser's."""
-    browser = _browser_id(request, broker)
+    browser = browser_id(request, broker)
     authorization = await _find_authorization(broker, ticket, request, browser)
     if not is_from_us(request, broker, at=public_origin(broker.settings.public_url, authorization.app)):
         raise ConnectFailed("cross_site", "This form can only be sent from evergrant's own page.")
@@ -87,7 +94,11 @@ async def decide(ticket: Ticket, request: Request, broker: BrokerDep) -> Respons
         raise ConnectFailed("no_cookie", NO_COOKIE)
     if _is_over(authorization):
         return _redirect(await land_test(broker, authorization, await _end(broker, authorization, browser)))
+    if (wanted := await _unproved(broker, authorization, browser)) is not None:
+        return await leave_to_sign_in(request, wanted, browser=browser)
     form = await _form(request)
+    if form.text("decision") == "login":  # it has signed in meanwhile, in another tab
+        return _redirect(f"/connect/{ticket}")
     if form.text("decision") == "connect":
         asked = variables.questions(broker, authorization.app, authorization.request.variables)
         entered = {name: form.text(f"variables.{name}") for name in asked}
@@ -105,7 +116,7 @@ async def callback(request: Request, broker: BrokerDep) -> Response:
     """End the connect trip with the provider's answer, and send the browser on; again, if it comes again."""
     if only_looks_ahead(request):
         return not_yet(PAGE_HEADERS)
-    params, path, browser = dict(request.query_params), request.scope["path"], _browser_id(request, broker)
+    params, path, browser = dict(request.query_params), request.scope["path"], browser_id(request, broker)
     async with counting_failures(request):
         authorization = await find_by_answer(broker, params, browser=browser, path=path, now=clock.now())
     _note_trip(authorization, request)
@@ -156,7 +167,7 @@ async def result(
     Names are shown to the browser that made the trip, and then the trip says how it ended, not the link. To any other,
     a link says no more than one of our own sentences.
     """
-    found = await find_result(broker, trip, browser=_browser_id(request, broker))
+    found = await find_result(broker, trip, browser=browser_id(request, broker))
     if found is not None:
         note_visit(request, found.project, await look_of(broker, found.project.id), locale=found.locale)
         err = found.err
@@ -172,6 +183,14 @@ def _note_way_back(request: Request, authorization: Authorization, error: Connec
     if authorization.request.redirect_url:
         visit: Visit = request.state.visit
         visit.back = failure_location(authorization, error)
+
+
+async def _unproved(broker: Broker, authorization: Authorization, browser: str) -> ProofWanted | None:
+    """Return what a browser has to prove before it may see and do more; None where nothing is left to prove."""
+    wanted = proof_of_trip(broker, authorization)
+    if wanted is None or await has_proved(broker, wanted, browser=digest(browser)):
+        return None
+    return wanted
 
 
 def _is_over(authorization: Authorization) -> bool:
@@ -216,10 +235,10 @@ def _goes_on_by_itself(authorization: Authorization) -> bool:
     """Tell whether the browser goes straight to the provider.
 
     Whoever has a link could then send other people's browsers there, and get their accounts where the provider does not
-    ask either. So the application must say afterwards who came back.
+    ask either. So the application must say afterwards who came back. What an agent has begun is always asked.
     """
-    app, is_test = authorization.app, bool(authorization.request.trial_id)
-    return app.skip_consent_page and app.require_confirmation and not is_test
+    app, trip = authorization.app, authorization.request
+    return app.skip_consent_page and app.require_confirmation and not trip.trial_id and not trip.verify
 
 
 async def _leave(
@@ -238,25 +257,3 @@ async def _leave(
 
 def _redirect(location: str) -> Response:
     return RedirectResponse(location, 303, PAGE_HEADERS)
-
-
-def _cookie_name(broker: Broker) -> str:
-    # A __Host- cookie needs Secure, which plain http cannot have; only loopback trials run on that.
-    return "evergrant-connect" if broker.settings.is_loopback_trial else "__Host-evergrant-connect"
-
-
-def _browser_id(request: Request, broker: Broker) -> str:
-    return request.cookies.get(_cookie_name(broker), "")
-
-
-def _with_cookie(response: Response, broker: Broker, browser: str) -> Response:
-    response.set_cookie(
-        _cookie_name(broker),
-        browser,
-        max_age=COOKIE_SECONDS,
-        path="/",
-        secure=not broker.settings.is_loopback_trial,
-        httponly=True,
-        samesite="lax",
-    )
-    return response

@@ -71,6 +71,9 @@ _CONNECTING = {
     "invalid_response": Failure(
         _("This answer cannot be read"), _("What was sent is not what we asked for."), starts_again=True
     ),
+    "not_proved": Failure(
+        _("It is not known whose browser this is"), _("You have to sign in before you can go on."), starts_again=True
+    ),
     "app_changed": Failure(
         _("The connection was changed meanwhile"),
         _("Somebody changed its addresses while you were on your way. Nothing was stored."),

@@ -201,6 +201,11 @@ def ends_with_its_test(request: AuthorizationRequest) -> bool:
     return bool(request.trial_id and request.external_identifier)
 
 
+def needs_confirmation(authorization: Authorization) -> bool:
+    """Tell whether the application has to say who came back: the app wants it, or an agent has begun the trip."""
+    return authorization.app.require_confirmation or authorization.request.verify == "confirmation"
+
+
 def verifier_slot(request: AuthorizationRequest) -> Slot:
     """Return the place that a request's PKCE verifier is sealed for."""
     return slot_in("authorization_requests", request, "code_verifier")

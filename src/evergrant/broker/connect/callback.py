@@ -20,6 +20,7 @@ from evergrant.broker.connect.authorization_requests import (
 from evergrant.broker.connect.fresh_consent import FreshConsent, revoke_failed
 from evergrant.broker.connect.installing import check_installed, failed_by, obtain_installation
 from evergrant.broker.connect.stored_consents import SEALS_OF_CONSENT, store_consent
+from evergrant.broker.connect.verification import require_proof
 from evergrant.broker.grants.grants import new_grant_id
 from evergrant.broker.runtime.broker import Broker
 from evergrant.broker.runtime.vault import Sealer
@@ -46,6 +47,7 @@ async def complete_connect(
     request, app = authorization.request, authorization.app
     if request.expires_at <= now:
         raise ConnectFailed("expired", "The connection took too long. Start again.")
+    await require_proof(broker, authorization, browser=request.browser_digest)
     if path != urlsplit(request.redirect_uri).path:
         # Mix-up: the answer is to another app's question (RFC 9700 section 4.4.2.2), or its provider ignores ours.
         raise ConnectFailed(

@@ -23,7 +23,7 @@ from evergrant.broker.revocations.revocation import (
 from evergrant.broker.runtime.broker import Broker
 from evergrant.broker.runtime.principal import Principal
 from evergrant.crypto.opaque import digest
-from evergrant.db import AuthorizationRequest, Grant, GrantStatus, OutboundApp, Revocation
+from evergrant.db import AuthorizationRequest, BrowserLogin, Grant, GrantStatus, OutboundApp, Revocation
 from evergrant.errors import NotFound, Unavailable
 
 log = logging.getLogger(__name__)
@@ -130,6 +130,7 @@ async def clear_finished_requests(broker: Broker, *, now: datetime) -> int:
         except Exception:
             log.exception("connections that nobody confirmed cannot be deleted", extra={"project": project_id})
     async with broker.database.write() as session:
+        await session.execute(delete(BrowserLogin).where(BrowserLogin.expires_at <= now - timedelta(hours=1)))
         gone = await session.execute(
             delete(AuthorizationRequest).where(over, ~pending).execution_options(synchronize_session=False)
         )

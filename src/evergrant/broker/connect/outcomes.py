@@ -53,6 +53,7 @@ COUNTED = frozenset(
         "invalid_userinfo",
         "issuer_mismatch",
         "login_required",
+        "not_proved",
         "server_error",
         "temporarily_unavailable",
         "unauthorized_client",

@@ -32,6 +32,7 @@ from evergrant.broker.connect.authorization_requests import (
     verifier_slot,
 )
 from evergrant.broker.connect.outcomes import end_with_failure, outcome_of
+from evergrant.broker.connect.verification import Verification, how_to_verify, require_proof
 from evergrant.broker.grants.grants import ResourceOwner, owner_problems
 from evergrant.broker.projects.projects import load_project
 from evergrant.broker.projects.redirects import check_redirect_url
@@ -46,6 +47,7 @@ TICKET_LIFETIME = timedelta(minutes=10)
 TRIP_LIFETIME = timedelta(minutes=15)
 """How long the user may take at the provider."""
 MADE_BY_LENGTH = 300
+AGENT_NAME_LENGTH = 200
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +76,8 @@ class ConnectRequest:
     """The visit of connected accounts that it begins from; empty for none."""
     trip_id: str = ""
     """What the request will be called, for whoever asks for its outcome; empty for any name."""
+    by_agent: bool = False
+    """Whether an agent asks for it, which cannot vouch for who opens the link. An agent's session always does."""
 
 
 async def begin_connect(broker: Broker, principal: Principal, wanted: ConnectRequest, *, now: datetime) -> str:
@@ -106,6 +110,9 @@ async def begin_connect(broker: Broker, principal: Principal, wanted: ConnectReq
     _check_connect_request(broker, project, app, wanted)
     if principal.is_user:
         broker.limits.connects.take((project_id, principal.name))
+    redirect_url, verification = wanted.redirect_url or app.default_redirect_url, Verification()
+    if wanted.by_agent or principal.session is not None:
+        verification = await how_to_verify(broker, principal, user_id=user_id, returns=bool(redirect_url))
     app = await ensure_registered(broker, app, now=now)
     ticket = new_opaque()
     request = AuthorizationRequest(
@@ -117,7 +124,7 @@ async def begin_connect(broker: Broker, principal: Principal, wanted: ConnectReq
         granted_by=wanted.granted_by,
         external_identifier=wanted.external_identifier,
         scopes=scopes,
-        redirect_url=wanted.redirect_url or app.default_redirect_url,
+        redirect_url=redirect_url,
         prompt=list(wanted.prompt or app.prompt),
         login_hint=wanted.login_hint,
         resources=list(wanted.resources or ([app.resource] if app.resource else ())),
@@ -128,6 +135,9 @@ async def begin_connect(broker: Broker, principal: Principal, wanted: ConnectReq
         locale=wanted.locale,
         made_by=principal.name[:MADE_BY_LENGTH],
         portal_id=wanted.portal_id,
+        verify=verification.way,
+        login_issuer_id=verification.issuer_id,
+        agent_name=_agent_name(principal) if verification.way else "",
         ticket_digest=digest(ticket),
         created_at=now,
         expires_at=now + TICKET_LIFETIME,
@@ -137,6 +147,12 @@ async def begin_connect(broker: Broker, principal: Principal, wanted: ConnectReq
         await record_connect(session, request, "connect.started", data={"scopes": request.scopes})
     broker.activity.note(project_id, app.id, "connect:started")
     return f"{public_origin(broker.settings.public_url, app)}/connect/{ticket}"
+
+
+def _agent_name(principal: Principal) -> str:
+    """Return what a person knows an agent by; empty where its credential says nothing."""
+    named = principal.session.agent_name if principal.session is not None else ""
+    return (named or principal.agent)[:AGENT_NAME_LENGTH]
 
 
 def _check_connect_request(broker: Broker, project: Project, app: OutboundApp, wanted: ConnectRequest) -> None:
@@ -209,10 +225,12 @@ async def leave_for_provider(
     None leaves those that there are.
 
     Raises:
-        ConnectFailed: another browser was faster, or the app has moved since this one left.
+        ConnectFailed: another browser was faster, the app has moved since this one left, or it has not proved yet whose
+            it is.
         UpstreamRejected: the provider's address, or a scope, needs a variable that has no value; nothing is used up.
     """
     request, app = authorization.request, authorization.app
+    await require_proof(broker, authorization, browser=digest(browser))
     if answers is None:
         answers = request.answers
     answers = {name: value for name, value in answers.items() if value}

@@ -17,6 +17,7 @@ from evergrant.broker.connect.authorization_requests import (
     Authorization,
     check_not_moved,
     ends_with_its_test,
+    needs_confirmation,
     outcome_slot,
     own_result,
     record_connect,
@@ -73,7 +74,7 @@ class _Ending:
 
 def _ending(authorization: Authorization, sealer: Sealer) -> _Ending:
     request, app = authorization.request, authorization.app
-    wanted = app.require_confirmation and not ends_with_its_test(request)
+    wanted = needs_confirmation(authorization) and not ends_with_its_test(request)
     confirmation = new_opaque() if wanted else ""
     extra = {"confirmation": confirmation} if confirmation else {}
     back = {"outboundAppId": app.id, "outboundStatus": "connected", **extra}
@@ -92,7 +93,7 @@ async def store_consent(
     words, now = scope_words(broker, app, fresh.details), clock.now()
     owner = owner_key(app, ResourceOwner(request.user_id, request.tenant_id), request.external_identifier)
     ending = _ending(authorization, sealer)
-    pending = app.require_confirmation or ends_with_its_test(request)
+    pending = needs_confirmation(authorization) or ends_with_its_test(request)
 
     def consent(*, renewed: bool = False) -> Consent:
         proofs = Proofs(renewed or answer.refresh_token is not None, answer.id_token is not None)

@@ -94,7 +94,7 @@ EVERYTHING_SEALED = (
     SealedColumns(Revocation, ("client_secret", "token")),
     SealedColumns(Webhook, ("secret", "previous_secret")),
     SealedColumns(Approval, ("target", "body")),
-    SealedColumns(BrowserLogin, ("code_verifier",)),
+    SealedColumns(BrowserLogin, ("return_path",)),
     SealedColumns(TrustedIssuer, ("login_client_secret",)),
 )
 

@@ -20,7 +20,7 @@ from evergrant.oauth2.authorization import AuthorizationResponse, CodeVerifier, 
 from evergrant.oauth2.discovery import discover
 from evergrant.oauth2.provider_text import provider_text
 from evergrant.oauth2.registration import ClientRegistration, ServerMetadata
-from evergrant.oauth2.sign_in import identity_of
+from evergrant.oauth2.sign_in import identity_of, sign_in_client
 from evergrant.oauth2.token_endpoint import exchange_code
 
 CALLBACK_PATH = "/console/oidc/callback"
@@ -133,12 +133,8 @@ async def _server(broker: Broker) -> ServerMetadata:
 
 
 def _client(broker: Broker, server: ServerMetadata) -> ClientRegistration:
-    secret = broker.settings.console_oidc_client_secret
-    methods = server.token_endpoint_auth_methods_supported
-    # OpenID Connect Discovery section 3: Basic, where nothing is said.
-    takes_basic = not methods or "client_secret_basic" in methods
-    method = "none" if secret is None else "client_secret_basic" if takes_basic else "client_secret_post"
-    return ClientRegistration(broker.settings.console_oidc_client_id, secret, method, name="Your provider")
+    settings = broker.settings
+    return sign_in_client(server, settings.console_oidc_client_id, settings.console_oidc_client_secret)
 
 
 def _redirect_uri(broker: Broker) -> str:

@@ -1,21 +1,32 @@
 """Trusted issuers: the identity providers whose JWTs a project accepts for its users."""
 
+import logging
+from dataclasses import replace
 from datetime import datetime
 
+from pydantic import SecretStr
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 
 from evergrant.broker.audit.record import record
 from evergrant.broker.runtime.authority import Authority, require_no_more
 from evergrant.broker.runtime.broker import Broker
+from evergrant.broker.runtime.places import slot_in
 from evergrant.broker.runtime.principal import Permission, Principal
 from evergrant.crypto.opaque import new_id
+from evergrant.crypto.sealed import Slot
 from evergrant.db import AccessPolicy, TrustedIssuer
-from evergrant.errors import AlreadyExists, InvalidValue, MissingArgument, NotFound, UpstreamError
+from evergrant.errors import AlreadyExists, InvalidValue, MissingArgument, NotFound, UpstreamError, UpstreamUnavailable
 from evergrant.oauth2.discovery import discover
 from evergrant.oauth2.jwks import KnownKeys
+from evergrant.oauth2.registration import ServerMetadata
 from evergrant.oauth2.signed_token import read_jwks
 from evergrant.oauth2.transport import check_url
+
+log = logging.getLogger(__name__)
+
+LOGIN_CALLBACK_PATH = "/login/callback"
+"""Where browsers come back to that have signed in at a trusted issuer."""
 
 
 async def create_issuer(
@@ -29,11 +40,16 @@ async def create_issuer(
     user_claim: str = "sub",
     tenant_claim: str = "",
     machines_without_user: bool = False,
+    mcp: bool = False,
+    login_client_id: str = "",
+    login_client_secret: SecretStr | None = None,
     maker: Principal | None = None,
 ) -> TrustedIssuer:
     """Trust an issuer. Without `jwks_url`, its metadata says where its keys are (RFC 8414, OpenID Connect Discovery).
 
-    `maker` is the key that asks for it; None for the operator.
+    With `mcp`, clients of the project's MCP endpoint are sent there for their tokens. `login_client_id` is our client
+    there, which signs in browsers that open an agent's link; its secret is None for a public client. Both need the
+    issuer's metadata. `maker` is the key that asks for it; None for the operator.
 
     Raises:
         PermissionDenied: the issuer's users could do more than its maker.
@@ -47,8 +63,13 @@ async def create_issuer(
         raise MissingArgument.of(*((name, "is required") for name in missing))
     if not user_claim:
         raise InvalidValue.of(("userClaim", "name the claim that holds your own id of the user"))
+    secret = login_client_secret if login_client_secret and login_client_secret.get_secret_value() else None
+    if secret is not None and not login_client_id:
+        raise InvalidValue.of(("login.clientId", "name the client that the secret is of"))
     if not jwks_url:
         issuer, jwks_url = await _discovered(broker, issuer)
+    elif mcp or login_client_id:
+        await _metadata(broker, issuer, "whoever is sent there needs it")
     await _check_keys(broker, jwks_url)
     row = TrustedIssuer(
         project_id=project_id,
@@ -59,13 +80,23 @@ async def create_issuer(
         user_claim=user_claim,
         tenant_claim=tenant_claim,
         machines_without_user=machines_without_user,
+        mcp=mcp,
+        login_client_id=login_client_id,
         created_at=now,
     )
+    if secret is not None:
+        row.login_client_secret = await broker.vault.seal(_secret_slot(row), secret)
     try:
         async with broker.database.write() as session:
             session.add(row)
             await session.flush()
-            data = {"id": row.id, "issuer": issuer, "machinesWithoutUser": machines_without_user}
+            data = {
+                "id": row.id,
+                "issuer": issuer,
+                "machinesWithoutUser": machines_without_user,
+                "mcp": mcp,
+                "loginClientId": login_client_id,
+            }
             await record(session, project_id, "issuer.created", data=data)
     except IntegrityError:
         raise AlreadyExists("The project trusts this issuer already; remove it first to change it.") from None
@@ -117,14 +148,54 @@ async def _require_may_change(broker: Broker, principal: Principal) -> None:
     require_no_more(principal, made, what="a trusted issuer")
 
 
-async def _discovered(broker: Broker, issuer: str) -> tuple[str, str]:
-    """Return the issuer as its metadata spells it, since tokens spell it so too, and where its keys are."""
-    remedy = "give jwksUrl, the address of its keys"
+def login_redirect_uri(broker: Broker) -> str:
+    """Return the redirect URI to register for the client that signs browsers in."""
+    return broker.settings.public_url + LOGIN_CALLBACK_PATH
+
+
+async def find_sign_in(broker: Broker, issuer: TrustedIssuer) -> ServerMetadata:
+    """Return a trusted issuer's metadata, for a login there. It is remembered for some minutes.
+
+    Its id_tokens are believed by the keys that its other tokens are believed by, and in its own name only.
+
+    Raises:
+        UpstreamUnavailable: it cannot be read.
+    """
+    known: ServerMetadata | None = broker.user_providers.get(issuer.issuer)
+    if known is None:
+        try:
+            known = await discover(broker.http, issuer.issuer)
+        except InvalidValue as error:
+            log.warning("nobody can sign in at a trusted issuer", extra={"issuer": issuer.issuer, "why": error.message})
+            raise UpstreamUnavailable("The issuer does not answer, or not as it should.") from None
+        broker.user_providers.put(issuer.issuer, known)
+    return replace(known, issuer=issuer.issuer, jwks_uri=issuer.jwks_url)
+
+
+async def open_login_secret(broker: Broker, issuer: TrustedIssuer) -> SecretStr | None:
+    """Return the secret of our client at a trusted issuer; None where that is a public one."""
+    if issuer.login_client_secret is None:
+        return None
+    return await broker.vault.open(_secret_slot(issuer), issuer.login_client_secret)
+
+
+def _secret_slot(issuer: TrustedIssuer) -> Slot:
+    """Return the place that a login's secret is sealed for: it opens for this issuer and this client only."""
+    return slot_in("trusted_issuers", issuer, "login_client_secret")
+
+
+async def _metadata(broker: Broker, issuer: str, remedy: str) -> ServerMetadata:
     try:
-        metadata = await discover(broker.http, issuer)
+        return await discover(broker.http, issuer)
     except InvalidValue as error:
         problem = error.details["fields"][0]["problem"].partition(";")[0]
         raise InvalidValue.of(("issuer", f"{problem}; {remedy}")) from None
+
+
+async def _discovered(broker: Broker, issuer: str) -> tuple[str, str]:
+    """Return the issuer as its metadata spells it, since tokens spell it so too, and where its keys are."""
+    remedy = "give jwksUrl, the address of its keys"
+    metadata = await _metadata(broker, issuer, remedy)
     if not metadata.jwks_uri:
         raise InvalidValue.of(("issuer", f"its metadata has no jwks_uri; {remedy}"))
     # Microsoft's shared endpoints publish a template, which no token says

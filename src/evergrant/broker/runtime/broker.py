@@ -64,7 +64,7 @@ TO_DO_SECONDS = 8.0
 DESK_SECONDS = 900.0
 """How long a browser that was signed in is still told in its own frame that the database is away."""
 PROVIDER_SECONDS = 600.0
-"""How long the metadata of the operators' identity provider is remembered."""
+"""How long the metadata of an identity provider is remembered where operators, or users, sign in."""
 MAX_REMEMBERED = 10_000
 """How many of each are remembered at most."""
 ASIDE_AT_ONCE = 64
@@ -130,6 +130,10 @@ class Broker:
         default_factory=lambda: Expiring(seconds=SESSION_SECONDS, most=MAX_REMEMBERED)
     )
     """Agent sessions that are good, by (project, session)."""
+    user_providers: Expiring[str, Any] = field(
+        default_factory=lambda: Expiring(seconds=PROVIDER_SECONDS, most=MAX_REMEMBERED)
+    )
+    """The metadata of trusted issuers where users sign in, by issuer."""
     console_sessions: Expiring[bytes, Any] = field(default_factory=_memory)
     """Operators who are signed in, by digest of the cookie."""
     policies: Expiring[str, Mapping[tuple[str, str], Sequence[AccessPolicy]]] = field(default_factory=_memory)

@@ -9,10 +9,12 @@ from evergrant import clock
 from evergrant.broker.access import token_trial
 from evergrant.broker.access.token_trial import TokenVerdict
 from evergrant.broker.projects import trusted_issuers
+from evergrant.broker.runtime.broker import Broker
 from evergrant.db import TrustedIssuer
 from evergrant.web.api.wire import (
     Flag,
     Nothing,
+    SecretText,
     ShortText,
     StrictWireModel,
     Text,
@@ -33,14 +35,32 @@ _ISSUER = {
     "userClaim": "sub",
     "tenantClaim": "org_id",
     "machinesWithoutUser": False,
+    "mcp": True,
+    "login": {"clientId": "evergrant-login", "clientSecret": "..."},
 }
 _STORED = {
     "id": "3Xk9mQ2vT7pL4wZ8rB1nYc",
     **_ISSUER,
+    "login": {
+        "clientId": "evergrant-login",
+        "hasClientSecret": True,
+        "redirectUri": "https://connect.example.com/login/callback",
+    },
     "lastKid": "2025-03",
     "lastSeenTime": "1741103514",
     "createdTime": "1741103514",
 }
+
+
+class IssuerLogin(StrictWireModel):
+    """Our client at the issuer, which signs in browsers that open an agent's link."""
+
+    client_id: ShortText = Field(
+        min_length=1, description="Registered with the redirect URI `<public>/login/callback`."
+    )
+    client_secret: SecretText | None = Field(
+        default=None, description="Left out for a public client. It is sealed, and no call returns it."
+    )
 
 
 class CreateIssuer(StrictWireModel):
@@ -62,6 +82,22 @@ class CreateIssuer(StrictWireModel):
         description="Take a token that lacks `userClaim`, and names a tenant, for that tenant's machine. Only where no "
         "user can get such a token.",
     )
+    mcp: Flag = Field(
+        default=False, description="Send MCP clients to this issuer for their tokens. Its metadata must be readable."
+    )
+    login: IssuerLogin | None = Field(
+        default=None,
+        description="Let whoever opens an agent's link sign in at this issuer, to show that it is the user's browser. "
+        "Its metadata must be readable.",
+    )
+
+
+class IssuerLoginBody(WireModel):
+    """Our client at the issuer, as it is stored."""
+
+    client_id: str
+    has_client_secret: bool
+    redirect_uri: str = Field(description="To be registered at the issuer, exactly so.")
 
 
 class IssuerBody(WireModel):
@@ -74,6 +110,8 @@ class IssuerBody(WireModel):
     user_claim: str
     tenant_claim: str
     machines_without_user: bool
+    mcp: bool
+    login: IssuerLoginBody | None = Field(description="Null where browsers cannot sign in there.")
     last_kid: str = Field(description="The id of the key that signed the last token that was accepted.")
     last_seen_time: str = Field(description="When that was, to the minute. Epoch seconds as text; empty for never.")
     created_time: str = Field(description="Epoch seconds as text.")
@@ -151,7 +189,14 @@ class IssuersAnswer(WireModel):
     trusted_issuers: list[IssuerBody]
 
 
-def _body(row: TrustedIssuer) -> IssuerBody:
+def _body(broker: Broker, row: TrustedIssuer) -> IssuerBody:
+    login = None
+    if row.login_client_id:
+        login = IssuerLoginBody(
+            client_id=row.login_client_id,
+            has_client_secret=row.login_client_secret is not None,
+            redirect_uri=trusted_issuers.login_redirect_uri(broker),
+        )
     return IssuerBody(
         id=row.id,
         issuer=row.issuer,
@@ -160,6 +205,8 @@ def _body(row: TrustedIssuer) -> IssuerBody:
         user_claim=row.user_claim,
         tenant_claim=row.tenant_claim,
         machines_without_user=row.machines_without_user,
+        mcp=row.mcp,
+        login=login,
         last_kid=row.last_kid,
         last_seen_time=epoch(row.last_seen_at),
         created_time=epoch(row.created_at),
@@ -182,10 +229,13 @@ async def create_trusted_issuer(body: CreateIssuer, broker: BrokerDep, principal
         user_claim=body.user_claim,
         tenant_claim=body.tenant_claim,
         machines_without_user=body.machines_without_user,
+        mcp=body.mcp,
+        login_client_id=body.login.client_id if body.login else "",
+        login_client_secret=body.login.client_secret if body.login else None,
         maker=principal,
         now=clock.now(),
     )
-    return IssuerAnswer(trusted_issuer=_body(row))
+    return IssuerAnswer(trusted_issuer=_body(broker, row))
 
 
 @router.get("/trustedissuer", summary="List the trusted issuers", responses=errors())
@@ -193,7 +243,7 @@ async def load_trusted_issuers(broker: BrokerDep, principal: KeysKeeper) -> Issu
     """Return the issuers that the project trusts, oldest first. The key must not be limited to some apps."""
     principal.require_every_app()
     rows = await trusted_issuers.list_issuers(broker, principal.project_id)
-    return IssuersAnswer(trusted_issuers=[_body(row) for row in rows])
+    return IssuersAnswer(trusted_issuers=[_body(broker, row) for row in rows])
 
 
 @router.delete("/trustedissuer", summary="Trust an issuer no longer", responses=errors(400, 404))

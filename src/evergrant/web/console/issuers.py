@@ -1,9 +1,11 @@
 """Trusted issuers: whose tokens are accepted, and what a token may do here."""
 
+from collections.abc import Mapping
 from typing import Annotated
 
 from fastapi import APIRouter, Path
 from fastapi.responses import Response
+from pydantic import SecretStr
 
 from evergrant import clock
 from evergrant.broker.access.token_trial import TokenVerdict, try_token
@@ -43,7 +45,7 @@ async def show_issuers(desk: DeskDep) -> Response:
 async def show_new_issuer(desk: DeskDep) -> Response:
     """Show the form for a new issuer."""
     _require(desk)
-    return desk.page("issuer_new.html", form=Form([("user_claim", "sub")]), problems={})
+    return _new_page(desk, Form([("user_claim", "sub")]))
 
 
 @router.post("/console/{project}/issuers/new")
@@ -62,13 +64,16 @@ async def trust_issuer(desk: DeskDep) -> Response:
             user_claim=form.text("user_claim"),
             tenant_claim=form.text("tenant_claim"),
             machines_without_user=form.has("machines_without_user"),
+            mcp=form.has("mcp"),
+            login_client_id=form.text("login_client_id"),
+            login_client_secret=SecretStr(form.text("login_client_secret")),
             maker=desk.principal,
             now=clock.now(),
         )
     except InvalidRequest as error:
-        return desk.page("issuer_new.html", status=400, form=form, problems=problems_of(error))
+        return _new_page(desk, form, status=400, problems=problems_of(error))
     except AlreadyExists as error:
-        return desk.page("issuer_new.html", status=409, form=form, problems={"issuer": error.message})
+        return _new_page(desk, form, status=409, problems={"issuer": error.message})
     return desk.go(desk.path("issuers"))
 
 
@@ -127,6 +132,11 @@ async def _load(desk: Desk, issuer_id: str) -> TrustedIssuer:
         if one.id == issuer_id:
             return one
     raise NotFound("This issuer is not trusted, or not any more.")
+
+
+def _new_page(desk: Desk, form: Form, *, status: int = 200, problems: Mapping[str, str] | None = None) -> Response:
+    redirect_uri = trusted_issuers.login_redirect_uri(desk.broker)
+    return desk.page("issuer_new.html", status=status, form=form, problems=problems or {}, redirect_uri=redirect_uri)
 
 
 def _try_page(desk: Desk, verdict: TokenVerdict | None = None, *, wrong: str = "") -> Response:

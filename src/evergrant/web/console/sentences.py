@@ -35,6 +35,9 @@ TELLINGS: Mapping[str, Telling] = {
     "branding.logo_removed": Telling("image-plus", "", "{who} took the project's logo away"),
     "branding.updated": Telling("eye", "", "{who} changed how the pages look that users see"),
     "connect.started": Telling("link-2", "", "{who} began to connect {owner} to {app}"),
+    "connect.wrong_user": Telling(
+        "circle-x", "warn", "{signedInAs} opened a link of an agent that is for {owner}, and was sent away"
+    ),
     "connections.exported": Telling("download", "", "{who} exported a list of {count} connections"),
     "console.link_made": Telling("link-2", "", "{who} made a sign-in link for one {role}"),
     "console.sign_in_refused": Telling("circle-x", "warn", "{operator} was not let in at the console"),
