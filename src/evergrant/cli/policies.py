@@ -3,15 +3,16 @@
 import click
 
 from evergrant import clock
-from evergrant.broker.access.policies import ACTIONS, create_policy, delete_policy, list_policies
-from evergrant.broker.runtime.admission import LEVELS
+from evergrant.broker.access.policies import create_policy, delete_policy, list_policies
+from evergrant.broker.runtime.admission import ACTIONS, EFFECTS, LEVELS, VIAS
 from evergrant.broker.runtime.broker import Broker
+from evergrant.broker.runtime.path_globs import METHODS
 from evergrant.cli.running import json_option, print_rows, project_option, run, the_project
 
 
 @click.group()
 def policies() -> None:
-    """Access policies: who may fetch or connect an app."""
+    """Access policies: who may fetch, connect or call an app."""
 
 
 @policies.command()
@@ -28,6 +29,13 @@ def policies() -> None:
     type=click.Choice(LEVELS),
     help="For users' connections, or for tenants' own. May be repeated; both when left out.",
 )
+@click.option(
+    "--agent", "agents", multiple=True, help="About this agent, by id. May be repeated; anybody when left out."
+)
+@click.option("--method", "methods", multiple=True, type=click.Choice(METHODS), help="Of calls. May be repeated.")
+@click.option("--path", "paths", multiple=True, help="Of calls: /v1/users/*, /v1/**. May be repeated.")
+@click.option("--via", multiple=True, type=click.Choice(VIAS), help="Of calls: how they come. May be repeated.")
+@click.option("--effect", type=click.Choice(EFFECTS), default="allow", help="What becomes of calls; allow by default.")
 def add(
     project_id: str | None,
     app_id: str,
@@ -36,6 +44,11 @@ def add(
     key_ids: tuple[str, ...],
     scopes: tuple[str, ...],
     levels: tuple[str, ...],
+    agents: tuple[str, ...],
+    methods: tuple[str, ...],
+    paths: tuple[str, ...],
+    via: tuple[str, ...],
+    effect: str,
 ) -> None:
     """Allow ACTION on APP_ID. With the first policy, everybody whom none allows is refused."""
 
@@ -49,6 +62,11 @@ def add(
             key_ids=key_ids,
             scopes=scopes,
             levels=levels,
+            agents=agents,
+            methods=methods,
+            paths=paths,
+            via=via,
+            effect=effect,
             now=clock.now(),
         )
         return policy.id
@@ -79,6 +97,11 @@ def list_(project_id: str | None, as_json: bool) -> None:
                 "keys": row.key_ids,
                 "scopes": row.scopes,
                 "levels": row.levels,
+                "agents": row.agents,
+                "methods": row.methods,
+                "paths": row.paths,
+                "via": row.via,
+                "effect": row.effect,
             }
             for row in await list_policies(broker, await the_project(broker, project_id))
         ]

@@ -1,4 +1,4 @@
-"""Access policies: who may fetch or connect which app, with which scopes.
+"""Access policies: who may fetch, connect or call which app, with which scopes or methods and paths.
 
 An app and action without a policy are open, as ever, to everybody who is authenticated for them. As soon as there is
 one, at least one must match. A policy that names claims is about users, one that names keys is about those management
@@ -7,6 +7,8 @@ keys, and one that names neither is about everybody.
 A policy also names levels: whose connections it is about, users' or tenants' own. Without levels it is about both, but
 for one thing: a user connects a tenant's own only where a policy says `tenant`. Who may make policies is
 `policy_makers`.
+
+Policies about calls can also deny, or ask for approval. What they say to one call is for `calls.call_rules`.
 """
 
 import time
@@ -18,21 +20,20 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from evergrant.broker.access.policy_makers import require_may_make, require_may_remove
+from evergrant.broker.access.policy_problems import problems_of_policy
 from evergrant.broker.apps.apps import load_app
 from evergrant.broker.apps.quirks import scope_words
 from evergrant.broker.audit.record import record
 from evergrant.broker.grants.grants import ResourceOwner
-from evergrant.broker.runtime.admission import LEVELS, TENANT, USER, is_about
+from evergrant.broker.runtime.admission import CALL, CONNECT, LEVELS, TENANT, USER, VIAS, is_about
 from evergrant.broker.runtime.authority import Authority, require_no_more
 from evergrant.broker.runtime.broker import Broker
+from evergrant.broker.runtime.path_globs import METHODS
 from evergrant.broker.runtime.principal import Permission, Principal
 from evergrant.crypto.opaque import new_id
 from evergrant.db import AccessPolicy, ManagementKey, OutboundApp
 from evergrant.errors import AppNotFound, InvalidValue, NotFound, PermissionDenied
 from evergrant.oauth2.scopes import stands_for
-
-FETCH, CONNECT = ACTIONS = ("fetch", "connect")
-MAX_TEXT = 2_000
 
 
 async def create_policy(
@@ -46,11 +47,17 @@ async def create_policy(
     key_ids: Sequence[str] = (),
     scopes: Sequence[str] = (),
     levels: Sequence[str] = (),
+    methods: Sequence[str] = (),
+    paths: Sequence[str] = (),
+    agents: Sequence[str] = (),
+    via: Sequence[str] = (),
+    effect: str = "allow",
     maker: Principal | None = None,
 ) -> AccessPolicy:
     """Make a policy that allows an action to these users or keys, with at most these scopes; empty does not limit.
 
-    `maker` is the key that asks for it; None for the operator.
+    Methods, paths, ways and another effect than `allow` are for calls. `maker` is the key that asks for it; None
+    for the operator.
 
     Raises:
         AppNotFound: there is no such app.
@@ -58,19 +65,6 @@ async def create_policy(
         PermissionDenied: the policy would allow more than its maker may do itself.
     """
     await load_app(broker, project_id, app_id)
-    problems = [("action", f"use {' or '.join(ACTIONS)}")] if action not in ACTIONS else []
-    problems += [("claims", "give each claim at least one value") for values in (claims or {}).values() if not values]
-    problems += [("levels", f"use {' or '.join(LEVELS)}") for level in levels if level not in LEVELS]
-    problems += [("scopes", "each scope is one word") for scope in scopes if scope.split() != [scope]]
-    problems += _too_long_or_many(claims or {}, key_ids, scopes)
-    if problems:
-        raise InvalidValue.of(*problems)
-    async with broker.database.read() as session:
-        for key_id in key_ids:
-            if await session.get(ManagementKey, (project_id, key_id)) is None:
-                problems.append(("keyIds", "one is not a management key of this project"))
-    if problems:
-        raise InvalidValue.of(*problems)
     policy = AccessPolicy(
         project_id=project_id,
         id=new_id(22),
@@ -79,9 +73,23 @@ async def create_policy(
         claims={name: list(values) for name, values in (claims or {}).items()},
         key_ids=list(key_ids),
         scopes=list(scopes),
-        levels=[level for level in LEVELS if level in levels],
+        levels=_in_order(levels, LEVELS),
+        methods=_in_order(methods, METHODS),
+        paths=list(paths),
+        agents=list(agents),
+        via=_in_order(via, VIAS),
+        effect=effect,
         created_at=now,
     )
+    problems = problems_of_policy(policy)
+    if problems:
+        raise InvalidValue.of(*problems)
+    async with broker.database.read() as session:
+        for key_id in key_ids:
+            if await session.get(ManagementKey, (project_id, key_id)) is None:
+                problems.append(("keyIds", "one is not a management key of this project"))
+    if problems:
+        raise InvalidValue.of(*problems)
     async with broker.database.write() as session:
         existing = await _lock_policies(session, project_id, app_id, action)
         if maker is not None:
@@ -93,18 +101,9 @@ async def create_policy(
     return policy
 
 
-def _too_long_or_many(
-    claims: Mapping[str, Sequence[str]], key_ids: Sequence[str], scopes: Sequence[str]
-) -> list[tuple[str, str]]:
-    values = [value for some in claims.values() for value in some]
-    many = [("claims", len(claims), 20), ("keyIds", len(key_ids), 100), ("scopes", len(scopes), 500)]
-    many += [("claims", len(some), 100) for some in claims.values()]
-    long = [("claims", [*claims, *values]), ("scopes", scopes)]
-    return [(field, f"use at most {most}") for field, n, most in many if n > most] + [
-        (field, f"use at most {MAX_TEXT:,} characters for each")
-        for field, texts in long
-        if any(len(text) > MAX_TEXT for text in texts)
-    ]
+def _in_order(values: Sequence[str], known: Sequence[str]) -> list[str]:
+    """Return each value once, the known ones in their order and before any other."""
+    return [*(value for value in known if value in values), *(value for value in values if value not in known)]
 
 
 async def list_policies(broker: Broker, project_id: str) -> list[AccessPolicy]:
@@ -217,6 +216,14 @@ async def check_policies(
     raise PermissionDenied(f"The access policies of this app forbid '{action}' {what}.")
 
 
+async def call_policies(broker: Broker, principal: Principal, app_id: str) -> Sequence[AccessPolicy]:
+    """Return all policies about calls of an app, whomever they are about. Costs no query for a few seconds."""
+    by_use = broker.policies.get(principal.project_id)
+    if by_use is None:
+        by_use = await _load(broker, principal.project_id)
+    return by_use.get((app_id, CALL), ())
+
+
 async def _allowed_in_other_words(
     broker: Broker, project_id: str, app_id: str, matching: Sequence[AccessPolicy], scopes: Collection[str]
 ) -> bool:
@@ -242,6 +249,10 @@ async def _load(broker: Broker, project_id: str) -> Mapping[tuple[str, str], Seq
 
 
 def _audit_data(policy: AccessPolicy) -> dict[str, Any]:
+    of_calls = {"methods": policy.methods, "paths": policy.paths, "agents": policy.agents, "via": policy.via}
+    more: dict[str, Any] = {name: values for name, values in of_calls.items() if values}
+    if policy.effect != "allow":
+        more["effect"] = policy.effect
     return {
         "id": policy.id,
         "action": policy.action,
@@ -249,4 +260,5 @@ def _audit_data(policy: AccessPolicy) -> dict[str, Any]:
         "keyIds": policy.key_ids,
         "scopes": policy.scopes,
         "levels": policy.levels,
+        **more,
     }

@@ -5,13 +5,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from evergrant.broker.access.policies import ACTIONS, FETCH, list_policies
+from evergrant.broker.access.policies import list_policies
 from evergrant.broker.access.user_tokens import looks_like_jwt, principal_by
 from evergrant.broker.apps.apps import list_apps
 from evergrant.broker.projects.trusted_issuers import list_issuers
-from evergrant.broker.runtime.admission import TENANT, USER, is_about
+from evergrant.broker.runtime.admission import ACTIONS, CALL, FETCH, TENANT, USER, is_about
 from evergrant.broker.runtime.broker import Broker
-from evergrant.broker.runtime.principal import FETCH_SCOPE, Permission, Principal
+from evergrant.broker.runtime.principal import CALL_SCOPE, FETCH_SCOPE, Permission, Principal
 from evergrant.db import AccessPolicy, TrustedIssuer
 from evergrant.errors import EvergrantError
 from evergrant.oauth2.signed_token import (
@@ -24,6 +24,8 @@ from evergrant.oauth2.signed_token import (
 )
 
 MOST_APPS = 200
+_NEEDED = {FETCH: (Permission.TOKENS_FETCH, FETCH_SCOPE), CALL: (Permission.CALLS, CALL_SCOPE)}
+"""What a token has to say for an action."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,8 +162,9 @@ async def _apps_of(broker: Broker, principal: Principal) -> list[AppVerdict]:
     found = []
     for app in (await list_apps(broker, principal.project_id))[:MOST_APPS]:
         for action in ACTIONS:
-            if action == FETCH and Permission.TOKENS_FETCH not in principal.permissions:
-                why = f"the token lacks the scope {FETCH_SCOPE}"
+            permission, scope = _NEEDED.get(action, ("", ""))
+            if permission and permission not in principal.permissions:
+                why = f"the token lacks the scope {scope}"
                 found.append(AppVerdict(app.id, app.name, action, False, (), why))
                 continue
             mine = [policy for policy in policies if (policy.app_id, policy.action) == (app.id, action)]
@@ -176,14 +179,22 @@ def _verdict(app_id: str, name: str, action: str, policies: Sequence[AccessPolic
     about = [
         policy
         for policy in policies
-        if is_about(policy, principal) and (not policy.levels or levels.intersection(policy.levels))
+        if is_about(policy, principal)
+        and (not policy.levels or levels.intersection(policy.levels))
+        and policy.effect != "deny"
     ]
     if not about:
         return AppVerdict(app_id, name, action, False, (), "no policy of this app is about this token")
+    if action == CALL and not any(_is_whole(policy) for policy in policies if is_about(policy, principal)):
+        return AppVerdict(app_id, name, action, True, (), "policies allow some calls")
     if any(not policy.scopes for policy in about):
         return AppVerdict(app_id, name, action, True, (), "a policy allows it")
     scopes = sorted({scope for policy in about for scope in policy.scopes})
     return AppVerdict(app_id, name, action, True, scopes, "a policy allows these scopes at most")
+
+
+def _is_whole(policy: AccessPolicy) -> bool:
+    return policy.effect == "allow" and not (policy.methods or policy.paths or policy.via)
 
 
 def _problem(check: Any) -> str:

@@ -36,6 +36,7 @@ from evergrant.broker.connect.verification import Verification, how_to_verify, r
 from evergrant.broker.grants.grants import ResourceOwner, owner_problems
 from evergrant.broker.projects.projects import load_project
 from evergrant.broker.projects.redirects import check_redirect_url
+from evergrant.broker.runtime.admission import CONNECT
 from evergrant.broker.runtime.broker import Broker
 from evergrant.broker.runtime.principal import Permission, Principal
 from evergrant.crypto.opaque import digest, new_opaque
@@ -102,7 +103,7 @@ async def begin_connect(broker: Broker, principal: Principal, wanted: ConnectReq
     app = await load_app(broker, project_id, wanted.app_id)
     scopes = list(dict.fromkeys(wanted.scopes or app.default_scopes))
     await policies.check_policies(
-        broker, principal, app.id, policies.CONNECT, owner=owner, granted_by=wanted.granted_by, scopes=scopes
+        broker, principal, app.id, CONNECT, owner=owner, granted_by=wanted.granted_by, scopes=scopes
     )
     async with broker.database.read() as session:
         project = await load_project(session, project_id)

@@ -5,6 +5,9 @@ from collections.abc import Sequence
 from evergrant.broker.runtime.principal import Principal
 from evergrant.db import AccessPolicy
 
+FETCH, CONNECT, CALL = ACTIONS = ("fetch", "connect", "call")
+EFFECTS = ("allow", "deny", "approve")
+VIAS = ("proxy", "mcp")
 USER, TENANT = LEVELS = ("user", "tenant")
 """Whose connections: a user's, in a tenant or not, or the tenant's own."""
 

@@ -18,6 +18,7 @@ from evergrant.broker.grants.credentials import CREDENTIALS_TYPE, are_credential
 from evergrant.broker.grants.events import GrantEventKind, record_event
 from evergrant.broker.grants.grants import ResourceOwner, token_slot
 from evergrant.broker.refresh.refresh import refresh_grant
+from evergrant.broker.runtime.admission import FETCH
 from evergrant.broker.runtime.broker import Broker
 from evergrant.broker.runtime.principal import Permission, Principal
 from evergrant.broker.tokens.candidates import load_candidates
@@ -183,7 +184,7 @@ async def _another(
 
 
 async def _check_policies(broker: Broker, principal: Principal, wanted: FetchRequest, scopes: Collection[str]) -> None:
-    await policies.check_policies(broker, principal, wanted.app_id, policies.FETCH, owner=wanted.owner, scopes=scopes)
+    await policies.check_policies(broker, principal, wanted.app_id, FETCH, owner=wanted.owner, scopes=scopes)
 
 
 async def _record_disclosure(broker: Broker, project_id: str, view: GrantView) -> None:

@@ -1,9 +1,9 @@
-"""Access policies: who may fetch or connect an app."""
+"""Access policies: who may fetch, connect or call an app."""
 
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query
-from pydantic import Field
+from pydantic import ConfigDict, Field, JsonValue
 
 from evergrant import clock
 from evergrant.broker.access import policies
@@ -13,15 +13,28 @@ from evergrant.web.deps import BrokerDep, PoliciesKeeper
 
 router = APIRouter(prefix="/v1/mgmt/outbound", tags=["policies"])
 
-_POLICY = {
+_POLICY: dict[str, JsonValue] = {
     "appId": "google-contacts",
     "action": "fetch",
     "claims": {"roles": ["support", "sales"]},
     "keyIds": [],
     "scopes": ["https://www.googleapis.com/auth/contacts.readonly"],
     "levels": [],
+    "methods": [],
+    "paths": [],
+    "agents": [],
+    "via": [],
+    "effect": "allow",
 }
 _STORED = {"id": "7Yq2nWx5Tb9Lc4Vd8Rf1Hm", **_POLICY, "createdTime": "1741103514"}
+_CALLS: dict[str, JsonValue] = {
+    "appId": "google-contacts",
+    "action": "call",
+    "agents": ["support-agent"],
+    "methods": ["POST", "PATCH", "DELETE"],
+    "paths": ["/v1/people/**"],
+    "effect": "approve",
+}
 Few = Annotated[list[ShortText], Field(max_length=100)]
 Values = Annotated[list[Annotated[Text, Field(max_length=2_000)]], Field(max_length=100)]
 """Exactly as the claim has them."""
@@ -30,10 +43,10 @@ Values = Annotated[list[Annotated[Text, Field(max_length=2_000)]], Field(max_len
 class CreatePolicy(StrictWireModel):
     """A policy. What is left out is not limited by it."""
 
-    model_config = example(_POLICY)
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [_POLICY, _CALLS]})
 
     app_id: AppId
-    action: Literal["fetch", "connect"]
+    action: Literal["fetch", "connect", "call"]
     claims: dict[ShortText, Values] = Field(
         default_factory=dict,
         max_length=20,
@@ -47,6 +60,26 @@ class CreatePolicy(StrictWireModel):
         description="Whose connections: users' (`user`), tenants' own (`tenant`); empty for both. But a user's JWT "
         "connects a tenant's own only where a policy names `tenant`.",
     )
+    agents: list[Annotated[Text, Field(min_length=1, max_length=255)]] = Field(
+        default_factory=list, max_length=100, description="About agents: one of these, by id; empty for anybody."
+    )
+    methods: list[Literal["GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"]] = Field(
+        default_factory=list, max_length=7, description="Of calls: one of these."
+    )
+    paths: list[Annotated[Text, Field(min_length=1, max_length=500, pattern="^/")]] = Field(
+        default_factory=list,
+        max_length=100,
+        description="Of calls: below the app's base, decoded; `*` stands for one segment or a part of one, "
+        "`**` for any number of segments.",
+    )
+    via: list[Literal["proxy", "mcp"]] = Field(
+        default_factory=list, max_length=2, description="Of calls: how they come; empty for any way."
+    )
+    effect: Literal["allow", "deny", "approve"] = Field(
+        default="allow",
+        description="What becomes of calls: `deny` goes before `approve`, and that before `allow`. With `approve`, "
+        "the owner approves each request.",
+    )
 
 
 class PolicyBody(WireModel):
@@ -59,6 +92,11 @@ class PolicyBody(WireModel):
     key_ids: list[str]
     scopes: list[str]
     levels: list[str]
+    agents: list[str]
+    methods: list[str]
+    paths: list[str]
+    via: list[str]
+    effect: str
     created_time: str = Field(description="Epoch seconds as text.")
 
 
@@ -87,6 +125,11 @@ def _body(row: AccessPolicy) -> PolicyBody:
         key_ids=row.key_ids,
         scopes=row.scopes,
         levels=row.levels,
+        agents=row.agents,
+        methods=row.methods,
+        paths=row.paths,
+        via=row.via,
+        effect=row.effect,
         created_time=str(int(row.created_at.timestamp())),
     )
 
@@ -106,6 +149,11 @@ async def create_policy(body: CreatePolicy, broker: BrokerDep, principal: Polici
         key_ids=body.key_ids,
         scopes=body.scopes,
         levels=body.levels,
+        agents=body.agents,
+        methods=body.methods,
+        paths=body.paths,
+        via=body.via,
+        effect=body.effect,
         maker=principal,
         now=clock.now(),
     )

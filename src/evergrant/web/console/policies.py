@@ -1,4 +1,4 @@
-"""Access policies, each as a sentence: who may fetch or connect which app."""
+"""Access policies, each as a sentence: who may fetch, connect or call which app."""
 
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
@@ -12,6 +12,8 @@ from evergrant import clock
 from evergrant.broker.access import policies
 from evergrant.broker.access.management_keys import list_keys
 from evergrant.broker.apps.apps import list_apps
+from evergrant.broker.runtime.admission import CONNECT, VIAS
+from evergrant.broker.runtime.path_globs import METHODS
 from evergrant.broker.runtime.principal import Permission
 from evergrant.db import AccessPolicy, ManagementKey, OutboundApp
 from evergrant.errors import InvalidRequest, InvalidValue, NotFound
@@ -26,6 +28,8 @@ PolicyId = Annotated[str, Path(max_length=22, pattern=r"^[A-Za-z0-9]+$")]
 CLAIM_ROWS = 3
 """How many claims the form has room for."""
 MOST_KEYS = 500
+_MAY = {"allow": "may", "deny": "may never", "approve": "may"}
+_VIAS = {"proxy": "the proxy", "mcp": "MCP"}
 
 
 @router.get("/console/{project}/policies")
@@ -63,12 +67,21 @@ async def make_policy(desk: DeskDep) -> Response:
             key_ids=form.all("keys"),
             scopes=form.text("scopes").split(),
             levels=form.all("levels"),
+            agents=_lines(form, "agents"),
+            methods=form.all("methods"),
+            paths=_lines(form, "paths"),
+            via=form.all("via"),
+            effect=form.text("effect") or "allow",
             maker=desk.principal,
             now=clock.now(),
         )
     except InvalidRequest as error:
         return await _form_page(desk, form, problems=problems_of(error))
     return desk.go(desk.path("policies"))
+
+
+def _lines(form: Form, field: str) -> list[str]:
+    return [line.strip() for line in form.text(field).splitlines() if line.strip()]
 
 
 def _claims(form: Form) -> dict[str, list[str]]:
@@ -127,12 +140,30 @@ def sentence_of_policy(policy: AccessPolicy, app_name: str, key_names: Mapping[s
         else Markup(""),
     ]
     whom = Markup(", and ").join(part for part in who if part) or Markup("everybody")
-    said = Markup("{}{} may {} <strong>{}</strong>").format(whom[:1].upper(), whom[1:], policy.action, app_name)
+    if policy.agents:
+        agents = Markup(" or ").join(Markup("<code>{}</code>").format(agent) for agent in policy.agents)
+        whom += Markup(", by the {} {}").format("agent" if len(policy.agents) == 1 else "agents", agents)
+    may = _MAY[policy.effect]
+    said = Markup("{}{} {} {} <strong>{}</strong>").format(whom[:1].upper(), whom[1:], may, policy.action, app_name)
     if policy.scopes:
         said += Markup(", at most {}").format(
             Markup(", ").join(Markup("<code>{}</code>").format(scope) for scope in policy.scopes)
         )
-    return said + _levels(policy)
+    return said + _of_calls(policy) + _levels(policy)
+
+
+def _of_calls(policy: AccessPolicy) -> Markup:
+    said = Markup("")
+    if policy.methods:
+        said += Markup(" with {}").format(_either(policy.methods))
+    if policy.paths:
+        paths = Markup(" or ").join(Markup("<code>{}</code>").format(path) for path in policy.paths)
+        said += Markup(" at {}").format(paths)
+    if policy.via:
+        said += Markup(" by {}").format(Markup(" or ").join(_VIAS[via] for via in policy.via))
+    if policy.effect == "approve":
+        said += ", each request once its owner has approved it"
+    return said
 
 
 def _either(values: Sequence[str]) -> Markup:
@@ -144,7 +175,7 @@ def _levels(policy: AccessPolicy) -> str:
         return ", for users' own connections"
     if policy.levels == ["tenant"]:
         return ", for tenants' connections"
-    return ", also for a whole tenant" if policy.levels and policy.action == policies.CONNECT else ""
+    return ", also for a whole tenant" if policy.levels and policy.action == CONNECT else ""
 
 
 def _require(desk: Desk) -> None:
@@ -180,5 +211,7 @@ async def _form_page(desk: Desk, form: Form, *, problems: dict[str, str] | None 
         claims=claims,
         apps=await _apps(desk),
         keys=await _keys(desk),
+        methods=METHODS,
+        ways=[(via, _VIAS[via]) for via in VIAS],
         problems=problems or {},
     )
