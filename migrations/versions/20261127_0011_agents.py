@@ -222,7 +222,15 @@ def _create_call_records() -> None:
         ),
         sa.PrimaryKeyConstraint("project_id", "id", name=op.f("pk_call_records")),
     )
-    op.create_index("ix_call_records_agent", "call_records", ["project_id", "agent", "at", "id"])
+    for name, column in (("tenant", "tenant_id"), ("agent", "agent"), ("session", "session_id")):
+        is_named = sa.text(f"{column} <> ''")
+        op.create_index(
+            f"ix_call_records_{name}",
+            "call_records",
+            ["project_id", column, "at", "id"],
+            postgresql_where=is_named,
+            sqlite_where=is_named,
+        )
     op.create_index("ix_call_records_app", "call_records", ["project_id", "app_id", "at", "id"])
     op.create_index("ix_call_records_at", "call_records", ["project_id", "at", "id"])
     op.create_index("ix_call_records_batch", "call_records", ["project_id", "batch"])
@@ -230,10 +238,19 @@ def _create_call_records() -> None:
         "ix_call_records_unsealed", "call_records", ["at"], postgresql_where=UNSEALED, sqlite_where=UNSEALED
     )
     op.create_index("ix_call_records_user", "call_records", ["project_id", "user_id", "at", "id"])
+    is_told = sa.text("action <> 'calls.sealed'")
+    op.create_index(
+        "ix_audit_events_told",
+        "audit_events",
+        ["project_id", "sequence"],
+        postgresql_where=is_told,
+        sqlite_where=is_told,
+    )
 
 
 def downgrade() -> None:
     """Take it back; policies about calls go, because nobody enforces them any more."""
+    op.drop_index("ix_audit_events_told", "audit_events")
     for table in ("call_records", "browser_logins", "approvals", "agent_sessions"):
         op.drop_table(table)
     for table, names in (

@@ -15,7 +15,9 @@ from evergrant.broker.access.authentication import write_key_uses
 from evergrant.broker.access.session_list import clear_agent_sessions
 from evergrant.broker.activity.folding import fold_days
 from evergrant.broker.activity.writing import note_refresher, prune_activity, write_activity
+from evergrant.broker.audit.call_pruning import prune_calls
 from evergrant.broker.audit.pruning import prune_audit_logs
+from evergrant.broker.calls.call_log import seal_left_calls, write_calls
 from evergrant.broker.connect.confirmation import clear_finished_requests
 from evergrant.broker.grants.counts import recount
 from evergrant.broker.grants.directory import enter_missing
@@ -87,6 +89,14 @@ async def _prune_audit_logs(broker: Broker) -> None:
     await prune_audit_logs(broker, now=clock.now())
 
 
+async def _prune_calls(broker: Broker) -> None:
+    await prune_calls(broker, now=clock.now())
+
+
+async def _seal_left_calls(broker: Broker) -> None:
+    await seal_left_calls(broker, now=clock.now())
+
+
 async def _end_left_trials(broker: Broker) -> None:
     await end_left_trials(broker, now=clock.now())
 
@@ -130,6 +140,8 @@ OF_A_REFRESHER = (
     Chore("go on with deletions of projects", finish_closed_projects),
     Chore("end tests that were interrupted", _end_left_trials),
     Chore("prune audit logs", _prune_audit_logs),
+    Chore("prune call logs", _prune_calls),
+    Chore("seal calls that dead processes left", _seal_left_calls),
     Chore("count connections", _recount),
     Chore("clear timelines of connections that are gone", _clear_timelines),
     Chore("list connections that an older version wrote", enter_missing, seconds=3600.0),
@@ -145,6 +157,7 @@ OF_A_SERVER = (
     Chore("write down uses of sessions", write_session_uses),
     Chore("write down fetches of connections", write_fetches),
     Chore("write down uses of visits", write_visit_uses),
+    Chore("write down calls", write_calls, seconds=1.0),
 )
 """What each process that answers does for itself."""
 AT_THE_END = (*OF_A_SERVER, WRITE_ACTIVITY)

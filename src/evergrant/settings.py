@@ -118,6 +118,15 @@ class Settings(BaseSettings):
     audit_retention_days: int = Field(
         default=400, ge=0, description="Audit records older than this are pruned; the rest still verifies. 0: never."
     )
+    call_retention_days: int = Field(
+        default=90,
+        ge=0,
+        description="Calls in the call log older than this are pruned, sealed batch by batch. 0: never.",
+    )
+    call_log_fetches: bool = Field(
+        default=False,
+        description="Whether the call log also has each fetch by a management key; those of users and agents it has.",
+    )
     delivery_retention_days: int = Field(
         default=30, ge=1, description="Deliveries to webhooks that are over, and older than this, are forgotten."
     )

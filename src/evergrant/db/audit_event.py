@@ -20,6 +20,8 @@ class AuditEvent(Base):
     __tablename__ = "audit_events"
     __table_args__ = (
         Index("ix_audit_events_project_id_occurred_at", "project_id", "occurred_at"),
+        # All but the seals of the call log, of which there may be one a second.
+        Index("ix_audit_events_told", "project_id", "sequence", **_where("action <> 'calls.sealed'")),
         # The console's filters, newest first. Most records name no user, and many no app.
         Index("ix_audit_events_action", "project_id", "action", "sequence"),
         Index("ix_audit_events_actor", "project_id", "actor", "sequence"),

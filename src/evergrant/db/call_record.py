@@ -1,12 +1,17 @@
 """The call log: what was called with whose connection, by whom."""
 
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import JSON, BigInteger, ForeignKey, Index, String, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from evergrant.db.base import Base
 from evergrant.db.types import UtcDateTime
+
+
+def _where(condition: str) -> dict[str, Any]:
+    return {"postgresql_where": text(condition), "sqlite_where": text(condition)}
 
 
 class CallRecord(Base):
@@ -16,15 +21,12 @@ class CallRecord(Base):
     __table_args__ = (
         Index("ix_call_records_at", "project_id", "at", "id"),
         Index("ix_call_records_user", "project_id", "user_id", "at", "id"),
-        Index("ix_call_records_agent", "project_id", "agent", "at", "id"),
+        Index("ix_call_records_tenant", "project_id", "tenant_id", "at", "id", **_where("tenant_id <> ''")),
+        Index("ix_call_records_agent", "project_id", "agent", "at", "id", **_where("agent <> ''")),
+        Index("ix_call_records_session", "project_id", "session_id", "at", "id", **_where("session_id <> ''")),
         Index("ix_call_records_app", "project_id", "app_id", "at", "id"),
         Index("ix_call_records_batch", "project_id", "batch"),
-        Index(
-            "ix_call_records_unsealed",
-            "at",
-            postgresql_where=text("batch = ''"),
-            sqlite_where=text("batch = ''"),
-        ),
+        Index("ix_call_records_unsealed", "at", **_where("batch = ''")),
     )
 
     project_id: Mapped[str] = mapped_column(ForeignKey("projects.id", ondelete="CASCADE"), primary_key=True)

@@ -3,6 +3,8 @@
 It begins at the first record, or after the checkpoint that pruning has left. A checkpoint counts only where the chain
 itself tells of it: the record `audit.pruned` carries the same sequence and hash, so that whoever forges one has to add
 a record that says what was cut off, and that stays.
+
+Records that seal calls are compared with the call log on the way.
 """
 
 import asyncio
@@ -14,6 +16,7 @@ from sqlalchemy import ColumnElement, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from evergrant.broker.audit.record import GENESIS, hash_of
+from evergrant.broker.audit.sealed_calls import CallsCheck, SealedLog, sealed_log
 from evergrant.broker.runtime.broker import Broker
 from evergrant.db import AuditCheckpoint, AuditEvent
 
@@ -32,24 +35,28 @@ class ChainVerification:
     pruned: int = 0
     """So many earlier records were pruned: the walk began after them."""
     broken_at: int | None = None
-    """The sequence number at which the chain breaks, if it does."""
+    """The sequence number at which the chain breaks, or whose calls do not fit; None also where calls were added."""
     problem: str = ""
+    calls: int = 0
+    """Calls that are as they were sealed."""
 
 
 async def verify_chain(broker: Broker, project_id: str) -> ChainVerification:
     """Walk a project's chain from where it begins to the first record that does not fit, or to the end.
 
-    A changed, inserted, moved or missing record breaks it, and so does a beginning that nobody pruned. Records missing
-    at the very end do not: only somebody who knows an earlier `head` can see that.
+    A changed, inserted, moved or missing record breaks it, and so does a beginning that nobody pruned; so does a call
+    that was changed, added or removed since it was sealed. Records missing at the very end do not: only somebody who
+    knows an earlier `head` can see that.
     """
-    checkpoint = await _checkpoint(broker, project_id)
+    checkpoint, log = await _beginning(broker, project_id)
     while True:
-        found, told = await walk(broker, project_id, checkpoint)
+        found, told = await walk(broker, project_id, checkpoint, calls=CallsCheck(broker, project_id, log))
         if checkpoint is not None and not found.problem and told != (checkpoint.sequence, checkpoint.hash.hex()):
             problem = f"nothing in the log tells that the {checkpoint.sequence} records before it were pruned"
             found = replace(found, broken_at=checkpoint.sequence + 1, problem=problem)
-        before, checkpoint = checkpoint, await _checkpoint(broker, project_id)
-        if not found.problem or _sequence(before) == _sequence(checkpoint):
+        before = _sequence(checkpoint), log.pruned, log.is_shredded
+        checkpoint, log = await _beginning(broker, project_id)
+        if not found.problem or before == (_sequence(checkpoint), log.pruned, log.is_shredded):
             return found  # else it was pruned under our feet: once more
 
 
@@ -59,9 +66,9 @@ async def verify_chain_once(broker: Broker, project_id: str) -> ChainVerificatio
     return cast(ChainVerification, await asyncio.shield(work))
 
 
-async def _checkpoint(broker: Broker, project_id: str) -> AuditCheckpoint | None:
+async def _beginning(broker: Broker, project_id: str) -> tuple[AuditCheckpoint | None, SealedLog]:
     async with broker.database.read() as session:
-        return await session.get(AuditCheckpoint, project_id)
+        return await session.get(AuditCheckpoint, project_id), await sealed_log(session, project_id)
 
 
 def _sequence(checkpoint: AuditCheckpoint | None) -> int:
@@ -69,9 +76,14 @@ def _sequence(checkpoint: AuditCheckpoint | None) -> int:
 
 
 async def walk(
-    broker: Broker, project_id: str, checkpoint: AuditCheckpoint | None, *, until: int | None = None
+    broker: Broker,
+    project_id: str,
+    checkpoint: AuditCheckpoint | None,
+    *,
+    until: int | None = None,
+    calls: CallsCheck | None = None,
 ) -> tuple[ChainVerification, tuple[object, object]]:
-    """Walk from a checkpoint to the record `until`, or to the end.
+    """Walk from a checkpoint to the record `until`, or to the end. With `calls`, sealed calls are compared too.
 
     Returns what was found, and the sequence and hash that the last pruning among these records has told of.
     """
@@ -94,7 +106,21 @@ async def walk(
         if event.action == PRUNED:
             told = event.data.get("sequence"), event.data.get("hash")
         head, last = event.hash, expected
-    return ChainVerification(last - pruned, head, pruned), told
+        if calls is not None:
+            await calls.show(event)
+            if calls.problem:
+                break
+    found = ChainVerification(last - pruned, head, pruned)
+    return (await _with_calls(found, calls) if calls is not None else found), told
+
+
+async def _with_calls(found: ChainVerification, calls: CallsCheck) -> ChainVerification:
+    await calls.end()
+    found = replace(found, calls=calls.verified, problem=calls.problem)
+    if (broken := calls.broken) is None:
+        return found
+    before = broken.sequence - 1 - found.pruned
+    return replace(found, records=before, head=broken.previous_hash, broken_at=broken.sequence)
 
 
 async def is_told_of(session: AsyncSession, checkpoint: AuditCheckpoint) -> bool:

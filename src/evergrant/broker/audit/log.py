@@ -20,6 +20,8 @@ OWN_ACTIONS = (
     "app.",
     "audit.",
     "branding.",
+    "call.",
+    "calls.",
     "connect.",
     "connections.",
     "console.",

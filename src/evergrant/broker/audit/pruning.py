@@ -2,7 +2,8 @@
 
 A checkpoint, and a record in the chain that says the same, are written first and together. Then the records before
 it go, in batches; whatever stops that, the next time goes on. What does not verify is not pruned, nor what begins at a
-checkpoint that the log does not tell of: time must not wash away that somebody rewrote the log.
+checkpoint that the log does not tell of: time must not wash away that somebody rewrote the log. Calls go with the
+records that have sealed them.
 """
 
 import asyncio
@@ -13,6 +14,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import delete, exists, func, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from evergrant.broker.audit.call_pruning import prune_calls_until
 from evergrant.broker.audit.chain import PRUNED, is_told_of, walk
 from evergrant.broker.audit.record import record
 from evergrant.broker.runtime.broker import Broker
@@ -62,6 +64,8 @@ async def _set_checkpoint(broker: Broker, project_id: str, *, keep_from: datetim
     found, _ = await walk(broker, project_id, checkpoint, until=last)
     if found.problem:
         _leave_as_evidence(project_id, found.problem)
+        return
+    if not await prune_calls_until(broker, project_id, last):
         return
     async with broker.database.write() as session:
         # One at a time, and nobody who writes rows of the project waits for it.

@@ -39,7 +39,8 @@ async def exchange_subject_token(
     """
     app_id = await _find_app(broker, principal.project_id, wanted)
     owner = owner_of_token(principal, wanted.tenant_id)
-    return await fetch_token(broker, principal, FetchRequest(app_id=app_id, owner=owner, scopes=wanted.scopes), now=now)
+    request = FetchRequest(app_id=app_id, owner=owner, scopes=wanted.scopes, kind="exchange")
+    return await fetch_token(broker, principal, request, now=now)
 
 
 async def _find_app(broker: Broker, project_id: str, wanted: ExchangeRequest) -> str:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from typing import Literal
 
 from pydantic import SecretStr
 
@@ -21,6 +22,7 @@ from evergrant.broker.refresh.refresh import refresh_grant
 from evergrant.broker.runtime.admission import FETCH
 from evergrant.broker.runtime.broker import Broker
 from evergrant.broker.runtime.principal import Permission, Principal
+from evergrant.broker.runtime.unwritten_calls import Call
 from evergrant.broker.tokens.candidates import load_candidates
 from evergrant.broker.tokens.fields import with_fields
 from evergrant.catalog.api import Carried
@@ -59,6 +61,8 @@ class FetchRequest:
     force_refresh: bool = False
     minimum_seconds: int = 0
     """The token must live at least this long, or is refreshed."""
+    kind: Literal["fetch", "exchange"] = "fetch"
+    """What the call log calls it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,13 +93,44 @@ async def fetch_token(broker: Broker, principal: Principal, wanted: FetchRequest
         # Whatever a caller may name is no app of ours yet, and must not become a row.
         app_id = "" if isinstance(error, AppNotFound | PermissionDenied) else wanted.app_id
         _note_fetch(broker, principal, app_id, "failed" if error.status >= 500 else "refused")
+        _log_fetch(broker, principal, wanted, error, at=now, started=started)
         raise
     _note_fetch(broker, principal, wanted.app_id, "answered", (time.perf_counter() - started) * 1000)
+    _log_fetch(broker, principal, wanted, token, at=now, started=started)
     return token
 
 
 def _note_fetch(broker: Broker, principal: Principal, app_id: str, outcome: str, ms: float = 0.0) -> None:
     broker.activity.note(principal.project_id, app_id, f"fetch:{outcome}:{principal.key_id or 'user'}", ms)
+
+
+def _log_fetch(
+    broker: Broker,
+    principal: Principal,
+    wanted: FetchRequest,
+    outcome: Token | EvergrantError,
+    *,
+    at: datetime,
+    started: float,
+) -> None:
+    """Note a fetch for the call log: of users and agents each; what keys fetch, timelines count already."""
+    if not (principal.is_user or broker.settings.call_log_fetches):
+        return
+    call = Call.begun(
+        principal,
+        kind=wanted.kind,
+        at=at,
+        app_id=wanted.app_id,
+        user_id=wanted.owner.user_id,
+        tenant_id=wanted.owner.tenant_id,
+        remote_address=actor.get().remote_address,
+    )
+    call.source, call.ms = "evergrant", round((time.perf_counter() - started) * 1000)
+    if isinstance(outcome, EvergrantError):
+        call.status, call.code = outcome.status, outcome.code
+    else:
+        call.status, call.grant_id = 200, outcome.grant.id
+    broker.calls.note(call)
 
 
 async def _fetch(broker: Broker, principal: Principal, wanted: FetchRequest, *, now: datetime) -> Token:
