@@ -8,7 +8,7 @@ from joserfc import jwt
 from joserfc.jwk import KeySet
 
 from tests.conftest import Clock
-from tests.practice.oauth_client import ISSUER, REDIRECT_URI, VERIFIER, PracticeClient
+from tests.practice.oauth_client import ISSUER, REDIRECT_URI, VERIFIER, PracticeClient, parameters
 
 
 @pytest.fixture
@@ -197,3 +197,23 @@ async def test_a_request_that_makes_no_sense_gets_an_error_of_rfc_6749(
         "/token", content=body, headers={"Content-Type": "application/x-www-form-urlencoded"}
     )
     assert (answer.status_code, answer.json()["error"]) == (400, error)
+
+
+async def test_a_contact_is_added_for_the_person_alone_and_only_with_the_scope_for_it(client: PracticeClient) -> None:
+    both = {"scope": "contacts", "scopes": ("contacts",)}
+    tokens = await client.connect(**both)
+    writing = {"Authorization": f"Bearer {tokens['access_token']}"}
+    contact = {"name": "Barbara Imaginary", "email": "barbara@example.com", "phone": ""}
+    made = await client.http.post("/api/contacts", headers=writing, json=contact)
+    assert (made.status_code, made.json()) == (201, contact)
+    assert (await client.contacts(tokens["access_token"])).json()["contacts"][3:] == [contact]
+    for wrong in ({"name": ""}, {"name": "B", "token": "x"}, {"name": 7}, ["name"], {"name": "B" * 201}):
+        assert (await client.http.post("/api/contacts", headers=writing, json=wrong)).status_code == 400, wrong
+    reading = {"Authorization": f"Bearer {(await client.connect())['access_token']}"}
+    refused = await client.http.post("/api/contacts", headers=reading, json=contact)
+    assert (refused.status_code, refused.json()["error"]) == (403, "insufficient_scope")
+    assert [len(added) for added in client.provider.added_contacts.values()] == [1]
+    page = await client.open_consent_page(scope="contacts")
+    code = parameters(await client.decide(page, person="practice-grace", scopes=("contacts",)))["code"]
+    other = (await client.redeem(code)).json()["access_token"]
+    assert len((await client.contacts(other)).json()["contacts"]) == 3

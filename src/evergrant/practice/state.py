@@ -1,7 +1,7 @@
 """What the practice provider remembers, and the rules of its tokens. All in memory, until it ends."""
 
 import secrets
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -148,6 +148,8 @@ class ProviderState:
     """Faults for the next calls of /token, first come, first served."""
 
     families: list[Family] = field(default_factory=list)
+    added_contacts: defaultdict[str, list[dict[str, str]]] = field(default_factory=lambda: defaultdict(list))
+    """What people's clients have added, by the person's id; everybody has the same besides."""
     waiting: dict[str, PendingAuthorization] = field(default_factory=dict)
     codes: dict[str, Code] = field(default_factory=dict)
     machines: dict[str, Machine] = field(default_factory=dict)
