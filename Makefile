@@ -49,9 +49,10 @@ format: $(VENV)/.installed-dev ## Format, and mend what the linter can
 docs: $(VENV)/.installed-docs ## Build the documentation site into build/docs: open build/docs/index.html
 	$(BIN)/python -m scripts.docs.build
 
-bench: $(VENV)/.installed-dev ## Measure fetches and refreshes beside the least that such work costs
+bench: $(VENV)/.installed-dev ## Measure fetches, refreshes and calls beside the least that such work costs
 	$(BIN)/python benchmarks/fetch.py
 	$(BIN)/python benchmarks/sweep.py
+	$(BIN)/python benchmarks/proxy.py
 
 soak: $(VENV)/.installed-dev ## Ten bad minutes: kills, outages, failing providers, and a ledger at the end
 	$(BIN)/python benchmarks/soak.py
