@@ -89,7 +89,7 @@ def returned(headers: RawHeaders) -> list[tuple[bytes, bytes]]:
 
 def named_by_connection(headers: RawHeaders) -> set[bytes]:
     """Return, in lower case, what `Connection` says is for one connection alone."""
-    found = set()
+    found: set[bytes] = set()
     for name, value in headers:
         if len(name) == 10 and name.lower() == b"connection":
             found.update(part.strip().lower() for part in value.split(b","))
