@@ -213,7 +213,9 @@ async def browse(
     named = wanted.user_id or wanted.tenant_id or wanted.search or principal.is_user
     if wanted.state in _STATUS and not named:
         return await _by_attention(broker, turn, refused)
-    return await _by_directory(broker, turn, refused)
+    page = await _by_directory(broker, turn, refused)
+    seen = [grant for grant in page.grants if principal.sees(grant.app_id, grant.external_identifier)]
+    return page._replace(grants=seen)
 
 
 def _in_state(state: ConnectionState | None, refused: set[str]) -> list[ColumnElement[bool]]:

@@ -71,7 +71,8 @@ async def list_grants(
     async with broker.database.read() as session:
         rows = (await session.execute(query.limit(limit + 1))).all()
     page = [GrantMetadata.read(row) for row in rows[:limit]]
-    return page, page[-1].id if len(rows) > limit else ""
+    seen = [grant for grant in page if principal.sees(grant.app_id, grant.external_identifier)]
+    return seen, page[-1].id if len(rows) > limit else ""
 
 
 def _whose(principal: Principal, which: GrantFilter) -> list[ColumnElement[bool]]:
@@ -117,6 +118,8 @@ async def load_connection(broker: Broker, principal: Principal, grant_id: str) -
             principal.require_owner(grant.user_id, grant.tenant_id)
         except PermissionDenied:
             raise TokenNotFound(NO_SUCH) from None
+        if not principal.sees(grant.app_id, grant.external_identifier):
+            raise TokenNotFound(NO_SUCH)
     principal.require_app(grant.app_id)
     return grant
 

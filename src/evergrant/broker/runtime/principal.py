@@ -181,6 +181,13 @@ class Principal:
         if self.app_ids and app_id not in self.app_ids:
             raise PermissionDenied(f"This {self._kind} is limited to other apps.")
 
+    def sees(self, app_id: str, external_identifier: str) -> bool:
+        """Tell whether this may know of a connection that its owner has: a session may be for another of several."""
+        if self.session is None:
+            return True
+        app = self.session.apps.get(app_id)
+        return app is not None and app.external_identifier in (None, external_identifier)
+
     def require_every_app(self) -> None:
         """Check that the key is not limited to some apps: for what makes a new one, or shows what concerns all.
 

@@ -147,7 +147,7 @@ class SessionBody(WireModel):
     apps: list[AppOfSession]
     connect: bool
     fetch: bool
-    max_calls: int | None
+    max_calls: int | None = None
     calls: int = Field(description="How many it has made; counted only with `maxCalls`.")
     permitted_ips: list[str]
     elicitation: Literal["url", "link"]
