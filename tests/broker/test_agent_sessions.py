@@ -33,6 +33,7 @@ from evergrant.errors import AuthenticationFailed, CallsUsedUp, PermissionDenied
 from evergrant.settings import Settings
 from tests.infra.installation import new_project
 
+ACCOUNTS: tuple[str | None, ...] = (None, "", "work")
 ADDRESS = "192.0.2.7"
 OWNERS = (
     ResourceOwner("alice"),
@@ -121,17 +122,17 @@ def test_no_session_reaches_a_connection_of_another_owner_app_account_or_project
         async with open_broker(settings) as broker:
             for project, app_id in product(projects, ("mail", "files")):
                 await make_app(broker, project, app_id)
-            for project, app_id, owner, account in grants:
+            for project, app_id, owner, its in grants:
                 upload = TokenUpload(
                     app_id=app_id,
                     owner=owner,
-                    access_token=SecretStr(_token(project, app_id, owner, account)),
-                    external_identifier=account,
+                    access_token=SecretStr(_token(project, app_id, owner, its)),
+                    external_identifier=its,
                 )
                 maker = Principal(project, "", ALL_PERMISSIONS, frozenset(), (), None)
                 await upload_tokens(broker, maker, upload, verify_refresh=False, now=clock.now())
             handed_out = 0
-            for project, owner, account in product(projects, OWNERS, (None, "", "work")):
+            for project, owner, account in product(projects, OWNERS, ACCOUNTS):
                 made = await minted(broker, project, owner, fetch=True, external_identifier=account)
                 principal = await recognised(broker, made.key)
                 for app_id, wanted, asked in product(("mail", "files"), OWNERS, ("", "work")):
@@ -141,8 +142,8 @@ def test_no_session_reaches_a_connection_of_another_owner_app_account_or_project
                     except PermissionDenied:
                         continue
                     handed_out += 1
-                    its = asked if account is None else account
-                    assert token.access_token.get_secret_value() == _token(project, "mail", owner, its)
+                    answered = asked if account is None else account
+                    assert token.access_token.get_secret_value() == _token(project, "mail", owner, answered)
             # with any account both, with one its own: by name, and the usual one also without
             assert handed_out == len(projects) * len(OWNERS) * (2 + 1 + 2)
 

@@ -80,6 +80,7 @@ class Reader:
             "MANAGEMENT_KEY": backend.management_key,
             "CLIENT_SECRET": CLIENT_SECRET,
             "USERS_ACCESS_TOKEN": idp.access("alice"),
+            "AGENTS_ACCESS_TOKEN": idp.session("planner"),
             "EVERGRANT_WEBHOOK_SECRET": "whsec_" + "c2VjcmV0" * 4,
         }
 

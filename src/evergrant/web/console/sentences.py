@@ -71,6 +71,8 @@ TELLINGS: Mapping[str, Telling] = {
     "project.closed": Telling("trash-2", "", "{who} deleted this project"),
     "project.shredded": Telling("trash-2", "", "{who} destroyed this project's data keys"),
     "project.restored": Telling("house", "warn", "The database came back from a backup of {takenAt}"),
+    "session.created": Telling("bot", "", "{who} let the agent {agentId} act for {owner}"),
+    "session.revoked": Telling("bot", "", "{who} revoked sessions of agents: {total}"),
     "token.deleted": Telling("trash-2", "", f"{{who}} deleted {_FOR_OWNER}"),
     "token.refresh_token_fetched": Telling("eye", "", "{who} was given the refresh token of {owner} at {app}"),
     "token.tested": Telling("plug-zap", "", "{who} asked the API of {app} whether the credential of {owner} works"),
