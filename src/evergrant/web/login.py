@@ -7,6 +7,7 @@ from evergrant import clock
 from evergrant.broker.audit.record import Actor
 from evergrant.broker.connect.verification import PROVED, WRONG_USER, find_login, finish_login
 from evergrant.broker.projects.trusted_issuers import LOGIN_CALLBACK_PATH
+from evergrant.logs import request_id
 from evergrant.web.asked import address_of, note_actor
 from evergrant.web.browser_cookie import browser_id
 from evergrant.web.deps import BrokerDep, counting_failures, refuse_odd_text
@@ -34,5 +35,10 @@ async def come_back(request: Request, broker: BrokerDep) -> Response:
     note_visit(request, end.project, await look_of(broker, end.project.id))
     is_wrong = end.outcome == WRONG_USER
     return visitor_page(
-        request, "login_failed.html", status=403 if is_wrong else 400, is_wrong_user=is_wrong, then=end.then
+        request,
+        "login_failed.html",
+        status=403 if is_wrong else 400,
+        is_wrong_user=is_wrong,
+        then=end.then,
+        reference=request_id.get(),
     )

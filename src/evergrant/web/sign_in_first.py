@@ -31,6 +31,7 @@ async def sign_in_first(
         tile=await tile_for(broker, app),
         agent=agent,
         host=await issuer_host(broker, wanted),
+        languages=LANGUAGES,
     )
 
 
