@@ -10,7 +10,7 @@ from tests.infra.serving import LiveApp
 
 
 def test_issuers_are_added_listed_and_removed(evergrant: Evergrant, settings: Settings, project: str) -> None:
-    rule = ("--machines-without-user",)
+    rule = ("--machines-without-user", "--mcp", "--login-client-id", "us")
     with serving(Issuer()) as idp:
         added = evergrant(settings, "issuers", "add", idp.url, "--audience", AUDIENCE, "--tenant-claim", "org", *rule)
     assert added.code == 0, added.err
@@ -22,6 +22,9 @@ def test_issuers_are_added_listed_and_removed(evergrant: Evergrant, settings: Se
         "userClaim": "sub",
         "tenantClaim": "org",
         "machinesWithoutUser": True,
+        "mcp": True,
+        "loginClientId": "us",
+        "hasLoginClientSecret": False,
         "jwksUrl": f"{idp.url}/jwks",
     }
     assert evergrant(settings, "issuers", "remove", listed["id"]).code == 0

@@ -35,9 +35,8 @@ sqlite_is_enough = pytest.mark.parametrize("here", ["sqlite"], indirect=True)
 
 def trust(here: Installation, issuer: str, *, client_id: str, secret: str, user_claim: str = "sub") -> str:
     """Let the project's users sign in at an issuer; returns its id."""
-    body = {"issuer": issuer, "audience": "api", "userClaim": user_claim, "login": {"clientId": client_id}}
-    if secret:
-        body["login"]["clientSecret"] = secret
+    client = {"clientId": client_id, **({"clientSecret": secret} if secret else {})}
+    body = {"issuer": issuer, "audience": "api", "userClaim": user_claim, "login": client}
     answer = here.backend.http.post("/v1/mgmt/trustedissuer", json=body)
     assert answer.status_code == 200, answer.text
     return str(answer.json()["trustedIssuer"]["id"])

@@ -26,11 +26,14 @@ BATCH = 500
 """How many uses are written in one transaction."""
 
 
-async def authenticate(broker: Broker, authorization: str, *, client_address: str, now: datetime) -> Principal:
+async def authenticate(
+    broker: Broker, authorization: str, *, client_address: str, now: datetime, resource: str = ""
+) -> Principal:
     """Recognise `Bearer <PROJECT_ID>:<MANAGEMENT_KEY>` (RFC 6750 section 2.1; split at the first colon).
 
     A user's JWT may stand in the key's place; or alone, where one project only trusts its issuer. The key of an agent
-    session names its project itself, and may stand either way.
+    session names its project itself, and may stand either way. `resource` is an address that JWTs may be for, beside
+    their issuer's audience (RFC 8707); one that is for it alone is good nowhere else.
 
     Raises:
         AuthenticationFailed: whatever is wrong with it; only an expired key or a forbidden address is told apart, and
@@ -48,7 +51,7 @@ async def authenticate(broker: Broker, authorization: str, *, client_address: st
     if key.startswith(SESSION_PREFIX):
         principal = await _session_or_count(broker, project_id, key, client_address)
     else:
-        principal = await _key_or_user(broker, project_id, key, client_address, now=now)
+        principal = await _key_or_user(broker, project_id, key, client_address, resource=resource, now=now)
     principal.check_usable(client_address=client_address, now=now)
     broker.limits.of(principal).take((principal.project_id, principal.name))
     if not principal.is_user:
@@ -67,17 +70,29 @@ async def _session_or_count(broker: Broker, project_id: str, key: str, client_ad
         raise
 
 
-async def _key_or_user(broker: Broker, project_id: str, key: str, client_address: str, *, now: datetime) -> Principal:
+async def _key_or_user(
+    broker: Broker, project_id: str, key: str, client_address: str, *, resource: str, now: datetime
+) -> Principal:
     key_digest = digest(key)
-    principal = broker.principals.get((project_id, key_digest))
+    known = (project_id, digest(f"{key} at {resource}") if resource else key_digest)
+    principal = broker.principals.get(known)
     if principal is None:
-        principal = await _look_up_or_count(broker, project_id, key, key_digest, client_address, now=now)
-        broker.principals.put((project_id, key_digest), principal)
+        principal = await _look_up_or_count(
+            broker, project_id, key, key_digest, client_address, resource=resource, now=now
+        )
+        broker.principals.put(known, principal)
     return principal
 
 
 async def _look_up_or_count(
-    broker: Broker, project_id: str, key: str, key_digest: bytes, client_address: str, *, now: datetime
+    broker: Broker,
+    project_id: str,
+    key: str,
+    key_digest: bytes,
+    client_address: str,
+    *,
+    resource: str,
+    now: datetime,
 ) -> Principal:
     """Look a credential up. A wrong one counts against the address; a good one is never refused for those of others."""
     network, limit = limited_as(client_address), broker.limits.credentials
@@ -91,7 +106,7 @@ async def _look_up_or_count(
             # An operator's own key may look like a JWT, but no JWT is the text of a key.
             if not looks_like_jwt(key):
                 raise
-            return await authenticate_user(broker, project_id, key, network=network, now=now)
+            return await authenticate_user(broker, project_id, key, network=network, resource=resource, now=now)
     except AuthenticationFailed:
         limit.take(network)
         raise

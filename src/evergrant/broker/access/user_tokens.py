@@ -35,11 +35,14 @@ def looks_like_jwt(credential: str) -> bool:
     return credential.startswith("ey") and credential.count(".") == 2 and len(credential) <= _MAX_TOKEN_LENGTH
 
 
-async def authenticate_user(broker: Broker, project_id: str, token: str, *, network: str, now: datetime) -> Principal:
+async def authenticate_user(
+    broker: Broker, project_id: str, token: str, *, network: str, now: datetime, resource: str = ""
+) -> Principal:
     """Validate a user's JWT. Without a project, exactly one must accept it: by its audience, and its issuer's keys.
 
     A project accepts a token by what it trusts itself. What others trust neither helps nor hinders it. `network` is
-    where the caller is, as limits count: at its limit, look-ups wait for each other.
+    where the caller is, as limits count: at its limit, look-ups wait for each other. `resource` is the address that the
+    project's user calls (RFC 8707): a token for it is good there beside one for the issuer's audience.
 
     Raises:
         AuthenticationFailed: the token must not be believed; the message says why, and holds nothing of the token.
@@ -50,7 +53,7 @@ async def authenticate_user(broker: Broker, project_id: str, token: str, *, netw
         async with broker.limits.credentials.turn(network):  # not the keys too: a slow issuer would keep the turn
             found = await _trusted(broker, project_id, unverified)
         if len(found) == 1:
-            return await _verified_by(broker, found[0], token, now=now)
+            return await _verified_by(broker, found[0], token, resource if project_id else "", now=now)
         return await _the_one(broker, found, token, now=now)
     except InvalidToken as error:
         raise AuthenticationFailed(f"This token is not accepted: {error}.") from None
@@ -79,10 +82,12 @@ async def _trusted(broker: Broker, project_id: str, unverified: Mapping[str, Any
     return found
 
 
-async def _verified_by(broker: Broker, trusted: TrustedIssuer, token: str, *, now: datetime) -> Principal:
+async def _verified_by(
+    broker: Broker, trusted: TrustedIssuer, token: str, resource: str, *, now: datetime
+) -> Principal:
     """Do the same as `_verified`, and count what comes of it."""
     try:
-        principal = await _verified(broker, trusted, token, now=now)
+        principal = await _verified(broker, trusted, token, resource, now=now)
     except InvalidToken:
         broker.activity.note(trusted.project_id, "", f"issuer:{trusted.id}:refused")
         raise
@@ -90,8 +95,11 @@ async def _verified_by(broker: Broker, trusted: TrustedIssuer, token: str, *, no
     return principal
 
 
-async def _verified(broker: Broker, trusted: TrustedIssuer, token: str, *, now: datetime) -> Principal:
-    return principal_by(trusted, await verified_claims(broker.http, trusted.jwks_url, token, now=now))
+async def _verified(
+    broker: Broker, trusted: TrustedIssuer, token: str, resource: str = "", *, now: datetime
+) -> Principal:
+    claims = await verified_claims(broker.http, trusted.jwks_url, token, now=now)
+    return principal_by(trusted, claims, resource=resource)
 
 
 async def _the_one(broker: Broker, found: Sequence[TrustedIssuer], token: str, *, now: datetime) -> Principal:
@@ -164,13 +172,16 @@ async def _actor_of(broker: Broker, project_id: str, token: str, *, network: str
     return ActorToken(trusted.issuer, agent, expires_at)
 
 
-def principal_by(trusted: TrustedIssuer, claims: Mapping[str, Any]) -> Principal:
-    """Return whom verified claims identify.
+def principal_by(trusted: TrustedIssuer, claims: Mapping[str, Any], *, resource: str = "") -> Principal:
+    """Return whom verified claims identify, at an address that may be an audience too.
 
     Raises:
         InvalidToken: they are from another issuer, for another audience, or name nobody.
     """
-    check_parties(claims, issuer=trusted.issuer, audience=trusted.audience, recipient="audience")
+    said = claims.get("aud")
+    is_for_resource = bool(resource) and (resource in said if isinstance(said, list) else resource == said)
+    audience = resource if is_for_resource else trusted.audience
+    check_parties(claims, issuer=trusted.issuer, audience=audience, recipient="audience")
     # Compared at every use, without leeway: it is the bearer's to renew it in time.
     expires_at = datetime.fromtimestamp(claims["exp"], UTC)
     tenant_ids = _tenants(claims.get(trusted.tenant_claim)) if trusted.tenant_claim else frozenset()

@@ -146,7 +146,7 @@ async def has_proved(broker: Broker, wanted: ProofWanted, *, browser: bytes | No
     if browser is None or not wanted.user_id:
         return False
     query = (
-        _of(wanted, browser, PROVED)
+        _logins_of(wanted, browser, PROVED)
         .join(
             TrustedIssuer,
             (TrustedIssuer.project_id == BrowserLogin.project_id) & (TrustedIssuer.id == BrowserLogin.issuer_id),
@@ -215,7 +215,7 @@ async def begin_login(broker: Broker, wanted: ProofWanted, *, browser: str, retu
         redirect_uri=row.redirect_uri,
         state=state,
         scopes=["openid"] if issuer.user_claim == "sub" else ["openid", "profile", "email"],
-        code_verifier=_verifier(browser, login_id),
+        code_verifier=_code_verifier(browser, login_id),
         nonce=_nonce(browser, login_id),
         prompt=["login"] if await _was_somebody_else(broker, wanted, digest(browser)) else (),
     )
@@ -240,7 +240,7 @@ async def finish_login(
         if login.expires_at <= now:
             raise ConnectFailed("expired", "Signing in took too long. Start again.")
         if await _use_up(broker, login, now=now):
-            return LoginEnd(await _end(broker, login, params, browser=browser, now=now), then, project)
+            return LoginEnd(await _conclude(broker, login, params, browser=browser, now=now), then, project)
     return LoginEnd(login.outcome or FAILED, then, project)
 
 
@@ -277,7 +277,9 @@ async def _use_up(broker: Broker, login: BrowserLogin, *, now: datetime) -> bool
         return (await session.execute(statement)).scalar_one_or_none() is not None
 
 
-async def _end(broker: Broker, login: BrowserLogin, params: Mapping[str, str], *, browser: str, now: datetime) -> str:
+async def _conclude(
+    broker: Broker, login: BrowserLogin, params: Mapping[str, str], *, browser: str, now: datetime
+) -> str:
     """Find out who has signed in, keep what came of it, and return that."""
     signed_in_as = ""
     try:
@@ -333,7 +335,7 @@ async def _who(
         sign_in_client(server, issuer.login_client_id, await open_login_secret(broker, issuer)),
         code=response.code,
         redirect_uri=login.redirect_uri,
-        code_verifier=_verifier(browser, login.id),
+        code_verifier=_code_verifier(browser, login.id),
     )
     nonce = _nonce(browser, login.id)
     asked: ServerMetadata = server if issuer.user_claim != "sub" else replace(server, userinfo_endpoint="")
@@ -358,10 +360,10 @@ async def _issuer(broker: Broker, project_id: str, issuer_id: str) -> TrustedIss
 
 async def _was_somebody_else(broker: Broker, wanted: ProofWanted, browser: bytes) -> bool:
     async with broker.database.read() as session:
-        return (await session.execute(_of(wanted, browser, WRONG_USER).limit(1))).one_or_none() is not None
+        return (await session.execute(_logins_of(wanted, browser, WRONG_USER).limit(1))).one_or_none() is not None
 
 
-def _of(wanted: ProofWanted, browser: bytes, outcome: str) -> Any:
+def _logins_of(wanted: ProofWanted, browser: bytes, outcome: str) -> Any:
     """Ask for the logins of one browser for one thing that ended so."""
     return select(BrowserLogin.id).where(
         BrowserLogin.project_id == wanted.project_id,
@@ -372,7 +374,7 @@ def _of(wanted: ProofWanted, browser: bytes, outcome: str) -> Any:
     )
 
 
-def _verifier(browser: str, login_id: str) -> CodeVerifier:
+def _code_verifier(browser: str, login_id: str) -> CodeVerifier:
     """Return the verifier that goes with a browser's cookie: whoever has only the database does not know it."""
     return CodeVerifier.from_secret(derived(browser, f"login {login_id} code_verifier"))
 

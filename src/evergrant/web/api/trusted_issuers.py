@@ -111,7 +111,7 @@ class IssuerBody(WireModel):
     tenant_claim: str
     machines_without_user: bool
     mcp: bool
-    login: IssuerLoginBody | None = Field(description="Null where browsers cannot sign in there.")
+    login: IssuerLoginBody | None = Field(default=None, description="Null where browsers cannot sign in there.")
     last_kid: str = Field(description="The id of the key that signed the last token that was accepted.")
     last_seen_time: str = Field(description="When that was, to the minute. Epoch seconds as text; empty for never.")
     created_time: str = Field(description="Epoch seconds as text.")
