@@ -84,7 +84,10 @@ TAMPERINGS = {
     "changed": ("UPDATE call_records SET path = '/innocent' WHERE id = '{id}'", "one or more are not what was written"),
     "moved in time": ("UPDATE call_records SET ms = ms + 1 WHERE id = '{id}'", "one or more are not what was written"),
     "removed": ("DELETE FROM call_records WHERE id = '{id}'", "1 are missing"),
-    "added to a batch": ("UPDATE call_records SET batch = (SELECT batch FROM call_records WHERE id = '{id}')", "added"),
+    "added to a batch": (
+        "UPDATE call_records SET batch = (SELECT batch FROM call_records WHERE id = '{id}') WHERE batch = ''",
+        "1 were added",
+    ),
     "unsealed": ("UPDATE call_records SET batch = '' WHERE id = '{id}'", "1 are missing"),
     "of a batch of its own": (
         "UPDATE call_records SET id = 'x', batch = 'forged' WHERE batch = ''",

@@ -1,8 +1,9 @@
 """The commands `evergrant apps`."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, TextIO
+from typing import Any, TextIO, TypeVar
 
 import click
 from pydantic import SecretStr
@@ -31,6 +32,8 @@ from evergrant.db import OutboundApp
 from evergrant.errors import InvalidValue
 from evergrant.pasted import trimmed
 
+Command = TypeVar("Command", bound=Callable[..., Any])
+
 
 @click.group()
 def apps() -> None:
@@ -57,6 +60,47 @@ signing_key_option = click.option(
     type=click.File(),
     help="A file with the private key that signs its assertions and tokens, in PEM or as a JWK.",
 )
+
+
+api_base_url_option = click.option(
+    "--api-base-url",
+    default=None,
+    type=PASTED,
+    help="Where calls to its API go, instead of the template's; '' for that.",
+)
+api_further_option = click.option(
+    "--api-further", multiple=True, type=PASTED, help="NAME=URL: a further base of its API. Repeatable; all of them."
+)
+api_header_option = click.option(
+    "--api-header",
+    "api_headers",
+    multiple=True,
+    type=PASTED,
+    help="NAME=VALUE that calls carry. Repeatable; all of them.",
+)
+api_forbidden_option = click.option(
+    "--api-forbidden",
+    multiple=True,
+    type=PASTED,
+    help="A call that nobody makes: 'POST /x/**'. Repeatable; all of them.",
+)
+
+
+def api_options(command: Command) -> Command:
+    """Let a command set where calls to an app's API go, and what they carry."""
+    for option in (api_forbidden_option, api_header_option, api_further_option, api_base_url_option):
+        command = option(command)
+    return command
+
+
+def _api_fields(fields: dict[str, Any]) -> dict[str, Any]:
+    """Take those out of a command's options, and return them as a definition has them; without what is not given."""
+    base, forbidden = fields.pop("api_base_url"), list(fields.pop("api_forbidden"))
+    given: dict[str, Any] = {} if base is None else {"api_base_url": base}
+    for name, option in (("api_further", "--api-further"), ("api_headers", "--api-header")):
+        if texts := fields.pop(name):
+            given[name] = dict(_variable(text, option) for text in texts)
+    return given | ({"api_forbidden": forbidden} if forbidden else {})
 
 
 @apps.command("list")
@@ -98,6 +142,7 @@ def list_(project_id: str | None, as_json: bool) -> None:
 @click.option(
     "--redirect-url", "default_redirect_url", default="", type=PASTED, help="Where the browser goes after connecting."
 )
+@api_options
 @json_option
 def create(
     project_id: str | None,
@@ -117,7 +162,7 @@ def create(
     # `fields` are the options that an app's definition has under the same names.
     if not template_id and not (app_id and fields["name"]):
         raise click.UsageError("give APP_ID and --name, or --template")
-    values = dict(_variable(text) for text in variables)
+    values, api = dict(_variable(text) for text in variables), _api_fields(fields)
     definition, template = AppDefinition(name=""), None
     if template_id:
         template = find_template(load_catalogue(settings_for_commands().catalog_dir), template_id)
@@ -126,7 +171,7 @@ def create(
     if problems := app_variable_problems(template, values):  # before anybody has typed a secret
         raise InvalidValue.of(*problems)
     secret = SecretStr(_secret(client_secret) if fields["client_id"] else "")
-    given = {**fields, "id": app_id or template_id, "client_secret": secret, "variables": values}
+    given = {**fields, "id": app_id or template_id, "client_secret": secret, "variables": values, **api}
     if signing_key is not None:
         given["signing_key"] = SecretStr(signing_key.read())
     definition = replace(definition, **{name: value for name, value in given.items() if value})
@@ -158,6 +203,7 @@ def _secret(given: str | None) -> str:
     default=None,
     help="Whether a consent that the same person's newer one replaces is revoked. Many providers end both then.",
 )
+@api_options
 @json_option
 def update(
     project_id: str | None,
@@ -168,14 +214,19 @@ def update(
     own_callback: bool,
     revoke_replaced: bool | None,
     as_json: bool,
+    **fields: Any,
 ) -> None:
-    """Give an app the client or the key of yours at its provider or a callback address, or say what is revoked.
+    """Give an app your client or key at its provider, a callback address or an API, or say what is revoked.
 
     Before --own-callback, register the address that 'evergrant doctor' shows at the provider, beside the present one.
     """
-    if not (client_id or signing_key or own_callback or revoke_replaced is not None):
-        raise click.UsageError("give --client-id, --signing-key, --own-callback, --revoke-replaced or --keep-replaced")
-    changes: dict[str, Any] = {"own_callback": True} if own_callback else {}
+    changes = _api_fields(fields)
+    if not (client_id or signing_key or own_callback or revoke_replaced is not None or changes):
+        raise click.UsageError(
+            "give --client-id, --signing-key, --own-callback, --revoke-replaced, --keep-replaced or an --api option"
+        )
+    if own_callback:
+        changes["own_callback"] = True
     if revoke_replaced is not None:
         changes["revoke_replaced"] = revoke_replaced
     if signing_key is not None:
@@ -201,10 +252,10 @@ def update(
             click.echo(f"Its client secret goes to {token_url}")
 
 
-def _variable(text: str) -> tuple[str, str]:
+def _variable(text: str, option: str = "--variable") -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not name or not equals:
-        raise click.BadParameter("write NAME=VALUE", param_hint="--variable")
+        raise click.BadParameter("write NAME=VALUE", param_hint=option)
     return trimmed(name), trimmed(value)
 
 

@@ -10,6 +10,7 @@ from pydantic import SecretStr
 
 from evergrant import placeholders
 from evergrant.app_types import AppType
+from evergrant.broker.apps.api_rules import api_problems
 from evergrant.broker.apps.variables import app_variable_problems, declared_variables
 from evergrant.broker.grants.schedule import POLICIES, PROACTIVE
 from evergrant.broker.projects.redirects import check_redirect_url
@@ -86,6 +87,14 @@ class AppDefinition:
     refresh_policy: str | None = None
     refresh_token_idle_seconds: int | None = None
     own_callback: bool | None = None
+    api_base_url: str | None = None
+    """Instead of the template's."""
+    api_further: dict[str, str] | None = None
+    """Beside the template's, or instead of those of the same names."""
+    api_headers: dict[str, str] | None = None
+    """The same."""
+    api_forbidden: Sequence[str] | None = None
+    """Beside the template's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +124,10 @@ class CompleteDefinition(AppDefinition):
     refresh_policy: str = PROACTIVE
     refresh_token_idle_seconds: int = 0
     own_callback: bool = True
+    api_base_url: str = ""
+    api_further: dict[str, str] = field(default_factory=dict)
+    api_headers: dict[str, str] = field(default_factory=dict)
+    api_forbidden: Sequence[str] = field(default_factory=list)
     # what evergrant learns by itself
     client_id_metadata: bool = False
     iss_required: bool = False
@@ -165,9 +178,18 @@ def check_definition(broker: Broker, project: Project, new: AppDefinition, templ
         ("dcrUrl", new.dcr_url),
         ("userinfoUrl", new.userinfo_url),
         ("jwksUrl", new.jwks_url),
+        ("apiBaseUrl", new.api_base_url),
+        *(("apiFurther", url) for url in (new.api_further or {}).values()),
     ):
         if url:
             problems += _url_problems(broker, template, new.variables or {}, name, url)
+    problems += api_problems(
+        template,
+        base_url=new.api_base_url or "",
+        further=new.api_further or {},
+        headers=new.api_headers or {},
+        forbidden=new.api_forbidden or (),
+    )
     problems += app_variable_problems(template, new.variables or {})
     if template is not None and template.pkce == "required" and not new.pkce:
         problems.append(("pkce", "this provider requires it: leave it on"))

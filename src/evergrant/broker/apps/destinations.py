@@ -44,6 +44,8 @@ _BY_BROWSER = ("authorizationUrl", "callbackDomain")
 _SENT_AS_IT_IS = ("client_secret_post", "client_secret_basic")
 _FILLED = ("variables", "variables of the API")
 """Addresses of the template, which its variables fill."""
+_OF_THE_API = ("apiBaseUrl", "apiFurther")
+"""Where tokens go, and the client secret only if a header carries it."""
 _METHOD = "tokenEndpointAuthMethod"
 _TO_SEE_ALL = frozenset({Permission.TOKENS_FETCH, Permission.TOKENS_FETCH_REFRESH_TOKEN})
 """What a key needs to be given a refresh token."""
@@ -89,6 +91,9 @@ def moves(catalogue: Catalogue, before: CompleteDefinition, after: CompleteDefin
     What is emptied gets nothing any more, and is no move; what is filled again is one.
     """
     old, new = ({**destinations_of(catalogue, app), **_api_of(catalogue, app)} for app in (before, after))
+    if any(app.api_base_url or app.api_further for app in (before, after)):
+        old |= _own_api_of(catalogue, before)
+        new |= _own_api_of(catalogue, after)
     if before.template_id != after.template_id:
         old, new = ({name: place for name, place in each.items() if name not in _FILLED} for each in (old, new))
     return [Move(name, old.get(name, ""), place) for name, place in new.items() if old.get(name) != place]
@@ -102,7 +107,11 @@ def check_secret_follows(
     Raises:
         MissingArgument: it would be; the update has to bring it.
     """
-    named = [move.field for move in moved if move.field not in _BY_BROWSER]
+    in_calls = _calls_show_secret(after, catalogue)
+    nowhere = _BY_BROWSER if in_calls else (*_BY_BROWSER, *_OF_THE_API)
+    named = [move.field for move in moved if move.field not in nowhere]
+    if in_calls and not _calls_show_secret(before, catalogue):
+        named.append("apiHeaders")
     if _shows_secret(after, catalogue) and not _shows_secret(before, catalogue):
         named.append(_METHOD)
     if _writes_secret(after) and not _writes_secret(before):
@@ -125,7 +134,7 @@ def check_key_follows(moved: list[Move]) -> None:
     Raises:
         MissingArgument: it would be; the update has to bring the key.
     """
-    named = [move.field for move in moved if move.field not in _BY_BROWSER]
+    named = [move.field for move in moved if move.field not in (*_BY_BROWSER, *_OF_THE_API)]
     if named:
         remedy = 'send it with this update, or "" if the app has none any more'
         raise MissingArgument.of(
@@ -185,6 +194,17 @@ def _shows_secret(app: CompleteDefinition, catalogue: Catalogue) -> bool:
     return app.token_endpoint_auth_method in _SENT_AS_IT_IS and not signed_by_hook
 
 
+def _calls_show_secret(app: CompleteDefinition, catalogue: Catalogue) -> bool:
+    """Tell whether calls to the provider's API carry the client secret."""
+    texts = list(app.api_headers.values())
+    if (template := catalogue.get(app.template_id)) is not None:
+        own = {name.lower() for name in app.api_headers}
+        credential = template.api.credential
+        texts += [text for name, text in template.api.headers.items() if name.lower() not in own]
+        texts += [credential.value, credential.username, credential.password]
+    return any("client_secret" in placeholders.names_in(text) for text in texts)
+
+
 def _writes_secret(app: CompleteDefinition) -> bool:
     """Tell whether parameters of the app's own repeat the secret, whatever the method does with it."""
     return any("{client_secret}" in value for _, value in app.token_url_params)
@@ -202,6 +222,19 @@ def _api_of(catalogue: Catalogue, app: CompleteDefinition) -> Destinations:
     api = template.api
     bases = [api.base_url, *api.further.values(), *([api.check.partition(" ")[2]] if "://" in api.check else [])]
     return {"variables of the API": " ".join(_plain(placeholders.fill(url, values)) for url in bases if url)}
+
+
+def _own_api_of(catalogue: Catalogue, app: CompleteDefinition) -> Destinations:
+    """Return where calls go with connections' tokens, of an app that says so itself in part or once did."""
+    template = catalogue.get(app.template_id)
+    values = known_values(template, app.variables, {})
+    base = app.api_base_url or (template.api.base_url if template is not None else "")
+    further = {**(template.api.further if template is not None else {}), **app.api_further}
+    found = {
+        "apiBaseUrl": _plain(placeholders.fill(base, values)) if base else "",
+        "apiFurther": " ".join(_plain(placeholders.fill(url, values)) for _, url in sorted(further.items())),
+    }
+    return {name: place for name, place in found.items() if place}
 
 
 def _own_addresses(template: Template | None) -> Iterable[str]:

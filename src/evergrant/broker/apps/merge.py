@@ -36,6 +36,7 @@ def merge(stored: CompleteDefinition, new: AppDefinition, found: Discovered = NO
         prompt=list(new.prompt),
         authorization_url_params=[list(pair) for pair in new.authorization_url_params],
         token_url_params=[list(pair) for pair in new.token_url_params],
+        api_forbidden=list(whole.api_forbidden),
         variables=stored.variables if new.variables is None else {n: v for n, v in new.variables.items() if v},
         # Discovered where they are left out or empty.
         authorization_url=new.authorization_url or server.authorization_endpoint,

@@ -75,7 +75,7 @@ async def _prune(broker: Broker, project_id: str, which: ColumnElement[bool]) ->
                 return pruned, True
             _, problem = await first_difference(session, project_id, some)
         if not problem:
-            pruned += await _remove(broker, project_id, some, since=since)
+            pruned += await _remove_batches(broker, project_id, some, since=since)
             continue
         async with broker.database.read() as session:
             if (await calls_pruned(session, project_id))[0] == since:
@@ -84,7 +84,7 @@ async def _prune(broker: Broker, project_id: str, which: ColumnElement[bool]) ->
                 return pruned, False  # else somebody else pruned it meanwhile
 
 
-async def _remove(broker: Broker, project_id: str, seals: list[AuditEvent], *, since: int) -> int:
+async def _remove_batches(broker: Broker, project_id: str, seals: list[AuditEvent], *, since: int) -> int:
     batches = [event.data["batch"] for event in seals]
     async with broker.database.write() as session:
         # One at a time, and nobody who writes rows of the project waits for it.

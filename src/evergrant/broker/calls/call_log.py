@@ -36,7 +36,7 @@ async def write_ahead(broker: Broker, call: Call) -> None:
         Unavailable: the database is away, and the call must not be sent.
     """
     async with broker.database.write_bare() as connection:
-        await connection.execute(insert(TABLE), [_row(call, batch="")])
+        await connection.execute(insert(TABLE), [_row_of(call, batch="")])
     call.is_written_ahead = True
 
 
@@ -56,14 +56,14 @@ async def write_calls(broker: Broker) -> None:
     try:
         while parts:
             project_id = parts[-1][0].project_id
-            await _write(broker, parts[-1], dropped=dropped[project_id])
+            await _write_part(broker, parts[-1], dropped=dropped[project_id])
             parts.pop()
             del dropped[project_id]
     finally:  # also where a stop cuts this off
         broker.calls.give_back([call for part in parts for call in part], dropped)
 
 
-async def _write(broker: Broker, calls: Sequence[Call], *, dropped: int = 0) -> None:
+async def _write_part(broker: Broker, calls: Sequence[Call], *, dropped: int = 0) -> None:
     """Write a batch; of one that cannot be written, what can."""
     try:
         await _write_batch(broker, calls, dropped=dropped)
@@ -77,7 +77,7 @@ async def _write(broker: Broker, calls: Sequence[Call], *, dropped: int = 0) -> 
             half = (len(missing) + 1) // 2
             for part in (missing[:half], missing[half:]):
                 if part:
-                    await _write(broker, part)
+                    await _write_part(broker, part)
 
 
 async def _not_written_yet(broker: Broker, calls: Sequence[Call]) -> list[Call]:
@@ -108,7 +108,7 @@ async def _write_batch(broker: Broker, calls: Sequence[Call], *, dropped: int) -
             )
             ahead -= set(await session.scalars(gone))
         # What is left was sealed without its outcome, because that took longer than any call may; so it stays.
-        rows = [_row(call, batch=batch) for call in calls if call.id not in ahead]
+        rows = [_row_of(call, batch=batch) for call in calls if call.id not in ahead]
         if rows:
             await session.execute(insert(TABLE), rows)
             await seal_calls(session, project_id, batch, rows, dropped=dropped)
@@ -146,7 +146,7 @@ async def seal_left_calls(broker: Broker, *, now: datetime) -> int:
     return sealed
 
 
-def _row(call: Call, *, batch: str) -> dict[str, Any]:
+def _row_of(call: Call, *, batch: str) -> dict[str, Any]:
     row = {name: getattr(call, name) for name in _COLUMNS if name != "batch"}
     row |= {"act": [_clean(one, 255) for one in call.act], "batch": batch}
     for name, most in _TEXTS.items():

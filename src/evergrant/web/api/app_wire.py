@@ -148,6 +148,27 @@ class AppFields(StrictWireModel):
         description="Moves an app from before to a callback address of its own; every app that is made now has one, "
         "and keeps it.",
     )
+    api_base_url: ShortText | None = Field(
+        default=None,
+        description="Where the provider's API is that calls go to, instead of the template's. May hold variables.",
+    )
+    api_further: dict[ShortText, ShortText] | None = Field(
+        default=None,
+        max_length=20,
+        description='Further bases by name, beside the template\'s: `{"uploads": "https://uploads.example.com"}`.',
+    )
+    api_headers: dict[ShortText, ShortText] | None = Field(
+        default=None,
+        max_length=50,
+        description="Sent with each call, unless the caller sends the same. May hold variables, `{client_id}` and "
+        "`{client_secret}`.",
+    )
+    api_forbidden: list[ShortText] | None = Field(
+        default=None,
+        max_length=200,
+        description="Calls that nobody makes, beside the template's: `POST /admin/**`; `*` for any method or one "
+        "segment.",
+    )
 
 
 class CreateApp(AppFields):
@@ -252,6 +273,10 @@ class AppBody(WireModel):
     refresh_policy: str
     refresh_token_idle_seconds: int
     own_callback: bool
+    api_base_url: str
+    api_further: dict[str, str]
+    api_headers: dict[str, str]
+    api_forbidden: list[str]
     health: AppHealth
     warnings: list[AppWarning]
     created_time: str

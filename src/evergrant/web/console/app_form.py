@@ -6,6 +6,7 @@ is sent when somebody types it, and never shown.
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -52,10 +53,15 @@ LABELS = {
     "idleDays": "Days until an unused refresh token dies",
     "revokeReplaced": "Revoke what a newer consent replaces",
     "tenantId": "Tenant",
+    "apiBaseUrl": "API address",
+    "apiFurther": "Further API addresses",
+    "apiHeaders": "Headers of API calls",
+    "apiForbidden": "Forbidden API calls",
     "variables": "Variables",
 }
 """The fields in the order of the page, by their names."""
-OF_ANY_APP = ("name", "description", "tenantId", "variables")
+OF_THE_API = ("apiBaseUrl", "apiFurther", "apiHeaders", "apiForbidden")
+OF_ANY_APP = ("name", "description", "tenantId", *OF_THE_API, "variables")
 """The fields that an app with API keys has too."""
 OF_OBTAINED = (
     *OF_ANY_APP,
@@ -76,13 +82,15 @@ NAMES_IN_ERRORS = {
 """Fields that an error calls by another name than the form."""
 
 _FLAGS = ("ownCallback", "useDcr", "consentPage", "requireConfirmation", "pkce", "revokeReplaced")
-_PAIRS = ("authorizationUrlParams", "tokenUrlParams")
-_LISTS = ("scopes", *_PAIRS, "prompt", "variables")
+_MAPS = {"apiFurther": "api_further", "apiHeaders": "api_headers"}
+_PAIRS = ("authorizationUrlParams", "tokenUrlParams", *_MAPS)
+_LISTS = ("scopes", *_PAIRS, "prompt", "apiForbidden", "variables")
 _TEXTS = tuple(name for name in LABELS if name not in (*_FLAGS, *_LISTS, "idleDays"))
 _COLUMNS = {
     to_camel(column): column for column in AppDefinition.__dataclass_fields__ if to_camel(column) in (*_TEXTS, *_FLAGS)
 }
 MOST_LETTERS = 2_000
+MOST_LETTERS_OF_RULES = 20_000
 DAY = 86_400
 
 
@@ -102,6 +110,9 @@ def values_of(app: OutboundApp | AppDefinition) -> Values:
     values["scopes"] += [[False, scope, text] for scope, text in words.items() if scope not in asked]
     values["authorizationUrlParams"] = [list(pair) for pair in app.authorization_url_params]
     values["tokenUrlParams"] = [list(pair) for pair in app.token_url_params]
+    for name, column in _MAPS.items():
+        values[name] = [list(pair) for pair in (getattr(app, column) or {}).items()]
+    values["apiForbidden"] = "\n".join(app.api_forbidden or ())
     values["prompt"] = list(app.prompt)
     values["consentPage"] = not app.skip_consent_page
     values["idleDays"] = _days(app.refresh_token_idle_seconds or 0)
@@ -131,6 +142,8 @@ def read(form: Form, stored: Values, app_type: str) -> Values:
     for name in _PAIRS:
         pairs = zip(form.every(f"{name}.key"), form.every(f"{name}.value"), strict=False)
         sent[name] = [[key, value] for key, value in pairs]
+    rules = form.text("apiForbidden") if form.has("apiForbidden") else stored["apiForbidden"]
+    sent["apiForbidden"] = "\n".join(line.strip() for line in rules.splitlines() if line.strip())
     sent["prompt"] = form.all("prompt")
     sent["idleDays"] = form.text("idleDays")
     given = {name.removeprefix("variables."): value for name, value in form.pairs if name.startswith("variables.")}
@@ -158,6 +171,14 @@ def check(values: Values) -> None:
     problems = [(name, f"use at most {MOST_LETTERS:,} characters") for name in sorted(long)]
     many = [("scopes", len(values["scopes"]), 500), *((name, len(values[name]), 50) for name in _PAIRS)]
     problems += [(name, f"use at most {most}") for name, count, most in many if count > most]
+    if len(values["apiForbidden"]) > MOST_LETTERS_OF_RULES:
+        problems.append(("apiForbidden", f"use at most {MOST_LETTERS_OF_RULES:,} characters"))
+    problems += [
+        (name, f"'{key}' stands there twice: keep one")
+        for name in _MAPS
+        for key, count in Counter(key for key, _ in values[name]).items()
+        if count > 1
+    ]
     if _seconds(values["idleDays"]) is None:
         problems.append(("idleDays", "use a number of days, or nothing for never"))
     if problems:
@@ -166,9 +187,12 @@ def check(values: Values) -> None:
 
 def definition_of_form(values: Values, app: OutboundApp) -> AppDefinition:
     """Return the definition that a form describes; what it has no field for is as the app has it."""
+    api: dict[str, Any] = {column: dict(values[name]) for name, column in _MAPS.items()}
+    api["api_forbidden"] = values["apiForbidden"].splitlines()
     if app.app_type == AppType.API_KEY:
         own = {"name": values["name"], "description": values["description"], "tenant_id": values["tenantId"]}
-        return replace(definition_as_stored(app), **own, variables=values["variables"])
+        own["api_base_url"] = values["apiBaseUrl"]
+        return replace(definition_as_stored(app), **own, **api, variables=values["variables"])
     plain = {column: values[name] for name, column in _COLUMNS.items()}
     idle = app.refresh_token_idle_seconds
     if values["idleDays"] != _days(idle):  # else it may be no whole number of days, and stays what it is
@@ -177,6 +201,7 @@ def definition_of_form(values: Values, app: OutboundApp) -> AppDefinition:
     return replace(
         definition_as_stored(app),
         **plain,
+        **api,
         default_scopes=[scope for asked, scope, _ in scopes if asked],
         scope_descriptions={scope: words for asked, scope, words in scopes if words or not asked},
         authorization_url_params=values["authorizationUrlParams"],
