@@ -1,7 +1,8 @@
 """Overwrites secrets in what an API answers, so that one that echoes its token hands it to nobody.
 
 Found is a secret in every spelling that text is usually put in: as it is, and in base64 (RFC 4648, both alphabets) at
-each of its three offsets; each of these also escaped, whole or in part, as URLs and JSON do it. It is overwritten by `*` of equal length, so that nothing else moves.
+each of its three offsets; each of these also escaped, whole or in part, as URLs and JSON do it. It is overwritten by
+`*` of equal length, so that nothing else moves.
 """
 
 import base64

@@ -8,8 +8,6 @@ import re
 import select
 import socket
 from collections.abc import Sequence
-from contextvars import ContextVar
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -30,6 +28,8 @@ MOST_FIELDS = 100
 CONNECT_SECONDS = 5.0
 """How long one address may take to take a connection and to stand with TLS."""
 KEEPALIVE_SECONDS = 15.0
+READ_BYTES = 64 * 1024
+"""An answer is not read on while twice as much waits for the caller."""
 _ADDRESSES_TRIED = 2
 _BUFFER = 64 * 1024
 """What a system may buffer of an answer that nobody reads: it is read in one go."""
@@ -37,18 +37,6 @@ _PROBE = b"HTTP/1.1 299 -\r\nContent-Length: 0\r\n\r\n"
 _PROBE_FIELDS = ((b"Content-Length", b"0"),)
 _GARBLED = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|(?<!\r)\n|\r(?!\n)|\r\n[ \t]")
 _BOUND = (b"negotiate", b"ntlm")
-
-
-@dataclass(slots=True)
-class Use:
-    """One request's use of a connection."""
-
-    protocol: "OneAnswer | None" = None
-    """None while there is no connection: nothing was sent."""
-
-
-in_use: ContextVar[Use] = ContextVar("in_use")
-"""The request that a task makes, so that it learns which connection it got."""
 
 
 class OneAnswer(ResponseHandler):
@@ -62,12 +50,41 @@ class OneAnswer(ResponseHandler):
     _head = b""
     _interim = 0
 
-    def begin(self) -> None:
-        """Begin another request."""
+    def begin(self, *, has_body: bool, idle_seconds: float) -> None:
+        """Begin another request, whose answer may have a body; it may be silent for so long in the middle."""
         self.uses += 1
         self.answered = False
         self._head = b""
         self._interim = 0
+        self.set_response_params(
+            skip_payload=not has_body,
+            read_until_eof=True,
+            auto_decompress=False,
+            read_timeout=idle_seconds,
+            read_bufsize=READ_BYTES,
+            max_line_size=MOST_HEAD_BYTES,
+            max_field_size=MOST_HEAD_BYTES,
+            max_headers=MOST_FIELDS,
+        )
+
+    async def write(self, data: bytes) -> None:
+        """Write a part of a request, when the one before has gone.
+
+        Raises:
+            ConnectionError: the connection is gone.
+        """
+        if self.transport is None:
+            raise ConnectionResetError
+        self.transport.write(data)
+        await self._drain_helper()
+
+    def give_up(self, error: BaseException) -> None:
+        """End the connection; who waits for it gets `error`."""
+        self.set_exception(error)
+        if self._payload is not None and not self._payload.is_eof():
+            self._payload.set_exception(error)
+        if self.transport is not None:
+            self.transport.abort()
 
     @property
     def has_received(self) -> bool:
@@ -151,9 +168,7 @@ class OneAnswer(ResponseHandler):
         return ""
 
     def _refuse(self, why: str) -> None:
-        if self.transport is not None:
-            self.transport.abort()
-        self.set_exception(HttpProcessingError(message=why))
+        self.give_up(HttpProcessingError(message=why))
 
 
 def _binds_the_connection(headers: Sequence[tuple[bytes, bytes]]) -> bool:
@@ -188,8 +203,6 @@ class GuardedConnector(aiohttp.TCPConnector):
             connection = await super().connect(*args, **kwargs)
             protocol: Any = connection.protocol
             if protocol.uses == 0 or protocol.is_clean():
-                protocol.begin()
-                in_use.get().protocol = protocol
                 return connection
             connection.close()
 
