@@ -1,4 +1,4 @@
-"""Calls of providers' APIs: sent once, answered as a stream, over connections that no two pools share.
+"""Calls of providers' APIs: sent once, answered as a stream, over connections that no two owners share.
 
 The answer's body is not looked at and not kept: it goes to a caller at the caller's pace. Nothing is followed, decoded,
 repeated or remembered here.
@@ -35,15 +35,15 @@ from evergrant.oauth2.upstream_exchange import UNUSABLE, BrokenOff, Exchange, Up
 
 __all__ = ["UNUSABLE", "BrokenOff", "Upstream", "UpstreamAnswer", "UpstreamRequest", "open_upstream"]
 
-MOST_POOLS = 1_000
-"""So many (project, base) keep connections; the one that was used longest ago gives its own up."""
+MOST_POOLS = 500
+"""So many (project, base, owner) keep connections; the one that was used longest ago gives its own up."""
 _CONNECT = aiohttp.ClientTimeout(connect=2 * CONNECT_SECONDS, sock_connect=CONNECT_SECONDS)
 _URL = re.compile(r"(https?://[^/?#]+)(/[!\"$-~]*)")
 
 
 @dataclass(slots=True)
 class _Pool:
-    """The connections of one project to one origin."""
+    """The connections of one project and one owner to one origin."""
 
     target: Target
     peer: aiohttp.ClientRequest
@@ -106,7 +106,8 @@ class Upstream:
             kind = "own"
         # A body that streams cannot be sent again, so no connection that may have gone away is tried with it.
         pools = request.is_replayable
-        key = (kind, pools, origin, request.pool)
+        # Nor do two owners share one: an answer that comes late, when the next request is out, looks like that one's.
+        key = (kind, pools, origin, request.pool, request.owner)
         pool = self._pools.pop(key, None)
         if pool is None:
             pool = self._new_pool(origin, kind=kind, pools=pools)

@@ -39,6 +39,10 @@ _GARBLED = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|(?<!\r)\n|\r(?!\n)|\r\
 _BOUND = (b"negotiate", b"ntlm")
 
 
+class UnusableHead(HttpProcessingError):
+    """An answer that cannot be handed on; the message continues a sentence that begins with the server's name."""
+
+
 class OneAnswer(ResponseHandler):
     """A connection on which each request gets one answer, as RFC 9112 has it, and not a byte more.
 
@@ -168,7 +172,7 @@ class OneAnswer(ResponseHandler):
         return ""
 
     def _refuse(self, why: str) -> None:
-        self.give_up(HttpProcessingError(message=why))
+        self.give_up(UnusableHead(message=why))
 
 
 def _binds_the_connection(headers: Sequence[tuple[bytes, bytes]]) -> bool:

@@ -9,7 +9,7 @@ from aiohttp.http import HttpProcessingError
 from aiohttp.streams import StreamReader
 
 from evergrant.errors import AnswerLost, InvalidValue, MalformedRequest, UpstreamRejected
-from evergrant.oauth2.upstream_connection import OneAnswer
+from evergrant.oauth2.upstream_connection import OneAnswer, UnusableHead
 
 UNUSABLE = "unusable_answer"
 _OTHER_LENGTH = "The request's body is not as long as Content-Length says."
@@ -29,6 +29,7 @@ class UpstreamRequest:
     pool: Hashable
     """Whose connections: the project and the base URL."""
     owner: Hashable
+    """For whom: two owners never share a connection either."""
     method: str
     url: str
     """Whole and encoded: path and query are sent byte for byte."""
@@ -109,7 +110,9 @@ class Exchange:
                 self._sender = self._loop.create_task(self._send(protocol, head, body))
             message, self._payload = await protocol.read()
         except HttpProcessingError as error:
-            raise UpstreamRejected(f"{host} {error.message}.", provider_error=UNUSABLE) from None
+            # The parser's own words quote what came, which may be a secret.
+            why = error.message if isinstance(error, UnusableHead) else "garbled its answer"
+            raise UpstreamRejected(f"{host} {why}.", provider_error=UNUSABLE) from None
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             if self._fault is not None:
                 raise self._fault from None
