@@ -30,7 +30,7 @@ from tests.infra.installation import Backend, new_project
 from tests.infra.npm import npm_package
 from tests.infra.serving import LiveApp
 from tests.infra.waiting import in_a_thread
-from tests.infra.world import PEOPLE, STORY_ID, TEST_ID, build_world
+from tests.infra.world import PEOPLE, SESSION_ID, STORY_ID, TEST_ID, build_world
 
 pytestmark = pytest.mark.xdist_group("console every page")  # one worker makes the world, not each
 
@@ -54,7 +54,19 @@ VARIANTS = (
     f"people/{PEOPLE[0]}?ask=end",
 )
 """Pages of the world that say something else by their query."""
-LISTS = ("", "start", "apps", "connections", "keys", "issuers", "policies", "webhooks", "audit", "settings/operators")
+LISTS = (
+    "",
+    "start",
+    "apps",
+    "connections",
+    "keys",
+    "agents",
+    "issuers",
+    "policies",
+    "webhooks",
+    "audit",
+    "settings/operators",
+)
 OF_CROWD = ("app_id", "grant_id", "key_id", "issuer_id", "webhook_id", "policy_id", "user")
 MOST_BYTES_OF_ODD_ONES = 120_000
 """Fifty rows in which every value is as long as it may be, in letters of two to four bytes each."""
@@ -64,6 +76,7 @@ OF_WORLD = {
     "trial_id": TEST_ID,
     "key_id": "agentsprod01",
     "issuer_id": "issuer000001",
+    "session_id": SESSION_ID,
     "webhook_id": "webhook00001",
     "user": PEOPLE[0],
     "kind": "google-contacts",

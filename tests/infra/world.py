@@ -17,12 +17,14 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from evergrant import clock
 from evergrant.broker.audit.record import Actor, record
 from evergrant.broker.operations.setup import InitResult, initialise
+from evergrant.broker.runtime.agent_limits import SessionApp
 from evergrant.broker.runtime.broker import open_broker
 from evergrant.broker.trials.steps import Step, StepName, StepState, to_json
 from evergrant.broker.webhooks.outbox import first_message_id
 from evergrant.crypto.sealed import Sealed
 from evergrant.db import (
     Activity,
+    AgentSession,
     AppTest,
     Grant,
     GrantCount,
@@ -114,6 +116,8 @@ APPS: tuple[dict[str, Any], ...] = (
     {"id": "notion", "template_id": "notion", "name": "Notion", "scopes": {}},
     {"id": "openai", "template_id": "openai", "name": "OpenAI", "scopes": {}, "app_type": "apikey"},
 )
+SESSION_ID = "5e55ion000000000000001"
+"""An agent session that goes on."""
 STORY_ID = "5707e000000000000000000000000001"
 """The connection that has a past."""
 TEST_ID = "test000001"
@@ -132,6 +136,7 @@ async def build_world(settings: Settings, *, now: datetime, grants: int = 60) ->
         await session.flush()
         _add_grants(session, made.project_id, now, grants)
         _add_access(session, made.project_id, now)
+        _add_sessions(session, made.project_id, now)
         _add_webhook(session, made.project_id, now)
         await session.flush()
         _add_deliveries(session, made.project_id, now)
@@ -289,6 +294,34 @@ def _add_access(session: AsyncSession, project_id: str, now: datetime) -> None:
             created_at=now - timedelta(days=80),
         )
     )
+
+
+def _add_sessions(session: AsyncSession, project_id: str, now: datetime) -> None:
+    for n, (session_id, user, state) in enumerate(
+        (
+            (SESSION_ID, PEOPLE[0], {"max_calls": 200, "calls": 12}),
+            ("5e55ion000000000000002", PEOPLE[1], {"revoked_at": now - timedelta(minutes=3)}),
+            ("5e55ion000000000000003", ODD_PEOPLE[0], {"expires_at": now - timedelta(hours=2)}),
+        )
+    ):
+        app = SessionApp(app_id=APPS[n]["id"], access="write" if n else "read", approve="writes" if n else "never")
+        usual: dict[str, Any] = {"expires_at": now + timedelta(minutes=9), "agent_name": "Mail helper" if n else ""}
+        session.add(
+            AgentSession(
+                project_id=project_id,
+                id=session_id,
+                digest=hashlib.sha256(session_id.encode()).digest(),
+                user_id=user,
+                agent_id="mail-helper",
+                apps=[app.wire()],
+                may_connect=n == 0,
+                may_fetch=False,
+                key_id="agentsprod01",
+                made_by="key:agentsprod01",
+                created_at=now - timedelta(minutes=6, hours=3 * n),
+                **(usual | state),
+            )
+        )
 
 
 def _add_webhook(session: AsyncSession, project_id: str, now: datetime) -> None:

@@ -14,13 +14,13 @@ from evergrant.broker.grants.grants import ResourceOwner
 from evergrant.broker.runtime.agent_limits import SessionApp
 from evergrant.broker.runtime.authority import Authority, require_no_more
 from evergrant.broker.runtime.broker import Broker
+from evergrant.broker.runtime.path_globs import glob_problem, method_problem
 from evergrant.broker.runtime.principal import Permission, Principal
 from evergrant.crypto.opaque import digest, new_id, new_session_key
 from evergrant.db import AgentSession
 from evergrant.errors import InvalidValue
 
 DEFAULT_SECONDS, MOST_SECONDS = 900, 86_400
-METHODS = ("GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE")
 MOST_APPS, MOST_EACH = 100, 50
 """How many apps a session has at most, and how many methods or paths an app."""
 
@@ -168,12 +168,8 @@ async def _check_session(broker: Broker, project_id: str, wanted: SessionRequest
 
 def _app_problems(app: SessionApp, *, fetch: bool) -> list[tuple[str, str]]:
     problems = scope_problems("scopes", app.scopes)
-    problems += [("methods", f"use {', '.join(METHODS)}") for method in app.methods if method not in METHODS]
-    problems += [
-        ("paths", "each begins with / and has no white space, ? or #")
-        for path in app.paths
-        if not path.startswith("/") or not path.isprintable() or any(letter in path for letter in " ?#\\")
-    ]
+    for name, values, problem_of in (("methods", app.methods, method_problem), ("paths", app.paths, glob_problem)):
+        problems += [(name, problem) for problem in dict.fromkeys(map(problem_of, values)) if problem]
     if fetch and (app.access != "write" or app.methods or app.paths or app.approve != "never"):
         problem = "nothing limits what is done with a token that was fetched: with fetch, say access: 'write' alone"
         problems.append(("access", f"{problem}, without methods, paths and approve"))

@@ -13,6 +13,8 @@ SOON = timedelta(days=7)
 
 WORDS: Mapping[str, tuple[str, str]] = {
     P.TOKENS_FETCH: ("Fetch tokens", "Gets access tokens that work, for users and tenants."),
+    P.CALLS: ("Have calls made", "Calls apps' APIs for users and tenants, without a token."),
+    P.SESSIONS: ("Mint agent sessions", "Keys for agents, which do no more than this key."),
     P.CONNECT: ("Connect users", "Makes connect links and confirms who came back."),
     P.CONNECTIONS_READ: ("See connections", "Who connected what, without tokens."),
     P.TOKENS_WRITE: ("Upload and end connections", "Also refreshes, revokes and deletes them."),
@@ -39,8 +41,11 @@ class Preset:
 
 AGENT = frozenset({P.TOKENS_FETCH, P.CONNECT})
 """What an application or an agent needs: to connect users and fetch their tokens, and nothing else."""
+WITHOUT_TOKENS = frozenset({P.CALLS, P.SESSIONS, P.CONNECT})
+"""What a backend of agents needs that never see a token."""
 PRESETS = (
     Preset("agent", "Agent", "Fetches tokens and connects users.", AGENT),
+    Preset("no-tokens", "Agent without tokens", "Has calls made and mints sessions; gets no token.", WITHOUT_TOKENS),
     Preset(
         "backend",
         "Backend",

@@ -40,6 +40,7 @@ GROUPS = (
         "Access",
         (
             Entry("Keys", "key-round", "keys", (P.KEYS,)),
+            Entry("Agents", "bot", "agents", (P.SESSIONS,)),
             Entry("Trusted issuers", "fingerprint", "issuers", (P.KEYS,)),
             Entry("Policies", "gavel", "policies", (P.POLICIES, P.KEYS)),
         ),

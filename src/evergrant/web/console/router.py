@@ -6,6 +6,7 @@ from fastapi.responses import Response
 from evergrant.errors import NotFound
 from evergrant.web.console import (
     activity,
+    agents,
     app_editor,
     app_logos,
     apps,
@@ -61,6 +62,7 @@ SECTIONS = (
     activity,
     health,
     keys,
+    agents,
     issuers,
     policies,
     webhooks,
