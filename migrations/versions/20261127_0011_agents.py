@@ -123,6 +123,7 @@ def _create_approvals() -> None:
         sa.Column("project_id", PROJECT, nullable=False),
         sa.Column("id", sa.String(length=22), nullable=False),
         sa.Column("ticket_digest", sa.LargeBinary(length=32), nullable=False),
+        sa.Column("ticket", sa.LargeBinary(), nullable=False),
         sa.Column("request_digest", sa.LargeBinary(length=32), nullable=False),
         sa.Column("app_id", sa.String(length=64), nullable=False),
         sa.Column("user_id", sa.String(length=255), nullable=False),
@@ -141,8 +142,7 @@ def _create_approvals() -> None:
         sa.Column("reason", sa.String(length=200), nullable=False),
         sa.Column("status", sa.String(length=16), nullable=False),
         sa.Column("verify", sa.String(length=16), nullable=False),
-        sa.Column("login_id", sa.String(length=32), nullable=False),
-        sa.Column("browser_digest", sa.LargeBinary(length=32), nullable=True),
+        sa.Column("login_issuer_id", sa.String(length=22), nullable=False),
         sa.Column("decided_by", sa.String(length=300), nullable=False),
         sa.Column("decision_reason", sa.String(length=500), nullable=False),
         sa.Column("created_at", INSTANT, nullable=False),
@@ -155,7 +155,8 @@ def _create_approvals() -> None:
         sa.PrimaryKeyConstraint("project_id", "id", name=op.f("pk_approvals")),
     )
     op.create_index("ix_approvals_expires_at", "approvals", ["expires_at"])
-    op.create_index("ix_approvals_owner", "approvals", ["project_id", "user_id", "created_at"])
+    op.create_index("ix_approvals_created_at", "approvals", ["project_id", "created_at", "id"])
+    op.create_index("ix_approvals_owner", "approvals", ["project_id", "user_id", "tenant_id"])
     op.create_index("ix_approvals_request_digest", "approvals", ["project_id", "request_digest"])
     op.create_index("ix_approvals_ticket_digest", "approvals", ["ticket_digest"], unique=True)
 

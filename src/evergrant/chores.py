@@ -17,6 +17,7 @@ from evergrant.broker.activity.folding import fold_days
 from evergrant.broker.activity.writing import note_refresher, prune_activity, write_activity
 from evergrant.broker.audit.call_pruning import prune_calls
 from evergrant.broker.audit.pruning import prune_audit_logs
+from evergrant.broker.calls.approval_decisions import clear_old_approvals
 from evergrant.broker.calls.call_log import seal_left_calls, write_calls
 from evergrant.broker.connect.confirmation import clear_finished_requests
 from evergrant.broker.grants.counts import recount
@@ -85,6 +86,10 @@ async def _clear_deliveries(broker: Broker) -> None:
     await clear_old_deliveries(broker, now=clock.now())
 
 
+async def _clear_approvals(broker: Broker) -> None:
+    await clear_old_approvals(broker, now=clock.now())
+
+
 async def _prune_audit_logs(broker: Broker) -> None:
     await prune_audit_logs(broker, now=clock.now())
 
@@ -136,6 +141,7 @@ OF_A_REFRESHER = (
     Chore("clear visits that are over", _clear_visits),
     Chore("clear agent sessions that are long over", _clear_agent_sessions),
     Chore("clear old deliveries", _clear_deliveries),
+    Chore("clear old approvals", _clear_approvals),
     Chore("warn of refresh tokens that end", _warn),
     Chore("go on with deletions of projects", finish_closed_projects),
     Chore("end tests that were interrupted", _end_left_trials),

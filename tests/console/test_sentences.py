@@ -14,7 +14,7 @@ from evergrant.web.console.sentences import TELLINGS, sentence_of
 ROOT = Path(evergrant.__file__).parent
 RECORDING = {"record", "record_connect", "note_over", "record_report"}
 ACTION = re.compile(
-    r"(accounts|app|audit|branding|connect|connections|console|grant|issuer|key|keyring|policy|portal|project|token|webhook)\.[a-z_]+"
+    r"(accounts|app|approval|audit|branding|connect|connections|console|grant|issuer|key|keyring|policy|portal|project|token|webhook)\.[a-z_]+"
 )
 
 

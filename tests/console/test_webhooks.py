@@ -15,7 +15,7 @@ from tests.infra.scripted import serving
 
 pytestmark = pytest.mark.parametrize("here", ["sqlite"], indirect=True)
 ALL = ["grant.created", "grant.reauthorization_required", "grant.expiring", "grant.recovered", "grant.revoked"]
-ALL += ["app.unhealthy", "app.recovered"]
+ALL += ["app.unhealthy", "app.recovered", "approval.requested"]
 
 
 @pytest.fixture

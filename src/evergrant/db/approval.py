@@ -16,7 +16,8 @@ class Approval(Base):
     __tablename__ = "approvals"
     __table_args__ = (
         Index("ix_approvals_ticket_digest", "ticket_digest", unique=True),
-        Index("ix_approvals_owner", "project_id", "user_id", "created_at"),
+        Index("ix_approvals_owner", "project_id", "user_id", "tenant_id"),
+        Index("ix_approvals_created_at", "project_id", "created_at", "id"),
         Index("ix_approvals_request_digest", "project_id", "request_digest"),
         Index("ix_approvals_expires_at", "expires_at"),
     )
@@ -25,8 +26,10 @@ class Approval(Base):
     id: Mapped[str] = mapped_column(String(22), primary_key=True)
     ticket_digest: Mapped[bytes] = mapped_column(LargeBinary(32))
     """Of the ticket in the link to its page."""
+    ticket: Mapped[Sealed] = mapped_column(SealedBytes)
+    """So that who asks for the same again is told the same link."""
     request_digest: Mapped[bytes] = mapped_column(LargeBinary(32))
-    """SHA-256 over owner, agent, app, connection, method, base, path and query, content type and body."""
+    """SHA-256 over who asks for whom, app, connection, method, base, path and query, content type and body."""
     app_id: Mapped[str] = mapped_column(String(64))
     user_id: Mapped[str] = mapped_column(String(255), default="")
     tenant_id: Mapped[str] = mapped_column(String(255), default="")
@@ -50,12 +53,12 @@ class Approval(Base):
     """`pending`, `approved`, `refused` or `used`."""
     verify: Mapped[str] = mapped_column(String(16), default="")
     """How the browser proves to be the owner's: `login`, or empty where only the backend decides."""
-    login_id: Mapped[str] = mapped_column(String(32), default="")
-    """The login that proved it."""
-    browser_digest: Mapped[bytes | None] = mapped_column(LargeBinary(32))
+    login_issuer_id: Mapped[str] = mapped_column(String(22), default="")
+    """The trusted issuer where it signs in."""
     decided_by: Mapped[str] = mapped_column(String(300), default="")
     decision_reason: Mapped[str] = mapped_column(String(500), default="")
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     expires_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    """Until when it may be decided; and once it is approved, until when it may be used."""
     decided_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     used_at: Mapped[datetime | None] = mapped_column(UtcDateTime)

@@ -23,6 +23,7 @@ from evergrant.refresher import refresh_until
 from evergrant.settings import Settings, folder_of_workers, load_settings
 from evergrant.web import (
     accounts,
+    approve,
     client_metadata,
     connect,
     cors,
@@ -42,6 +43,7 @@ from evergrant.web.api import accounts as api_accounts
 from evergrant.web.api import (
     activity,
     app_check,
+    approvals,
     apps,
     audit,
     branding,
@@ -112,6 +114,7 @@ def create_app(
         api_accounts.router,
         trusted_issuers.router,
         policies.router,
+        approvals.router,
         projects.router,
         branding.router,
         logo_uploads.router,
@@ -127,6 +130,7 @@ def create_app(
     for router in (
         connect.router,
         login.router,
+        approve.router,
         protected_resource.router,
         accounts.router,
         embed.router,

@@ -68,7 +68,7 @@ def verdict(
     """
     if any(_is_forbidden(rule, requested) for rule in forbidden):
         return Verdict("deny", "forbidden")
-    reads = requested.method in READS or any(_is_safe(rule, requested) for rule in safe)
+    reads = is_read(requested, safe)
     by_session = _by_session(principal, requested, reads=reads)
     if by_session.effect == "deny":
         return by_session
@@ -77,6 +77,11 @@ def verdict(
         about = [policy for policy in policies if _is_about(policy, principal, requested)]
         found += [_by_policies(about, path) for path in requested.paths]
     return max(reversed(found), key=lambda one: _SEVERITY[one.effect])
+
+
+def is_read(requested: Requested, safe: Sequence[str]) -> bool:
+    """Tell whether a call changes nothing, by its method or by the API's rules."""
+    return requested.method in READS or any(_is_safe(rule, requested) for rule in safe)
 
 
 def _by_policies(about: Sequence[AccessPolicy], path: str) -> Verdict:

@@ -93,7 +93,7 @@ EVERYTHING_SEALED = (
     SealedColumns(AuthorizationRequest, ("code_verifier", "state", "outcome")),
     SealedColumns(Revocation, ("client_secret", "token")),
     SealedColumns(Webhook, ("secret", "previous_secret")),
-    SealedColumns(Approval, ("target", "body")),
+    SealedColumns(Approval, ("ticket", "target", "body")),
     SealedColumns(BrowserLogin, ("return_path",)),
     SealedColumns(TrustedIssuer, ("login_client_secret",)),
 )

@@ -36,6 +36,8 @@ class EventType(StrEnum):
     """A provider refuses an app's registration: only the operator can mend it."""
     APP_RECOVERED = "app.recovered"
     """The provider takes it again, or it was changed and is believed again until refused."""
+    APPROVAL_REQUESTED = "approval.requested"
+    """An agent wants to make a request that its owner, or your backend, has to approve first."""
     TEST = "webhook.test"
     """A test of one webhook: nothing else has happened."""
 

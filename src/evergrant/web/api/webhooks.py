@@ -38,6 +38,7 @@ EventName = Literal[
     "grant.revoked",
     "app.unhealthy",
     "app.recovered",
+    "approval.requested",
 ]
 
 

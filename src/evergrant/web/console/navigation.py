@@ -43,6 +43,7 @@ GROUPS = (
             Entry("Agents", "bot", "agents", (P.SESSIONS,)),
             Entry("Trusted issuers", "fingerprint", "issuers", (P.KEYS,)),
             Entry("Policies", "gavel", "policies", (P.POLICIES, P.KEYS)),
+            Entry("Approvals", "shield-check", "approvals", (P.SESSIONS,)),
         ),
     ),
     Group(

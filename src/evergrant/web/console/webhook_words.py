@@ -20,6 +20,7 @@ EVENTS = (
     (EventType.GRANT_REVOKED, "A connection was deleted"),
     (EventType.APP_UNHEALTHY, "A provider refuses an app"),
     (EventType.APP_RECOVERED, "A provider takes an app again"),
+    (EventType.APPROVAL_REQUESTED, "An agent's request waits for somebody's yes"),
 )
 """What a webhook can be told, in words."""
 
