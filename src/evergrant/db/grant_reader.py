@@ -8,7 +8,7 @@ so the schema has one source.
 import asyncio
 import json
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol
 
@@ -70,11 +70,14 @@ class GrantReader(Protocol):
     async def latest(self, owner: OwnerKey) -> GrantView | None:
         """Return the owner's most recently consented active grant."""
 
+    async def of_every_account(self, owner: OwnerKey) -> list[GrantView]:
+        """Return the owner's active grants, whichever their external identifiers, the latest consent first."""
+
     async def aclose(self) -> None:
         """Give the connections back."""
 
 
-def _statements(dialect: Dialect) -> tuple[str, str]:
+def _statements(dialect: Dialect) -> tuple[str, str, str]:
     columns = [getattr(Grant, name) for name in GrantView._fields]
     owner = [getattr(Grant, name) == bindparam(name) for name in OwnerKey._fields]
     latest = (
@@ -84,14 +87,19 @@ def _statements(dialect: Dialect) -> tuple[str, str]:
         .order_by(Grant.consented_at.desc())
     )
     by_scopes = latest.where(Grant.scope_key == bindparam("scope_key"))
-    return _compile(by_scopes, dialect, with_scopes=True), _compile(latest, dialect, with_scopes=False)
+    every = select(*columns).where(*owner[:-1], Grant.status == bindparam("status")).order_by(Grant.consented_at.desc())
+    names = OwnerKey._fields
+    return (
+        _compile(by_scopes, dialect, (*names, "status", "scope_key")),
+        _compile(latest, dialect, (*names, "status")),
+        _compile(every, dialect, (*names[:-1], "status")),
+    )
 
 
-def _compile(statement: Select[Any], dialect: Dialect, *, with_scopes: bool) -> str:
+def _compile(statement: Select[Any], dialect: Dialect, expected: tuple[str, ...]) -> str:
     compiled = statement.compile(dialect=dialect)
-    expected = [*OwnerKey._fields, "status", *(["scope_key"] if with_scopes else [])]
     # The arguments are passed by position; if SQLAlchemy ever numbers them otherwise, fail at start, not in a query.
-    if list(getattr(compiled, "positiontup", None) or []) != expected:
+    if tuple(getattr(compiled, "positiontup", None) or ()) != expected:
         raise AssertionError("the order of the hot statement's parameters is not the expected one")
     return str(compiled)
 
@@ -137,7 +145,7 @@ class PostgresGrantReader:
     def __init__(self, servers: Servers, *, size: int = 8) -> None:
         self._servers = servers
         dialect = postgresql.asyncpg.dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy leaves it unannotated
-        self._by_scopes, self._latest = _statements(dialect)
+        self._by_scopes, self._latest, self._of_every_account = _statements(dialect)
         self._decoder = _Decoder(_DECODERS)
         self._idle: list[asyncpg.Connection] = []
         self._slots = asyncio.Semaphore(size)
@@ -150,11 +158,17 @@ class PostgresGrantReader:
         """Return the owner's most recently consented active grant."""
         return await self._one(self._latest, (*owner, GrantStatus.ACTIVE.value))
 
+    async def of_every_account(self, owner: OwnerKey) -> list[GrantView]:
+        """Return the owner's active grants, whichever their external identifiers, the latest consent first."""
+        arguments = (*owner[:-1], GrantStatus.ACTIVE.value)
+        records = await self._read(asyncpg.Connection.fetch, self._of_every_account, arguments)
+        return [self._decoder.view(record) for record in records]
+
     async def _one(self, sql: str, arguments: tuple[object, ...]) -> GrantView | None:
-        record = await self._record(sql, arguments)
+        record = await self._read(asyncpg.Connection.fetchrow, sql, arguments)
         return self._decoder.view(record) if record is not None else None
 
-    async def _record(self, sql: str, arguments: tuple[object, ...]) -> asyncpg.Record | None:
+    async def _read(self, read: Callable[..., Awaitable[Any]], sql: str, arguments: tuple[object, ...]) -> Any:
         try:
             async with asyncio.timeout(READ_SECONDS), self._slots:
                 while self._idle:
@@ -162,7 +176,7 @@ class PostgresGrantReader:
                     if connection.is_closed():
                         continue
                     try:
-                        return await self._fetch(connection, sql, arguments)
+                        return await self._fetch(read, connection, sql, arguments)
                     except (
                         asyncpg.PostgresError,
                         asyncpg.InterfaceError,
@@ -172,7 +186,7 @@ class PostgresGrantReader:
                         # The server closed it while it lay idle (a restart, a failover): reading again is harmless.
                         if meaning_of(error) is None:
                             raise
-                return await self._fetch(await self._servers.connect(), sql, arguments)
+                return await self._fetch(read, await self._servers.connect(), sql, arguments)
         except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError) as error:
             if isinstance(error, TimeoutError):
                 self._drop_idle()  # what kept us may have closed nothing: the others lead to where this one does
@@ -181,16 +195,20 @@ class PostgresGrantReader:
             raise meaning from error
 
     async def _fetch(
-        self, connection: asyncpg.Connection, sql: str, arguments: tuple[object, ...]
-    ) -> asyncpg.Record | None:
+        self,
+        read: Callable[..., Awaitable[Any]],
+        connection: asyncpg.Connection,
+        sql: str,
+        arguments: tuple[object, ...],
+    ) -> Any:
         try:
-            record = await connection.fetchrow(sql, *arguments)
+            found = await read(connection, sql, *arguments)
         except BaseException:
             # Also when the caller hung up: the connection may be in the middle of an answer.
             connection.terminate()
             raise
         self._idle.append(connection)
-        return record
+        return found
 
     def _drop_idle(self) -> None:
         while self._idle:
@@ -206,7 +224,7 @@ class SqliteGrantReader:
     """Reads in the event loop: an indexed lookup in a local file is faster than handing it to a thread."""
 
     def __init__(self, path: str) -> None:
-        self._by_scopes, self._latest = _statements(sqlite.dialect())
+        self._by_scopes, self._latest, self._of_every_account = _statements(sqlite.dialect())
         self._decoder = _Decoder(_SQLITE_DECODERS)
         self._connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=5)
         self._connection.execute("PRAGMA query_only = ON")
@@ -218,6 +236,13 @@ class SqliteGrantReader:
     async def latest(self, owner: OwnerKey) -> GrantView | None:
         """Return the owner's most recently consented active grant."""
         return self._one(self._latest, (*owner, GrantStatus.ACTIVE.value))
+
+    async def of_every_account(self, owner: OwnerKey) -> list[GrantView]:
+        """Return the owner's active grants, whichever their external identifiers, the latest consent first."""
+        with translated():
+            arguments = (*owner[:-1], GrantStatus.ACTIVE.value)
+            rows = self._connection.execute(self._of_every_account, arguments).fetchall()
+        return [self._decoder.view(row) for row in rows]
 
     def _one(self, sql: str, arguments: tuple[object, ...]) -> GrantView | None:
         with translated():

@@ -91,7 +91,7 @@ def _failure(answer: HttpAnswer, expected: Expected, secrets: Sequence[str], who
     if status == 429 or _is_spent(answer, expected):
         return UpstreamUnavailable(
             f"{who} takes no more calls for now (it answered {status}).",
-            retry_after=_wait(answer, expected),
+            retry_after=stated_wait(answer, expected),
             trouble=Trouble.LIMIT,
             provider_error=code,
         )
@@ -99,7 +99,7 @@ def _failure(answer: HttpAnswer, expected: Expected, secrets: Sequence[str], who
         return UpstreamUnavailable(
             f"{who} answered {status}{said}.", retry_after=retry_after(answer), provider_error=code
         )
-    if status in (401, 403) or any(_fits(status, value, *one) for one in expected.expired):
+    if status in (401, 403) or says_expired(status, value, expected):
         return GrantRefused(f"{who} refuses the credential: it answered {status}{said}.", provider_error=code)
     if status in REDIRECTS:
         onward = moved(answer, client_name=who, secrets=secrets)
@@ -161,7 +161,12 @@ def _is_spent(answer: HttpAnswer, expected: Expected) -> bool:
     return answer.status == 403 and (none_left or "retry-after" in answer.headers)
 
 
-def _wait(answer: HttpAnswer, expected: Expected) -> int | None:
+def says_expired(status: int, value: object, expected: Expected) -> bool:
+    """Tell whether an answer, and the JSON in it, refuse a token in the API's own way."""
+    return any(_fits(status, value, *one) for one in expected.expired)
+
+
+def stated_wait(answer: HttpAnswer, expected: Expected) -> int | None:
     """Return the seconds until the next call may come, at most an hour; None where nothing tells them."""
     if (told := retry_after(answer)) is not None:
         return told

@@ -15,7 +15,7 @@ from evergrant.db import OutboundApp
 from evergrant.errors import UpstreamRejected
 from evergrant.oauth2.api_check import ApiCall, Expected, check_call
 
-_SAFE_IN_PATHS = "!$&'()*+,;=:@"
+SAFE_IN_PATHS = "!$&'()*+,;=:@"
 """What a segment of a path may hold as it is, besides letters, digits and "-._~" (RFC 3986 section 3.3)."""
 
 
@@ -79,7 +79,7 @@ def call_of(template: Template, values: Values, *, secrets: tuple[str, ...] = ()
             provider_error="missing_variable",
         )
     carried = api.carried(values)
-    token = quote(values.get("token", ""), safe=_SAFE_IN_PATHS)
+    token = quote(values.get("token", ""), safe=SAFE_IN_PATHS)
     filled = [value for name, value in carried.headers.items() if value != api.headers.get(name)]
     return ApiCall(
         method=method,

@@ -59,6 +59,8 @@ SESSION_SECONDS = 1.0
 """How long an agent session is remembered: one that is revoked is over everywhere within 2 seconds."""
 REGISTRATION_CHECK_SECONDS = 60.0
 """How long a server is not asked again whether it knows our registration."""
+REFUSED_TOKEN_SECONDS = 60.0
+"""An API that refuses a token has it refreshed at most once in so many seconds."""
 TO_DO_SECONDS = 8.0
 """How old the red numbers in the console's navigation may be."""
 DESK_SECONDS = 900.0
@@ -138,6 +140,12 @@ class Broker:
     """Operators who are signed in, by digest of the cookie."""
     policies: Expiring[str, Mapping[tuple[str, str], Sequence[AccessPolicy]]] = field(default_factory=_memory)
     """Access policies by project, then by (app, action)."""
+    apis: Expiring[tuple[str, str], Any] = field(default_factory=_memory)
+    """Where apps' APIs are, by (project, app)."""
+    refused_tokens: Expiring[tuple[str, str], bool] = field(
+        default_factory=lambda: Expiring(seconds=REFUSED_TOKEN_SECONDS, most=MAX_REMEMBERED)
+    )
+    """Grants, by (project, grant), whose token an API has refused lately, so that it was refreshed."""
     redirect_origins: Expiring[None, Mapping[str, frozenset[str]]] = field(default_factory=_memory)
     """The redirect origins of all projects, by project."""
     brands: Expiring[str, Any] = field(default_factory=_memory)

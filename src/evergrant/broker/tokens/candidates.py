@@ -51,13 +51,16 @@ class Candidates:
 
     def other_than(self, tried: Collection[str], scopes: Scopes) -> GrantView | None:
         """Return the smallest active connection that covers what is wanted; without scopes, the latest."""
-        alive = [
-            grant
+        alive = [view for view in self.covering(scopes) if view.id not in tried]
+        return min(alive, key=lambda view: len(view.scopes) if scopes else 0, default=None)
+
+    def covering(self, scopes: Scopes) -> list[GrantView]:
+        """Return the active connections that cover what is wanted."""
+        return [
+            GrantView.of(grant)
             for grant in self.grants
-            if grant.status == GrantStatus.ACTIVE and grant.id not in tried and not self._missing(grant, scopes)
+            if grant.status == GrantStatus.ACTIVE and not self._missing(grant, scopes)
         ]
-        smallest = min(alive, key=lambda grant: len(grant.scopes) if scopes else 0, default=None)
-        return GrantView.of(smallest) if smallest is not None else None
 
     def require(self, view: GrantView, scopes: Scopes) -> GrantView:
         """Return the connection if it has the scopes that are wanted.
@@ -89,16 +92,17 @@ class Candidates:
         return TokenNotFound(message, details=details)
 
 
-async def load_candidates(broker: Broker, owner: OwnerKey) -> Candidates:
-    """Read all that could answer.
+async def load_candidates(broker: Broker, owner: OwnerKey, *, of_every_account: bool = False) -> Candidates:
+    """Read all that could answer; `of_every_account`, whichever their external identifiers.
 
     Raises:
         AppNotFound: there is no such app for this owner.
     """
+    names = OwnerKey._fields[:-1] if of_every_account else OwnerKey._fields
     query = (
         select(Grant)
         .where(
-            *(getattr(Grant, name) == value for name, value in zip(OwnerKey._fields, owner, strict=True)),
+            *(getattr(Grant, name) == getattr(owner, name) for name in names),
             Grant.status != GrantStatus.PENDING,
         )
         .order_by(Grant.consented_at.desc())

@@ -180,7 +180,7 @@ async def _usable(
             raise
     await _check_policies(broker, principal, wanted, view.scopes)  # they can be more than was asked for
     tried: set[str] = set()
-    while not _is_good_enough(view, wanted, now=now):
+    while not is_good_enough(view, wanted, now=now):
         tried.add(view.id)
         try:
             return await _refreshed_with_scopes(broker, owner, view, wanted, now=now)
@@ -191,7 +191,7 @@ async def _usable(
                 raise
         except (UpstreamUnavailable, UpstreamRejected) as error:
             other = await _another(broker, principal, owner, wanted, tried)
-            if other is None or not _is_good_enough(other, wanted, now=now):
+            if other is None or not is_good_enough(other, wanted, now=now):
                 _note_refused(broker, principal, view.id, error, now=now)
                 raise
         # Who forces a refresh has seen this one's token fail, and not the other's.
@@ -238,7 +238,8 @@ async def _record_disclosure(broker: Broker, project_id: str, view: GrantView) -
         )
 
 
-def _is_good_enough(view: GrantView, wanted: FetchRequest, *, now: datetime) -> bool:
+def is_good_enough(view: GrantView, wanted: FetchRequest, *, now: datetime) -> bool:
+    """Tell whether a grant's token can be used as it is, and need not be refreshed first."""
     if view.access_token is None:
         return False
     if wanted.force_refresh and view.refresh_token is not None:
@@ -259,9 +260,14 @@ def _lives(view: GrantView, seconds: int, *, now: datetime) -> bool:
     return view.expires_at is None or now + timedelta(seconds=seconds) < view.expires_at
 
 
-async def _refreshed(
+async def refreshed(
     broker: Broker, project_id: str, view: GrantView, wanted: FetchRequest, *, now: datetime
 ) -> GrantView:
+    """Return a grant with a newer token; with the one that it has, where that still works and none can be had.
+
+    Raises:
+        ReauthorizationRequired, TokenNotFound, UpstreamUnavailable, UpstreamRejected: as `fetch_token`.
+    """
     # A forced refresh never answers with the old token: who forces one has seen it fail.
     fallback = not wanted.force_refresh and _lives(view, wanted.minimum_seconds, now=now)
     wait = WAIT_SECONDS_WITH_VALID_TOKEN if fallback else WAIT_SECONDS
@@ -285,10 +291,10 @@ async def _refreshed(
 async def _refreshed_with_scopes(
     broker: Broker, owner: OwnerKey, view: GrantView, wanted: FetchRequest, *, now: datetime
 ) -> GrantView:
-    refreshed = await _refreshed(broker, owner.project_id, view, wanted, now=now)
-    if set(wanted.scopes or ()) <= set(refreshed.scopes):
-        return refreshed
-    return (await load_candidates(broker, owner)).require(refreshed, wanted.scopes)
+    newer = await refreshed(broker, owner.project_id, view, wanted, now=now)
+    if set(wanted.scopes or ()) <= set(newer.scopes):
+        return newer
+    return (await load_candidates(broker, owner)).require(newer, wanted.scopes)
 
 
 def parse_scopes(scopes: list[str] | None, *, field: str = "scopes") -> tuple[str, ...]:

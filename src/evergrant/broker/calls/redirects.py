@@ -1,0 +1,79 @@
+"""Redirects of an API: into the proxy where they stay inside a base, to file stores that its entry names, else as data."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from urllib.parse import urljoin, urlsplit
+
+from evergrant.broker.calls.asked import RawHeaders
+from evergrant.broker.calls.outgoing import PreparedCall
+from evergrant.broker.calls.retries import StandingAnswer
+
+PROXY_PATH = "/v1/proxy/"
+"""Below it stand the ids of apps, and below these the paths of their APIs."""
+HOPS = 3
+REDIRECTS = frozenset({301, 302, 303, 307, 308})
+
+
+@asynccontextmanager
+async def followed(prepared: PreparedCall, given: StandingAnswer) -> AsyncIterator[StandingAnswer]:
+    """Give the answer behind redirects to the file stores that the app's entry names. No credential goes there."""
+    url = _url(prepared)
+    async with AsyncExitStack() as opened:
+        for _ in range(HOPS):
+            url = urljoin(url, location_of(given.answer.headers))
+            if given.answer.status not in REDIRECTS or not _is_file_store(prepared, url):
+                break
+            answer = await opened.enter_async_context(prepared.broker.upstream.open(prepared.followed(url)))
+            given = StandingAnswer(answer, answer.body)
+        yield given
+
+
+def _is_file_store(prepared: PreparedCall, url: str) -> bool:
+    if prepared.asked.method != "GET" or not url.isascii() or not url.isprintable():
+        return False
+    there, here = urlsplit(url), urlsplit(prepared.credential.base.url)
+    if (there.hostname or "") not in prepared.api.api.follow or "@" in there.netloc:
+        return False
+    is_usual = there.scheme == "https" and there.netloc == there.hostname
+    return is_usual or (there.scheme == here.scheme == "http")
+
+
+def location_of(headers: RawHeaders) -> str:
+    """Return where an answer leads; empty where it leads nowhere."""
+    return next((value.decode("latin-1") for name, value in headers if name.lower() == b"location"), "")
+
+
+def rewritten(prepared: PreparedCall, headers: RawHeaders) -> list[tuple[bytes, bytes]]:
+    """Return an answer's headers with its `Location` leading through the proxy, where that stays inside a base.
+
+    It names the other base in `Evergrant-Base` where it is another than that of the call.
+    """
+    found: list[tuple[bytes, bytes]] = []
+    for name, value in headers:
+        if name.lower() != b"location":
+            found.append((name, value))
+            continue
+        whole = urljoin(_url(prepared), value.decode("latin-1"))
+        base, rest = _place(prepared, whole)
+        if rest is None:
+            found.append((name, whole.encode("latin-1")))
+            continue
+        public = f"{prepared.broker.settings.public_url}{PROXY_PATH}{prepared.asked.app_id}"
+        found.append((name, f"{public}{rest}".encode("latin-1")))
+        if base != prepared.asked.base:
+            found.append((b"evergrant-base", base.encode()))
+    return found
+
+
+def _place(prepared: PreparedCall, url: str) -> tuple[str, str | None]:
+    """Return the base in which a URL is, the call's own first, and what stands behind it."""
+    own = prepared.credential.base
+    others = prepared.api.filled(prepared.api.values(prepared.view.details))
+    for base in (own, *others.values()):
+        if (rest := base.below(url)) is not None:
+            return base.name, rest
+    return "", None
+
+
+def _url(prepared: PreparedCall) -> str:
+    return f"{prepared.credential.base.url}{prepared.asked.path}"
