@@ -95,6 +95,24 @@ class Settings(BaseSettings):
         ge=0,
         description="Requests per second that one user may make of one process with a JWT; 0 for no limit.",
     )
+    rate_limit_per_owner: int = Field(
+        default=20,
+        ge=0,
+        description="Calls of APIs per second and process with one owner's connections; 0 for no limit.",
+    )
+    calls_at_once: int = Field(
+        default=500, ge=0, description="Calls of APIs that one process has in flight; 0 for no limit."
+    )
+    calls_at_once_per_owner: int = Field(
+        default=32, ge=0, description="The same with one owner's connections; 0 for no limit."
+    )
+    call_most_bytes: int = Field(
+        default=100 * 1024 * 1024, ge=65_536, description="How large the body of a call of an API may be, in bytes."
+    )
+    call_idle_seconds: float = Field(
+        default=60.0, gt=0, description="How long an API may send nothing in the middle of an answer."
+    )
+    call_total_seconds: float = Field(default=900.0, gt=0, description="How long one call of an API may take in all.")
     connects_per_user: int = Field(
         default=30,
         ge=0,

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import FrameType
 
 from fastapi import Depends, FastAPI
+from starlette.types import ASGIApp
 
 from evergrant import __version__
 from evergrant.broker.operations.metrics import Exposition
@@ -71,6 +72,7 @@ from evergrant.web.api import connect as api_connect
 from evergrant.web.console.router import router as console_router
 from evergrant.web.deps import refuse_odd_text
 from evergrant.web.middleware import RequestMiddleware
+from evergrant.web.proxy import Proxy
 
 
 def create_app(
@@ -94,7 +96,7 @@ def create_app(
     )
     app.state.practice = practice
     errors.install(app)
-    _add_middleware(app, settings)
+    _add_middleware(app, settings, streamed=Proxy(settings.public_url))
     # First, and not included like the others: FastAPI puts a layer of its own around each call of an included router,
     # which is a fifteenth of what a fetch costs. So these routes name their operations themselves.
     app.router.routes.extend(tokens.router.routes)
@@ -152,12 +154,13 @@ def create_app(
     return app
 
 
-def _add_middleware(app: FastAPI, settings: Settings) -> None:
+def _add_middleware(app: FastAPI, settings: Settings, *, streamed: ASGIApp | None = None) -> None:
     app.add_middleware(
         RequestMiddleware,
         on_bug=errors.bug,
         public_url=settings.public_url,
         trusted_proxies=settings.trusted_proxies,
+        streamed=streamed,
     )
 
 

@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from typing import Annotated
 
 from fastapi import Depends, Request
+from starlette.types import Scope
 
 from evergrant import clock
 from evergrant.broker.access.authentication import authenticate
@@ -41,7 +42,11 @@ async def recognised(request: Request, authorization: str) -> Principal:
     Raises:
         AuthenticationFailed, RateLimited: as `broker.access.authenticate`.
     """
-    broker, scope = get_broker(request), request.scope
+    return await recognised_in(request.scope, get_broker(request), authorization)
+
+
+async def recognised_in(scope: Scope, broker: Broker, authorization: str) -> Principal:
+    """Do the same for a request that has no object yet."""
     address = address_of(scope)
     try:
         principal = await authenticate(broker, authorization, client_address=address, now=clock.now())

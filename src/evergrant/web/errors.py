@@ -87,17 +87,28 @@ def _problem(entry: Any) -> tuple[type[InvalidRequest], str]:
 
 def render(request: Request, error: EvergrantError) -> Response:
     """Make the response for an error."""
-    if isinstance(error, OperatorError):
-        log.error("not set up correctly", exc_info=error)
-        error = OperatorError()  # the reason is the operator's, and is in the log
-    headers = {"Retry-After": str(error.retry_after)} if error.retry_after is not None else {}
+    error, headers = sayable(error), error_headers(error)
     note_limit(request, error)
-    if error.status == 401:
-        headers["WWW-Authenticate"] = 'Bearer realm="evergrant"'
     path = request.scope["path"]
     if path.startswith("/v1/") and not path.startswith(CALLBACK_PATH) and not isinstance(error, ConnectFailed):
         return JSONResponse(error_body(error), error.status, headers)
     return error_page(request, error, headers)
+
+
+def sayable(error: EvergrantError) -> EvergrantError:
+    """Return an error as a caller may see it: the reason of an operator's goes to the log."""
+    if not isinstance(error, OperatorError):
+        return error
+    log.error("not set up correctly", exc_info=error)
+    return OperatorError()
+
+
+def error_headers(error: EvergrantError) -> dict[str, str]:
+    """Return the headers that belong to an error."""
+    headers = {"Retry-After": str(error.retry_after)} if error.retry_after is not None else {}
+    if error.status == 401:
+        headers["WWW-Authenticate"] = 'Bearer realm="evergrant"'
+    return headers
 
 
 def note_limit(request: Request, error: EvergrantError) -> None:

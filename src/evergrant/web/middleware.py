@@ -18,6 +18,7 @@ from evergrant.errors import MalformedRequest, RequestTooLarge
 from evergrant.logs import request_id
 from evergrant.web.asked import address_of
 from evergrant.web.headers import limit_headers, usual_headers
+from evergrant.web.protocol import STREAMED
 from evergrant.web.proxies import ProxyWatch
 
 log = logging.getLogger("evergrant.access")
@@ -34,10 +35,17 @@ class RequestMiddleware:
     """Gives every request an id and every answer its headers, refuses bodies that are too large, and logs access."""
 
     def __init__(
-        self, app: ASGIApp, *, on_bug: Callable[[Request], Response], public_url: str, trusted_proxies: str
+        self,
+        app: ASGIApp,
+        *,
+        on_bug: Callable[[Request], Response],
+        public_url: str,
+        trusted_proxies: str,
+        streamed: ASGIApp | None = None,
     ) -> None:
-        """`public_url` and `trusted_proxies` are the settings."""
+        """`public_url` and `trusted_proxies` are the settings; `streamed` has body limits and headers of its own."""
         self._app = app
+        self._streamed = streamed
         self._on_bug = on_bug
         self._headers = usual_headers(public_url)
         self._names = frozenset(name for name, _ in self._headers)
@@ -77,8 +85,17 @@ class RequestMiddleware:
                 message["headers"] = [*message["headers"], *usual, *left, (b"x-request-id", rid.encode())]
             await send(message)
 
+        async def send_as_it_is(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
         try:
-            await self._app(scope, limited_receive, send_with_headers)
+            if self._streamed is not None and scope["raw_path"].startswith(STREAMED):
+                await self._streamed(scope, receive, send_as_it_is)
+            else:
+                await self._app(scope, limited_receive, send_with_headers)
         except ClientDisconnect:
             status = 400  # half a body; nobody is there to read an answer
         except Exception:  # here, where the request still has its id

@@ -11,6 +11,7 @@ import asyncio
 import enum
 import logging
 from collections import deque
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -34,6 +35,11 @@ MOST_LARGE_BODIES_BYTES = 64 * 1024 * 1024
 """What is in memory, at once, of bodies that are not small. Small ones are always taken."""
 MOST_REST_BYTES = 1024 * 1024
 """What is still read of a body after its answer, so that the caller comes to read that."""
+
+STREAMED = b"/v1/proxy/"
+"""Bodies of requests below this path are read on as they are sent on: no more than a small one is ever in memory."""
+CALLER = "evergrant.caller"
+"""The extension of such a request's scope by which it knows whether its caller is still there."""
 
 LOOK_SECONDS = 2.0
 HEAD_LOOKS = 5
@@ -91,6 +97,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._head_arrived = 0
         self._framing = 0
         self._refusal = (400, "This is no HTTP request.")
+        self._is_streamed = False
+        self._when_gone: Callable[[], None] | None = None
         self._watch: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
@@ -119,7 +127,21 @@ class BoundedProtocol(HttpToolsProtocol):
         for cycle in self._unanswered:
             cycle.disconnected = True
             cycle.message_event.set()
+        if self._when_gone is not None:
+            self._when_gone()
         super().connection_lost(exc)
+
+    def when_gone(self, told: Callable[[], None] | None) -> None:
+        """Have `told` called when the caller hangs up, from now on; None for nobody."""
+        self._when_gone = told
+        if told is not None and self.transport.is_closing():
+            told()
+
+    def break_off(self) -> None:
+        """End the connection in the middle of the answer that is being given, so that nobody takes it for whole."""
+        if self._unanswered:
+            self._unanswered[0].disconnected = True
+        self.transport.close()
 
     @property
     def owes_us(self) -> bool:
@@ -167,6 +189,9 @@ class BoundedProtocol(HttpToolsProtocol):
             self._stop_parsing(431, "The headers are too large.")
         if len(self.pipeline) >= MOST_PIPELINED:
             self._stop_parsing(400, "There are too many requests without an answer.")
+        self._is_streamed = self.url.startswith(STREAMED)
+        if self._is_streamed:
+            self.scope["extensions"] = {CALLER: self}  # type: ignore[dict-item]  # ours; servers may add such
         super().on_headers_complete()
         self._unanswered.append(self.cycle)
         # Trailers must not become headers: the application has begun to read those.
@@ -179,7 +204,7 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         self._framing -= len(body)
         self.body_bytes += len(body)
-        if self.body_bytes - self.large_body > SMALL_BODY_BYTES:
+        if self.body_bytes - self.large_body > SMALL_BODY_BYTES and not self._is_streamed:
             self.large_body = self.body_bytes  # not for each part, of which there may be a hundred thousand
             self._make_room_for_bodies()
         super().on_body(body)

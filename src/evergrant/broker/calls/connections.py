@@ -173,9 +173,7 @@ async def with_usable_token(
     return await find_connection(broker, principal, wanted)
 
 
-async def _another(
-    broker: Broker, principal: Principal, wanted: WantedConnection, dead: GrantView
-) -> GrantView | None:
+async def _another(broker: Broker, principal: Principal, wanted: WantedConnection, dead: GrantView) -> GrantView | None:
     try:
         other = await find_connection(broker, principal, wanted)
     except (NotConnected, SeveralConnections):
@@ -229,5 +227,3 @@ async def open_credential(
 def _is_secret(template: Template | None, name: str) -> bool:
     field_ = template.fields.get(name) if template is not None else None
     return field_ is None or field_.secret
-
-

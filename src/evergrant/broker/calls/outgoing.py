@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from evergrant.broker.calls.asked import AskedCall, RawHeaders
 from evergrant.broker.calls.bases import AppApi
+from evergrant.broker.calls.call_rules import READS
 from evergrant.broker.calls.connections import Credential, WantedConnection
 from evergrant.broker.runtime.broker import Broker
 from evergrant.broker.runtime.principal import Permission, Principal
@@ -17,7 +18,6 @@ from evergrant.oauth2.upstream import UpstreamRequest
 
 REPLAYED_BYTES = 64 * 1024
 """A body of at most so many bytes is read before it is sent, and can be sent again."""
-READS = frozenset({"GET", "HEAD", "OPTIONS"})
 IDEMPOTENT = READS | {"PUT", "DELETE"}
 """RFC 9110 section 9.2.2."""
 
@@ -138,9 +138,7 @@ class PreparedCall:
         credential = self.api.api.credential
         return ["Authorization"] if credential.place == "basic" else [credential.name, "Authorization"]
 
-    def _request(
-        self, where: str, query: str, headers: RawHeaders, *, is_body_sent: bool = True
-    ) -> UpstreamRequest:
+    def _request(self, where: str, query: str, headers: RawHeaders, *, is_body_sent: bool = True) -> UpstreamRequest:
         settings, owner = self.broker.settings, self.wanted.owner
         project_id = self.principal.project_id
         return UpstreamRequest(

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -14,6 +14,7 @@ from evergrant.broker.runtime.broker import REFUSED_TOKEN_SECONDS, Broker
 from evergrant.broker.tokens.fetch import WAIT_SECONDS
 from evergrant.db.grant_reader import GrantView, OwnerKey
 from evergrant.errors import (
+    AnswerLost,
     ReauthorizationRequired,
     TokenNotFound,
     Unavailable,
@@ -50,8 +51,7 @@ async def answered(prepared: PreparedCall) -> AsyncIterator[StandingAnswer]:
     """
     waits_left, seconds_left, is_renewed = prepared.asked.retries, prepared.asked.max_wait_seconds, False
     while True:
-        prepared.entry.attempts += 1
-        async with prepared.broker.upstream.open(prepared.request()) as answer:
+        async with _opened(prepared) as answer:
             body, is_refused = await _looked_into(prepared, answer)
             if is_refused and not is_renewed:
                 is_renewed = True
@@ -66,6 +66,21 @@ async def answered(prepared: PreparedCall) -> AsyncIterator[StandingAnswer]:
                 return
         waits_left, seconds_left = waits_left - 1, seconds_left - wait
         await asyncio.sleep(wait)
+
+
+@asynccontextmanager
+async def _opened(prepared: PreparedCall) -> AsyncIterator[UpstreamAnswer]:
+    """Send a call; once more where it went over a kept connection that the server closed as it came."""
+    async with AsyncExitStack() as opened:
+        try:
+            prepared.entry.attempts += 1
+            answer = await opened.enter_async_context(prepared.broker.upstream.open(prepared.request()))
+        except AnswerLost as error:
+            if not error.on_kept_connection or not prepared.may_repeat:
+                raise
+            prepared.entry.attempts += 1
+            answer = await opened.enter_async_context(prepared.broker.upstream.open(prepared.request()))
+        yield answer
 
 
 async def _looked_into(prepared: PreparedCall, answer: UpstreamAnswer) -> tuple[AsyncIterator[bytes], bool]:

@@ -17,6 +17,7 @@ from evergrant.broker.runtime.expiring import Expiring
 from evergrant.broker.runtime.heartbeat import Heartbeat
 from evergrant.broker.runtime.holder import LeaseHolder
 from evergrant.broker.runtime.holder_files import HOLDERS_FOLDER
+from evergrant.broker.runtime.in_flight import InFlight
 from evergrant.broker.runtime.journal import Journal
 from evergrant.broker.runtime.landings import Landings
 from evergrant.broker.runtime.limits import Limits
@@ -101,6 +102,7 @@ class Broker:
     catalogue: Catalogue
     """The templates by id."""
     limits: Limits
+    calls_in_flight: InFlight
     pace: Pace
     holder: LeaseHolder
     """This process, as a holder of leases."""
@@ -211,11 +213,15 @@ async def open_broker(settings: Settings) -> AsyncIterator[Broker]:
                 catalogue=catalogue,
                 endpoints=Endpoints(http.most),
                 revocation_endpoints=Endpoints(revocation_http.most),
+                calls_in_flight=InFlight(
+                    most=settings.calls_at_once, most_of_an_owner=settings.calls_at_once_per_owner
+                ),
                 pace=pace.PACE,
                 holder=holder,
                 limits=Limits(
                     per_key=settings.rate_limit_per_key,
                     per_user=settings.rate_limit_per_user,
+                    per_owner=settings.rate_limit_per_owner,
                     connects_per_user=settings.connects_per_user,
                     per_address=settings.rate_limit_per_address,
                 ),

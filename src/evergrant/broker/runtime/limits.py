@@ -112,11 +112,15 @@ class AddressLimit(RateLimit):
 class Limits:
     """The limits of one process."""
 
-    def __init__(self, *, per_key: int, per_user: int, connects_per_user: int, per_address: int) -> None:
+    def __init__(
+        self, *, per_key: int, per_user: int, per_owner: int, connects_per_user: int, per_address: int
+    ) -> None:
         self.keys = RateLimit(per_key)
         """Requests of a management key, or of a tenant's machine."""
         self.users = RateLimit(per_user)
         """Requests of a user with a JWT, or of one agent session: apart, so that no flood is anybody else's."""
+        self.owners = RateLimit(per_owner)
+        """Calls of APIs with one owner's connections, whoever makes them."""
         self.connects = RateLimit(connects_per_user, seconds=60.0, saved=1)
         """Connect trips that a user begins with a JWT."""
         self.credentials = AddressLimit(per_address)

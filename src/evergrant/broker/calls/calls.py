@@ -1,0 +1,318 @@
+"""A call of a provider's API with somebody's connection, by whoever never sees its token: the one use case.
+
+The proxy and the MCP server make calls this way, and in no other: checks first, cheapest and strictest ones before all
+others; then the credential; then the call, written into the log however it ends.
+"""
+
+import asyncio
+import re
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import datetime
+
+from evergrant import clock
+from evergrant.broker.access.agent_sessions import count_call, require_still_good
+from evergrant.broker.access.policies import call_policies
+from evergrant.broker.audit.record import actor, record
+from evergrant.broker.calls.approvals import use_approval
+from evergrant.broker.calls.asked import AskedCall, CallAnswer
+from evergrant.broker.calls.bases import api_of
+from evergrant.broker.calls.call_log import write_ahead
+from evergrant.broker.calls.call_rules import Requested, is_read, verdict
+from evergrant.broker.calls.cleaned import cleaned
+from evergrant.broker.calls.connections import (
+    WantedConnection,
+    find_connection,
+    open_credential,
+    wanted_connection,
+    with_usable_token,
+)
+from evergrant.broker.calls.outgoing import CallBody, PreparedCall, read_body
+from evergrant.broker.calls.redirects import followed
+from evergrant.broker.calls.retries import answered
+from evergrant.broker.connect.agent_links import connect_link
+from evergrant.broker.runtime.admission import TENANT, USER
+from evergrant.broker.runtime.broker import Broker
+from evergrant.broker.runtime.principal import Permission, Principal
+from evergrant.broker.runtime.unwritten_calls import Call
+from evergrant.errors import (
+    AppNotFound,
+    AuthenticationFailed,
+    EvergrantError,
+    InvalidValue,
+    NotConnected,
+    PermissionDenied,
+    RateLimited,
+    RequestTooLarge,
+)
+from evergrant.oauth2.hygiene import override_problem, path_problem, readings
+
+METHODS = ("GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE")
+STILL_GOOD_SECONDS = 2.0
+"""How often it is looked whether the session of an open call is still good."""
+MOST_FIELDS = 100
+MOST_HEAD_BYTES = 64 * 1024
+_QUERY = re.compile(r"[!-\"$-~]*")
+"""What a request line can hold (RFC 9112 section 3): no spaces, and no fragment."""
+
+
+@asynccontextmanager
+async def call(broker: Broker, principal: Principal, asked: AskedCall, *, now: datetime) -> AsyncIterator[CallAnswer]:
+    """Make a call, and give its answer while the block lasts. Who leaves the block early closes the connection.
+
+    Raises:
+        PermissionDenied: the credential, its session, a policy or the app forbids it; `details.rule` says what.
+        AppNotFound, NoApiAddress: there is no such app, or nobody knows where its API is.
+        NotConnected, SeveralConnections: no connection answers, or more than one could.
+        ApprovalNeeded, ApprovalRefused, CallsUsedUp: the owner, or the session, does not let it be.
+        InvalidValue, RequestTooLarge, RateLimited: the request itself, or how many there are.
+        UpstreamUnavailable: nothing was sent. AnswerLost: it was, and no answer came. UpstreamRejected: an answer that
+            nobody can use, or an address that may not be called.
+        BrokenOff: from the answer's body, where it has no proper end.
+    """
+    entry = Call.begun(
+        principal,
+        kind="call" if asked.via == "proxy" else "mcp",
+        at=now,
+        app_id=asked.app_id,
+        remote_address=actor.get().remote_address,
+        method=asked.method,
+        base=asked.base,
+        path=asked.path,
+    )
+    began, is_noted = time.perf_counter(), True
+    try:
+        async with _made(broker, principal, asked, entry, now=now) as answer:
+            yield answer
+    except EvergrantError as error:
+        is_noted = not isinstance(error, RateLimited)  # whoever asks too much does not fill the log with it
+        if not entry.source:
+            entry.source, entry.status, entry.code = "evergrant", error.status, error.code
+        raise
+    finally:
+        entry.ms = round((time.perf_counter() - began) * 1000)
+        if is_noted or entry.is_written_ahead:
+            broker.calls.note(entry)
+
+
+@asynccontextmanager
+async def _made(
+    broker: Broker, principal: Principal, asked: AskedCall, entry: Call, *, now: datetime
+) -> AsyncIterator[CallAnswer]:
+    wanted = _permitted(principal, asked)
+    entry.user_id, entry.tenant_id = wanted.owner.user_id, wanted.owner.tenant_id
+    owner = (principal.project_id, wanted.owner)
+    broker.limits.owners.take(owner)
+    with broker.calls_in_flight.one(owner):
+        prepared = await _prepared(broker, principal, asked, wanted, entry, now=now)
+        async with (
+            _while_still_good(broker, principal),
+            answered(prepared) as first,
+            followed(prepared, first) as standing,
+        ):
+            entry.source, entry.status = "provider", standing.answer.status
+            yield await cleaned(prepared, standing)
+        entry.bytes_sent = prepared.body.sent
+
+
+def _permitted(principal: Principal, asked: AskedCall) -> WantedConnection:
+    """Check what the credential alone tells, and say whose connection is wanted."""
+    principal.require_app(asked.app_id)
+    wanted = wanted_connection(
+        principal,
+        asked.app_id,
+        owner=asked.owner,
+        external_identifier=asked.external_identifier,
+        scopes=asked.scopes,
+    )
+    owner = wanted.owner
+    principal.require_for(Permission.CALLS, user_id=owner.user_id, tenant_id=owner.tenant_id)
+    return wanted
+
+
+async def _prepared(
+    broker: Broker,
+    principal: Principal,
+    asked: AskedCall,
+    wanted: WantedConnection,
+    entry: Call,
+    *,
+    now: datetime,
+) -> PreparedCall:
+    """Check everything, and return the call as it may be made. What is used up by a call is used up here, last."""
+    _check_request(asked)
+    api = await api_of(broker, principal.project_id, asked.app_id)
+    if api.app.tenant_id and api.app.tenant_id != wanted.owner.tenant_id:
+        raise AppNotFound  # for this owner there is none
+    api.require_base(asked.base)
+    requested = Requested(
+        app_id=asked.app_id,
+        method=asked.method,
+        paths=readings(asked.path),
+        via=asked.via,
+        level=USER if wanted.owner.user_id else TENANT,
+        query=asked.query,
+    )
+    policies = await call_policies(broker, principal, asked.app_id)
+    said = verdict(policies, principal, requested, forbidden=api.api.forbidden, safe=api.api.safe)
+    entry.policy = said.rule
+    if said.effect == "deny":
+        await _deny(broker, principal, asked, wanted, said.rule)
+    try:
+        view = await find_connection(broker, principal, wanted)
+        body = await read_body(asked, most=broker.settings.call_most_bytes)
+        view = await with_usable_token(broker, principal, wanted, view, now=now)
+    except NotConnected as error:
+        if asked.begin_connect:
+            await _begin_connect(broker, principal, wanted, error, now=now)
+        raise
+    entry.grant_id = view.id
+    credential = await open_credential(broker, principal.project_id, api, view, base_name=asked.base)
+    if credential.base.is_own_endpoint(requested.paths):
+        entry.policy = "forbidden"
+        await _deny(broker, principal, asked, wanted, "forbidden")
+    if said.effect == "approve":
+        entry.approval_id = await _approved(broker, principal, asked, wanted, body, said.rule, now=now)
+    await count_call(broker, principal)
+    broker.uses.note_grant((principal.project_id, view.id), at=now)
+    reads = is_read(requested, api.api.safe)
+    if not reads:
+        await write_ahead(broker, entry)
+    return PreparedCall(
+        broker=broker,
+        principal=principal,
+        asked=asked,
+        api=api,
+        wanted=wanted,
+        view=view,
+        credential=credential,
+        body=body,
+        is_read=reads,
+        entry=entry,
+    )
+
+
+def _check_request(asked: AskedCall) -> None:
+    """Check what no API is asked with, because it would go round rules or be read in two ways.
+
+    Raises:
+        InvalidValue: naming what.
+    """
+    problems = []
+    if asked.method not in METHODS:
+        problems.append(("method", f"use {', '.join(METHODS)}"))
+    if problem := path_problem(asked.path):
+        problems.append(("path", problem))
+    if not _QUERY.fullmatch(asked.query):
+        problems.append(("query", "write what is no plain ASCII with percent signs, and no # and spaces"))
+    if problem := override_problem(asked.headers, asked.query):
+        problems.append(("headers", problem))
+    if len(asked.headers) > MOST_FIELDS or sum(len(n) + len(v) for n, v in asked.headers) > MOST_HEAD_BYTES:
+        problems.append(("headers", f"send at most {MOST_FIELDS} fields, and 64 KiB of them"))
+    if problems:
+        raise InvalidValue.of(*problems)
+
+
+async def _deny(broker: Broker, principal: Principal, asked: AskedCall, wanted: WantedConnection, rule: str) -> None:
+    """Refuse a call, and tell the audit log, once a minute of who was denied what.
+
+    Raises:
+        PermissionDenied: always.
+    """
+    if broker.limits.denials.allows((principal.project_id, principal.name, asked.app_id, "call", rule)):
+        async with broker.database.write() as session:
+            await record(
+                session,
+                principal.project_id,
+                "call.denied",
+                app_id=asked.app_id,
+                user_id=wanted.owner.user_id,
+                tenant_id=wanted.owner.tenant_id,
+                data={"rule": rule, "method": asked.method, "base": asked.base, "agent": principal.agent},
+            )
+    why = {
+        "session": "This session does not let it make this call.",
+        "forbidden": "Nobody makes this call by way of evergrant: it hands out credentials.",
+        "policies": "No access policy of this app allows this call.",
+    }.get(rule, "An access policy of this app forbids this call.")
+    raise PermissionDenied(why, details={"rule": rule})
+
+
+async def _begin_connect(
+    broker: Broker, principal: Principal, wanted: WantedConnection, error: NotConnected, *, now: datetime
+) -> None:
+    """Begin a trip that would mend this, and add its link to the error; or why the caller may not begin one."""
+    try:
+        link = await connect_link(
+            broker,
+            principal,
+            app_id=wanted.app_id,
+            owner=wanted.owner,
+            scopes=wanted.scopes,
+            external_identifier=wanted.external_identifier or "",
+            now=now,
+        )
+    except EvergrantError as refusal:
+        error.details["connectProblem"] = refusal.message
+    else:
+        error.details["connectUrl"] = link.url
+
+
+async def _approved(
+    broker: Broker,
+    principal: Principal,
+    asked: AskedCall,
+    wanted: WantedConnection,
+    body: CallBody,
+    rule: str,
+    *,
+    now: datetime,
+) -> str:
+    if not body.is_replayable:
+        raise RequestTooLarge("A call that its owner approves may have a body of at most 64 KiB.")
+    return await use_approval(broker, principal, asked, owner=wanted.owner, body=body.first, rule=rule, now=now)
+
+
+@asynccontextmanager
+async def _while_still_good(broker: Broker, principal: Principal) -> AsyncIterator[None]:
+    """End the block where the caller's session ends while it lasts.
+
+    Raises:
+        AuthenticationFailed: it did.
+    """
+    if principal.session is None and principal.expires_at is None:
+        yield
+        return
+    loop, looks = asyncio.get_running_loop(), set[asyncio.Task[None]]()
+
+    async def look() -> None:
+        try:
+            await require_still_good(broker, principal, now=clock.now())
+        except AuthenticationFailed:
+            scope.reschedule(loop.time())
+        except EvergrantError:  # our own bad minute: the next look tells
+            later()
+        else:
+            later()
+
+    def later() -> None:
+        nonlocal timer
+        timer = loop.call_later(STILL_GOOD_SECONDS, begin)
+
+    def begin() -> None:
+        looks.add(loop.create_task(look()))
+
+    timer = loop.call_later(STILL_GOOD_SECONDS, begin)
+    try:
+        async with asyncio.timeout(None) as scope:
+            try:
+                yield
+            finally:
+                timer.cancel()
+                for task in looks:
+                    task.cancel()
+    except TimeoutError:
+        if not scope.expired():
+            raise
+        raise AuthenticationFailed("This session is over.") from None

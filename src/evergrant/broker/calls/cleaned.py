@@ -1,0 +1,115 @@
+"""An answer as it goes back: without headers that are not for the caller, and without a token that it may not have."""
+
+import zlib
+from collections.abc import AsyncIterator
+
+from evergrant.broker.audit.record import record
+from evergrant.broker.calls.asked import CallAnswer
+from evergrant.broker.calls.outgoing import PreparedCall
+from evergrant.broker.calls.redirects import rewritten
+from evergrant.broker.calls.retries import StandingAnswer
+from evergrant.errors import UpstreamRejected
+from evergrant.oauth2.hygiene import returned
+from evergrant.oauth2.scrub import Scrubber
+from evergrant.oauth2.upstream import BrokenOff
+
+WITHOUT_BODY = frozenset({204, 304})
+_FRAMED = frozenset({b"content-length", b"content-encoding"})
+
+
+async def cleaned(prepared: PreparedCall, standing: StandingAnswer) -> CallAnswer:
+    """Return an answer as its caller gets it.
+
+    Raises:
+        UpstreamRejected: it is compressed in a way that cannot be looked into, and the caller may not have the token;
+            or it has a status that no HTTP answer has.
+    """
+    answer, entry = standing.answer, prepared.entry
+    if not 200 <= answer.status <= 599:
+        raise UpstreamRejected(f"The API answered with the status {answer.status}.", provider_error="unusable_answer")
+    headers = rewritten(prepared, returned(answer.headers))
+    if answer.status in WITHOUT_BODY:
+        headers = [header for header in headers if header[0].lower() != b"content-length"]
+    if standing.retry_now:
+        headers.append((b"evergrant-retry-now", b"1"))
+    if prepared.may_fetch:
+        return CallAnswer(status=answer.status, headers=headers, body=_counted(prepared, standing.body))
+    body = standing.body
+    coding = b",".join(value for name, value in answer.headers if name.lower() == b"content-encoding").strip().lower()
+    if coding not in (b"", b"identity") and prepared.asked.method != "HEAD" and answer.status not in WITHOUT_BODY:
+        body = _decompressed(body, coding)
+        headers = [header for header in headers if header[0].lower() not in _FRAMED]
+    scrubber = Scrubber(prepared.credential.secrets)
+    headers = [(name, scrubber.text(value.decode("latin-1")).encode("latin-1")) for name, value in headers]
+    entry.status = answer.status
+    return CallAnswer(
+        status=answer.status, headers=headers, body=_scrubbed(prepared, _counted(prepared, body), scrubber)
+    )
+
+
+async def _counted(prepared: PreparedCall, body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    async for part in body:
+        prepared.entry.bytes_received += len(part)
+        yield part
+
+
+async def _scrubbed(prepared: PreparedCall, body: AsyncIterator[bytes], scrubber: Scrubber) -> AsyncIterator[bytes]:
+    try:
+        async for part in body:
+            if clean := scrubber.feed(part):
+                yield clean
+        if rest := scrubber.end():
+            yield rest
+    finally:
+        if scrubber.found:
+            await _tell_of_echo(prepared)
+
+
+async def _tell_of_echo(prepared: PreparedCall) -> None:
+    """Tell the audit log that an API sent a token back, once a minute of one caller and app."""
+    broker, principal, owner = prepared.broker, prepared.principal, prepared.wanted.owner
+    app_id = prepared.asked.app_id
+    if not broker.limits.denials.allows((principal.project_id, principal.name, app_id, "call.token_echoed")):
+        return
+    async with broker.database.write() as session:
+        await record(
+            session,
+            principal.project_id,
+            "call.token_echoed",
+            app_id=app_id,
+            user_id=owner.user_id,
+            tenant_id=owner.tenant_id,
+            data={"grantId": prepared.view.id, "method": prepared.asked.method, "agent": principal.agent},
+        )
+
+
+def _decompressed(body: AsyncIterator[bytes], coding: bytes) -> AsyncIterator[bytes]:
+    """Return a body that was compressed although that was not asked for, as it was before."""
+    if coding not in (b"gzip", b"x-gzip", b"deflate"):
+        raise UpstreamRejected(
+            "The API compressed its answer in a way that evergrant does not read.", provider_error="unusable_answer"
+        )
+    return _inflated(body)
+
+
+async def _inflated(body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    inflate = zlib.decompressobj(wbits=47)  # gzip or zlib, as its first bytes say
+    async for part in body:
+        rest = part
+        while rest:
+            try:
+                piece = inflate.decompress(rest, _AT_ONCE)
+            except zlib.error:
+                raise BrokenOff("sent what is not compressed as it says") from None
+            if piece:
+                yield piece
+            if inflate.eof:
+                break
+            rest = inflate.unconsumed_tail
+        if inflate.eof:
+            return
+    raise BrokenOff("broke off its compressed answer")
+
+
+_AT_ONCE = 64 * 1024
+"""How much is decompressed before any of it goes on, however small it was."""
