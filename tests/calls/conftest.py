@@ -1,21 +1,22 @@
 """An installation whose app has an API that a test scripts."""
 
 import uuid
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import httpx2
 import pytest
-from sqlalchemy import update
+from sqlalchemy import select, update
 
 from evergrant import clock
 from evergrant.broker.access.management_keys import create_key
 from evergrant.broker.runtime.broker import Broker, open_broker
 from evergrant.broker.runtime.principal import Permission
-from evergrant.db import OutboundApp
+from evergrant.db import AuditEvent, CallRecord, OutboundApp
 from tests.infra.databases import settings_for
 from tests.infra.installation import Installation, installation
+from tests.infra.raw import RawCaller
 from tests.infra.people import someone
 from tests.infra.scripted import ScriptedProvider, serving
 from tests.infra.waiting import PATIENCE, in_a_thread
@@ -48,10 +49,48 @@ class Api:
 
     def call(self, path: str, method: str = "GET", **options: Any) -> httpx2.Response:
         """Call the API with the user's connection, by the key."""
-        headers = {"Authorization": f"Bearer {self.here.backend.project_id}:{self.key}", "Evergrant-User": self.user}
+        headers: dict[str, str | None] = {"Authorization": f"Bearer {self.here.backend.project_id}:{self.key}", "Evergrant-User": self.user}
         headers |= options.pop("headers", {})
         kept = {name: value for name, value in headers.items() if value is not None}
         return self.http.request(method, f"/v1/proxy/{self.app_id}{path}", headers=kept, **options)
+
+    def raw(self, path: str, method: str = "GET", headers: Mapping[str, str | None] | None = None) -> httpx2.Response:
+        """The same with a path that no client would send as it is."""
+        whole = {"Authorization": f"Bearer {self.here.backend.project_id}:{self.key}", "Evergrant-User": self.user}
+        lines = [f"{name}: {value}" for name, value in {**whole, **(headers or {})}.items() if value is not None]
+        head = "\r\n".join([f"{method} /v1/proxy/{self.app_id}{path} HTTP/1.1", "host: h", *lines, "connection: close"])
+        with RawCaller(self.here.url) as caller:
+            caller.send(f"{head}\r\n\r\n".encode())
+            said = caller.rest()
+        top, _, body = said.partition(b"\r\n\r\n")
+        first, *rest = top.decode().split("\r\n")
+        fields = [(name, value) for name, _, value in (line.partition(": ") for line in rest)]
+        return httpx2.Response(int(first.split(" ")[1]), headers=fields, content=body)
+
+    def session_key(self, **fields: Any) -> str:
+        """Mint a session that may read for the user, and return its key."""
+        body = {"userId": self.user, "apps": [{"appId": self.app_id}], "agent": {"id": "bot", "name": "Bot"}, **fields}
+        answer = self.here.backend.post("session/create", body)
+        assert answer.status_code == 200, answer.text
+        return str(answer.json()["key"])
+
+    def recorded(self) -> list[str]:
+        """Return what the audit log has of the app."""
+
+        async def read(broker: Broker) -> list[str]:
+            async with broker.database.read() as session:
+                return list(await session.scalars(select(AuditEvent.action).where(AuditEvent.app_id == self.app_id)))
+
+        return self.run(read)
+
+    def logged(self) -> list[CallRecord]:
+        """Return what the call log has of the app."""
+
+        async def read(broker: Broker) -> list[CallRecord]:
+            async with broker.database.read() as session:
+                return list(await session.scalars(select(CallRecord).where(CallRecord.app_id == self.app_id)))
+
+        return self.run(read)
 
     def set_app(self, **columns: Any) -> None:
         """Change columns of the app, past the API, before its first call."""

@@ -28,7 +28,7 @@ from evergrant.broker.calls.connections import (
     wanted_connection,
     with_usable_token,
 )
-from evergrant.broker.calls.outgoing import CallBody, PreparedCall, read_body
+from evergrant.broker.calls.outgoing import PreparedCall, read_body
 from evergrant.broker.calls.redirects import followed
 from evergrant.broker.calls.retries import answered
 from evergrant.broker.connect.agent_links import connect_link
@@ -173,7 +173,18 @@ async def _prepared(
         entry.policy = "forbidden"
         await _deny(broker, principal, asked, wanted, "forbidden")
     if said.effect == "approve":
-        entry.approval_id = await _approved(broker, principal, asked, wanted, body, said.rule, now=now)
+        if not body.is_replayable:
+            raise RequestTooLarge("A call that its owner approves may have a body of at most 64 KiB.")
+        entry.approval_id = await use_approval(
+            broker,
+            principal,
+            asked,
+            owner=wanted.owner,
+            body=body.first,
+            rule=said.rule,
+            connection=view.external_identifier,
+            now=now,
+        )
     await count_call(broker, principal)
     broker.uses.note_grant((principal.project_id, view.id), at=now)
     reads = is_read(requested, api.api.safe)
@@ -259,21 +270,6 @@ async def _begin_connect(
         error.details["connectUrl"] = link.url
 
 
-async def _approved(
-    broker: Broker,
-    principal: Principal,
-    asked: AskedCall,
-    wanted: WantedConnection,
-    body: CallBody,
-    rule: str,
-    *,
-    now: datetime,
-) -> str:
-    if not body.is_replayable:
-        raise RequestTooLarge("A call that its owner approves may have a body of at most 64 KiB.")
-    return await use_approval(broker, principal, asked, owner=wanted.owner, body=body.first, rule=rule, now=now)
-
-
 @asynccontextmanager
 async def _while_still_good(broker: Broker, principal: Principal) -> AsyncIterator[None]:
     """End the block where the caller's session ends while it lasts.
@@ -284,32 +280,27 @@ async def _while_still_good(broker: Broker, principal: Principal) -> AsyncIterat
     if principal.session is None and principal.expires_at is None:
         yield
         return
-    loop, looks = asyncio.get_running_loop(), set[asyncio.Task[None]]()
+    loop, looks = asyncio.get_running_loop(), list[asyncio.Task[None]]()
 
     async def look() -> None:
-        try:
-            await require_still_good(broker, principal, now=clock.now())
-        except AuthenticationFailed:
-            scope.reschedule(loop.time())
-        except EvergrantError:  # our own bad minute: the next look tells
-            later()
-        else:
-            later()
+        while True:
+            try:
+                await require_still_good(broker, principal, now=clock.now())
+            except AuthenticationFailed:
+                scope.reschedule(loop.time())
+                return
+            except EvergrantError:  # our own bad minute: the next look tells
+                pass
+            await asyncio.sleep(STILL_GOOD_SECONDS)
 
-    def later() -> None:
-        nonlocal timer
-        timer = loop.call_later(STILL_GOOD_SECONDS, begin)
-
-    def begin() -> None:
-        looks.add(loop.create_task(look()))
-
-    timer = loop.call_later(STILL_GOOD_SECONDS, begin)
+    # Most calls are over by then, and cost no task.
+    begins = loop.call_later(STILL_GOOD_SECONDS, lambda: looks.append(loop.create_task(look())))
     try:
         async with asyncio.timeout(None) as scope:
             try:
                 yield
             finally:
-                timer.cancel()
+                begins.cancel()
                 for task in looks:
                     task.cancel()
     except TimeoutError:

@@ -14,6 +14,8 @@ from evergrant.oauth2.scrub import Scrubber
 from evergrant.oauth2.upstream import BrokenOff
 
 WITHOUT_BODY = frozenset({204, 304})
+_AT_ONCE = 64 * 1024
+"""How much is decompressed before any of it goes on, however small it was."""
 _FRAMED = frozenset({b"content-length", b"content-encoding"})
 
 
@@ -24,7 +26,7 @@ async def cleaned(prepared: PreparedCall, standing: StandingAnswer) -> CallAnswe
         UpstreamRejected: it is compressed in a way that cannot be looked into, and the caller may not have the token;
             or it has a status that no HTTP answer has.
     """
-    answer, entry = standing.answer, prepared.entry
+    answer = standing.answer
     if not 200 <= answer.status <= 599:
         raise UpstreamRejected(f"The API answered with the status {answer.status}.", provider_error="unusable_answer")
     headers = rewritten(prepared, returned(answer.headers))
@@ -40,8 +42,7 @@ async def cleaned(prepared: PreparedCall, standing: StandingAnswer) -> CallAnswe
         body = _decompressed(body, coding)
         headers = [header for header in headers if header[0].lower() not in _FRAMED]
     scrubber = Scrubber(prepared.credential.secrets)
-    headers = [(name, scrubber.text(value.decode("latin-1")).encode("latin-1")) for name, value in headers]
-    entry.status = answer.status
+    headers = scrubber.headers(headers)
     return CallAnswer(
         status=answer.status, headers=headers, body=_scrubbed(prepared, _counted(prepared, body), scrubber)
     )
@@ -111,5 +112,3 @@ async def _inflated(body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     raise BrokenOff("broke off its compressed answer")
 
 
-_AT_ONCE = 64 * 1024
-"""How much is decompressed before any of it goes on, however small it was."""

@@ -1,4 +1,4 @@
-"""Redirects of an API: into the proxy where they stay inside a base, to file stores that its entry names, else as data."""
+"""Redirects of an API: into the proxy where they stay inside a base, to file stores that its entry names, else data."""
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager

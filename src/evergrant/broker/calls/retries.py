@@ -1,4 +1,4 @@
-"""Sends a call until it has an answer that stands: once more with a newer token, or after the time that an API states."""
+"""Sends a call until it has an answer that stands: once more with a newer token, or after the time an API states."""
 
 import asyncio
 from collections.abc import AsyncIterator
