@@ -53,7 +53,7 @@ def login(here: Installation) -> Iterator[None]:
 
 @pytest.fixture
 def app_id(create_app: CreateApp) -> str:
-    return create_app(defaultRedirectUrl=BACK, skipConsentPage=True, requireConfirmation=False)
+    return create_app(defaultRedirectUrl=BACK)
 
 
 def link(here: Installation, app_id: str, user: str = ADA, **more: Any) -> AgentLink:
@@ -125,7 +125,7 @@ def test_whoever_proves_to_be_the_user_goes_on_and_nobody_else(here: Installatio
     proved = sign_in(owner, trip.url, ADA)
     assert proved.headers["location"] == urlsplit(trip.url).path
     page = words_of(owner.open(trip.url))
-    assert "Claude Code asks to connect" in page, "skipConsentPage does not count here"
+    assert "Claude Code asks to connect" in page
     assert ADA in page
     provider = owner.agree(trip.url)
     assert "used already" in words_of(thief.open(trip.url))
@@ -206,6 +206,8 @@ def test_without_a_login_the_application_confirms_or_there_is_no_link(
     confirmed = here.backend.post("app/connect/confirm", {"confirmation": result["confirmation"], "userId": user})
     assert confirmed.status_code == 200
     assert state(here, trip) == "connected"
+    skipping = link(here, create_app(defaultRedirectUrl=BACK, skipConsentPage=True, requireConfirmation=True), user)
+    assert "Claude Code asks to connect" in words_of(browser.open(skipping.url)), "skipConsentPage does not count"
     with pytest.raises(EvergrantError, match=r"give the trusted issuer .* a login, or the app a defaultRedirectUrl"):
         link(here, create_app(), user)
     with pytest.raises(EvergrantError, match="connect"):
