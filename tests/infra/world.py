@@ -297,13 +297,12 @@ def _add_access(session: AsyncSession, project_id: str, now: datetime) -> None:
 
 
 def _add_sessions(session: AsyncSession, project_id: str, now: datetime) -> None:
-    for n, (session_id, user, state) in enumerate(
-        (
-            (SESSION_ID, PEOPLE[0], {"max_calls": 200, "calls": 12}),
-            ("5e55ion000000000000002", PEOPLE[1], {"revoked_at": now - timedelta(minutes=3)}),
-            ("5e55ion000000000000003", ODD_PEOPLE[0], {"expires_at": now - timedelta(hours=2)}),
-        )
-    ):
+    made: tuple[tuple[str, str, dict[str, Any]], ...] = (
+        (SESSION_ID, PEOPLE[0], {"max_calls": 200, "calls": 12}),
+        ("5e55ion000000000000002", PEOPLE[1], {"revoked_at": now - timedelta(minutes=3)}),
+        ("5e55ion000000000000003", ODD_PEOPLE[0], {"expires_at": now - timedelta(hours=2)}),
+    )
+    for n, (session_id, user, state) in enumerate(made):
         app = SessionApp(app_id=APPS[n]["id"], access="write" if n else "read", approve="writes" if n else "never")
         usual: dict[str, Any] = {"expires_at": now + timedelta(minutes=9), "agent_name": "Mail helper" if n else ""}
         session.add(

@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query
 
 from evergrant import clock
-from evergrant.broker.access.session_list import SessionFilter, list_agent_sessions, revoke_agent_sessions
+from evergrant.broker.access import session_list
+from evergrant.broker.access.session_list import SessionFilter
 from evergrant.broker.access.session_minting import SessionRequest, mint_session
 from evergrant.broker.grants.grants import ResourceOwner
 from evergrant.errors import InvalidValue
@@ -45,7 +46,7 @@ class RevokedSessionsAnswer(WireModel):
 
 
 @router.post("/session/create", summary="Mint an agent session", responses=errors(400, 413))
-async def create_session(body: CreateSession, broker: BrokerDep, principal: SessionsKeeper) -> NewSessionAnswer:
+async def create_agent_session(body: CreateSession, broker: BrokerDep, principal: SessionsKeeper) -> NewSessionAnswer:
     """Make a session, which can do no more than the key that asks. Its own key is in the answer and never again."""
     wanted = SessionRequest(
         owner=ResourceOwner(body.user_id, body.tenant_id),
@@ -65,7 +66,7 @@ async def create_session(body: CreateSession, broker: BrokerDep, principal: Sess
 
 
 @router.get("/sessions", summary="List agent sessions", responses=errors(400))
-async def show_sessions(
+async def list_agent_sessions(
     broker: BrokerDep,
     principal: SessionsKeeper,
     user_id: Annotated[OptionalId, Query(alias="userId", description="Of this user.", examples=["alice"])] = "",
@@ -86,14 +87,16 @@ async def show_sessions(
     A key that is limited to some apps sees the sessions for these alone, so a page can be shorter than `limit`.
     """
     which, now = SessionFilter(user_id=user_id, agent_id=agent_id, status=status), clock.now()
-    page, following = await list_agent_sessions(
+    page, following = await session_list.list_agent_sessions(
         broker, principal.project_id, which, reader=principal, after=cursor, limit=limit, now=now
     )
     return SessionsAnswer(sessions=[session_body(row, now=now) for row in page], next_cursor=following)
 
 
 @router.post("/session/revoke", summary="Revoke agent sessions", responses=errors(400, 404, 413))
-async def end_sessions(body: RevokeSessions, broker: BrokerDep, principal: SessionsKeeper) -> RevokedSessionsAnswer:
+async def revoke_agent_sessions(
+    body: RevokeSessions, broker: BrokerDep, principal: SessionsKeeper
+) -> RevokedSessionsAnswer:
     """End sessions within 2 seconds everywhere, and their open streams. What is over already is not counted."""
     given = [value for value in (body.id, body.user_id, body.agent_id, body.app_id) if value]
     if len(given) != 1:
@@ -101,5 +104,7 @@ async def end_sessions(body: RevokeSessions, broker: BrokerDep, principal: Sessi
     which = SessionFilter(
         session_id=body.id or "", user_id=body.user_id or "", agent_id=body.agent_id or "", app_id=body.app_id or ""
     )
-    total = await revoke_agent_sessions(broker, principal.project_id, which, principal=principal, now=clock.now())
+    total = await session_list.revoke_agent_sessions(
+        broker, principal.project_id, which, principal=principal, now=clock.now()
+    )
     return RevokedSessionsAnswer(total=total)
