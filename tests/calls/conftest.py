@@ -16,8 +16,8 @@ from evergrant.broker.runtime.principal import Permission
 from evergrant.db import AuditEvent, CallRecord, OutboundApp
 from tests.infra.databases import settings_for
 from tests.infra.installation import Installation, installation
-from tests.infra.raw import RawCaller
 from tests.infra.people import someone
+from tests.infra.raw import RawCaller
 from tests.infra.scripted import ScriptedProvider, serving
 from tests.infra.waiting import PATIENCE, in_a_thread
 
@@ -39,6 +39,11 @@ class Api:
     def __post_init__(self) -> None:
         self.http = httpx2.Client(base_url=self.here.url, timeout=PATIENCE, trust_env=False)
 
+    @property
+    def headers(self) -> dict[str, str]:
+        """What every call has: the key, and whose connection."""
+        return {"Authorization": f"Bearer {self.here.backend.project_id}:{self.key}", "Evergrant-User": self.user}
+
     def connect(self, user: str = "", **fields: Any) -> str:
         """Give a user a connection, and return its token."""
         token = f"token-{uuid.uuid4().hex}"
@@ -49,15 +54,18 @@ class Api:
 
     def call(self, path: str, method: str = "GET", **options: Any) -> httpx2.Response:
         """Call the API with the user's connection, by the key."""
-        headers: dict[str, str | None] = {"Authorization": f"Bearer {self.here.backend.project_id}:{self.key}", "Evergrant-User": self.user}
+        headers: dict[str, str | None] = {
+            "Authorization": f"Bearer {self.here.backend.project_id}:{self.key}",
+            "Evergrant-User": self.user,
+        }
         headers |= options.pop("headers", {})
         kept = {name: value for name, value in headers.items() if value is not None}
         return self.http.request(method, f"/v1/proxy/{self.app_id}{path}", headers=kept, **options)
 
     def raw(self, path: str, method: str = "GET", headers: Mapping[str, str | None] | None = None) -> httpx2.Response:
         """The same with a path that no client would send as it is."""
-        whole = {"Authorization": f"Bearer {self.here.backend.project_id}:{self.key}", "Evergrant-User": self.user}
-        lines = [f"{name}: {value}" for name, value in {**whole, **(headers or {})}.items() if value is not None]
+        whole = {**self.headers, **(headers or {})}
+        lines = [f"{name}: {value}" for name, value in whole.items() if value is not None]
         head = "\r\n".join([f"{method} /v1/proxy/{self.app_id}{path} HTTP/1.1", "host: h", *lines, "connection: close"])
         with RawCaller(self.here.url) as caller:
             caller.send(f"{head}\r\n\r\n".encode())

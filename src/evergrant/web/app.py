@@ -73,6 +73,7 @@ from evergrant.web.console.router import router as console_router
 from evergrant.web.deps import refuse_odd_text
 from evergrant.web.middleware import RequestMiddleware
 from evergrant.web.proxy import Proxy
+from evergrant.web.proxy_document import proxy_paths
 
 
 def create_app(
@@ -149,7 +150,7 @@ def create_app(
     app.router.routes.extend(console_router.routes)
     app.router.routes.extend(cors.PREFLIGHTS)
     app.openapi = lambda: documentation.openapi_document(  # type: ignore[method-assign]  # FastAPI's documented way to extend it
-        app, bodies=tokens.REQUEST_MODELS, user_calls=tokens.PATHS
+        app, bodies=tokens.REQUEST_MODELS, user_calls=tokens.PATHS, paths=proxy_paths()
     )
     return app
 

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, FastAPI, Path, Request
@@ -32,12 +32,16 @@ def operation_id(route: APIRoute) -> str:
 
 
 def openapi_document(
-    app: FastAPI, *, bodies: Iterable[type[BaseModel]] = (), user_calls: Set[str] = frozenset()
+    app: FastAPI,
+    *,
+    bodies: Iterable[type[BaseModel]] = (),
+    user_calls: Set[str] = frozenset(),
+    paths: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return the OpenAPI document, made once.
 
     `bodies` are the models that FastAPI does not see, because handlers read them; `user_calls` are the paths, beside
-    those that browsers call, where a user's own token will do.
+    those that browsers call, where a user's own token will do; `paths` are no routes, and described already.
     """
     if app.openapi_schema is not None:
         return app.openapi_schema
@@ -71,6 +75,7 @@ def openapi_document(
         if "429" in operation["responses"]:
             for status in ("200", "429"):
                 operation["responses"][status]["headers"] = _LIMIT_HEADERS
+    document["paths"].update(paths or {})
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
     app.openapi_schema = document

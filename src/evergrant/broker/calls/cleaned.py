@@ -110,5 +110,3 @@ async def _inflated(body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         if inflate.eof:
             return
     raise BrokenOff("broke off its compressed answer")
-
-
