@@ -5,7 +5,7 @@ Nothing here is of a protocol. Whose connections they are, only the credential s
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal
 from urllib.parse import urlencode
@@ -16,14 +16,26 @@ from evergrant import clock
 from evergrant.broker.calls.answers import as_result
 from evergrant.broker.calls.asked import AskedCall
 from evergrant.broker.calls.bases import api_of
+from evergrant.broker.calls.call_rules import Requested, is_read
 from evergrant.broker.calls.calls import call
 from evergrant.broker.calls.connections import find_connection, wanted_connection
 from evergrant.broker.connect.agent_links import AgentLink, connect_link, trip_state
 from evergrant.broker.connections.listing import GrantFilter, list_grants
+from evergrant.broker.runtime.admission import TENANT, USER
 from evergrant.broker.runtime.broker import Broker
 from evergrant.broker.runtime.principal import Permission, Principal
 from evergrant.db import Approval, GrantStatus, OutboundApp
-from evergrant.errors import AppNotFound, NoApiAddress, NotConnected, PermissionDenied, SeveralConnections
+from evergrant.errors import (
+    AnswerLost,
+    AppNotFound,
+    ApprovalNeeded,
+    NoApiAddress,
+    NotConnected,
+    PermissionDenied,
+    SeveralConnections,
+)
+from evergrant.oauth2.hygiene import readings
+from evergrant.oauth2.upstream import BrokenOff
 
 Waited = Literal["open", "done", "failed"]
 """How far something has come that a person does in a browser."""
@@ -48,6 +60,8 @@ class ToolCall:
     base: str = ""
     account: str | None = None
     approval_id: str = ""
+    only_reads: bool = False
+    """Whether a POST is to be refused that the app's entry does not call safe."""
 
     def asked(self) -> AskedCall:
         """Return it as the use case takes it."""
@@ -83,10 +97,40 @@ async def call_api(broker: Broker, principal: Principal, wanted: ToolCall, *, no
     """Make a call, and return the answer as `answers.as_result` does.
 
     Raises:
+        PermissionDenied: it was only to read, and nobody says that this POST does.
+        AnswerLost: the answer broke off.
         EvergrantError: as `calls.call`.
     """
+    if wanted.only_reads and wanted.method == "POST":
+        await _require_read(broker, principal, wanted.asked())
+    try:
+        return await _called(broker, principal, wanted, now=now)
+    except ApprovalNeeded as needed:
+        # Who has no way to name an approval calls again, just the same: it may have been given meanwhile.
+        approval_id = needed.details["approvalId"]
+        if wanted.approval_id or await wait_for_approval(broker, principal.project_id, approval_id) != "done":
+            raise
+        return await _called(broker, principal, replace(wanted, approval_id=approval_id), now=now)
+    except BrokenOff as error:
+        raise AnswerLost(f"The answer broke off: the provider {error}.") from error
+
+
+async def _called(broker: Broker, principal: Principal, wanted: ToolCall, *, now: datetime) -> dict[str, Any]:
     async with call(broker, principal, wanted.asked(), now=now) as answer:
         return await as_result(answer)
+
+
+async def _require_read(broker: Broker, principal: Principal, asked: AskedCall) -> None:
+    requested = Requested(
+        app_id=asked.app_id,
+        method=asked.method,
+        paths=readings(asked.path),
+        via=asked.via,
+        level=USER if principal.user_id else TENANT,
+        query=asked.query,
+    )
+    if not is_read(requested, (await api_of(broker, principal.project_id, asked.app_id)).api.safe):
+        raise PermissionDenied("Nobody says that this POST changes nothing: use api_write.")
 
 
 async def list_connections(broker: Broker, principal: Principal, *, app_id: str) -> dict[str, Any]:
@@ -221,7 +265,7 @@ async def wait_for_trip(broker: Broker, project_id: str, trip_id: str, *, second
     return await _until_over(look, seconds)
 
 
-async def wait_for_approval(broker: Broker, project_id: str, approval_id: str, *, seconds: float) -> Waited:
+async def wait_for_approval(broker: Broker, project_id: str, approval_id: str, *, seconds: float = 0.0) -> Waited:
     """Wait until an approval is decided, for so many seconds at most."""
     query = select(Approval.status, Approval.expires_at).where(
         Approval.project_id == project_id, Approval.id == approval_id

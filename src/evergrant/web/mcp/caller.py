@@ -12,11 +12,12 @@ from evergrant.broker.access.user_tokens import looks_like_jwt
 from evergrant.broker.audit.record import Actor
 from evergrant.broker.projects.redirects import origins_by_project
 from evergrant.broker.runtime.broker import Broker
-from evergrant.broker.runtime.principal import CALL_SCOPE, Permission, Principal
+from evergrant.broker.runtime.principal import Permission, Principal
 from evergrant.crypto.opaque import session_key_parts
 from evergrant.errors import AuthenticationFailed, PermissionDenied
 from evergrant.networks import limited_as
 from evergrant.web.asked import address_of, note_actor, note_left
+from evergrant.web.mcp_address import resource_url
 
 
 class OutOfScope(PermissionDenied):
@@ -28,8 +29,6 @@ class Caller:
     """Who asks, and what their program is able to do."""
 
     principal: Principal
-    endpoint: str
-    """The address that was called, as the world has it."""
     era: str = ""
     """The protocol's version, where an earlier answer of ours has it sealed; empty for one that says so each time."""
     abilities: dict[str, Any] = field(default_factory=dict)
@@ -38,22 +37,11 @@ class Caller:
     """Whether it introduces itself in this very request: then the answer has its abilities sealed."""
 
 
-def endpoint_url(broker: Broker, project_id: str, app_id: str = "") -> str:
-    """Return the address of a project's MCP server, or of its gateway to an app that is one."""
-    return f"{broker.settings.public_url}/mcp/{project_id}" + (f"/~{app_id}" if app_id else "")
-
-
-def challenge(broker: Broker, project_id: str, error: str = "") -> str:
-    """Return the WWW-Authenticate header that leads to the protected-resource metadata (RFC 9728 section 5.1)."""
-    document = f"{broker.settings.public_url}/.well-known/oauth-protected-resource/mcp/{project_id}"
-    said = f'error="{error}", ' if error else ""
-    return f'Bearer {said}resource_metadata="{document}", scope="{CALL_SCOPE}"'
-
-
-async def recognise(broker: Broker, request: Request, project_id: str, endpoint: str) -> Caller:
+async def recognise(broker: Broker, request: Request, project_id: str, app_id: str = "") -> Caller:
     """Authenticate a request to an MCP address.
 
-    A JWT's audience is the address of the project's MCP server, or what its issuer is trusted for.
+    A JWT's audience is the address that was called, or what its issuer is trusted for. `app_id` is the app behind the
+    gateway; empty for the project's own server.
 
     Raises:
         AuthenticationFailed: it has no credential of these kinds, or it is not accepted, or for another project.
@@ -74,7 +62,7 @@ async def recognise(broker: Broker, request: Request, project_id: str, endpoint:
             f"Bearer {credential}" if is_session else f"Bearer {project_id}:{credential}",
             client_address=address,
             now=clock.now(),
-            resource=endpoint_url(broker, project_id),
+            resource=resource_url(broker.settings.public_url, project_id, app_id),
         )
     except AuthenticationFailed:
         note_left(request.scope, broker.limits.credentials, limited_as(address))
@@ -87,7 +75,7 @@ async def recognise(broker: Broker, request: Request, project_id: str, endpoint:
         if principal.session is None:
             raise OutOfScope
         raise PermissionDenied("This session may not call.")
-    return Caller(principal, endpoint)
+    return Caller(principal)
 
 
 async def _check_origin(broker: Broker, request: Request, project_id: str) -> None:

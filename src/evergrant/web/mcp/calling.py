@@ -87,9 +87,10 @@ async def _connect(broker: Broker, asked: ConnectApp, turn: Turn) -> Result:
 
 
 async def _call_api(broker: Broker, asked: ApiRead | ApiWrite, turn: Turn) -> Result:
+    principal = turn.caller.principal
     wanted = _tool_call(asked, approval_id=turn.approval_id)
     try:
-        result = await tools.call_api(broker, turn.caller.principal, wanted, now=turn.now)
+        result = await tools.call_api(broker, principal, wanted, now=turn.now)
     except NotConnected as error:
         scopes = list(error.details.get("missingScopes", ()))
         return await _ask_to_connect(broker, asked, turn, scopes=scopes, reason=tools.reason_of(error))

@@ -6,7 +6,8 @@ Everything before the protocol is here: who asks, from which page, and by which 
 import asyncio
 import contextlib
 import importlib.util
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 from datetime import timedelta
 
 from starlette.datastructures import MutableHeaders
@@ -19,14 +20,16 @@ from evergrant import clock
 from evergrant.broker.runtime.broker import Broker
 from evergrant.errors import AuthenticationFailed, EvergrantError, NotFound, OperatorError
 from evergrant.web.errors import error_body, note_limit
-from evergrant.web.mcp.caller import Caller, OutOfScope, challenge, endpoint_url, recognise
+from evergrant.web.mcp.caller import Caller, OutOfScope, recognise
 from evergrant.web.mcp.gateway import pass_through
 from evergrant.web.mcp.seals import opened, seal
+from evergrant.web.mcp_address import challenge
 
 SESSION = "mcp-session-id"
 SESSION_HOURS = 24
 """How long a client of the handshake era may go on before it has to introduce itself again."""
 _NOT_INSTALLED = "The MCP server is not installed here: install evergrant[mcp]."
+Serve = Callable[[Scope, Receive, Send], Coroutine[Any, Any, None]]
 _SERVER_ERROR, _REFUSED = -32603, -32000
 """JSON-RPC's own code for a server's trouble, and one that is ours to give a meaning (section 5.1)."""
 
@@ -40,7 +43,7 @@ async def _mcp(scope: Scope, receive: Receive, send: Send) -> None:
         await Response(status_code=405, headers={"Allow": "POST"})(scope, receive, send)
         return
     try:
-        caller = await recognise(broker, request, project_id, endpoint_url(broker, project_id))
+        caller = await recognise(broker, request, project_id)
         await _take_abilities(broker, request, caller)
         serve = await _sdk()
     except EvergrantError as error:
@@ -67,13 +70,16 @@ async def _gateway(scope: Scope, receive: Receive, send: Send) -> None:
         await Response(status_code=405, headers={"Allow": "POST, GET, DELETE"})(scope, receive, send)
         return
     try:
-        caller = await recognise(broker, request, project_id, endpoint_url(broker, project_id, app_id))
+        caller = await recognise(broker, request, project_id, app_id)
     except EvergrantError as error:
         await answer_to(broker, request, error)(scope, receive, send)
         return
 
     async def serve(scope: Scope, receive: Receive, send: Send) -> None:
-        await pass_through(broker, caller, Request(scope, receive), app_id, send)
+        try:
+            await pass_through(broker, caller, Request(scope, receive), app_id, send)
+        except EvergrantError as error:
+            await answer_to(broker, request, error)(scope, receive, send)
 
     await _until_hung_up(serve, scope, receive, send)
 
@@ -91,17 +97,17 @@ async def _take_abilities(broker: Broker, request: Request, caller: Caller) -> N
         caller.era, caller.abilities = said["era"], said["abilities"]
 
 
-async def _sdk() -> Callable[[Scope, Receive, Send], Awaitable[None]]:
+async def _sdk() -> Serve:
     """Return what serves the protocol. It is imported the first time, beside everything else that goes on."""
     if importlib.util.find_spec("mcp") is None:
         raise OperatorError(_NOT_INSTALLED)
     server = await asyncio.to_thread(importlib.import_module, "evergrant.web.mcp.server")
-    serve: Callable[[Scope, Receive, Send], Awaitable[None]] = server.serve
+    serve: Serve = server.serve
     return serve
 
 
 async def _until_hung_up(
-    serve: Callable[[Scope, Receive, Send], Awaitable[None]], scope: Scope, receive: Receive, send: Send
+    serve: Serve, scope: Scope, receive: Receive, send: Send
 ) -> None:
     """Serve a request, and stop as soon as the caller has hung up."""
     has_come = asyncio.Event()
@@ -133,20 +139,21 @@ def answer_to(broker: Broker, request: Request, error: EvergrantError) -> Respon
     """Return the answer to a request that does not come to the protocol: a JSON-RPC error with its status."""
     note_limit(request, error)
     headers = {"Retry-After": str(error.retry_after)} if error.retry_after is not None else {}
-    project_id = request.path_params["project_id"]
+    where = (broker.settings.public_url, request.path_params["project_id"], request.path_params.get("app_id", ""))
     if isinstance(error, AuthenticationFailed):
-        headers["WWW-Authenticate"] = challenge(broker, project_id)
+        said = "invalid_token" if "authorization" in request.headers else ""
+        headers["WWW-Authenticate"] = challenge(*where, error=said)
     elif isinstance(error, OutOfScope):
-        headers["WWW-Authenticate"] = challenge(broker, project_id, "insufficient_scope")
+        headers["WWW-Authenticate"] = challenge(*where, error="insufficient_scope")
     code = _SERVER_ERROR if error.status >= 500 else _REFUSED
-    said = {"code": code, "message": error.message, "data": error_body(error)}
-    return JSONResponse({"jsonrpc": "2.0", "id": None, "error": said}, error.status, headers)
+    body = {"code": code, "message": error.message, "data": error_body(error)}
+    return JSONResponse({"jsonrpc": "2.0", "id": None, "error": body}, error.status, headers)
 
 
 class _Endpoint:
     """An ASGI application as a route takes one that answers every method by itself."""
 
-    def __init__(self, serve: Callable[[Scope, Receive, Send], Awaitable[None]]) -> None:
+    def __init__(self, serve: Serve) -> None:
         self._serve = serve
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -86,13 +86,13 @@ def _tools() -> _Tools:
     return _Tools(listed, schemas)
 
 
-async def _note_abilities(context: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
+async def _note_abilities(ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
     """Keep what a client of the handshake era says of itself once: the answer has it sealed, as its session's id."""
-    result = await call_next(context)
-    if context.method == "initialize" and isinstance(result, dict) and context.request is not None:
-        caller = caller_of(context.request)
+    result = await call_next(ctx)
+    if ctx.method == "initialize" and isinstance(result, dict) and ctx.request is not None:
+        caller = caller_of(ctx.request)
         caller.is_new, caller.era = True, str(result["protocolVersion"])
-        said = (context.params or {}).get("capabilities")
+        said = (ctx.params or {}).get("capabilities")
         elicitation = said.get("elicitation") if isinstance(said, dict) else None
         caller.abilities = {"elicitation": elicitation} if isinstance(elicitation, dict) else {}
     return result

@@ -1,0 +1,127 @@
+"""The gateway to one remote MCP server: our credential comes in, the owner's token goes out.
+
+The body is passed on as it came, and the answer streams back. The server's session id is sealed with who got it, so that
+nobody resumes another's session.
+"""
+
+import json
+from datetime import timedelta
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.types import Send
+
+from evergrant import clock
+from evergrant.broker.calls import tools
+from evergrant.broker.calls.gateway import RemoteRequest, call_remote
+from evergrant.broker.runtime.broker import Broker
+from evergrant.errors import MalformedRequest, NotConnected, NotFound, PermissionDenied
+from evergrant.web.mcp.caller import Caller
+from evergrant.web.mcp.seals import opened, seal
+
+SESSION = "mcp-session-id"
+SESSION_HOURS = 24
+LINK_NEEDED = -32042
+"""The protocol's word for: a person has to follow a link first (2025-11-25)."""
+
+
+async def remote_request(broker: Broker, caller: Caller, request: Request, app_id: str) -> RemoteRequest:
+    """Read a request as it is to be passed on.
+
+    Raises:
+        MalformedRequest: it is not one message of JSON-RPC.
+        NotFound: it names a session of somebody else's, or one that is over.
+    """
+    body = await request.body() if request.method == "POST" else b""
+    message = _message(body) if body or request.method == "POST" else {}
+    session = ""
+    if text := request.headers.get(SESSION):
+        said = await opened(broker, caller.principal, "upstream", text, now=clock.now(), bound=(app_id,))
+        if said is None:
+            raise NotFound("This MCP session is over: initialize again.")
+        session = said["id"]
+    return RemoteRequest(
+        app_id=app_id,
+        method=request.method,
+        headers=request.headers.raw,
+        body=body,
+        server_session=session,
+        calls_tool=message.get("method") == "tools/call",
+    )
+
+
+def _message(body: bytes) -> dict[str, Any]:
+    """Return the message in a body. What could be read in two ways is refused: rules go by what is read here.
+
+    Raises:
+        MalformedRequest: it is no single JSON object with each name once.
+    """
+    try:
+        found = json.loads(body, object_pairs_hook=_once_each)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise MalformedRequest.of(("body", "send one JSON-RPC message, with each name once"))
+    return found
+
+
+def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name stands twice")
+    return found
+
+
+async def pass_through(broker: Broker, caller: Caller, request: Request, app_id: str, send: Send) -> None:
+    """Pass a request on, and stream the answer back.
+
+    Raises:
+        EvergrantError: before anything of the answer was sent.
+    """
+    wanted = await remote_request(broker, caller, request, app_id)
+    try:
+        async with call_remote(broker, caller.principal, wanted, now=clock.now()) as answer:
+            headers = [(name.lower(), value) for name, value in answer.headers]
+            names = {name for name, _ in headers}
+            response = StreamingResponse(answer.body, answer.status)
+            response.raw_headers = [
+                (name, await _sealed(broker, caller, app_id, value) if name == SESSION.encode() else value)
+                for name, value in headers
+            ]
+            if b"cache-control" not in names:
+                response.raw_headers.append((b"cache-control", b"no-store"))
+            await response(request.scope, request.receive, send)
+    except NotConnected as error:
+        await (await _link_needed(broker, caller, wanted, error))(request.scope, request.receive, send)
+
+
+async def _sealed(broker: Broker, caller: Caller, app_id: str, session: bytes) -> bytes:
+    until = clock.now() + timedelta(hours=SESSION_HOURS)
+    said = {"id": session.decode("latin-1")}
+    return (await seal(broker, caller.principal, "upstream", said, until=until, bound=(app_id,))).encode()
+
+
+async def _link_needed(broker: Broker, caller: Caller, wanted: RemoteRequest, error: NotConnected) -> Response:
+    """Return the answer for somebody whose app is not connected: with a link, if one may be begun."""
+    data: dict[str, Any] = {
+        "status": "connection_required",
+        "app": wanted.app_id,
+        "reason": tools.reason_of(error),
+    }
+    message = f"{wanted.app_id} is not connected."
+    try:
+        link = await tools.begin_connection(
+            broker, caller.principal, app_id=wanted.app_id, account=None, scopes=(), now=clock.now()
+        )
+    except PermissionDenied as refused:
+        message = f"{message} {refused.message}"
+    else:
+        message = f"Show the user this link, then call again: {link.url}"
+        data["connect_url"] = link.url
+        data["elicitations"] = [
+            {"mode": "url", "elicitationId": link.trip_id, "url": link.url, "message": f"Connect {wanted.app_id}."}
+        ]
+    id_ = json.loads(wanted.body).get("id") if wanted.body else None
+    body = {"jsonrpc": "2.0", "id": id_, "error": {"code": LINK_NEEDED, "message": message, "data": data}}
+    return JSONResponse(body, 200 if id_ is not None else error.status)
