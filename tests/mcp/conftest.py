@@ -20,6 +20,8 @@ class Api(ScriptedProvider):
     """An API that says whose token it was called with, and a door at which programs tell a person of a link."""
 
     here: Installation | None = None
+    user: str = ""
+    """Who the person is."""
     action: str = "accept"
     """What the person does: `accept` connects first."""
     links: list[str] = field(default_factory=list)
@@ -34,18 +36,18 @@ class Api(ScriptedProvider):
         url = request.query["url"]
         self.links.append(url)
         if self.action == "accept":
-            await asyncio.to_thread(follow, self.here, url)
+            await asyncio.to_thread(follow, self.here, self.user, url)
         return {"action": self.action}
 
 
-def follow(here: Installation | None, url: str) -> None:
+def follow(here: Installation | None, user: str, url: str) -> None:
     """Be the person whom an agent gave a link: connect, and let the application confirm who it was."""
     assert here is not None
     browser = Browser()
     came = browser.connect(url)
     browser.http.close()
     if confirmation := came.get("confirmation"):
-        answer = here.backend.post("app/connect/confirm", {"confirmation": confirmation})
+        answer = here.backend.post("app/connect/confirm", {"confirmation": confirmation, "userId": user})
         assert answer.status_code == 200, answer.text
 
 

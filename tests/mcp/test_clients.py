@@ -45,13 +45,13 @@ def play(agents: Agents, kind: str, key: str, *calls: list[Any], opens_links: bo
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_client_lists_calls_and_has_its_user_connect(agents: Agents, user: str, kind: str) -> None:
-    agents.api.action = "accept"
+    agents.api.action, agents.api.user = "accept", user
     key = agents.session(user)
     asked, *_ = play(agents, kind, key, ME)
     if "error" in asked:  # a client of the handshake era is told by an error, and calls again when its user is done
-        assert asked["error"]["code"] == -32042
+        assert asked["error"]["code"] == -32042, asked
         (link,) = asked["error"]["data"]["elicitations"]
-        follow(agents.here, link["url"])
+        follow(agents.here, user, link["url"])
         (asked,) = play(agents, kind, key, ME)
     assert asked["data"].get("body") == {"path": "/me", "method": "GET"}, asked
     assert not asked["isError"]

@@ -71,6 +71,7 @@ from evergrant.web.api import (
 from evergrant.web.api import connect as api_connect
 from evergrant.web.console.router import router as console_router
 from evergrant.web.deps import refuse_odd_text
+from evergrant.web.mcp.routes import ROUTES as MCP_ROUTES
 from evergrant.web.middleware import RequestMiddleware
 from evergrant.web.proxy import Proxy
 from evergrant.web.proxy_document import proxy_paths
@@ -147,6 +148,7 @@ def create_app(
         static_files.router,
     ):
         app.include_router(router)
+    app.router.routes.extend(MCP_ROUTES)
     app.router.routes.extend(console_router.routes)
     app.router.routes.extend(cors.PREFLIGHTS)
     app.openapi = lambda: documentation.openapi_document(  # type: ignore[method-assign]  # FastAPI's documented way to extend it
