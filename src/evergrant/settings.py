@@ -109,10 +109,10 @@ class Settings(BaseSettings):
     call_most_bytes: int = Field(
         default=100 * 1024 * 1024, ge=65_536, description="How large the body of a call of an API may be, in bytes."
     )
-    call_idle_seconds: float = Field(
-        default=60.0, gt=0, description="How long an API may send nothing in the middle of an answer."
+    call_idle_seconds: int = Field(
+        default=60, ge=1, description="How long an API may send nothing in the middle of an answer."
     )
-    call_total_seconds: float = Field(default=900.0, gt=0, description="How long one call of an API may take in all.")
+    call_total_seconds: int = Field(default=900, ge=1, description="How long one call of an API may take in all.")
     connects_per_user: int = Field(
         default=30,
         ge=0,

@@ -7,33 +7,37 @@ from evergrant.broker.calls.redirects import PROXY_PATH
 
 _TEXT = {"type": "string", "maxLength": 255, "pattern": "^[^\\x00-\\x1f]*$"}
 _ID = {"type": "string", "maxLength": 64, "pattern": "^[A-Za-z0-9._~-]+$"}
-_HEADERS: tuple[tuple[str, str, dict[str, Any]], ...] = (
-    ("Evergrant-User", "Whose connection. Sessions and JWTs leave it out: they stand for one owner.", _TEXT),
-    ("Evergrant-Tenant", "The tenant's own connection; beside a user, the user's within this tenant.", _TEXT),
-    ("Evergrant-External-Identifier", "Which of the owner's accounts, where there are several.", _TEXT),
+_HEADERS: tuple[tuple[str, str, dict[str, Any], Any], ...] = (
+    ("Evergrant-User", "Whose connection. Sessions and JWTs leave it out: they stand for one owner.", _TEXT, "alice"),
+    ("Evergrant-Tenant", "The tenant's own connection; beside a user, the user's within this tenant.", _TEXT, "acme"),
+    ("Evergrant-External-Identifier", "Which of the owner's accounts, where there are several.", _TEXT, "work"),
     (
         "Evergrant-Scopes",
         "The connection has all of these, separated by spaces.",
         {"type": "string", "maxLength": 8000, "pattern": "^[!-~]+( +[!-~]+)*$"},
+        "openid contacts.readonly",
     ),
-    ("Evergrant-Base", "One of the app's further bases, by name. No header names a host.", _ID),
+    ("Evergrant-Base", "One of the app's further bases, by name. No header names a host.", _ID, "uploads"),
     (
         "Evergrant-Retry",
         "How often a 429 or 503 that states a time is waited for and repeated, where that is safe.",
         {"type": "integer", "minimum": 0, "maximum": 3, "default": 0},
+        2,
     ),
     (
         "Evergrant-Max-Wait",
         "How many seconds that may take in all.",
         {"type": "number", "minimum": 0, "maximum": 20, "default": 20},
+        10,
     ),
     (
         "Evergrant-Timeout",
         "How many seconds the head of the answer may take.",
         {"type": "number", "minimum": 1, "maximum": 300, "default": 60},
+        30,
     ),
-    ("Evergrant-Connect", "`1`: with a 424, also begin a connect trip.", {"type": "string", "enum": ["1"]}),
-    ("Evergrant-Approval", "The id of an approval for exactly this request.", _ID),
+    ("Evergrant-Connect", "`1`: with a 424, also begin a connect trip.", {"type": "string", "enum": ["1"]}, "1"),
+    ("Evergrant-Approval", "The id of an approval for exactly this request.", _ID, "Zk3v9QmR2xTq7LwA1bNc4e"),
 )
 _ERRORS = {
     400: "The path, a header or the framing cannot be passed on: `details.fields` says which.",
@@ -63,19 +67,28 @@ def proxy_paths() -> dict[str, Any]:
 
 def _operation(method: str) -> dict[str, Any]:
     error = {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorBody"}}}
+    anything = {"application/json": {"schema": {}, "example": {"whatever": "the API takes and gives"}}}
     where = [
-        {"name": "appId", "in": "path", "required": True, "description": "The app.", "schema": _ID},
+        {
+            "name": "appId",
+            "in": "path",
+            "required": True,
+            "description": "The app.",
+            "schema": _ID,
+            "example": "google-contacts",
+        },
         {
             "name": "path",
             "in": "path",
             "required": True,
             "description": "The path below the API's base, with its slashes.",
             "schema": {"type": "string", "maxLength": 8000, "pattern": "^[!$-;=@-\\[\\]_a-z~]*$"},
+            "example": "v1/people/me",
         },
     ]
     ours = [
-        {"name": name, "in": "header", "required": False, "description": text, "schema": schema}
-        for name, text, schema in _HEADERS
+        {"name": name, "in": "header", "required": False, "description": text, "schema": schema, "example": one}
+        for name, text, schema, one in _HEADERS
     ]
     answers = {str(status): {"description": meaning, "content": error} for status, meaning in _ERRORS.items()}
     operation: dict[str, Any] = {
@@ -84,9 +97,12 @@ def _operation(method: str) -> dict[str, Any]:
         "description": _DESCRIPTION,
         "operationId": f"proxy{method.capitalize()}",
         "parameters": [*where, *ours],
-        "responses": {"200": {"description": "Whatever the provider answers, with its status."}, **answers},
+        "responses": {
+            "200": {"description": "Whatever the provider answers, with its status.", "content": anything},
+            **answers,
+        },
         "security": [{"managementKey": []}, {"userToken": []}],
     }
     if method not in ("GET", "HEAD"):
-        operation["requestBody"] = {"content": {"*/*": {"schema": {}}}}
+        operation["requestBody"] = {"content": anything}
     return operation

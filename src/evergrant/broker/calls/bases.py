@@ -123,12 +123,12 @@ async def api_of(broker: Broker, project_id: str, app_id: str) -> AppApi:
     found: AppApi | None = broker.apis.get((project_id, app_id))
     if found is None:
         asked_at = time.monotonic()
-        found = _api_of(broker, await load_app(broker, project_id, app_id))
+        found = _put_together_api(broker, await load_app(broker, project_id, app_id))
         broker.apis.put((project_id, app_id), found, as_of=asked_at)
     return found
 
 
-def _api_of(broker: Broker, app: OutboundApp) -> AppApi:
+def _put_together_api(broker: Broker, app: OutboundApp) -> AppApi:
     template = template_of(broker, app)
     if template is not None and has_moved(template, app, known_values(template, app.variables, {})):
         template = None  # its tokens are another server's, and go to no API but that one's

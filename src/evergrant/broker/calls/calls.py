@@ -107,7 +107,7 @@ async def _made(
     with broker.calls_in_flight.one(owner):
         prepared = await _prepared(broker, principal, asked, wanted, entry, now=now)
         async with (
-            _while_still_good(broker, principal),
+            while_still_good(broker, principal),
             answered(prepared) as first,
             followed(prepared, first) as standing,
         ):
@@ -271,7 +271,7 @@ async def _begin_connect(
 
 
 @asynccontextmanager
-async def _while_still_good(broker: Broker, principal: Principal) -> AsyncIterator[None]:
+async def while_still_good(broker: Broker, principal: Principal) -> AsyncIterator[None]:
     """End the block where the caller's session ends while it lasts.
 
     Raises:

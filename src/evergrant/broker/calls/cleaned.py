@@ -35,7 +35,7 @@ async def cleaned(prepared: PreparedCall, standing: StandingAnswer) -> CallAnswe
     if standing.retry_now:
         headers.append((b"evergrant-retry-now", b"1"))
     if prepared.may_fetch:
-        return CallAnswer(status=answer.status, headers=headers, body=_counted(prepared, standing.body))
+        return CallAnswer(status=answer.status, headers=headers, body=_measured(prepared, standing.body))
     body = standing.body
     coding = b",".join(value for name, value in answer.headers if name.lower() == b"content-encoding").strip().lower()
     if coding not in (b"", b"identity") and prepared.asked.method != "HEAD" and answer.status not in WITHOUT_BODY:
@@ -44,11 +44,11 @@ async def cleaned(prepared: PreparedCall, standing: StandingAnswer) -> CallAnswe
     scrubber = Scrubber(prepared.credential.secrets)
     headers = scrubber.headers(headers)
     return CallAnswer(
-        status=answer.status, headers=headers, body=_scrubbed(prepared, _counted(prepared, body), scrubber)
+        status=answer.status, headers=headers, body=_scrubbed(prepared, _measured(prepared, body), scrubber)
     )
 
 
-async def _counted(prepared: PreparedCall, body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def _measured(prepared: PreparedCall, body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     async for part in body:
         prepared.entry.bytes_received += len(part)
         yield part

@@ -162,7 +162,7 @@ async def with_usable_token(
     try:
         newer = await refreshed(broker, principal.project_id, view, request, now=now)
     except ReauthorizationRequired as error:
-        other = await _another(broker, principal, wanted, view)
+        other = await _same_account(broker, principal, wanted, view)
         if other is None or not is_good_enough(other, request, now=now):
             raise not_connected(error) from error
         return other
@@ -173,7 +173,9 @@ async def with_usable_token(
     return await find_connection(broker, principal, wanted)
 
 
-async def _another(broker: Broker, principal: Principal, wanted: WantedConnection, dead: GrantView) -> GrantView | None:
+async def _same_account(
+    broker: Broker, principal: Principal, wanted: WantedConnection, dead: GrantView
+) -> GrantView | None:
     try:
         other = await find_connection(broker, principal, wanted)
     except (NotConnected, SeveralConnections):

@@ -54,7 +54,7 @@ def rewritten(prepared: PreparedCall, headers: RawHeaders) -> list[tuple[bytes, 
             found.append((name, value))
             continue
         whole = urljoin(_url(prepared), value.decode("latin-1"))
-        base, rest = _place(prepared, whole)
+        base, rest = _base_of(prepared, whole)
         if rest is None:
             found.append((name, whole.encode("latin-1")))
             continue
@@ -65,7 +65,7 @@ def rewritten(prepared: PreparedCall, headers: RawHeaders) -> list[tuple[bytes, 
     return found
 
 
-def _place(prepared: PreparedCall, url: str) -> tuple[str, str | None]:
+def _base_of(prepared: PreparedCall, url: str) -> tuple[str, str | None]:
     """Return the base in which a URL is, the call's own first, and what stands behind it."""
     own = prepared.credential.base
     others = prepared.api.filled(prepared.api.values(prepared.view.details))

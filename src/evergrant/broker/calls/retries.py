@@ -55,7 +55,7 @@ async def answered(prepared: PreparedCall) -> AsyncIterator[StandingAnswer]:
             body, is_refused = await _looked_into(prepared, answer)
             if is_refused and not is_renewed:
                 is_renewed = True
-                if await _renew(prepared):
+                if await _take_newer_token(prepared):
                     if prepared.body.is_replayable:
                         continue
                     yield StandingAnswer(answer, body, retry_now=True)
@@ -111,7 +111,7 @@ async def _both(parts: list[bytes], rest: AsyncIterator[bytes]) -> AsyncIterator
         yield part
 
 
-async def _renew(prepared: PreparedCall) -> bool:
+async def _take_newer_token(prepared: PreparedCall) -> bool:
     """Take a newer token, if there is one or can be one."""
     try:
         newer = await newer_token(prepared.broker, prepared.principal.project_id, prepared.view, now=clock.now())

@@ -56,6 +56,8 @@ TELLINGS: Mapping[str, Telling] = {
     "grant.superseded": Telling("refresh-cw", "", "A newer consent took the place of a dead one of {owner} at {app}"),
     "issuer.created": Telling("fingerprint", "", "{who} made {issuer} a trusted issuer"),
     "issuer.deleted": Telling("fingerprint", "", "{who} removed the trusted issuer {issuer}"),
+    "call.denied": Telling("gavel", "warn", "{who} was refused a call of {app}"),
+    "call.token_echoed": Telling("gavel", "warn", "{app} sent a token back, which was overwritten for {who}"),
     "key.created": Telling("key-round", "", "{who} made the key {name}"),
     "key.updated": Telling("key-round", "", "{who} changed {fields} of the key {key}"),
     "key.disabled": Telling("key-round", "", "{who} disabled the key {name}"),
