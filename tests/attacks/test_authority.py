@@ -254,6 +254,24 @@ def test_a_key_without_the_permission_shuts_out_and_does_not_open(
     assert remove(here.backend, only).status_code == 200
 
 
+def test_a_key_without_the_permission_narrows_calls_and_frees_none(
+    here: Installation, an_app: str, backend_with: MakeBackend
+) -> None:
+    keeper = backend_with(key_id=f"kept-{an_app[-6:]}", permissions=["keys", "calls"])
+    me = {"keyIds": [f"kept-{an_app[-6:]}"]}
+    first = made(policy(here.backend, an_app, "call", **me, methods=["GET"], paths=["/v1/**"]))
+    for more in ({"methods": ["GET"]}, {"paths": ["/v1/**"]}, {"methods": ["GET"], "effect": "approve"}):
+        assert policy(keeper, an_app, "call", **more).status_code == 403, more
+    made(policy(keeper, an_app, "call", methods=["GET"], paths=["/v1/**"], via=["mcp"]))
+    denies = made(policy(keeper, an_app, "call", paths=["/v1/admin/**"], effect="deny"))
+    assert remove(keeper, denies).status_code == 403, "what is shut stays shut"
+    again = policy(keeper, an_app, "call", methods=["GET"], paths=["/v1/**"])
+    assert again.status_code == 403, "nor does whom a policy denies something let others have it"
+    assert policy(backend_with(permissions=["keys"]), an_app, "call", effect="deny").status_code == 403
+    assert remove(here.backend, denies).status_code == 200
+    assert remove(keeper, first).status_code == 200
+
+
 @pytest.mark.parametrize("limits", [brief, lambda: NEAR, lambda: {"app_ids": ["another"]}])
 def test_a_stolen_key_that_is_limited_makes_no_policy_that_lasts(
     here: Installation, backend_with: MakeBackend, an_app: str, limits: Any

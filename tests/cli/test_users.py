@@ -54,6 +54,11 @@ def test_policies_are_added_listed_and_removed(evergrant: Evergrant, settings: S
             "keys": [key],
             "scopes": ["read"],
             "levels": ["user", "tenant"],
+            "agents": [],
+            "methods": [],
+            "paths": [],
+            "via": [],
+            "effect": "allow",
         }
     ]
     assert evergrant(settings, "policies", "remove", added.out.strip()).code == 0

@@ -165,6 +165,12 @@ def test_another_projects_policies_do_not_count(here: Installation, backend_with
         ({"appId": APP_ID, "action": "fetch", "keyIds": ["nobody"]}, 400),
         ({"appId": APP_ID, "action": "fetch", "scopes": ["two words"]}, 400),
         ({"appId": APP_ID, "action": "fetch", "claim": {"roles": ["a"]}}, 400),
+        ({"appId": APP_ID, "action": "fetch", "methods": ["GET"]}, 400),
+        ({"appId": APP_ID, "action": "connect", "effect": "deny"}, 400),
+        ({"appId": APP_ID, "action": "call", "scopes": ["a"]}, 400),
+        ({"appId": APP_ID, "action": "call", "methods": ["TRACE"]}, 400),
+        ({"appId": APP_ID, "action": "call", "paths": ["v1/**"]}, 400),
+        ({"appId": APP_ID, "action": "call", "paths": ["/v1/%61"]}, 400),
     ],
 )
 def test_a_policy_that_could_not_work_is_not_made(here: Installation, body: Any, status: int) -> None:
@@ -172,6 +178,21 @@ def test_a_policy_that_could_not_work_is_not_made(here: Installation, body: Any,
     answer = here.backend.post("policies", body)
     assert answer.status_code == status, answer.text
     assert dump(here.settings) == before
+
+
+def test_a_policy_about_calls_is_kept_as_it_was_made(here: Installation) -> None:
+    calls = {"methods": ["POST"], "paths": ["/v1/*", "/v2/**"], "agents": ["bot"], "via": ["mcp"], "effect": "approve"}
+    allow(here, "call", **calls)
+    (stored,) = here.backend.get("policies").json()["policies"]
+    assert {name: stored[name] for name in calls} == calls
+    assert here.backend.fetch("alice").status_code == 200, "fetching has policies of its own"
+
+
+def test_a_policy_about_an_agent_lets_nobody_else_fetch(here: Installation, idp: Issuer) -> None:
+    allow(here, agents=["bot"])
+    assert forbidden(here.backend.fetch("alice"))
+    assert forbidden(fetch(here, idp.access("alice")))
+    assert fetch(here, idp.access("alice", act={"sub": "bot"})).status_code == 200
 
 
 def test_deleting_what_is_not_there_says_so(here: Installation) -> None:

@@ -70,9 +70,9 @@ async def use_approval(
         raise InvalidValue.of(("Content-Encoding", "send the body as it is: nobody can read what they would approve"))
     connection = connection or asked.external_identifier or ""
     wanted = _request_digest(principal, asked, owner, connection, body)
-    if asked.approval_id and await _use_up(broker, principal, asked.approval_id, wanted, now=now):
+    if asked.approval_id and await _use_approved(broker, principal, asked.approval_id, wanted, now=now):
         return asked.approval_id
-    found = await _alike(broker, principal.project_id, wanted, now=now)
+    found = await _same_asked(broker, principal.project_id, wanted, now=now)
     if asked.approval_id and asked.approval_id not in [one.id for one in found]:
         raise ApprovalRefused(
             "This approval is not for this request, which has to be the same to the byte and from the same agent; "
@@ -134,7 +134,9 @@ def _header(asked: AskedCall, name: bytes) -> str:
     return ", ".join(value.decode("latin-1").strip() for found, value in asked.headers if found.lower() == name)
 
 
-async def _use_up(broker: Broker, principal: Principal, approval_id: str, wanted: bytes, *, now: datetime) -> bool:
+async def _use_approved(
+    broker: Broker, principal: Principal, approval_id: str, wanted: bytes, *, now: datetime
+) -> bool:
     statement = (
         update(Approval)
         .where(
@@ -155,7 +157,7 @@ async def _use_up(broker: Broker, principal: Principal, approval_id: str, wanted
     return used is not None
 
 
-async def _alike(broker: Broker, project_id: str, wanted: bytes, *, now: datetime) -> Sequence[Approval]:
+async def _same_asked(broker: Broker, project_id: str, wanted: bytes, *, now: datetime) -> Sequence[Approval]:
     async with broker.database.read() as session:
         return await _find_alike(session, project_id, wanted, now=now)
 

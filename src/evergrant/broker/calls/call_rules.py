@@ -86,13 +86,13 @@ def is_read(requested: Requested, safe: Sequence[str]) -> bool:
 
 def _by_policies(about: Sequence[AccessPolicy], path: str) -> Verdict:
     """Return the verdict on one reading of a path, by the policies that are about everything else of the call."""
-    if denies := next(_alike(about, "deny", path), None):
+    if denies := next(_matching(about, "deny", path), None):
         return Verdict("deny", denies.id)
     # An approval that only a forgiving server would ask for lets nothing be that no policy is about to the letter.
     lets = next((one for one in about if one.effect != "deny" and _is_below(one.paths, path)), None)
     if lets is None:
         return Verdict("deny", "policies")
-    if asks := next(_alike(about, "approve", path), None):
+    if asks := next(_matching(about, "approve", path), None):
         return Verdict("approve", asks.id)
     return Verdict("allow", lets.id)
 
@@ -101,13 +101,13 @@ def _by_session(principal: Principal, requested: Requested, *, reads: bool) -> V
     if principal.session is None:
         return Verdict("allow")
     limits = principal.session.apps.get(requested.app_id)
-    if limits is None or not _is_within(limits, requested, reads=reads):
+    if limits is None or not _session_lets(limits, requested, reads=reads):
         return Verdict("deny", "session")
     asks = limits.approve == "always" or (limits.approve == "writes" and not reads)
     return Verdict("approve", "session") if asks else Verdict("allow")
 
 
-def _is_within(limits: SessionApp, requested: Requested, *, reads: bool) -> bool:
+def _session_lets(limits: SessionApp, requested: Requested, *, reads: bool) -> bool:
     if limits.access != "write" and not reads:
         return False
     if limits.methods and requested.method not in limits.methods:
@@ -124,7 +124,7 @@ def _is_about(policy: AccessPolicy, principal: Principal, requested: Requested) 
     )
 
 
-def _alike(about: Sequence[AccessPolicy], effect: Effect, path: str) -> Iterator[AccessPolicy]:
+def _matching(about: Sequence[AccessPolicy], effect: Effect, path: str) -> Iterator[AccessPolicy]:
     for policy in about:
         if policy.effect == effect and (not policy.paths or any(covers_alike(glob, path) for glob in policy.paths)):
             yield policy
