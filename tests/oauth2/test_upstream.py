@@ -161,3 +161,12 @@ async def test_a_caller_that_hangs_up_closes_the_connection() -> None:
             assert await anext(answer.body) == b"a"
         async with asyncio.timeout(5):
             await api.ended.wait()
+
+
+async def test_a_caller_that_hangs_up_before_the_answer_leaves_it_to_nobody() -> None:
+    async with raw_api(lambda head: [ok(b"x")] if b"/quick" in head else [0.05, ok(b"late")]) as (api, upstream):
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.02):
+                await body_of(upstream, get(api, "/slow"))
+        assert await body_of(upstream, get(api, "/quick")) == b"x"
+        assert api.connections == 2
