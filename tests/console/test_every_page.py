@@ -40,6 +40,7 @@ NOT_PAGES = {
     "apps/{app_id}/test/{trial_id}/steps": "a part of a page",
     "settings/branding/preview.css": "a stylesheet",
     "audit/export": "a download",
+    "calls/export": "a download",
     "{rest:path}": "what there is not",
 }
 """Addresses of the console that are no pages, and why."""
@@ -51,6 +52,7 @@ VARIANTS = (
     "connections?state=reconnect",
     "connections?q=nobody",
     "audit?action=app.updated",
+    "calls?agent=inbox-helper",
     f"people/{PEOPLE[0]}?ask=end",
 )
 """Pages of the world that say something else by their query."""
@@ -60,11 +62,18 @@ LISTS = (
     "apps",
     "connections",
     "keys",
+<<<<<<< HEAD
     "agents",
+=======
+>>>>>>> f7c7965 (Show calls in the console: of an app, a person, an agent, and all)
     "issuers",
     "policies",
     "webhooks",
     "audit",
+<<<<<<< HEAD
+=======
+    "calls",
+>>>>>>> f7c7965 (Show calls in the console: of an app, a person, an agent, and all)
     "settings/operators",
 )
 OF_CROWD = ("app_id", "grant_id", "key_id", "issuer_id", "webhook_id", "policy_id", "user")

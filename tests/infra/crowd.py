@@ -9,6 +9,7 @@ from evergrant.broker.runtime.broker import open_broker
 from evergrant.crypto.sealed import Sealed
 from evergrant.db import (
     AccessPolicy,
+    CallRecord,
     Grant,
     GrantDirectory,
     GrantStatus,
@@ -118,6 +119,27 @@ async def add_crowd(settings: Settings, project_id: str, n: int) -> Mapping[str,
                     description=odd,
                     secret=Sealed(b"not for opening"),
                     created_at=at,
+                )
+            )
+            session.add(
+                CallRecord(
+                    **of,
+                    id=f"{i:022d}",
+                    at=at,
+                    kind="call",
+                    app_id=app_id if i % 4 else f"crowd-00-{'a' * 55}"[:64],
+                    user_id=user,
+                    tenant_id="t" * 64,
+                    actor=f"user:{user}",
+                    agent=(odd * 4)[:255],
+                    act=[odd],
+                    method="OPTIONS",
+                    base="b" * 63,
+                    path=f"/{'p' * 1_900}/{odd}",
+                    status=500,
+                    source="provider",
+                    ms=900_000,
+                    batch="b",
                 )
             )
             await session.flush()

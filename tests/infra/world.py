@@ -26,6 +26,7 @@ from evergrant.db import (
     Activity,
     AgentSession,
     AppTest,
+    CallRecord,
     Grant,
     GrantCount,
     GrantDirectory,
@@ -142,10 +143,48 @@ async def build_world(settings: Settings, *, now: datetime, grants: int = 60) ->
         _add_deliveries(session, made.project_id, now)
         _add_story(session, made.project_id, now)
         _add_test(session, made.project_id, now)
+        _add_calls(session, made.project_id, now)
         await session.flush()
         await session.execute(insert(Activity), list(_activity(made.project_id, now)))
         await _add_records(session, made.project_id, now)
     return made
+
+
+def _add_calls(session: AsyncSession, project_id: str, now: datetime) -> None:
+    """Add what agents have done: one that reads and writes, one that was refused, one whose process died."""
+    for n in range(45):
+        app, user = APPS[n % 3]["id"], PEOPLE[n % 4]
+        agent = ("inbox-helper", "crm-sync", "")[n % 3]
+        status, source, code = ((200, "provider", ""), (201, "provider", ""), (403, "evergrant", "E011006"))[n % 3]
+        if n % 10 == 3:
+            status, source, code = 0, "", ""
+        elif n % 10 == 7:
+            status, source, code = 422, "provider", ""
+        kind = ("call", "mcp", "fetch", "call")[n % 4]
+        if kind == "fetch":
+            status, source = (403 if code else 200), "evergrant"
+        session.add(
+            CallRecord(
+                project_id=project_id,
+                id=f"{n:022d}",
+                at=now - timedelta(minutes=3 * n),
+                kind=kind,
+                app_id=app,
+                user_id=user,
+                actor=f"session:{n % 2:022d}" if agent else f"user:{user}",
+                agent=agent,
+                act=[agent] if agent else [],
+                session_id=f"{n % 2:022d}" if agent else "",
+                method="" if kind == "fetch" else ("GET", "POST")[n % 2],
+                path="" if kind == "fetch" else f"/v1/people/{n}/connections" + "/emailAddresses" * (n % 5),
+                status=status,
+                source=source,
+                code=code,
+                ms=87 + 31 * n,
+                attempts=1,
+                batch="" if n == 3 else f"b{n // 10}",
+            )
+        )
 
 
 def _add_apps(session: AsyncSession, project_id: str, now: datetime) -> None:

@@ -72,7 +72,9 @@ def export(project_id: str | None, since: datetime | None, until: datetime | Non
 @project_option
 @json_option
 def verify(project_id: str | None, as_json: bool) -> None:
-    """Check that no record was changed, inserted or removed. All projects, deleted ones too, unless one is named.
+    """Check that no record and no call was changed, inserted or removed.
+
+    All projects, deleted ones too, unless one is named.
 
     Where older records were pruned, it begins after them.
 
@@ -88,6 +90,7 @@ def verify(project_id: str | None, as_json: bool) -> None:
         {
             "project": project,
             "records": found.records,
+            "calls": found.calls,
             "pruned": found.pruned,
             "head": found.head.hex(),
             "problem": found.problem,

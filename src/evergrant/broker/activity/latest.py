@@ -6,6 +6,7 @@ from typing import Any
 from sqlalchemy import and_, func, select
 
 from evergrant.broker.access.management_keys import manages
+from evergrant.broker.audit.browsing import is_told
 from evergrant.broker.runtime.broker import Broker
 from evergrant.broker.runtime.principal import Permission, Principal
 from evergrant.db import AuditEvent, ManagementKey
@@ -31,7 +32,7 @@ async def latest_records(
     query = (
         select(AuditEvent, ManagementKey)
         .outerjoin(ManagementKey, is_key)
-        .where(AuditEvent.project_id == principal.project_id, AuditEvent.action.not_in(without))
+        .where(AuditEvent.project_id == principal.project_id, AuditEvent.action.not_in(without), is_told())
         .order_by(AuditEvent.sequence.desc())
         .limit(most)
     )

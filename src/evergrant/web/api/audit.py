@@ -121,12 +121,18 @@ class SearchAnswer(WireModel):
 class ChainAnswer(WireModel):
     """What a walk along the chain of records has found."""
 
-    model_config = example({"records": 4711, "pruned": 0, "head": "5f1c...", "brokenAt": 0, "problem": ""})
+    model_config = example(
+        {"records": 4711, "calls": 190_204, "pruned": 0, "head": "5f1c...", "brokenAt": 0, "problem": ""}
+    )
 
     records: int = Field(description="Records that are as they were written.")
+    calls: int = Field(description="Calls of the call log that are as they were sealed.")
     pruned: int = Field(description="So many earlier records were pruned: the walk began after them.")
     head: str = Field(description="The hash of the last of them. Keep it elsewhere, and compare it with a later walk.")
-    broken_at: int = Field(description="The first record that does not fit; 0 where all do.")
+    broken_at: int = Field(
+        description="The first record that does not fit, or whose calls do not; 0 where all do, and where calls were "
+        "added that no record seals."
+    )
     problem: str = Field(description="What is wrong with it; empty where nothing is.")
 
 
@@ -222,6 +228,7 @@ async def verify_records(broker: BrokerDep, principal: Auditor) -> ChainAnswer:
     found = await verify_chain_once(broker, principal.project_id)
     return ChainAnswer(
         records=found.records,
+        calls=found.calls,
         pruned=found.pruned,
         head=found.head.hex(),
         broken_at=found.broken_at or 0,
@@ -274,6 +281,8 @@ async def list_records(
     before: Annotated[int, Query(ge=0, le=2**62, description="`older` of the page before.", examples=[0])] = 0,
 ) -> RecordsAnswer:
     """Return a page of records, newest first. Every filter is optional, and a page costs the same however long the log.
+
+    Seals of the call log, of which there may be one a second, are shown where `action` is `calls.sealed`.
 
     With several filters a page looks at 50,000 records at most, so it may be empty and still have an `older`.
     """

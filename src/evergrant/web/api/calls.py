@@ -125,7 +125,7 @@ From = Annotated[
 To = Annotated[int, Query(le=_LAST_MILLISECOND, description="Epoch milliseconds; 0 for no limit.", examples=[0])]
 
 
-@router.get("/calls", summary="List calls", responses=errors(400))
+@router.get("/calls", operation_id="listCalls", summary="List calls", responses=errors(400))
 async def list_logged_calls(
     broker: BrokerDep,
     principal: Auditor,
@@ -168,6 +168,7 @@ async def list_logged_calls(
 
 @router.get(
     "/calls/export",
+    operation_id="exportCalls",
     summary="Export the call log",
     response_class=StreamingResponse,
     responses={

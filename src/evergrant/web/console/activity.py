@@ -9,10 +9,12 @@ from fastapi.responses import Response
 from evergrant import clock
 from evergrant.broker.access.management_keys import list_keys
 from evergrant.broker.activity.series import ActivityOf, Sums, read_activity
+from evergrant.broker.calls.call_list import CallFilter
 from evergrant.broker.runtime.principal import Permission
 from evergrant.web.charts import spark_line
 from evergrant.web.console import activity_view as view
 from evergrant.web.console.app_head import app_head
+from evergrant.web.console.call_rows import read_calls
 from evergrant.web.console.desk import AppIdInPath, Asked, Desk, DeskDep
 from evergrant.web.console.route import ConsoleRoute
 
@@ -54,6 +56,7 @@ async def show(desk: DeskDep, app_id: AppIdInPath, p: Asked = "", table: Asked =
         failures=sums.parts("connect:failed:"),
         refreshes=view.refreshes_drawn(found, here, {}),
         fetches=view.fetches_drawn(found, here),
+        calls=await read_calls(desk, CallFilter(app_id=app_id)),
         keys=_by_key(found, sums, await _key_names(desk)),
         view=view,
     )

@@ -4,9 +4,11 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from evergrant import clock
+from evergrant.broker.calls.call_list import CallFilter
 from evergrant.broker.connections.deletion import delete_user_tokens
 from evergrant.broker.portal.sessions import VisitRequest, make_visit
 from evergrant.broker.runtime.principal import Permission
+from evergrant.web.console.call_rows import read_calls
 from evergrant.web.console.connection_list import read_list, wanted_in
 from evergrant.web.console.desk import DeskDep, OwnerIdInPath
 from evergrant.web.console.route import ConsoleRoute
@@ -27,7 +29,8 @@ async def show(desk: DeskDep, request: Request, user: OwnerIdInPath) -> Response
     if asks:
         return desk.page("person_end.html", user=user, listed=listed)
     done = request.query_params.get("done", "")
-    return desk.page("person.html", user=user, listed=listed, done=done, counts={})
+    calls = await read_calls(desk, CallFilter(user_id=user))
+    return desk.page("person.html", user=user, listed=listed, calls=calls, done=done, counts={})
 
 
 @router.post("/console/{project}/people/{user:path}")

@@ -13,6 +13,7 @@ from evergrant.web.console import (
     apps,
     audit,
     branding,
+    call_log,
     connection,
     connection_link,
     connections,
@@ -70,6 +71,7 @@ SECTIONS = (
     webhooks,
     deliveries,
     audit,
+    call_log,
 )
 
 router = APIRouter(route_class=ConsoleRoute)

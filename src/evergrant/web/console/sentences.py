@@ -38,6 +38,10 @@ TELLINGS: Mapping[str, Telling] = {
     "branding.logo_changed": Telling("image-plus", "", "{who} gave the project another logo"),
     "branding.logo_removed": Telling("image-plus", "", "{who} took the project's logo away"),
     "branding.updated": Telling("eye", "", "{who} changed how the pages look that users see"),
+    "calls.pruned": Telling(
+        "scroll-text", "", "evergrant removed {count} calls, of before {before}, from the call log"
+    ),
+    "calls.sealed": Telling("lock-keyhole", "", "evergrant sealed {count} calls of the call log"),
     "connect.started": Telling("link-2", "", "{who} began to connect {owner} to {app}"),
     "connect.wrong_user": Telling(
         "circle-x", "warn", "{signedInAs} opened a link of an agent that is for {owner}, and was sent away"
