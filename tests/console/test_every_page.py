@@ -62,18 +62,12 @@ LISTS = (
     "apps",
     "connections",
     "keys",
-<<<<<<< HEAD
     "agents",
-=======
->>>>>>> f7c7965 (Show calls in the console: of an app, a person, an agent, and all)
     "issuers",
     "policies",
     "webhooks",
     "audit",
-<<<<<<< HEAD
-=======
     "calls",
->>>>>>> f7c7965 (Show calls in the console: of an app, a person, an agent, and all)
     "settings/operators",
 )
 OF_CROWD = ("app_id", "grant_id", "key_id", "issuer_id", "webhook_id", "policy_id", "user")
