@@ -1,7 +1,9 @@
 """Redirects of an API: into the proxy where they stay inside a base, to file stores that its entry names, else data."""
 
+import re
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from urllib.parse import urljoin, urlsplit
 
 from evergrant.broker.calls.asked import RawHeaders
@@ -12,6 +14,8 @@ PROXY_PATH = "/v1/proxy/"
 """Below it stand the ids of apps, and below these the paths of their APIs."""
 HOPS = 3
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_TARGET = re.compile(r"<([^<>]*)>")
+"""Of one link in a `Link` header (RFC 8288 section 3)."""
 
 
 @asynccontextmanager
@@ -44,12 +48,16 @@ def location_of(headers: RawHeaders) -> str:
 
 
 def rewritten(prepared: PreparedCall, headers: RawHeaders) -> list[tuple[bytes, bytes]]:
-    """Return an answer's headers with its `Location` leading through the proxy, where that stays inside a base.
+    """Return an answer's headers with `Location` and `Link` leading through the proxy, where they stay inside a base.
 
-    It names the other base in `Evergrant-Base` where it is another than that of the call.
+    `Evergrant-Base` names the base of a location where it is another than that of the call. A link to another stays as
+    it is: whoever follows links knows nothing of bases.
     """
     found: list[tuple[bytes, bytes]] = []
     for name, value in headers:
+        if name.lower() == b"link":
+            found.append((name, _TARGET.sub(partial(_linked, prepared), value.decode("latin-1")).encode("latin-1")))
+            continue
         if name.lower() != b"location":
             found.append((name, value))
             continue
@@ -58,11 +66,20 @@ def rewritten(prepared: PreparedCall, headers: RawHeaders) -> list[tuple[bytes, 
         if rest is None:
             found.append((name, whole.encode("latin-1")))
             continue
-        public = f"{prepared.broker.settings.public_url}{PROXY_PATH}{prepared.asked.app_id}"
-        found.append((name, f"{public}{rest}".encode("latin-1")))
+        found.append((name, f"{_proxied(prepared)}{rest}".encode("latin-1")))
         if base != prepared.asked.base:
             found.append((b"evergrant-base", base.encode()))
     return found
+
+
+def _linked(prepared: PreparedCall, target: re.Match[str]) -> str:
+    """Return one link's target as it goes back. Lists page by it, so an SDK would else leave the proxy at page two."""
+    base, rest = _base_of(prepared, urljoin(_url(prepared), target[1]))
+    return f"<{_proxied(prepared)}{rest}>" if rest is not None and base == prepared.asked.base else target[0]
+
+
+def _proxied(prepared: PreparedCall) -> str:
+    return f"{prepared.broker.settings.public_url}{PROXY_PATH}{prepared.asked.app_id}"
 
 
 def _base_of(prepared: PreparedCall, url: str) -> tuple[str, str | None]:
