@@ -1,6 +1,7 @@
 """The guide: plays the backend of an application and walks a newcomer through evergrant's HTTP API."""
 
 import re
+import shlex
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -50,6 +51,7 @@ class Calls:
                 "id": APP_ID,
                 "name": "Practice contacts",
                 "discoveryUrl": self.provider.issuer,
+                "apiBaseUrl": f"{self.provider.issuer}/api",
                 "clientId": client_id,
                 "clientSecret": client_secret,
                 "scopes": [{"value": scope, "description": WORDS[scope]} for scope in SCOPES],
@@ -78,6 +80,16 @@ class Calls:
         pick = """sed -n 's/.*"accessToken": *"\\([^"]*\\)".*/\\1/p'"""
         use = self.contacts("$TOKEN").curl().replace("'", '"')
         return f"TOKEN=$({self.fetch(user_id).curl().replace('curl', 'curl -s', 1)} |\n  {pick})\n\n{use}"
+
+    def agent(self) -> str:
+        """Return step 6: what runs the example's agent, in a checkout."""
+        named = {
+            "EVERGRANT": self.evergrant_url,
+            "PROJECT_ID": self.project_id,
+            "MANAGEMENT_KEY": self.management_key,
+        }
+        told = " \\\n  ".join(f"{name}={shlex.quote(value)}" for name, value in named.items())
+        return f"{told} \\\n  .venv/bin/python examples/agent/backend.py"
 
     def _post(self, path: str, body: dict[str, Any]) -> Call:
         bearer = f"{self.project_id}:{self.management_key}"

@@ -44,6 +44,7 @@ async def add_practice_app(
         name="Practice contacts",
         description="A pretend provider with pretend accounts.",
         discovery_url=practice.issuer,
+        api_base_url=f"{practice.issuer}/api",
         client_id=practice.client_id,
         client_secret=SecretStr(practice.client_secret),
         default_scopes=tuple(practice.scopes),
