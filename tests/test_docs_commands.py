@@ -32,6 +32,21 @@ NPM_PACKAGES = ("@descope/node-sdk", "standardwebhooks", "express")
 
 NOT_RUN = {
     "agents.md: import json": "tests/trips/test_mcp.py runs it with an MCP server",
+    'agents.md: curl -sS "$EVERGRANT/v1/proxy/google-contacts/v1/people/me/connections" \\': (
+        "needs a connection at an API; tests/clients/test_provider_sdks.py makes such calls"
+    ),
+    "agents.md: import notion_client": "tests/clients/test_snippets.py runs it",
+    "agents.md: from evergrant_agents import App, ApprovalRequired, Client, ConnectionRequired, create_session": (
+        "needs a connection at an API; tests/clients/test_agents_client.py has all of it"
+    ),
+    "agents.md: from langchain_mcp_adapters.client import MultiServerMCPClient": "packages that exclude each other: "
+    "tests/clients/test_snippets.py holds their names",
+    "agents.md: from agents import Agent": "the same",
+    "agents.md: from agents import HostedMCPTool": "the same",
+    "agents.md: from anthropic import Anthropic": "the same",
+    "agents.md: from llama_index.tools.mcp import BasicMCPClient, McpToolSpec": "the same",
+    "agents.md: from crewai import Agent": "the same",
+    'agents.md: import { createMCPClient } from "@ai-sdk/mcp";': "the same",
     'backup.md: pg_dump --format=custom --file=evergrant.dump "$EVERGRANT_DATABASE_URL"': "programs of the databases",
     "backup.md: evergrant restore evergrant-backup.db": "a server runs; tests/attacks/test_restored_backups.py does it",
     'backup.md: pg_restore --clean --if-exists --dbname="$EVERGRANT_DATABASE_URL" evergrant.dump': "the same",

@@ -284,7 +284,7 @@ def test_the_example_in_the_documentation_works(
     here: Installation, mcp: McpServer, app_id: str, user: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     page = (Path(__file__).parents[2] / "docs/agents.md").read_text()
-    (example,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    (example,) = re.findall(r"```python\n(import json\n.*?)```", page, flags=re.DOTALL)
     monkeypatch.setenv("EVERGRANT", here.url)
     monkeypatch.setenv("PROJECT_ID", here.backend.project_id)
     monkeypatch.setenv("MANAGEMENT_KEY", here.backend.management_key)
