@@ -36,7 +36,9 @@ async def main(plan: dict[str, Any]) -> None:
                 except MCPError as error:
                     said({"error": {"code": error.code, "message": error.message, "data": error.data}})
                 else:
-                    said({"isError": result.is_error, "data": result.structured_content, "text": result.content[0].text})
+                    said(
+                        {"isError": result.is_error, "data": result.structured_content, "text": result.content[0].text}
+                    )
 
 
 def said(line: dict[str, Any]) -> None:
