@@ -89,7 +89,7 @@ pin-images: $(VENV)/.installed-dev ## Write the digests of the base images into 
 	$(BIN)/python -m scripts.release.images
 
 clean: ## Remove what these commands made
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage .coverage.*
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage .coverage.* .clients
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "evergrant needs Python 3.11 or newer: make PYTHON=python3.13")'

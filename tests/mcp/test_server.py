@@ -17,7 +17,7 @@ from tests.mcp.conftest import Agents, follow
 
 MODERN = "2026-07-28"
 ME = {"app": APP_ID, "path": "/me"}
-LINKS = {"elicitation": {"url": {}}}
+LINKS: dict[str, Any] = {"elicitation": {"url": {}}}
 
 
 class Wire:

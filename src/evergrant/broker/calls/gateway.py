@@ -30,9 +30,7 @@ from evergrant.broker.runtime.unwritten_calls import Call
 from evergrant.catalog.api import Api
 from evergrant.errors import AppNotFound, EvergrantError, NotFound, PermissionDenied
 
-_PASSED = frozenset(
-    (b"accept", b"content-type", b"last-event-id", b"mcp-protocol-version", b"mcp-method", b"mcp-name")
-)
+_PASSED = frozenset((b"accept", b"content-type", b"last-event-id", b"mcp-protocol-version", b"mcp-method", b"mcp-name"))
 _PASSED_PREFIX = b"mcp-param-"
 
 
@@ -159,9 +157,7 @@ async def _require_allowed(
     """
     requested = Requested(app_id=wanted.app_id, method=wanted.method, paths=(entry.path,), via="mcp", level=level)
     safe = () if wanted.calls_tool else ("* /**",)
-    said = verdict(
-        await call_policies(broker, principal, wanted.app_id), principal, requested, forbidden=(), safe=safe
-    )
+    said = verdict(await call_policies(broker, principal, wanted.app_id), principal, requested, forbidden=(), safe=safe)
     entry.policy = said.rule
     if said.effect == "deny":
         raise PermissionDenied(

@@ -173,7 +173,8 @@ async def _apps(broker: Broker, principal: Principal, app_id: str) -> dict[str, 
         query = query.where(OutboundApp.id == app_id)
     query = query.where(OutboundApp.tenant_id.in_({"", *principal.tenant_ids})).order_by(OutboundApp.id)
     async with broker.database.read() as session:
-        return {id_: name for id_, name in (await session.execute(query.limit(MOST_LISTED))).all()}
+        rows = (await session.execute(query.limit(MOST_LISTED))).all()
+    return {row.id: row.name for row in rows}
 
 
 def _require_app(principal: Principal, app_id: str) -> None:
@@ -283,6 +284,8 @@ async def wait_for_approval(broker: Broker, project_id: str, approval_id: str, *
 
 async def _until_over(look: Callable[[], Awaitable[Waited]], seconds: float) -> Waited:
     end = asyncio.get_running_loop().time() + seconds
-    while (state := await look()) == "open" and asyncio.get_running_loop().time() < end:
+    while True:
+        state = await look()
+        if state != "open" or asyncio.get_running_loop().time() >= end:
+            return state
         await asyncio.sleep(LOOK_SECONDS)
-    return state

@@ -1,7 +1,7 @@
 """The gateway to one remote MCP server: our credential comes in, the owner's token goes out.
 
-The body is passed on as it came, and the answer streams back. The server's session id is sealed with who got it, so that
-nobody resumes another's session.
+The body is passed on as it came, and the answer streams back. The server's session id is sealed with who got it, so
+that nobody resumes another's session.
 """
 
 import json

@@ -7,8 +7,8 @@ import asyncio
 import contextlib
 import importlib.util
 from collections.abc import Callable, Coroutine
-from typing import Any
 from datetime import timedelta
+from typing import Any
 
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
@@ -106,9 +106,7 @@ async def _sdk() -> Serve:
     return serve
 
 
-async def _until_hung_up(
-    serve: Serve, scope: Scope, receive: Receive, send: Send
-) -> None:
+async def _until_hung_up(serve: Serve, scope: Scope, receive: Receive, send: Send) -> None:
     """Serve a request, and stop as soon as the caller has hung up."""
     has_come = asyncio.Event()
 

@@ -24,8 +24,8 @@ for _noisy in ("mcp.server.streamable_http_manager", "mcp.server.streamable_http
     logging.getLogger(_noisy).setLevel(logging.WARNING)  # it tells of each request that a manager starts and stops
 
 INSTRUCTIONS = (
-    "Call providers' APIs with the accounts that this user has connected. Begin with list_connections. You never get a "
-    "token: evergrant adds it to each call. Where an app is not connected, the user is asked to connect it in a browser."
+    "Call providers' APIs with the accounts that this user has connected. Begin with list_connections. You never get "
+    "a token: evergrant adds it to each call. Where an app is not connected, the user is asked to connect it."
 )
 LIST_MILLISECONDS = 60_000
 """How long a client may keep the list of tools."""
@@ -51,7 +51,7 @@ def _server() -> Server[Any]:
             "tools/list": CacheHint(LIST_MILLISECONDS, "private"),
             "server/discover": CacheHint(LIST_MILLISECONDS, "private"),
         },
-        get_tool_input_schema=lambda name: _tools().schemas.get(name),
+        get_tool_input_schema=_tools().schemas.get,
         on_list_tools=_list_tools,
         on_call_tool=_call_tool,
     )
@@ -104,7 +104,7 @@ def caller_of(request: Request) -> Caller:
     return found
 
 
-async def _list_tools(context: Context, params: types.PaginatedRequestParams | None) -> types.ListToolsResult:
+async def _list_tools(_context: Context, _params: types.PaginatedRequestParams | None) -> types.ListToolsResult:
     return types.ListToolsResult(tools=_tools().listed)
 
 
