@@ -21,7 +21,7 @@ _CALL = {
     "id": "01956a3c7d2e0f4b8a6c1d",
     "at": "1741103514123",
     "kind": "call",
-    "appId": "github",
+    "appId": "google-contacts",
     "userId": "alice",
     "tenantId": "",
     "grantId": "7Yb2Qf9sKd1LmX4c",
@@ -32,7 +32,7 @@ _CALL = {
     "remoteAddress": "203.0.113.7",
     "method": "POST",
     "base": "",
-    "path": "/repos/acme/shop/issues",
+    "path": "/v1/people:createContact",
     "status": 201,
     "source": "provider",
     "code": "",
@@ -132,7 +132,7 @@ async def list_logged_calls(
     user_id: Annotated[OptionalId, Query(alias="userId", examples=["alice"])] = "",
     tenant_id: Annotated[OptionalId, Query(alias="tenantId", examples=["acme"])] = "",
     agent_id: Annotated[OptionalId, Query(alias="agentId", description="The agent's id.", examples=["helper"])] = "",
-    app_id: Annotated[Text, Query(alias="appId", max_length=64, examples=["github"])] = "",
+    app_id: Annotated[Text, Query(alias="appId", max_length=64, examples=["google-contacts"])] = "",
     session_id: Annotated[
         Text, Query(alias="sessionId", max_length=22, pattern="^[0-9A-Za-z]*$", examples=["8Zx3vR1qTn6WkY5uJm2Lp4"])
     ] = "",
