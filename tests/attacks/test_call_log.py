@@ -143,7 +143,7 @@ async def test_a_write_has_its_row_before_it_is_sent_and_its_outcome_in_the_next
 
 @ONE
 async def test_nothing_is_written_twice_where_the_end_of_a_transaction_was_not_seen(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     write = call_log._write_batch
 
@@ -159,6 +159,7 @@ async def test_nothing_is_written_twice_where_the_end_of_a_transaction_was_not_s
         monkeypatch.setattr(call_log, "_write_batch", write)
         await log(broker, project, 1)
         assert len(await logged(broker)) == 4
+        assert "dropped" not in caplog.text, "what is there already is no entry that cannot be written"
         assert (await verify_chain(broker, project)).calls == 4
 
 
