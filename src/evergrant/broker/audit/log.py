@@ -18,6 +18,7 @@ MAX_RECORDS = 1_000
 OWN_ACTIONS = (
     "accounts.",
     "app.",
+    "approval.",
     "audit.",
     "branding.",
     "call.",
@@ -32,6 +33,7 @@ OWN_ACTIONS = (
     "policy.",
     "project.",
     "revocation.",
+    "session.",
     "token.",
     "webhook.",
 )
