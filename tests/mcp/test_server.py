@@ -274,3 +274,9 @@ def test_a_call_that_needs_approval_is_made_once_it_is_given(agents: Agents, use
     back = {"requestState": asked["requestState"], "inputResponses": {"approve": {"action": "accept"}}}
     made = wire.call("api_write", write, LINKS, **back)
     assert made["structuredContent"]["body"]["method"] == "POST", made
+
+
+def test_without_the_extra_the_answer_names_it(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    answer = wire.modern("tools/list")
+    assert (answer.status_code, "evergrant[mcp]" in answer.json()["error"]["message"]) == (501, True)

@@ -30,7 +30,7 @@ async def as_result(answer: CallAnswer) -> dict[str, Any]:
         "source": "provider",
         "status": answer.status,
         "headers": {name: plain(headers[name]) for name in _KEPT if name in headers},
-        **_read(body, headers, is_cut=is_cut),
+        **_read_body(body, headers, is_cut=is_cut),
         "bytes": len(body),
         "truncated": is_cut,
     }
@@ -46,7 +46,7 @@ async def _first_bytes(body: AsyncIterator[bytes]) -> tuple[bytes, bool]:
     return bytes(whole), False
 
 
-def _read(body: bytes, headers: Mapping[str, str], *, is_cut: bool) -> dict[str, Any]:
+def _read_body(body: bytes, headers: Mapping[str, str], *, is_cut: bool) -> dict[str, Any]:
     """Return the body as JSON (`body`) or as text (`text`); nothing readable is described (`described`)."""
     if not body:
         return {}

@@ -71,7 +71,7 @@ async def call_remote(
     )
     began = time.perf_counter()
     try:
-        prepared = await _prepared(broker, principal, wanted, entry, now=now)
+        prepared = await _prepared_for_server(broker, principal, wanted, entry, now=now)
         owner = (principal.project_id, prepared.wanted.owner)
         broker.limits.owners.take(owner)
         with broker.calls_in_flight.one(owner):
@@ -87,7 +87,7 @@ async def call_remote(
         broker.calls.note(entry)
 
 
-async def _prepared(
+async def _prepared_for_server(
     broker: Broker, principal: Principal, wanted: RemoteRequest, entry: Call, *, now: datetime
 ) -> PreparedCall:
     principal.require_app(wanted.app_id)

@@ -141,7 +141,7 @@ async def list_connections(broker: Broker, principal: Principal, *, app_id: str)
     Raises:
         PermissionDenied: the session is limited to other apps.
     """
-    apps = await _apps(broker, principal, app_id)
+    apps = await _apps_in_reach(broker, principal, app_id)
     grants, _ = await list_grants(broker, principal, GrantFilter(app_id=app_id), after="", limit=MOST_LISTED)
     connections = [
         {
@@ -162,7 +162,7 @@ async def list_connections(broker: Broker, principal: Principal, *, app_id: str)
     return {"connections": connections, "available": available}
 
 
-async def _apps(broker: Broker, principal: Principal, app_id: str) -> dict[str, str]:
+async def _apps_in_reach(broker: Broker, principal: Principal, app_id: str) -> dict[str, str]:
     """Return the names of the apps that a caller may use, by id."""
     if app_id:
         _require_app(principal, app_id)

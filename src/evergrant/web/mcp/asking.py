@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Literal, Self
 
-import mcp_types as types
+from mcp import types
 from mcp.shared.exceptions import UrlElicitationRequiredError
 
 from evergrant.broker.calls import tools

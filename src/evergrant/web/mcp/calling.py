@@ -3,7 +3,7 @@
 import json
 from urllib.parse import urlencode
 
-import mcp_types as types
+from mcp import types
 from mcp.shared.exceptions import MCPError
 from pydantic import ValidationError
 

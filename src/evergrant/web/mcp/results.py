@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-import mcp_types as types
+from mcp import types
 
 from evergrant.errors import EvergrantError
 from evergrant.logs import request_id

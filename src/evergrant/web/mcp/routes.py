@@ -6,6 +6,7 @@ Everything before the protocol is here: who asks, from which page, and by which 
 import asyncio
 import contextlib
 import importlib.util
+import logging
 from collections.abc import Callable, Coroutine
 from datetime import timedelta
 from typing import Any
@@ -25,13 +26,20 @@ from evergrant.web.mcp.gateway import pass_through
 from evergrant.web.mcp.seals import opened, seal
 from evergrant.web.mcp_address import challenge
 
+log = logging.getLogger(__name__)
+
 SESSION = "mcp-session-id"
 SESSION_HOURS = 24
 """How long a client of the handshake era may go on before it has to introduce itself again."""
-_NOT_INSTALLED = "The MCP server is not installed here: install evergrant[mcp]."
 Serve = Callable[[Scope, Receive, Send], Coroutine[Any, Any, None]]
 _SERVER_ERROR, _REFUSED = -32603, -32000
 """JSON-RPC's own code for a server's trouble, and one that is ours to give a meaning (section 5.1)."""
+
+
+class NotInstalled(EvergrantError):
+    """The MCP server is not installed here: install evergrant[mcp]."""
+
+    status = 501
 
 
 async def _mcp(scope: Scope, receive: Receive, send: Send) -> None:
@@ -100,7 +108,7 @@ async def _take_abilities(broker: Broker, request: Request, caller: Caller) -> N
 async def _sdk() -> Serve:
     """Return what serves the protocol. It is imported the first time, beside everything else that goes on."""
     if importlib.util.find_spec("mcp") is None:
-        raise OperatorError(_NOT_INSTALLED)
+        raise NotInstalled
     server = await asyncio.to_thread(importlib.import_module, "evergrant.web.mcp.server")
     serve: Serve = server.serve
     return serve
@@ -135,6 +143,9 @@ async def _until_hung_up(serve: Serve, scope: Scope, receive: Receive, send: Sen
 
 def answer_to(broker: Broker, request: Request, error: EvergrantError) -> Response:
     """Return the answer to a request that does not come to the protocol: a JSON-RPC error with its status."""
+    if isinstance(error, OperatorError):
+        log.error("not set up correctly", exc_info=error)
+        error = OperatorError()  # the reason is the operator's, and is in the log
     note_limit(request, error)
     headers = {"Retry-After": str(error.retry_after)} if error.retry_after is not None else {}
     where = (broker.settings.public_url, request.path_params["project_id"], request.path_params.get("app_id", ""))
