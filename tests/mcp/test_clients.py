@@ -1,6 +1,7 @@
 """Real clients of the protocol, each in an environment of its own: what their users see."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -63,3 +64,22 @@ def test_a_client_that_opens_no_links_gets_one_to_show(agents: Agents, user: str
     assert asked["isError"]
     assert asked["data"]["status"] == "connection_required"
     assert asked["data"]["connect_url"] in asked["text"]
+
+
+@pytest.mark.parametrize("name", ["langchain", "llamaindex"])
+def test_a_framework_shows_its_model_the_link_and_then_the_answer(agents: Agents, user: str, name: str) -> None:
+    plan = {"url": agents.url, "key": agents.session(user), "calls": [ME]}
+    command = [str(python_in(name)), str(CLIENTS / f"{name}.py"), json.dumps(plan)]
+
+    def said() -> str:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
+        assert done.returncode == 0, done.stderr
+        listed, called = [json.loads(line) for line in done.stdout.splitlines()]
+        assert listed["tools"] == TOOLS
+        return str(called["said"])
+
+    shown = said()
+    found = re.search(r"https?://[^\s\"'\\]+/connect/[^\s\"'\\]+", shown)
+    assert found, shown
+    follow(agents.here, user, found[0])
+    assert "/me" in said()
