@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 UV_COMPILE := $(BIN)/uv --no-config pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --no-strip-extras --custom-compile-command "make lock" $(UPGRADE)
 
-.PHONY: help demo test everywhere coverage check format docs bench soak catalog-audit catalog-table pictures locales lock audit dist sbom pin-images \
+.PHONY: help demo test everywhere clients coverage check format docs bench soak catalog-audit catalog-table pictures locales lock audit dist sbom pin-images \
 	clean
 
 help: ## Show what there is
@@ -29,6 +29,9 @@ test: $(VENV)/.installed-dev ## Run every test
 everywhere: export PYTHONDONTWRITEBYTECODE :=
 everywhere: $(VENV)/.installed-dev ## Run every test, those of pages and calls on both databases too
 	$(BIN)/python -m pytest --numprocesses 3 --dist loadgroup --everywhere
+
+clients: $(VENV)/.installed-dev ## Try frameworks' MCP adapters, each in an environment of its own
+	$(BIN)/python -m pytest -m frameworks tests/mcp --everywhere
 
 # Apart, because before Python 3.14 measuring branches costs more than half as much again as the tests themselves.
 coverage: export PYTHONDONTWRITEBYTECODE :=

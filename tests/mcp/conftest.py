@@ -15,6 +15,14 @@ from tests.infra.scripted import Request, ScriptedProvider, serving
 from tests.infra.settings import settings_on
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave frameworks out, unless everything is asked for: importing one takes seconds."""
+    if not config.getoption("everywhere"):
+        left_out = [item for item in items if item.get_closest_marker("frameworks")]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+
+
 @dataclass
 class Api(ScriptedProvider):
     """An API that says whose token it was called with, and a door at which programs tell a person of a link."""
