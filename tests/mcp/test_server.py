@@ -228,6 +228,7 @@ def test_who_accepts_and_is_not_done_yet_is_waited_for(
 ) -> None:
     monkeypatch.setattr("evergrant.web.mcp.asking.WAIT_SECONDS", 0.0)
     asked = wire.call("api_read", ME, LINKS)
+    assert wire.call("connection_status", {"app": APP_ID})["structuredContent"]["status"] == "pending"
     back = {"requestState": asked["requestState"], "inputResponses": {"connect": {"action": "accept"}}}
     waiting = wire.call("api_read", ME, LINKS, **back)
     assert "inputRequests" not in waiting

@@ -24,7 +24,7 @@ from evergrant.broker.connections.listing import GrantFilter, list_grants
 from evergrant.broker.runtime.admission import TENANT, USER
 from evergrant.broker.runtime.broker import Broker
 from evergrant.broker.runtime.principal import Permission, Principal
-from evergrant.db import Approval, GrantStatus, OutboundApp
+from evergrant.db import Approval, AuthorizationRequest, GrantStatus, OutboundApp
 from evergrant.errors import (
     AnswerLost,
     AppNotFound,
@@ -41,6 +41,8 @@ Waited = Literal["open", "done", "failed"]
 """How far something has come that a person does in a browser."""
 MOST_LISTED = 200
 """Connections and apps in one list."""
+MOST_TRIPS = 5
+"""Of an owner's trips for one app, the latest are looked at."""
 LOOK_SECONDS = 0.5
 """How long between two looks whether a person is done."""
 
@@ -224,13 +226,33 @@ def reason_of(error: NotConnected) -> str:
 async def wait_for_connection(
     broker: Broker, principal: Principal, *, app_id: str, account: str | None, seconds: float
 ) -> str:
-    """Return what `connection_state` does, as soon as it is `connected` and after so many seconds at most."""
+    """Return what `connection_state` does, as soon as it is `connected` and after so many seconds at most.
+
+    It is `pending` where a trip is under way. Raises as `connection_state`.
+    """
     end = asyncio.get_running_loop().time() + seconds
     while True:
         state = await connection_state(broker, principal, app_id=app_id, account=account)
-        if state == "connected" or asyncio.get_running_loop().time() >= end:
+        if state == "connected":
             return state
+        if asyncio.get_running_loop().time() >= end:
+            return "pending" if await _is_under_way(broker, principal, app_id) else state
         await asyncio.sleep(LOOK_SECONDS)
+
+
+async def _is_under_way(broker: Broker, principal: Principal, app_id: str) -> bool:
+    """Tell whether somebody is about to connect an app for whom the credential stands for."""
+    owner, trip = wanted_connection(principal, app_id).owner, AuthorizationRequest
+    query = select(trip.id).where(
+        trip.project_id == principal.project_id,
+        trip.expires_at > clock.now(),
+        trip.app_id == app_id,
+        trip.user_id == owner.user_id,
+        trip.tenant_id == owner.tenant_id,
+    )
+    async with broker.database.read() as session:
+        trips = (await session.scalars(query.order_by(trip.created_at.desc()).limit(MOST_TRIPS))).all()
+    return any([await trip_state(broker, principal.project_id, one) == "open" for one in trips])
 
 
 async def begin_connection(
