@@ -9,9 +9,10 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from fastapi import Depends, FastAPI
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from evergrant import __version__
 from evergrant.broker.operations.metrics import Exposition
@@ -73,6 +74,7 @@ from evergrant.web.console.router import router as console_router
 from evergrant.web.deps import refuse_odd_text
 from evergrant.web.mcp.routes import ROUTES as MCP_ROUTES
 from evergrant.web.middleware import RequestMiddleware
+from evergrant.web.protocol import STREAMED
 from evergrant.web.proxy import Proxy
 from evergrant.web.proxy_document import proxy_paths
 
@@ -85,7 +87,7 @@ def create_app(
     `workers_folder` is where the processes of one server add up what they count; None where there is but this one.
     `practice` is evergrant's registration at the practice provider that runs beside it; None where there is none.
     """
-    app = FastAPI(
+    app = StreamingFirst(
         title="evergrant",
         version=__version__,
         summary="A self-hosted outbound-apps broker: consent once, get a working token every time.",
@@ -98,7 +100,8 @@ def create_app(
     )
     app.state.practice = practice
     errors.install(app)
-    _add_middleware(app, settings, streamed=Proxy(settings.public_url))
+    _add_middleware(app, settings)
+    app.streamed = RequestMiddleware(Proxy(settings.public_url), is_streamed=True, **_middleware_options(settings))
     # First, and not included like the others: FastAPI puts a layer of its own around each call of an included router,
     # which is a fifteenth of what a fetch costs. So these routes name their operations themselves.
     app.router.routes.extend(tokens.router.routes)
@@ -157,14 +160,30 @@ def create_app(
     return app
 
 
-def _add_middleware(app: FastAPI, settings: Settings, *, streamed: ASGIApp | None = None) -> None:
-    app.add_middleware(
-        RequestMiddleware,
-        on_bug=errors.bug,
-        public_url=settings.public_url,
-        trusted_proxies=settings.trusted_proxies,
-        streamed=streamed,
-    )
+class StreamingFirst(FastAPI):
+    """An application that hands what streams on before the framework's own layers, which cost as much as a call."""
+
+    streamed: ASGIApp
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request."""
+        if scope["type"] == "http" and scope["raw_path"].startswith(STREAMED):
+            scope["app"] = self
+            await self.streamed(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
+
+
+def _middleware_options(settings: Settings) -> dict[str, Any]:
+    return {
+        "on_bug": errors.bug,
+        "public_url": settings.public_url,
+        "trusted_proxies": settings.trusted_proxies,
+    }
+
+
+def _add_middleware(app: FastAPI, settings: Settings) -> None:
+    app.add_middleware(RequestMiddleware, **_middleware_options(settings))
 
 
 def create_refresher_app(settings: Settings) -> FastAPI:

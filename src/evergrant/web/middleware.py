@@ -18,7 +18,6 @@ from evergrant.errors import MalformedRequest, RequestTooLarge
 from evergrant.logs import request_id
 from evergrant.web.asked import address_of
 from evergrant.web.headers import limit_headers, usual_headers
-from evergrant.web.protocol import STREAMED
 from evergrant.web.proxies import ProxyWatch
 
 log = logging.getLogger("evergrant.access")
@@ -41,11 +40,11 @@ class RequestMiddleware:
         on_bug: Callable[[Request], Response],
         public_url: str,
         trusted_proxies: str,
-        streamed: ASGIApp | None = None,
+        is_streamed: bool = False,
     ) -> None:
-        """`public_url` and `trusted_proxies` are the settings; `streamed` has body limits and headers of its own."""
+        """`public_url` and `trusted_proxies` are the settings; one that streams has limits and headers of its own."""
         self._app = app
-        self._streamed = streamed
+        self._is_streamed = is_streamed
         self._on_bug = on_bug
         self._headers = usual_headers(public_url)
         self._names = frozenset(name for name, _ in self._headers)
@@ -92,8 +91,8 @@ class RequestMiddleware:
             await send(message)
 
         try:
-            if self._streamed is not None and scope["raw_path"].startswith(STREAMED):
-                await self._streamed(scope, receive, send_as_it_is)
+            if self._is_streamed:
+                await self._app(scope, receive, send_as_it_is)
             else:
                 await self._app(scope, limited_receive, send_with_headers)
         except ClientDisconnect:

@@ -73,6 +73,40 @@ class Due(enum.Enum):
 _MOST_LOOKS = {Due.HEAD: HEAD_LOOKS, Due.BODY: BODY_LOOKS, Due.REST: REST_LOOKS}
 
 
+class Corked:
+    """A transport that sends the head of an answer and the beginning of its body in one go, if both are there."""
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport, self._loop = transport, loop
+        self._held: bytes | None = b""
+        """What waits for more; None once something was sent."""
+
+    def __getattr__(self, name: str) -> Any:
+        """Be the transport in everything else."""
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        """Keep the first piece until the second comes, or the loop's next turn."""
+        if self._held is None:
+            self._transport.write(data)
+        elif self._held:
+            self._transport.write(self._held + data)
+            self._held = None
+        else:
+            self._held = data
+            self._loop.call_soon(self._send_held)
+
+    def close(self) -> None:
+        """Send what is left, and close."""
+        self._send_held()
+        self._transport.close()
+
+    def _send_held(self) -> None:
+        if self._held:
+            self._transport.write(self._held)
+            self._held = None
+
+
 class BoundedProtocol(HttpToolsProtocol):
     """One caller's connection."""
 
@@ -141,7 +175,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """End the connection in the middle of the answer that is being given, so that nobody takes it for whole."""
         if self._unanswered:
             self._unanswered[0].disconnected = True
-        self.transport.close()
+            self._unanswered[0].transport.close()
 
     @property
     def owes_us(self) -> bool:
@@ -193,6 +227,8 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._is_streamed:
             self.scope["extensions"] = {CALLER: self}  # type: ignore[dict-item]  # ours; servers may add such
         super().on_headers_complete()
+        if self._is_streamed:
+            self.cycle.transport = Corked(self.transport, self.loop)  # type: ignore[assignment]  # it is one, in effect
         self._unanswered.append(self.cycle)
         # Trailers must not become headers: the application has begun to read those.
         self.headers = []
@@ -233,7 +269,8 @@ class BoundedProtocol(HttpToolsProtocol):
         if not self._unanswered:
             self._wait_for(Due.REST if self.due is Due.BODY else Due.HEAD)
             if self.due is Due.REST and self.expect_100_continue:
-                self.transport.close()  # the caller may leave the body out, and what follows would be taken for it
+                # The caller may leave the body out, and what follows would be taken for it.
+                self.cycle.transport.close()
         super().on_response_complete()
 
     def _wait_for(self, due: Due) -> None:
