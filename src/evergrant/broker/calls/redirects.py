@@ -21,6 +21,9 @@ _TARGET = re.compile(r"<([^<>]*)>")
 @asynccontextmanager
 async def followed(prepared: PreparedCall, given: StandingAnswer) -> AsyncIterator[StandingAnswer]:
     """Give the answer behind redirects to the file stores that the app's entry names. No credential goes there."""
+    if given.answer.status not in REDIRECTS:
+        yield given
+        return
     url = _url(prepared)
     async with AsyncExitStack() as opened:
         for _ in range(HOPS):

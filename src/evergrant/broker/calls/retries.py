@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -71,15 +71,18 @@ async def answered(prepared: PreparedCall) -> AsyncIterator[StandingAnswer]:
 @asynccontextmanager
 async def _opened(prepared: PreparedCall) -> AsyncIterator[UpstreamAnswer]:
     """Send a call; once more where it went over a kept connection that the server closed as it came."""
-    async with AsyncExitStack() as opened:
-        try:
-            prepared.entry.attempts += 1
-            answer = await opened.enter_async_context(prepared.broker.upstream.open(prepared.request()))
-        except AnswerLost as error:
-            if not error.on_kept_connection or not prepared.may_repeat:
-                raise
-            prepared.entry.attempts += 1
-            answer = await opened.enter_async_context(prepared.broker.upstream.open(prepared.request()))
+    prepared.entry.attempts += 1
+    is_answered = False
+    try:
+        async with prepared.broker.upstream.open(prepared.request()) as answer:
+            is_answered = True
+            yield answer
+        return
+    except AnswerLost as error:
+        if is_answered or not error.on_kept_connection or not prepared.may_repeat:
+            raise
+    prepared.entry.attempts += 1
+    async with prepared.broker.upstream.open(prepared.request()) as answer:
         yield answer
 
 
