@@ -13,6 +13,7 @@ from evergrant.broker.calls.calls import call
 from evergrant.broker.grants.grants import ResourceOwner
 from evergrant.broker.runtime.broker import Broker, open_broker
 from evergrant.broker.runtime.principal import Permission, Principal
+from evergrant.web import protocol
 from tests.calls.conftest import Api
 from tests.infra.people import refused
 from tests.infra.raw import RawCaller
@@ -86,7 +87,8 @@ def test_a_session_that_ends_cuts_its_open_streams(api: Api) -> None:
     assert endless.closed.wait(PATIENCE)
 
 
-def test_a_large_body_is_sent_on_as_it_comes(api: Api) -> None:
+def test_a_large_body_is_sent_on_as_it_comes(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "MOST_LARGE_BODIES_BYTES", 1_000_000)  # of those that are in memory, and this is not
     parts = [b"x" * 65_536] * 40  # more than other calls may have at all
 
     def drip() -> Any:
