@@ -177,7 +177,7 @@ class TestBillOfMaterials:
             assert {h["alg"] for h in component["hashes"]} == {"SHA-256"}
             assert component["licenses"], name
             block = re.search(
-                rf"^{re.escape(name)}(?:\[.*\])?==.*?(?=^[a-z#]|\Z)", lock, flags=re.MULTILINE | re.DOTALL
+                rf"^{re.escape(name)}(?:\[[^\]]*\])?==.*?(?=^[a-z#]|\Z)", lock, flags=re.MULTILINE | re.DOTALL
             )
             assert block is not None
             assert {h["content"] for h in component["hashes"]} == set(re.findall("sha256:([0-9a-f]{64})", block[0]))
