@@ -31,6 +31,7 @@ SPELLINGS = {
     "mixed": "".join((c, f"%{ord(c):02x}", f"\\u{ord(c):04X}")[i % 3] for i, c in enumerate(TOKEN)),
     **{f"base64 behind {n}": base64.b64encode(b"~" * n + TOKEN.encode() + b"~~").decode() for n in range(3)},
     **{f"base64url behind {n}": base64.urlsafe_b64encode(b"?" * n + TOKEN.encode()).decode() for n in range(3)},
+    "UTF-16": TOKEN.encode("utf-16-le").decode(),
     "base64 with percent signs": quote(base64.b64encode(b"~~" + TOKEN.encode()).decode(), safe=""),
 }
 AROUND = 4

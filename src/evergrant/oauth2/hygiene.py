@@ -34,8 +34,14 @@ ADDED: tuple[tuple[bytes, bytes], ...] = (
 )
 """What every answer says, in the place of what a provider says: its pages are none of ours."""
 _REPLACED = frozenset(name for name, _ in ADDED)
-_OVERRIDES = ("x-http-method", "x-method-override")
+_OVERRIDES = ("x-http-method", "x-method-override", "x-original-url", "x-rewrite-url")
+"""The last two are a path for another, to IIS and what was made to stand behind it."""
 _METHOD_PARAMETER = "_method"
+_METHOD_PARAMETERS = frozenset(("method", "httpmethod", "xhttpmethod", "xhttpmethodoverride", "methodoverride"))
+"""In small letters and without marks. They say a method where their value is one: others are ordinary."""
+_METHOD_VALUES = frozenset(("get", "head", "options", "post", "put", "patch", "delete"))
+_FORM, _PARTS = "application/x-www-form-urlencoded", "multipart/form-data"
+_METHOD_PART = re.compile(rb"""\bname\*?\s*=\s*(?:"|'|[^;\s"']*'[^;\s"']*')?\s*_method\b""", re.IGNORECASE)
 _SESSION_KEY = re.compile(rb"evs_[^:\s]{1,31}_[0-9A-Za-z]{22}_")
 
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -87,6 +93,11 @@ def returned(headers: RawHeaders) -> list[tuple[bytes, bytes]]:
     return kept
 
 
+def header(headers: RawHeaders, name: bytes) -> str:
+    """Return the value of one header, all its lines as one; empty where there is none."""
+    return ", ".join(value.decode("latin-1").strip() for found, value in headers if found.lower() == name)
+
+
 def named_by_connection(headers: RawHeaders) -> set[bytes]:
     """Return, in lower case, what `Connection` says is for one connection alone."""
     found: set[bytes] = set()
@@ -128,12 +139,33 @@ def override_problem(headers: RawHeaders, query: str) -> str:
     """Tell what in a call asks a server to take it for another method, which would go round rules; empty if nothing."""
     for name, _ in headers:
         if name.lower().replace(b"_", b"-").decode("latin-1").startswith(_OVERRIDES):
-            return f"{_shown(name)} is not forwarded: send the method itself"
-    if "ethod" in unquote_plus(query).lower():
-        for parameter in re.split("[&;]", query):
-            if _parameter(parameter) == _METHOD_PARAMETER:
-                return "the parameter _method is not forwarded: send the method itself"
+            return f"{_shown(name)} is not forwarded: send the method and the path themselves"
+    return _form_override(query)
+
+
+def body_override_problem(content_type: str, body: bytes) -> str:
+    """Tell the same of a form, in whose fields some servers look for a method; empty if there is nothing."""
+    kind = content_type.partition(";")[0].strip().lower()
+    if kind == _FORM:
+        return _form_override(body.decode("latin-1"))
+    if kind == _PARTS and _METHOD_PART.search(body):
+        return _refused_parameter(_METHOD_PARAMETER)
     return ""
+
+
+def _form_override(form: str) -> str:
+    if "ethod" not in unquote_plus(form).lower():
+        return ""
+    for parameter in re.split("[&;]", form):
+        name = _parameter(parameter)
+        is_method = unquote_plus(parameter.partition("=")[2]).strip().lower() in _METHOD_VALUES
+        if name == _METHOD_PARAMETER or (is_method and re.sub(r"[^a-z]", "", name) in _METHOD_PARAMETERS):
+            return _refused_parameter(name)
+    return ""
+
+
+def _refused_parameter(name: str) -> str:
+    return f"the parameter {name[:80]} is not forwarded: send the method itself"
 
 
 def _parameter(parameter: str) -> str:

@@ -1,8 +1,8 @@
 """Overwrites secrets in what an API answers, so that one that echoes its token hands it to nobody.
 
-Found is a secret in every spelling that text is usually put in: as it is, and in base64 (RFC 4648, both alphabets) at
-each of its three offsets; each of these also escaped, whole or in part, as URLs and JSON do it. It is overwritten by
-`*` of equal length, so that nothing else moves.
+Found is a secret in every spelling that text is usually put in: as it is, in UTF-16, and in base64 (RFC 4648, both
+alphabets) at each of its three offsets; each of these also escaped, whole or in part, as URLs and JSON do it. It is
+overwritten by `*` of equal length, so that nothing else moves.
 """
 
 import base64
@@ -104,6 +104,7 @@ def _spellings(secrets: Iterable[bytes]) -> tuple[bytes, ...]:
     found: dict[bytes, None] = {}
     for secret in secrets:
         found[secret] = None
+        found[b"\0".join(secret[at : at + 1] for at in range(len(secret)))] = None  # UTF-16, whichever end is first
         for offset in range(3):
             # Only the letters that the secret alone decides: around it may stand anything.
             encoded = base64.b64encode(bytes(offset) + secret)

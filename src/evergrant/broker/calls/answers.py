@@ -2,6 +2,7 @@
 
 import codecs
 import json
+import re
 import unicodedata
 from collections.abc import AsyncIterator, Mapping
 from email.message import Message
@@ -12,6 +13,11 @@ from evergrant.oauth2.content_encoding import UndecodableBody, decoded
 
 MOST_BYTES = 64 * 1024
 """So much of a body is given on; the rest is not read."""
+_CHARSETS = re.compile(
+    "us-ascii|ascii|utf-?8|iso-8859-[0-9]{1,2}|windows-[0-9]{3,4}|koi8-[ru]|shift_jis|euc-(jp|kr)|gbk|gb2312|gb18030|big5",
+    re.IGNORECASE,
+)
+"""What texts are written in. Python reads much more by such names, and some of it unfolds without end."""
 _KEPT = ("content-type", "link", "etag", "retry-after")
 _TEXTS = ("json", "xml", "javascript", "x-www-form-urlencoded", "yaml", "csv", "html", "graphql")
 _HIDDEN = frozenset({*range(0x202A, 0x202F), *range(0x2066, 0x206A), *range(0xE0000, 0xE0080)})
@@ -72,6 +78,8 @@ def _text_of(body: bytes, kind: Message, *, is_cut: bool) -> str | None:
     subtype = kind.get_content_subtype()
     is_said = kind.get_content_maintype() == "text" or any(word in subtype for word in _TEXTS)
     charset = str(kind.get_param("charset", "utf-8"))
+    if not _CHARSETS.fullmatch(charset):
+        charset = "utf-8"
     try:
         decoder = codecs.getincrementaldecoder(charset)("replace" if is_said else "strict")
         return decoder.decode(body, final=not is_cut)

@@ -147,6 +147,7 @@ def _put_together_api(broker: Broker, app: OutboundApp) -> AppApi:
     if is_fixed:
         endpoints = _own_endpoints(app, template, api, known_values(template, app.variables, {}))
         bases = {name: _base(name, text.rstrip("/"), endpoints) for name, text in texts.items() if text}
+        is_fixed = not any(placeholders.names_in(path) for base in bases.values() for path in base.own_paths)
     return AppApi(app, template, api, expected_of(api), is_fixed, bases)
 
 

@@ -12,7 +12,7 @@ from sqlalchemy import String, Table, delete, insert, select, update
 
 from evergrant.broker.audit.sealed_calls import CallRow, new_batch, seal_calls
 from evergrant.broker.runtime.broker import Broker
-from evergrant.broker.runtime.unwritten_calls import Call
+from evergrant.broker.runtime.unwritten_calls import MOST_PATH, Call
 from evergrant.db import CallRecord, Project
 from evergrant.errors import Unavailable
 
@@ -23,7 +23,6 @@ AT_ONCE = 500
 """How many calls one batch has at most."""
 LEFT = timedelta(minutes=30)
 """So long after its beginning a write without an outcome has none: longer than any call takes."""
-MOST_PATH = 2_000
 _COLUMNS = [column.name for column in TABLE.columns]
 _TEXTS = {column.name: column.type.length or MOST_PATH for column in TABLE.columns if isinstance(column.type, String)}
 """How long each text may be, in characters."""

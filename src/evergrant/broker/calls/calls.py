@@ -46,7 +46,7 @@ from evergrant.errors import (
     RateLimited,
     RequestTooLarge,
 )
-from evergrant.oauth2.hygiene import override_problem, path_problem, readings
+from evergrant.oauth2.hygiene import body_override_problem, header, override_problem, path_problem, readings
 
 METHODS = ("GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE")
 STILL_GOOD_SECONDS = 2.0
@@ -162,6 +162,8 @@ async def _prepared(
     try:
         view = await find_connection(broker, principal, wanted)
         body = await read_body(asked, most=broker.settings.call_most_bytes)
+        if problem := body_override_problem(header(asked.headers, b"content-type"), body.first):
+            raise InvalidValue.of(("body", problem))
         view = await with_usable_token(broker, principal, wanted, view, now=now)
     except NotConnected as error:
         if asked.begin_connect:

@@ -1,6 +1,5 @@
 """An answer as it goes back: without headers that are not for the caller, and without a token that it may not have."""
 
-import zlib
 from collections.abc import AsyncIterator
 
 from evergrant.broker.audit.record import record
@@ -11,12 +10,9 @@ from evergrant.broker.calls.retries import StandingAnswer
 from evergrant.errors import UpstreamRejected
 from evergrant.oauth2.hygiene import returned
 from evergrant.oauth2.scrub import Scrubber
-from evergrant.oauth2.upstream import BrokenOff
+from evergrant.oauth2.upstream_decoding import plain
 
 WITHOUT_BODY = frozenset({204, 304})
-_AT_ONCE = 64 * 1024
-"""How much is decompressed before any of it goes on, however small it was."""
-_FRAMED = frozenset({b"content-length", b"content-encoding"})
 
 
 async def cleaned(prepared: PreparedCall, standing: StandingAnswer) -> CallAnswer:
@@ -37,10 +33,9 @@ async def cleaned(prepared: PreparedCall, standing: StandingAnswer) -> CallAnswe
     if prepared.may_fetch:
         return CallAnswer(status=answer.status, headers=headers, body=_measured(prepared, standing.body))
     body = standing.body
-    coding = b",".join(value for name, value in answer.headers if name.lower() == b"content-encoding").strip().lower()
-    if coding not in (b"", b"identity") and prepared.asked.method != "HEAD" and answer.status not in WITHOUT_BODY:
-        body = _decompressed(body, coding)
-        headers = [header for header in headers if header[0].lower() not in _FRAMED]
+    if prepared.asked.method != "HEAD" and answer.status not in WITHOUT_BODY:
+        plain_headers, body = plain(headers, body)
+        headers = list(plain_headers)
     scrubber = Scrubber(prepared.credential.secrets)
     headers = scrubber.headers(headers)
     return CallAnswer(
@@ -82,31 +77,3 @@ async def _tell_of_echo(prepared: PreparedCall) -> None:
             tenant_id=owner.tenant_id,
             data={"grantId": prepared.view.id, "method": prepared.asked.method, "agent": principal.agent},
         )
-
-
-def _decompressed(body: AsyncIterator[bytes], coding: bytes) -> AsyncIterator[bytes]:
-    """Return a body that was compressed although that was not asked for, as it was before."""
-    if coding not in (b"gzip", b"x-gzip", b"deflate"):
-        raise UpstreamRejected(
-            "The API compressed its answer in a way that evergrant does not read.", provider_error="unusable_answer"
-        )
-    return _inflated(body)
-
-
-async def _inflated(body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    inflate = zlib.decompressobj(wbits=47)  # gzip or zlib, as its first bytes say
-    async for part in body:
-        rest = part
-        while rest:
-            try:
-                piece = inflate.decompress(rest, _AT_ONCE)
-            except zlib.error:
-                raise BrokenOff("sent what is not compressed as it says") from None
-            if piece:
-                yield piece
-            if inflate.eof:
-                break
-            rest = inflate.unconsumed_tail
-        if inflate.eof:
-            return
-    raise BrokenOff("broke off its compressed answer")

@@ -9,11 +9,13 @@ from urllib.parse import urljoin, urlsplit
 from evergrant.broker.calls.asked import RawHeaders
 from evergrant.broker.calls.outgoing import PreparedCall
 from evergrant.broker.calls.retries import StandingAnswer
+from evergrant.oauth2.hygiene import path_problem
 
 PROXY_PATH = "/v1/proxy/"
 """Below it stand the ids of apps, and below these the paths of their APIs."""
 HOPS = 3
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_PATH_END = re.compile(r"[?#]")
 _TARGET = re.compile(r"<([^<>]*)>")
 """Of one link in a `Link` header (RFC 8288 section 3)."""
 
@@ -27,7 +29,7 @@ async def followed(prepared: PreparedCall, given: StandingAnswer) -> AsyncIterat
     url = _url(prepared)
     async with AsyncExitStack() as opened:
         for _ in range(HOPS):
-            url = urljoin(url, location_of(given.answer.headers))
+            url = _joined(url, location_of(given.answer.headers))
             if given.answer.status not in REDIRECTS or not _is_file_store(prepared, url):
                 break
             answer = await opened.enter_async_context(prepared.broker.upstream.open(prepared.followed(url)))
@@ -64,10 +66,10 @@ def rewritten(prepared: PreparedCall, headers: RawHeaders) -> list[tuple[bytes, 
         if name.lower() != b"location":
             found.append((name, value))
             continue
-        whole = urljoin(_url(prepared), value.decode("latin-1"))
+        whole = _joined(_url(prepared), value.decode("latin-1"))
         base, rest = _base_of(prepared, whole)
         if rest is None:
-            found.append((name, whole.encode("latin-1")))
+            found.append((name, whole.encode("latin-1") or value))
             continue
         found.append((name, f"{_proxied(prepared)}{rest}".encode("latin-1")))
         if base != prepared.asked.base:
@@ -77,7 +79,7 @@ def rewritten(prepared: PreparedCall, headers: RawHeaders) -> list[tuple[bytes, 
 
 def _linked(prepared: PreparedCall, target: re.Match[str]) -> str:
     """Return one link's target as it goes back. Lists page by it, so an SDK would else leave the proxy at page two."""
-    base, rest = _base_of(prepared, urljoin(_url(prepared), target[1]))
+    base, rest = _base_of(prepared, _joined(_url(prepared), target[1]))
     return f"<{_proxied(prepared)}{rest}>" if rest is not None and base == prepared.asked.base else target[0]
 
 
@@ -86,13 +88,24 @@ def _proxied(prepared: PreparedCall) -> str:
 
 
 def _base_of(prepared: PreparedCall, url: str) -> tuple[str, str | None]:
-    """Return the base in which a URL is, the call's own first, and what stands behind it."""
+    """Return the base in which a URL is, the call's own first, and what stands behind it.
+
+    What is no path of a call is in none: `..` would lead whoever follows it to another app, or out of the proxy.
+    """
     own = prepared.credential.base
     others = prepared.api.filled(prepared.api.values(prepared.view.details))
     for base in (own, *others.values()):
-        if (rest := base.below(url)) is not None:
+        if (rest := base.below(url)) is not None and not path_problem(_PATH_END.split(rest, maxsplit=1)[0]):
             return base.name, rest
     return "", None
+
+
+def _joined(base: str, url: str) -> str:
+    """Return where a link leads; empty where it is none, whatever an API sends."""
+    try:
+        return urljoin(base, url)
+    except ValueError:
+        return ""
 
 
 def _url(prepared: PreparedCall) -> str:

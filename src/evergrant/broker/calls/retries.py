@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from evergrant import clock
@@ -125,7 +125,10 @@ async def _take_newer_token(prepared: PreparedCall) -> bool:
     prepared.view = newer
     base = prepared.credential.base.name
     project_id = prepared.principal.project_id
-    prepared.credential = await open_credential(prepared.broker, project_id, prepared.api, newer, base_name=base)
+    credential = await open_credential(prepared.broker, project_id, prepared.api, newer, base_name=base)
+    # An answer may hold the older one too, which often works on.
+    secrets = (*credential.secrets, *prepared.credential.secrets)
+    prepared.credential = replace(credential, secrets=tuple(dict.fromkeys(secrets)))
     return True
 
 

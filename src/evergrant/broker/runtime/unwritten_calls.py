@@ -14,6 +14,9 @@ from evergrant.broker.runtime.principal import Principal
 MOST = 20_000
 """How many calls wait at most, in a database's bad minutes. What is over is not kept, and the log says how many."""
 
+MOST_METHOD, MOST_BASE, MOST_PATH = 16, 64, 2_000
+"""So much is kept of what a caller writes, in characters: no more is written down, and thousands of them wait."""
+
 CallKind = Literal["call", "mcp", "fetch", "exchange"]
 
 
@@ -81,9 +84,9 @@ class Call:
             act=principal.act,
             session_id=session.id if session is not None else "",
             remote_address=remote_address,
-            method=method,
-            base=base,
-            path=path,
+            method=method[:MOST_METHOD],
+            base=base[:MOST_BASE],
+            path=path[:MOST_PATH],
         )
 
 
