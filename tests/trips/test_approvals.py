@@ -135,6 +135,7 @@ def test_a_yes_is_for_one_request_to_the_byte_by_one_agent_once(here: Installati
         (agent, replace(approved, method="PUT"), {}),
         (agent, replace(approved, base="uploads"), {}),
         (agent, replace(approved, headers=((b"Content-Type", b"text/plain"),)), {}),
+        (agent, replace(approved, headers=(*call.headers, (b"X-Arguments", b'{"to": "mallory"}'))), {}),
         (agent, approved, {"body": BODY.replace(b"12.50", b"12.51")}),
         (agent, approved, {"connection": "another"}),
         (agent, approved, {"owner": GRACE}),
@@ -151,7 +152,9 @@ def test_a_yes_is_for_one_request_to_the_byte_by_one_agent_once(here: Installati
     assert status(here, first["approvalId"]) == "approved", "and it stays unused"
 
     async def at_once(broker: Broker) -> list[Any]:
-        uses = [use_with(broker, agent, approved) for _ in range(5)]
+        # What an SDK writes anew each time is not part of it.
+        again = replace(approved, headers=(*call.headers, (b"user-agent", b"sdk/2"), (b"idempotency-key", b"k-2")))
+        uses = [use_with(broker, agent, again) for _ in range(5)]
         return list(await asyncio.gather(*uses, return_exceptions=True))
 
     ends = with_broker(here, at_once)
@@ -305,9 +308,9 @@ def test_only_the_owners_own_browser_sees_and_decides(here: Installation, agent:
 def test_the_page_shows_what_is_sent_and_hides_nothing(here: Installation, agent: Principal, tmp_path: Path) -> None:
     """In a real Chromium: light and dark, at any width, by axe; what an agent has written does nothing to the page."""
     body = '<script>alert(1)</script>\u202e{"amount": "1"}'.encode() + b"\xff" + b"x" * 5000
-    found = needed(
-        here, agent, asked(path="/v1/" + "long/" * 40, query="q=<b>"), body=body, connection="ada@example.com"
-    )
+    headers = ((b"content-type", b"application/json"), (b"x-arguments", b'{"dry": true}'))
+    call = asked(path="/v1/" + "long/" * 40, query="q=<b>", headers=headers)
+    found = needed(here, agent, call, body=body, connection="ada@example.com")
     url, owner = found["approvalUrl"], here.browser()
     owner.open(url)
     sign_in(owner, url, ADA)
@@ -318,10 +321,10 @@ def test_the_page_shows_what_is_sent_and_hides_nothing(here: Installation, agent
         assert inspector.look(url, looks=(("light", 390), ("dark", 1440))) == {}
         page = inspector.page
         shown = page.locator("pre").inner_text()
-        assert shown.startswith('<script>alert(1)</script>\\u202e{"amount": "1"}\\xff')
+        assert shown.startswith('x-arguments: {"dry": true}\n\n<script>alert(1)</script>\\u202e{"amount": "1"}\\xff')
         expect(page.get_by_text("it has 5")).to_be_visible()
         page.get_by_label("Reason").fill("Too long")
         page.get_by_role("button", name="Refuse").click()
         expect(page.locator("h1")).to_have_text("This request was refused")
     with pytest.raises(ApprovalRefused, match="Too long"):
-        use(here, agent, asked(path="/v1/" + "long/" * 40, query="q=<b>"), body=body, connection="ada@example.com")
+        use(here, agent, call, body=body, connection="ada@example.com")

@@ -26,6 +26,7 @@ from evergrant.broker.webhooks.outbox import EventType, emit
 from evergrant.crypto.opaque import digest, new_id, new_opaque
 from evergrant.db import Approval
 from evergrant.errors import ApprovalNeeded, ApprovalRefused, InvalidValue, RateLimited, RequestTooLarge
+from evergrant.oauth2.hygiene import forwarded, header
 
 PENDING, APPROVED, REFUSED, USED = STATUSES = ("pending", "approved", "refused", "used")
 EXPIRED = "expired"
@@ -35,6 +36,13 @@ LIFETIME = timedelta(minutes=10)
 """How long a request waits for its decision, and an approved one to be made."""
 MAX_BODY = 64 * 1024
 SHOWN_BODY = 4 * 1024
+_SAY_NOTHING = frozenset(
+    (
+        *(b"accept", b"accept-charset", b"accept-encoding", b"accept-language", b"cache-control", b"content-type"),
+        *(b"date", b"dnt", b"idempotency-key", b"pragma", b"priority", b"user-agent", b"x-correlation-id"),
+    )
+)
+_SAY_NOTHING_ENDINGS = (b"-user-agent", b"-telemetry", b"-request-id", b"-invocation-id", b"-retry-count")
 _UNSEEN = frozenset({"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"})
 MOST_PENDING = 20
 """So many requests wait for one owner; the next has to wait until one is decided or over."""
@@ -66,9 +74,11 @@ async def use_approval(
         raise RequestTooLarge(
             "A call that its owner approves may have a body of at most 64 KiB: send less, or have a policy allow it."
         )
-    if _header(asked, b"content-encoding") not in ("", "identity"):
+    if header(asked.headers, b"content-encoding") not in ("", "identity"):
         raise InvalidValue.of(("Content-Encoding", "send the body as it is: nobody can read what they would approve"))
     connection = connection or asked.external_identifier or ""
+    if len(shown_headers(asked)) > SHOWN_BODY:
+        raise InvalidValue.of(("headers", "send at most 4 KiB of your own: who approves a request sees them all"))
     wanted = _request_digest(principal, asked, owner, connection, body)
     if asked.approval_id and await _use_approved(broker, principal, asked.approval_id, wanted, now=now):
         return asked.approval_id
@@ -102,7 +112,23 @@ async def _needed(broker: Broker, approval: Approval) -> ApprovalNeeded:
 
 def shown_body(body: bytes) -> str:
     """Return the first 4 KiB of a body for people. What has no look of its own, or turns text round, is a code."""
-    text = body[:SHOWN_BODY].decode("utf-8", "backslashreplace").replace("\r\n", "\n")
+    return _seen(body[:SHOWN_BODY].decode("utf-8", "backslashreplace").replace("\r\n", "\n"))
+
+
+def shown_headers(asked: AskedCall) -> str:
+    """Return the headers that can say what a request does, in lines: all that go on, but for those that never do.
+
+    SDKs write the others anew for each request: by which program, in which attempt, with which answer in mind.
+    """
+    lines = sorted(
+        (name.decode("ascii"), value.decode())
+        for name, value in forwarded(asked.headers)
+        if name not in _SAY_NOTHING and not name.endswith(_SAY_NOTHING_ENDINGS)
+    )
+    return "\n".join(f"{name}: {value}" for name, value in lines)
+
+
+def _seen(text: str) -> str:
     return "".join(
         letter if letter in "\n\t" or category(letter) not in _UNSEEN else f"\\u{ord(letter):04x}" for letter in text
     )
@@ -124,14 +150,11 @@ def _request_digest(
 ) -> bytes:
     said = [
         *(owner.user_id, owner.tenant_id, principal.name, principal.agent, asked.app_id, connection),
-        *(asked.method, asked.base, asked.path, asked.query, _header(asked, b"content-type")),
+        *(asked.method, asked.base, asked.path, asked.query, header(asked.headers, b"content-type")),
         hashlib.sha256(body).hexdigest(),
+        shown_headers(asked),
     ]
     return digest(json.dumps(said, separators=(",", ":")))
-
-
-def _header(asked: AskedCall, name: bytes) -> str:
-    return ", ".join(value.decode("latin-1").strip() for found, value in asked.headers if found.lower() == name)
 
 
 async def _use_approved(
@@ -203,7 +226,7 @@ async def _new_row(
         actor=principal.name[:300],
         method=asked.method,
         base=asked.base,
-        content_type=_header(asked, b"content-type")[:200],
+        content_type=header(asked.headers, b"content-type")[:200],
         body_bytes=len(body),
         reason=rule,
         status=PENDING,
@@ -216,8 +239,8 @@ async def _new_row(
     target = f"{asked.path}?{asked.query}" if asked.query else asked.path
     row.ticket = sealer.seal(slot_in("approvals", row, "ticket"), SecretStr(ticket))
     row.target = sealer.seal(slot_in("approvals", row, "target"), SecretStr(target))
-    if body:
-        row.body = sealer.seal(slot_in("approvals", row, "body"), SecretStr(shown_body(body)))
+    if shown := "\n\n".join(part for part in (_seen(shown_headers(asked)), shown_body(body)) if part):
+        row.body = sealer.seal(slot_in("approvals", row, "body"), SecretStr(shown))
     return row, ticket
 
 

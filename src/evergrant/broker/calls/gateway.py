@@ -72,9 +72,7 @@ async def call_remote(
     began = time.perf_counter()
     try:
         prepared = await _prepared_for_server(broker, principal, wanted, entry, now=now)
-        owner = (principal.project_id, prepared.wanted.owner)
-        broker.limits.owners.take(owner)
-        with broker.calls_in_flight.one(owner):
+        with broker.calls_in_flight.one((principal.project_id, prepared.wanted.owner)):
             async with while_still_good(broker, principal), answered(prepared) as standing:
                 entry.source, entry.status = "provider", standing.answer.status
                 yield await cleaned(prepared, standing)
@@ -105,6 +103,7 @@ async def _prepared_for_server(
     view = await with_usable_token(broker, principal, connection, view, now=now)
     entry.grant_id = view.id
     credential = await open_credential(broker, principal.project_id, api, view, base_name="")
+    broker.limits.owners.take((principal.project_id, owner))
     await count_call(broker, principal)
     if wanted.calls_tool:
         await write_ahead(broker, entry)

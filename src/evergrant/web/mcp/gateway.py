@@ -22,6 +22,9 @@ from evergrant.web.mcp.seals import opened, seal
 
 SESSION = "mcp-session-id"
 SESSION_HOURS = 24
+CALL = "tools/call"
+_NAMES = frozenset(("jsonrpc", "id", "method", "params", "result", "error"))
+"""What a message has (JSON-RPC 2.0 sections 4 and 5), in these letters."""
 LINK_NEEDED = -32042
 """The protocol's word for: a person has to follow a link first (2025-11-25)."""
 
@@ -47,7 +50,7 @@ async def remote_request(broker: Broker, caller: Caller, request: Request, app_i
         headers=request.headers.raw,
         body=body,
         server_session=session,
-        calls_tool=message.get("method") == "tools/call",
+        calls_tool=CALL in (message.get("method"), request.headers.get("mcp-method")),
     )
 
 
@@ -61,7 +64,8 @@ def _message(body: bytes) -> dict[str, Any]:
         found = json.loads(body, object_pairs_hook=_once_each)
     except (ValueError, RecursionError):
         found = None
-    if not isinstance(found, dict):
+    # Some servers read names in whatever case, and take the last of two that differ in nothing else.
+    if not isinstance(found, dict) or any(name.casefold() in _NAMES and name not in _NAMES for name in found):
         raise MalformedRequest.of(("body", "send one JSON-RPC message, with each name once"))
     return found
 
