@@ -22,11 +22,15 @@ def refused(here: Installation, method: str, path: str) -> list[str]:
 
 
 def addresses(here: Installation) -> list[tuple[str, str, str]]:
-    """Return every parameter of every call that has one in its address: method, path, name."""
+    """Return every parameter of every call of ours that has one in its address: method, path, name.
+
+    What stands behind an app in the proxy's address is the provider's own path.
+    """
     paths = here.backend.http.get("/openapi.json").json()["paths"]
     return [
         (method.upper(), path, parameter["name"])
         for path, calls in paths.items()
+        if not path.startswith("/v1/proxy/")
         for method, call in calls.items()
         for parameter in call.get("parameters", ())
         if parameter["in"] in ("query", "path")
