@@ -68,6 +68,10 @@ KEPT = {
     "refresh_policy": "on_demand",
     "refresh_token_idle_seconds": 4_000,
     "own_callback": False,
+    "api_base_url": "stored",
+    "api_further": {"stored": "stored"},
+    "api_headers": {"Stored": "stored"},
+    "api_forbidden": ["GET /stored"],
 }
 """Fields that stay as they are stored when an update leaves them out."""
 

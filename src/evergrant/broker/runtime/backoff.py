@@ -8,11 +8,13 @@ Span = TypeVar("Span", float, timedelta)
 """Seconds, or a `timedelta`."""
 
 MAX_DOUBLINGS = 16
+CHANCE = random.Random()  # noqa: S311 - a moment to come back at is no secret
+"""A generator of our own: the process's common one belongs to whoever has seeded it, a test for example."""
 
 
 def jittered(span: Span, share: tuple[float, float] = (0.75, 1.25)) -> Span:
     """Return a random part of a span of time, between these two shares of it."""
-    return span * random.uniform(*share)  # noqa: S311 - a moment to come back at is no secret
+    return span * CHANCE.uniform(*share)
 
 
 def doubling(first: Span, most: Span, *, failures: int) -> Span:

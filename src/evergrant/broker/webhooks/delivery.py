@@ -8,7 +8,6 @@ can tell. Each webhook has its own few places in a process, so that one that is 
 import asyncio
 import contextlib
 import logging
-import random
 import secrets
 import time
 from collections.abc import Mapping
@@ -21,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.sql.expression import tuple_
 
 from evergrant import clock
-from evergrant.broker.runtime.backoff import jittered
+from evergrant.broker.runtime.backoff import CHANCE, jittered
 from evergrant.broker.runtime.broker import Broker
 from evergrant.broker.runtime.worker_pool import WorkerPool
 from evergrant.broker.webhooks.registry import delivery_is_free, disable_webhook, is_webhook, signing_secrets
@@ -127,7 +126,7 @@ async def claim_due_deliveries(
     )
     async with broker.database.read() as session:
         waiting = list(await session.scalars(select(Webhook).where(Webhook.enabled, due)))
-    random.shuffle(waiting)  # where there are more webhooks than places, each gets its turn
+    CHANCE.shuffle(waiting)  # where there are more webhooks than places, each gets its turn
     claims: list[ClaimedDelivery] = []
     left = CONCURRENCY - sum(busy.values())
     more = False
