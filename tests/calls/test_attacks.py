@@ -114,3 +114,19 @@ def test_a_session_reaches_the_proxy_and_nothing_that_hands_out_or_changes(api: 
         assert post(f"{outbound}/{path}", **body).status_code == 403, path
     for path in ("sessions", "calls", "approvals", "apps"):
         assert api.http.get(f"{outbound}/{path}", headers=mine).status_code == 403, path
+
+
+def test_who_may_fetch_but_not_this_app_gets_no_echoed_token_and_nobody_the_apps_secret(api: Api) -> None:
+    mine = {"Authorization": api.here.backend.http.headers["authorization"]}
+    secret = "of-the-app-8b1c7f"
+    api.app_id = api.here.backend.new_app(api.provider.registration("kept"), clientSecret=secret)
+    api.set_app(api_base_url=api.provider.url, api_headers={"X-Secret": "{client_secret}"})
+    api.token = api.connect()
+    api.provider.answers(lambda request: answer(200, str(sorted(request.headers.items())).encode()))
+    said = api.call("/a", headers=mine).text
+    assert api.token in said
+    assert api.provider.requests[-1].headers["x-secret"] == secret
+    assert secret not in said
+    policy = {"appId": api.app_id, "action": "fetch", "scopes": ["other"]}
+    assert api.here.backend.post("policies", policy).status_code == 200
+    assert api.token not in api.call("/a", headers=mine).text

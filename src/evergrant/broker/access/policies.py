@@ -25,7 +25,7 @@ from evergrant.broker.apps.apps import load_app
 from evergrant.broker.apps.quirks import scope_words
 from evergrant.broker.audit.record import record
 from evergrant.broker.grants.grants import ResourceOwner
-from evergrant.broker.runtime.admission import CALL, CONNECT, LEVELS, TENANT, USER, VIAS, is_about
+from evergrant.broker.runtime.admission import CALL, CONNECT, FETCH, LEVELS, TENANT, USER, VIAS, is_about
 from evergrant.broker.runtime.authority import Authority, require_no_more
 from evergrant.broker.runtime.broker import Broker
 from evergrant.broker.runtime.path_globs import METHODS
@@ -159,6 +159,16 @@ async def _lock_policies(session: AsyncSession, project_id: str, app_id: str, ac
         AccessPolicy.project_id == project_id, AccessPolicy.app_id == app_id, AccessPolicy.action == action
     )
     return list(await session.scalars(query))
+
+
+async def may_have_tokens(broker: Broker, principal: Principal, app_id: str) -> bool:
+    """Tell whether nothing keeps an app's tokens from somebody. Whom a policy might keep them from does not count."""
+    if Permission.TOKENS_FETCH not in principal.permissions:
+        return False
+    by_use = broker.policies.get(principal.project_id)
+    if by_use is None:
+        by_use = await _load(broker, principal.project_id)
+    return (app_id, FETCH) not in by_use
 
 
 async def check_policies(

@@ -13,7 +13,7 @@ from datetime import datetime
 
 from evergrant import clock
 from evergrant.broker.access.agent_sessions import count_call, require_still_good
-from evergrant.broker.access.policies import call_policies
+from evergrant.broker.access.policies import call_policies, may_have_tokens
 from evergrant.broker.audit.record import actor, record
 from evergrant.broker.calls.approvals import use_approval
 from evergrant.broker.calls.asked import AskedCall, CallAnswer
@@ -203,6 +203,7 @@ async def _prepared(
         body=body,
         is_read=reads,
         entry=entry,
+        may_have_token=await may_have_tokens(broker, principal, asked.app_id),
     )
 
 

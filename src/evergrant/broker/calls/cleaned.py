@@ -30,13 +30,13 @@ async def cleaned(prepared: PreparedCall, standing: StandingAnswer) -> CallAnswe
         headers = [header for header in headers if header[0].lower() != b"content-length"]
     if standing.retry_now:
         headers.append((b"evergrant-retry-now", b"1"))
-    if prepared.may_fetch:
+    if not prepared.hidden:
         return CallAnswer(status=answer.status, headers=headers, body=_measured(prepared, standing.body))
     body = standing.body
     if prepared.asked.method != "HEAD" and answer.status not in WITHOUT_BODY:
         plain_headers, body = plain(headers, body)
         headers = list(plain_headers)
-    scrubber = Scrubber(prepared.credential.secrets)
+    scrubber = Scrubber(prepared.hidden)
     headers = scrubber.headers(headers)
     return CallAnswer(
         status=answer.status, headers=headers, body=_scrubbed(prepared, _measured(prepared, body), scrubber)

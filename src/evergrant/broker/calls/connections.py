@@ -50,6 +50,8 @@ class Credential:
     base: Base = field(repr=False)
     secrets: tuple[str, ...] = field(repr=False)
     """What must not come back to a caller that may not fetch."""
+    app_secrets: tuple[str, ...] = field(default=(), repr=False)
+    """What must come back to nobody: the app's own."""
 
 
 def wanted_connection(
@@ -207,12 +209,13 @@ async def open_credential(
     else:
         token = opened.get_secret_value()
         values["token"], secrets = token, [token]
+    app_secrets: tuple[str, ...] = ()
     if not api.is_fixed:
         values["client_id"] = api.app.client_id
     if api.app.client_secret is not None and api.sends_client_secret:
         secret = await broker.vault.open(secret_slot(api.app), api.app.client_secret)
         values["client_secret"] = secret.get_secret_value()
-        secrets.append(values["client_secret"])
+        app_secrets = (values["client_secret"],)
     carried = api.api.carried(values)
     if not all(text.isascii() and text.isprintable() for text in carried.headers.values()):
         raise UpstreamRejected(
@@ -223,7 +226,8 @@ async def open_credential(
             secrets += [value, value.partition(" ")[2]]
     secrets += carried.query.values()
     base = api.base(base_name, values)
-    return Credential(carried, base, tuple(dict.fromkeys(secret for secret in secrets if secret)))
+    secrets += app_secrets
+    return Credential(carried, base, tuple(dict.fromkeys(secret for secret in secrets if secret)), app_secrets)
 
 
 def _is_secret(template: Template | None, name: str) -> bool:

@@ -12,7 +12,7 @@ from datetime import datetime
 from urllib.parse import urlsplit
 
 from evergrant.broker.access.agent_sessions import count_call
-from evergrant.broker.access.policies import call_policies
+from evergrant.broker.access.policies import call_policies, may_have_tokens
 from evergrant.broker.audit.record import actor
 from evergrant.broker.calls.asked import AskedCall, CallAnswer, RawHeaders
 from evergrant.broker.calls.bases import AppApi, api_of
@@ -130,6 +130,7 @@ async def _prepared_for_server(
         body=CallBody(wanted.body, None, length, len(wanted.body)),
         is_read=not wanted.calls_tool,
         entry=entry,
+        may_have_token=await may_have_tokens(broker, principal, wanted.app_id),
     )
 
 

@@ -8,7 +8,7 @@ from evergrant.broker.calls.bases import AppApi
 from evergrant.broker.calls.call_rules import READS
 from evergrant.broker.calls.connections import Credential, WantedConnection
 from evergrant.broker.runtime.broker import Broker
-from evergrant.broker.runtime.principal import Permission, Principal
+from evergrant.broker.runtime.principal import Principal
 from evergrant.broker.runtime.unwritten_calls import Call
 from evergrant.db.grant_reader import GrantView
 from evergrant.errors import EvergrantError, RequestTooLarge
@@ -95,11 +95,13 @@ class PreparedCall:
     is_read: bool
     """Whether it changes nothing."""
     entry: Call
+    may_have_token: bool
+    """Whether the caller could fetch it, so that it need not be kept from them."""
 
     @property
-    def may_fetch(self) -> bool:
-        """Whether the caller may have the token anyway, so that none need be kept from it."""
-        return Permission.TOKENS_FETCH in self.principal.permissions
+    def hidden(self) -> tuple[str, ...]:
+        """What must not come back to the caller."""
+        return self.credential.app_secrets if self.may_have_token else self.credential.secrets
 
     @property
     def may_repeat(self) -> bool:
@@ -132,7 +134,7 @@ class PreparedCall:
     @property
     def needs_plain_answer(self) -> bool:
         """Whether the answer has to be read, for tokens that must not get out, or for one that has ended."""
-        return not self.may_fetch or bool(self.api.expected.expired)
+        return bool(self.hidden or self.api.expected.expired)
 
     def _credential_headers(self) -> Iterable[str]:
         credential = self.api.api.credential
