@@ -30,7 +30,7 @@ from tests.infra.installation import Backend, new_project
 from tests.infra.npm import npm_package
 from tests.infra.serving import LiveApp
 from tests.infra.waiting import in_a_thread
-from tests.infra.world import PEOPLE, SESSION_ID, STORY_ID, TEST_ID, build_world
+from tests.infra.world import APPROVAL_ID, PEOPLE, SESSION_ID, STORY_ID, TEST_ID, build_world
 
 pytestmark = pytest.mark.xdist_group("console every page")  # one worker makes the world, not each
 
@@ -53,6 +53,7 @@ VARIANTS = (
     "connections?q=nobody",
     "audit?action=app.updated",
     "calls?agent=inbox-helper",
+    "approvals?status=refused",
     f"people/{PEOPLE[0]}?ask=end",
 )
 """Pages of the world that say something else by their query."""
@@ -63,6 +64,7 @@ LISTS = (
     "connections",
     "keys",
     "agents",
+    "approvals",
     "issuers",
     "policies",
     "webhooks",
@@ -70,7 +72,7 @@ LISTS = (
     "calls",
     "settings/operators",
 )
-OF_CROWD = ("app_id", "grant_id", "key_id", "issuer_id", "webhook_id", "policy_id", "user")
+OF_CROWD = ("app_id", "grant_id", "key_id", "issuer_id", "webhook_id", "policy_id", "approval_id", "user")
 MOST_BYTES_OF_ODD_ONES = 120_000
 """Fifty rows in which every value is as long as it may be, in letters of two to four bytes each."""
 OF_WORLD = {
@@ -80,6 +82,7 @@ OF_WORLD = {
     "key_id": "agentsprod01",
     "issuer_id": "issuer000001",
     "session_id": SESSION_ID,
+    "approval_id": APPROVAL_ID,
     "webhook_id": "webhook00001",
     "user": PEOPLE[0],
     "kind": "google-contacts",

@@ -1,8 +1,9 @@
 """So many of everything that a project has, with names that no page may break on."""
 
 import hashlib
-from collections.abc import Mapping
-from datetime import timedelta
+from collections.abc import Iterator, Mapping
+from datetime import datetime, timedelta
+from typing import Any
 
 from evergrant import clock
 from evergrant.broker.runtime.broker import open_broker
@@ -21,13 +22,14 @@ from evergrant.db import (
 )
 from evergrant.db.grant import scope_key
 from evergrant.settings import Settings
+from tests.infra.world import add_approvals
 
 ODD = ("W" * 64, "ليلى العلي وأصدقاؤها", "zoë 🌻👩‍👩‍👧 café", "<b>&amp;</b> \"quoted\" 'so'")
 LONG_SCOPE = "https://www.googleapis.com/auth/" + "contacts.other.readonly-" * 3
 
 
 async def add_crowd(settings: Settings, project_id: str, n: int) -> Mapping[str, str]:
-    """Add `n` apps, connections, keys, issuers, policies and webhooks, and as many deliveries to the first webhook.
+    """Add `n` apps, connections, keys, issuers, policies, webhooks and approvals; and `n` deliveries to the first webhook.
 
     Returns the ids of the first of each, by the names that the console's addresses give them.
     """
@@ -158,6 +160,32 @@ async def add_crowd(settings: Settings, project_id: str, n: int) -> Mapping[str,
                     created_at=at,
                 )
             )
+    async with open_broker(settings) as broker:
+        await add_approvals(broker, project_id, _approvals(n, now))
     first = "crowd0000000"
     ids = dict.fromkeys(("key_id", "issuer_id", "policy_id", "webhook_id"), first)
-    return ids | {"app_id": f"crowd-00-{'a' * 55}"[:64], "grant_id": f"{digest[:28]}0000", "user": "crowded"}
+    ids |= {"app_id": f"crowd-00-{'a' * 55}"[:64], "grant_id": f"{digest[:28]}0000", "user": "crowded"}
+    return ids | {"approval_id": f"{0:022d}"}
+
+
+def _approvals(n: int, now: datetime) -> Iterator[dict[str, Any]]:
+    for i in range(n):
+        odd = ODD[i % len(ODD)]
+        yield {
+            "id": f"{i:022d}",
+            "app_id": f"crowd-{i:02}-{'a' * 55}"[:64],
+            "user_id": odd[:60],
+            "tenant_id": "t" * 64,
+            "external_identifier": "e" * 255,
+            "agent_id": (odd * 4)[:255],
+            "agent_name": (odd * 4)[:200],
+            "actor": f"session:{i:022d}",
+            "method": "OPTIONS",
+            "base": "b" * 63,
+            "target": f"/{'p' * 1_900}/{odd}",
+            "content_type": "application/json; " + "c" * 180,
+            "body": (odd * 90)[:4_000],
+            "reason": f"crowd{i:07}",
+            "status": "pending",
+            "created_at": now - timedelta(seconds=i),
+        }

@@ -6,11 +6,12 @@ people and companies are made up, and nothing that is sealed here opens.
 
 import hashlib
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
+from pydantic import SecretStr
 from sqlalchemy import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -18,13 +19,15 @@ from evergrant import clock
 from evergrant.broker.audit.record import Actor, record
 from evergrant.broker.operations.setup import InitResult, initialise
 from evergrant.broker.runtime.agent_limits import SessionApp
-from evergrant.broker.runtime.broker import open_broker
+from evergrant.broker.runtime.broker import Broker, open_broker
+from evergrant.broker.runtime.places import slot_in
 from evergrant.broker.trials.steps import Step, StepName, StepState, to_json
 from evergrant.broker.webhooks.outbox import first_message_id
 from evergrant.crypto.sealed import Sealed
 from evergrant.db import (
     Activity,
     AgentSession,
+    Approval,
     AppTest,
     CallRecord,
     Grant,
@@ -119,6 +122,8 @@ APPS: tuple[dict[str, Any], ...] = (
 )
 SESSION_ID = "5e55ion000000000000001"
 """An agent session that goes on."""
+APPROVAL_ID = "Appr0va1000000000000a1"
+"""An agent's request that waits for somebody to decide."""
 STORY_ID = "5707e000000000000000000000000001"
 """The connection that has a past."""
 TEST_ID = "test000001"
@@ -131,6 +136,8 @@ async def build_world(settings: Settings, *, now: datetime, grants: int = 60) ->
     made = await initialise(
         settings, project_name="Acme Assistant", redirect_origins=["https://assistant.acme.example"]
     )
+    async with open_broker(settings) as broker:
+        await add_approvals(broker, made.project_id, _approvals(now))
     async with open_broker(settings) as broker, broker.database.write() as session:
         (await session.get_one(Project, made.project_id)).start_dismissed_at = now - timedelta(days=29)
         _add_apps(session, made.project_id, now)
@@ -185,6 +192,58 @@ def _add_calls(session: AsyncSession, project_id: str, now: datetime) -> None:
                 batch="" if n == 3 else f"b{n // 10}",
             )
         )
+
+
+async def add_approvals(broker: Broker, project_id: str, asked: Iterable[Mapping[str, Any]]) -> None:
+    """Add requests that wanted a yes: columns of `Approval`, with `target` and `body` as what is sealed there."""
+    for one in asked:
+        sealed = {"ticket": one["id"], "target": one["target"], "body": one.get("body", "")}
+        row = Approval(
+            project_id=project_id,
+            **dict.fromkeys(
+                {"tenant_id", "base", "agent_id", "session_id"} - one.keys(), ""
+            ),  # what the seals are bound to
+            ticket_digest=hashlib.sha256(f"{project_id} {one['id']}".encode()).digest(),
+            request_digest=b"0" * 32,
+            expires_at=one["created_at"] + timedelta(minutes=10),
+            body_bytes=len(sealed["body"]),
+            **{name: value for name, value in one.items() if name not in sealed},
+        )
+        sealer = await broker.vault.reserve(project_id, seals=len(sealed))
+        for name, text in sealed.items():
+            setattr(row, name, sealer.seal(slot_in("approvals", row, name), SecretStr(text)))
+        async with broker.database.write() as session:
+            session.add(row)
+
+
+def _approvals(now: datetime) -> Iterator[dict[str, Any]]:
+    """Yield requests of agents: one that waits, and one of each thing that can become of it."""
+    decided: dict[str, Any] = {"decided_at": now - timedelta(minutes=50), "decided_by": "key:agentsprod01"}
+    for n, (status, minutes, more) in enumerate(
+        (
+            ("pending", 2, {}),
+            ("used", 52, {**decided, "used_at": now - timedelta(minutes=49)}),
+            ("refused", 54, {**decided, "decision_reason": "Not this contact."}),
+            ("approved", 55, decided),
+        )
+    ):
+        yield {
+            "id": APPROVAL_ID if n == 0 else f"{n:022d}",
+            "app_id": APPS[n]["id"],
+            "user_id": PEOPLE[n],
+            "agent_id": "mail-helper",
+            "agent_name": "Mail helper" if n % 2 == 0 else "",
+            "session_id": SESSION_ID,
+            "actor": f"session:{SESSION_ID}",
+            "method": ("POST", "DELETE")[n % 2],
+            "target": f"/v1/people:createContact?n={n}",
+            "content_type": "application/json",
+            "body": '{"names": [{"givenName": "Barbara", "familyName": "Imaginary"}]}',
+            "reason": ("session", "policy000001")[n % 2],
+            "status": status,
+            "created_at": now - timedelta(minutes=minutes),
+            **more,
+        }
 
 
 def _add_apps(session: AsyncSession, project_id: str, now: datetime) -> None:
