@@ -137,6 +137,18 @@ def test_a_restored_log_tells_of_it_and_goes_on(
         assert not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'evergrant_backup'").fetchone()
 
 
+def test_what_was_revoked_since_a_backup_does_not_live_again_with_it(
+    evergrant: Evergrant, settings: Settings, project: str
+) -> None:
+    assert evergrant(settings, "apps", "create", "--template", "openai").code == 0
+    mint = ("sessions", "create", "--user", "ada", "--app", "openai", "--agent", "helper")
+    assert evergrant(settings, *mint).code == 0
+    assert len(evergrant(settings, "sessions", "list", "--status", "active", "--json").json) == 1
+    assert evergrant(settings, "restore", "--mark-only").code == 0
+    assert evergrant(settings, "sessions", "list", "--status", "active", "--json").json == []
+    assert len(evergrant(settings, "sessions", "list", "--status", "revoked", "--json").json) == 1
+
+
 def test_a_restore_says_what_to_give_it(evergrant: Evergrant, settings: Settings, tmp_path: Path) -> None:
     for arguments in ((), (str(tmp_path / "x"), "--mark-only")):
         done = evergrant(settings, "restore", *arguments)

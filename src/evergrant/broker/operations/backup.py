@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from sqlite3 import Connection, DatabaseError
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from evergrant import clock
@@ -24,7 +24,7 @@ from evergrant.broker.runtime.holder import longest_silence
 from evergrant.broker.runtime.holder_files import HOLDERS_FOLDER, is_in_use
 from evergrant.catalog.loader import load_catalogue
 from evergrant.catalog.template import Template
-from evergrant.db import AuditEvent, Holder, Project
+from evergrant.db import AgentSession, Approval, AuditEvent, Holder, Project
 from evergrant.db.engine import Database, database_url
 from evergrant.db.schema import is_newer, upgrade_database
 from evergrant.db.sqlite_file import copy_database, copy_of_backup, nobody_else, put_in_place
@@ -149,6 +149,9 @@ async def _mark(
     now: datetime,
 ) -> tuple[int, list[str]]:
     in_doubt = await mark_restored(session, catalogue, now=now)
+    # What was revoked, refused or used up since the backup would live again: agents begin anew.
+    await session.execute(update(AgentSession).where(AgentSession.revoked_at.is_(None)).values(revoked_at=now))
+    await session.execute(update(Approval).where(Approval.expires_at > now).values(expires_at=now))
     again = [project for one in closed if (project := await _close_again(session, one)) is not None]
     for project_id in shredded:
         project = await session.get(Project, project_id)
