@@ -14,7 +14,8 @@ from evergrant.web.console.sentences import TELLINGS, sentence_of
 ROOT = Path(evergrant.__file__).parent
 RECORDING = {"record", "record_connect", "note_over", "record_report"}
 ACTION = re.compile(
-    r"(accounts|app|approval|audit|branding|connect|connections|console|grant|issuer|key|keyring|policy|portal|project|token|webhook)\.[a-z_]+"
+    r"(accounts|app|approval|audit|branding|calls?|connect|connections|console|grant|issuer|key|keyring|policy|portal"
+    r"|project|session|token|webhook)\.[a-z_]+"
 )
 
 
@@ -60,3 +61,10 @@ def test_a_sentence_escapes_what_others_have_written_and_uses_the_names_that_it_
     assert "The key <strong>agents</strong> changed <strong>name and scopes</strong>" in sentence_of(
         changed, {"key:k1": "agents"}
     )
+
+
+def test_a_sentence_calls_an_agent_by_its_name_and_not_by_its_session() -> None:
+    asked = _event("approval.requested", actor="session:5e55ion1", user_id="ada", app_id="a1", data={"agentId": "mail"})
+    said = "The agent <strong>mail</strong> asked <strong>ada</strong> to approve a request to <strong>a1</strong>"
+    assert sentence_of(asked) == said
+    assert sentence_of(_event("grant.connected", actor="session:5e55ion1")).count("5e55ion1") == 0

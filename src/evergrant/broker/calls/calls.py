@@ -243,7 +243,7 @@ async def _deny(broker: Broker, principal: Principal, asked: AskedCall, wanted: 
                 app_id=asked.app_id,
                 user_id=wanted.owner.user_id,
                 tenant_id=wanted.owner.tenant_id,
-                data={"rule": rule, "method": asked.method, "base": asked.base, "agent": principal.agent},
+                data={"rule": rule, "method": asked.method, "base": asked.base, "agentId": principal.agent},
             )
     why = {
         "session": "This session does not let it make this call.",

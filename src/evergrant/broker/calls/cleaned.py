@@ -75,5 +75,5 @@ async def _tell_of_echo(prepared: PreparedCall) -> None:
             app_id=app_id,
             user_id=owner.user_id,
             tenant_id=owner.tenant_id,
-            data={"grantId": prepared.view.id, "method": prepared.asked.method, "agent": principal.agent},
+            data={"grantId": prepared.view.id, "method": prepared.asked.method, "agentId": principal.agent},
         )

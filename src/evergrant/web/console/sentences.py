@@ -33,7 +33,7 @@ TELLINGS: Mapping[str, Telling] = {
     "approval.requested": Telling("clock", "", "{who} asked {owner} to approve a request to {app}"),
     "approval.approved": Telling("circle-check", "good", "{who} approved a request of an agent to {app} for {owner}"),
     "approval.refused": Telling("circle-x", "warn", "{who} refused a request of an agent to {app} for {owner}"),
-    "approval.used": Telling("circle-check", "", "{who} made an approved request to {app} for {owner}"),
+    "approval.used": Telling("circle-check", "", "{who} made the approved request to {app} for {owner}"),
     "audit.pruned": Telling("scroll-text", "", "evergrant removed the records before {before}"),
     "branding.logo_changed": Telling("image-plus", "", "{who} gave the project another logo"),
     "branding.logo_removed": Telling("image-plus", "", "{who} took the project's logo away"),
@@ -115,7 +115,7 @@ def sentence_of(event: AuditEvent, names: Mapping[str, str] | None = None) -> Ma
     known = names or {}
     values = _Values({name: _short(value) for name, value in event.data.items()})
     values |= {
-        "who": _who(event.actor, known),
+        "who": _who(event, known),
         "owner": _owner(event),
         "app": _strong(known.get(f"app:{event.app_id}", event.app_id) or "an app"),
         "key": _strong(
@@ -138,12 +138,16 @@ def _strong(text: object) -> Markup:
     return Markup("<strong>{}</strong>").format(text)
 
 
-def _who(actor: str, names: Mapping[str, str]) -> Markup | str:
+def _who(event: AuditEvent, names: Mapping[str, str]) -> Markup | str:
+    actor = event.actor
     if actor in ACTORS:
         return ACTORS[actor]
     kind, _, rest = actor.partition(":")
     if kind == "key":
         return Markup("The key {}").format(_strong(names.get(actor, rest)))
+    if kind == "session":
+        agent = event.data.get("agentId")
+        return Markup("The agent {}").format(_strong(agent)) if agent else "An agent"
     return _strong(rest or actor)
 
 
