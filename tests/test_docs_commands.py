@@ -32,9 +32,6 @@ NPM_PACKAGES = ("@descope/node-sdk", "standardwebhooks", "express")
 
 NOT_RUN = {
     "agents.md: import json": "tests/trips/test_mcp.py runs it with an MCP server",
-    'agents.md: curl -sS "$EVERGRANT/v1/proxy/google-contacts/v1/people/me/connections" \\': (
-        "needs a connection at an API; tests/clients/test_provider_sdks.py makes such calls"
-    ),
     "agents.md: import notion_client": "tests/clients/test_snippets.py runs it",
     "agents.md: from evergrant_agents import App, ApprovalRequired, Client, ConnectionRequired, create_session": (
         "needs a connection at an API; tests/clients/test_agents_client.py has all of it"
@@ -71,6 +68,8 @@ NOT_RUN = {
     "journal.md: python3 -m json.tool evergrant-data/journal/0123456789abcdef.json": "only outages leave such files",
     "keys.md: evergrant keyring rotate": "waits a minute; tests/broker/test_key_rotation.py rotates without the wait",
     "keys.md: bao secrets enable transit": "tests/crypto/test_key_services.py has an OpenBao with this policy",
+    "mcp.md: import asyncio": "defines what an agent runs; tests/mcp/ runs such clients",
+    'mcp.md: import { Client, StreamableHTTPClientTransport } from "@modelcontextprotocol/client";': "the same",
     "migrate-from-descope.md: import itertools": "tests/sdk/test_migration.py runs it between two installations",
     "monitoring.md: evergrant refresher --metrics-host 0.0.0.0 --metrics-port 9464": "runs until it is stopped;"
     " tests/cli/test_serve.py does so",

@@ -44,7 +44,7 @@ def main() -> None:
             agent_name="The example's assistant",
         )
     except EvergrantError as error:
-        sys.exit(f"No session: {error} Does the app '{APP}' exist? The guide's step 1 creates it.")
+        sys.exit(f"No session: {str(error).rstrip('.')}. Does the app '{APP}' exist? The guide's step 1 creates it.")
     print(f"session   {session.id} for {USER}: {', '.join(session.proxy_urls)}")
     with Client(EVERGRANT, session.key) as evergrant:
         agent = Agent(evergrant, Person(connect=_connect(evergrant), approve=approve), scopes=SCOPES)

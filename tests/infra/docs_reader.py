@@ -73,6 +73,7 @@ class Reader:
             "1234.apps.googleusercontent.com": CLIENT_ID,
             "GOCSPX-from-the-provider": CLIENT_SECRET.replace("'", "'\\''"),
             "P_FROM_INIT": backend.project_id,
+            "/v1/people/me/connections": "/contacts",
         }
         self.environment = {
             "EVERGRANT": here.url,
@@ -90,6 +91,7 @@ class Reader:
         if page == "apps.md":
             return
         google = {"id": "google-contacts", "name": "Google Contacts", "defaultScopes": [SCOPE]}
+        google["apiBaseUrl"] = f"{self.here.provider.url}/api"
         self.backend.create_app({**self.here.provider.registration, **google})
         self.backend.create_app({"id": "openai", "name": "OpenAI", "appType": "apikey"})
         machines = {"id": "machines", "name": "Machines", "appType": "client_credentials"}
@@ -147,7 +149,13 @@ class Reader:
         return text
 
     def run(self, block: Block) -> str:
-        """Run a block and return what it printed."""
+        """Run a block and return what it printed. The key of a session that it mints is `SESSION_KEY` from then on."""
+        said = self._run(block)
+        if key := re.search(r'"(evs_\w+)"', said):
+            self.environment["SESSION_KEY"] = key[1]
+        return said
+
+    def _run(self, block: Block) -> str:
         if block.language == "python":
             return self._python(block)
         if block.language == "js":
@@ -158,7 +166,7 @@ class Reader:
         return self._process(["bash", "-euo", "pipefail", "-c", text], block)
 
     def _evergrant(self, line: str) -> str:
-        command, _, _ = self.meant(line).partition(" >> ")
+        command = re.split(" >>? ", self.meant(line))[0]
         done = CliRunner().invoke(cli, shlex.split(command)[1:], env=environment_of(self.here.settings))
         assert done.exit_code == 0, f"{line}\n{done.output}{done.exception!r}"
         return done.output

@@ -21,7 +21,7 @@ def log(here: Installation, *calls: dict[str, Any]) -> None:
 
     async def run() -> None:
         async with open_broker(here.settings) as broker:
-            for _n, fields in enumerate(calls):
+            for fields in calls:
                 made = {
                     "project_id": here.backend.project_id,
                     "id": new_id(),
