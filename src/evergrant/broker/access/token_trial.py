@@ -59,7 +59,6 @@ class TokenVerdict:
     issuer_id: str = ""
     user_id: str = ""
     tenant_ids: Sequence[str] = ()
-    may_fetch: bool = False
     apps: list[AppVerdict] = field(default_factory=list)
 
     @property
@@ -98,7 +97,9 @@ async def try_token(broker: Broker, project_id: str, token: str, *, now: datetim
     if verdict.accepted:
         principal = principal_by(trusted, claims)
         verdict.user_id, verdict.tenant_ids = principal.user_id, sorted(principal.tenant_ids)
-        verdict.may_fetch = Permission.TOKENS_FETCH in principal.permissions
+        verdict.note("scope", "", _scope_said(principal))
+        if principal.agent:
+            verdict.note("act", "", f"Policies and logs know its agent as {_short(principal.agent)}")
         verdict.apps = await _apps_of(broker, principal)
     return verdict
 
@@ -154,6 +155,14 @@ def _check_claims(trusted: TrustedIssuer, claims: Mapping[str, Any], verdict: To
     if trusted.tenant_claim and who is not None:
         tenants = ", ".join(sorted(who.tenant_ids))
         verdict.note(trusted.tenant_claim, "", f"The tenant is {tenants}" if tenants else "It names no tenant")
+
+
+def _scope_said(principal: Principal) -> str:
+    if Permission.TOKENS_FETCH in principal.permissions:
+        return f"With {FETCH_SCOPE} it may fetch tokens, and have calls made"
+    if Permission.CALLS in principal.permissions:
+        return f"With {CALL_SCOPE} it may have calls made, and not fetch; that takes {FETCH_SCOPE}"
+    return f"It may connect, and neither have calls made ({CALL_SCOPE}) nor fetch ({FETCH_SCOPE})"
 
 
 async def _apps_of(broker: Broker, principal: Principal) -> list[AppVerdict]:
