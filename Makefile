@@ -78,6 +78,9 @@ lock: $(VENV)/.uv ## Resolve the locks again; UPGRADE=--upgrade takes newer rele
 	$(UV_COMPILE) --extra mcp --group dev --constraint requirements.lock --constraint requirements-build.lock \
 		--output-file requirements-dev.lock pyproject.toml
 	$(UV_COMPILE) --group docs --constraint requirements-dev.lock --output-file requirements-docs.lock
+	set -e; for name in $(basename $(wildcard tests/mcp/environments/*.in)); do \
+		$(UV_COMPILE) --output-file $$name.txt $$name.in; \
+	done
 
 audit: $(VENV)/.installed-dev ## Ask whether a locked package has a known vulnerability (needs a network)
 	$(BIN)/python -m scripts.release.audit

@@ -30,6 +30,7 @@ from evergrant.settings import PREFIX, SECRETS, Settings
 ROOT = Path(__file__).parents[1]
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+CLIENT_LOCKS = sorted(str(one.relative_to(ROOT)) for one in ROOT.glob("tests/mcp/environments/*.txt"))
 LOCKS = ["requirements.lock", "requirements-build.lock", "requirements-dev.lock", "requirements-docs.lock"]
 OURS = {name: service for name, service in COMPOSE["services"].items() if "build" in service}
 EVERY_SETTING = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
@@ -116,7 +117,7 @@ def test_the_image_does_not_run_as_root() -> None:
     assert re.findall(r"^USER (\d+)", last_stage, flags=re.MULTILINE) == ["10001"]
 
 
-@pytest.mark.parametrize("lock", LOCKS)
+@pytest.mark.parametrize("lock", [*LOCKS, *CLIENT_LOCKS])
 def test_a_lock_pins_by_hash_and_names_no_place(lock: str) -> None:
     text = (ROOT / lock).read_text()
     requirements = re.split(r"^(?=[a-z0-9])", text, flags=re.MULTILINE)[1:]

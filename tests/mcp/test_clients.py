@@ -67,7 +67,7 @@ def test_a_client_that_opens_no_links_gets_one_to_show(agents: Agents, user: str
 
 
 @pytest.mark.frameworks
-@pytest.mark.parametrize("name", ["langchain", "llamaindex"])
+@pytest.mark.parametrize("name", ["langchain", "llamaindex", "openai_agents"])
 def test_a_framework_shows_its_model_the_link_and_then_the_answer(agents: Agents, user: str, name: str) -> None:
     plan = {"url": agents.url, "key": agents.session(user), "calls": [ME]}
     command = [str(python_in(name)), str(CLIENTS / f"{name}.py"), json.dumps(plan)]
