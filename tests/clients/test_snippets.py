@@ -19,8 +19,8 @@ TRIED = {
     "langchain_mcp_adapters.client": {"MultiServerMCPClient"},
     "llama_index.tools.mcp": {"BasicMCPClient", "McpToolSpec"},
 }
-"""What the examples take of packages that are not installed here. The versions stand below them in the documentation, with
-what was tried: run an example again before you change this."""
+"""What the examples take of packages that are not installed here. Versions, and what was tried, stand below them in
+the documentation: run an example again before you change this."""
 PYTHON = {block.start: block.text for block in BLOCKS if block.page == "agents.md" and block.language == "python"}
 JAVASCRIPT = {block.start: block.text for block in BLOCKS if block.page == "agents.md" and block.language == "js"}
 

@@ -29,7 +29,7 @@ LONG_SCOPE = "https://www.googleapis.com/auth/" + "contacts.other.readonly-" * 3
 
 
 async def add_crowd(settings: Settings, project_id: str, n: int) -> Mapping[str, str]:
-    """Add `n` apps, connections, keys, issuers, policies, webhooks and approvals; and `n` deliveries to the first webhook.
+    """Add `n` apps, connections, keys, issuers, policies, webhooks and approvals; and deliveries to one webhook.
 
     Returns the ids of the first of each, by the names that the console's addresses give them.
     """

@@ -20,6 +20,7 @@ from evergrant.practice.world import SCOPES as WORDS
 
 APP_ID = "practice"
 SCOPES = ("openid", "contacts.readonly")
+ASKABLE = (*SCOPES, "contacts")
 USER_ID = re.compile(r"[A-Za-z0-9@._+-]{1,64}")
 OUTBOUND = "/v1/mgmt/outbound"
 
@@ -54,7 +55,7 @@ class Calls:
                 "apiBaseUrl": f"{self.provider.issuer}/api",
                 "clientId": client_id,
                 "clientSecret": client_secret,
-                "scopes": [{"value": scope, "description": WORDS[scope]} for scope in SCOPES],
+                "scopes": [{"value": scope, "description": WORDS[scope]} for scope in ASKABLE],
                 "defaultScopes": SCOPES,
             },
         )

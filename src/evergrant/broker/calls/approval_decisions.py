@@ -94,12 +94,6 @@ def _has_status(status: str, now: datetime) -> ColumnElement[bool]:
     return and_(Approval.status == status, or_(~is_open, Approval.expires_at > now))
 
 
-async def count_pending(broker: Broker, principal: Principal, *, now: datetime) -> int:
-    """Return how many approvals wait for a decision; 100 stands for more."""
-    found, _ = await list_approvals(broker, principal, ApprovalFilter(status=PENDING), limit=100, now=now)
-    return len(found)
-
-
 async def load_approval(broker: Broker, principal: Principal, approval_id: str, *, now: datetime) -> OpenedApproval:
     """Return an approval, opened.
 

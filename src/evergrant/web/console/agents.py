@@ -31,6 +31,12 @@ router = APIRouter(route_class=ConsoleRoute)
 
 PER_PAGE = 50
 MINUTES = ("15", "60", "480", "1440")
+ACCESSES = {
+    "read": "to read: what changes nothing",
+    "approve": "to read, and to write what its owner approves, call by call",
+    "write": "to read and write",
+}
+"""What the form offers: `approve` is `access` write with `approve` writes."""
 SessionId = Annotated[str, Path(max_length=22, pattern=r"^[A-Za-z0-9]+$")]
 STATES: dict[SessionStatus, State] = {
     "active": State("good", "circle-check", "Active"),
@@ -133,14 +139,16 @@ async def _mint(desk: Desk, form: Form) -> MintedSession:
     calls = form.text("calls")
     if calls and not (calls.isascii() and calls.isdigit() and 1 <= int(calls[:10]) <= 1_000_000_000):
         raise InvalidValue.of(("calls", "use a number from 1, or leave it empty"))
-    access, approve = form.text("access"), form.text("approve")
+    access = form.text("access") or "read"
+    if access not in ACCESSES:
+        raise InvalidValue.of(("access", f"use {', '.join(ACCESSES)}"))
     wanted = SessionRequest(
         owner=ResourceOwner(form.text("user")[:255], form.text("tenant")[:255]),
         apps=[
             SessionApp(
                 app_id=app_id,
-                access="write" if access == "write" else "read",
-                approve="writes" if approve == "writes" else "never",
+                access="read" if access == "read" else "write",
+                approve="writes" if access == "approve" else "never",
             )
             for app_id in form.all("apps")
         ],
@@ -164,5 +172,6 @@ async def _form_page(desk: Desk, form: Form, *, problems: dict[str, str] | None 
         form=form,
         apps=await _apps(desk),
         minutes=MINUTES,
+        accesses=ACCESSES,
         problems=problems or {},
     )

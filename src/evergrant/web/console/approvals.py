@@ -59,7 +59,7 @@ async def show_approvals(
         (one, names.get(one.app_id, one.app_id), STATES[status_of(one, now=now)])
         for one in (*waiting, *(one for one in found if one.id not in known))
     ]
-    return desk.page("approvals.html", rows=rows, which=status, user=user, at=at, older=older, states=STATES)
+    return desk.page("approvals.html", rows=rows, which=status, user=user, at=at, older=older, named=_named)
 
 
 @router.get("/console/{project}/approvals/{approval_id}")
@@ -98,6 +98,7 @@ async def _page(desk: Desk, approval_id: str, *, wrong: str = "") -> Response:
         state=STATES[found.status],
         is_open=found.status == PENDING,
         most=MAX_REASON,
+        named=_named,
         wrong=wrong,
     )
 
@@ -105,6 +106,11 @@ async def _page(desk: Desk, approval_id: str, *, wrong: str = "") -> Response:
 async def _names(desk: Desk) -> dict[str, str]:
     apps = await list_apps(desk.broker, desk.project.id, only=sorted(desk.principal.app_ids))
     return {app.id: app.name for app in apps}
+
+
+def _named(actor: str) -> str:
+    """Return who that is, as the audit log writes it, without saying of what kind."""
+    return actor.partition(":")[2] or actor
 
 
 def _require(desk: Desk) -> None:

@@ -6,11 +6,27 @@ from dataclasses import dataclass
 from evergrant.broker.calls.call_list import CallFilter, CallPlace, list_calls
 from evergrant.broker.runtime.principal import Permission
 from evergrant.db import CallRecord
+from evergrant.errors import ApprovalNeeded
 from evergrant.web.console.desk import Desk
 
 FEW, PAGE = 8, 30
 """How many calls a section of another page shows, and how many a page of the log."""
 MOST_PATH = 100
+WORDS = {
+    "E011006": "Not allowed",
+    "E111503": "No such app",
+    "E111504": "Not connected",
+    "E111505": "Not reached",
+    "E111506": "Unusable answer",
+    "E111510": "No API address",
+    "E111511": "Which account?",
+    "E111512": "Calls used up",
+    "E111513": "Asked for approval",
+    "E111514": "Not approved",
+    "E111515": "No answer",
+    "E130429": "Too many",
+}
+"""What evergrant answered, in words; any other is shown as its code."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,5 +83,9 @@ def _answer(call: CallRecord) -> tuple[str, str, str]:
             ("good", "circle-check", str(call.status)) if call.status < 400 else ("warn", "circle-x", str(call.status))
         )
     if call.code:
-        return ("warn" if call.status < 500 else "bad", "circle-x", call.code)
+        return (
+            "warn" if call.status < 500 else "bad",
+            "clock" if call.code == ApprovalNeeded.code else "circle-x",
+            WORDS.get(call.code, call.code),
+        )
     return ("good", "circle-check", "Answered")
