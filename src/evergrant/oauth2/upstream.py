@@ -71,7 +71,17 @@ class Upstream:
 
     @asynccontextmanager
     async def open(self, request: UpstreamRequest) -> AsyncIterator[UpstreamAnswer]:
-        """Send a request, once, and give its answer. Who leaves before the body's end closes the connection.
+        """Do what `send` does, and end the answer with the block."""
+        answer = await self.send(request)
+        try:
+            yield answer
+        finally:
+            answer.end()
+
+    async def send(self, request: UpstreamRequest) -> UpstreamAnswer:
+        """Send a request, once, and return its answer, for the caller to end.
+
+        Ended before its body is, it takes the connection with it.
 
         Raises:
             EgressRefused: the address may not be called.
@@ -90,15 +100,22 @@ class Upstream:
         pool.calls += 1
         try:
             connection = await self._connect(pool)
-            try:
-                yield await exchange.answer(cast("OneAnswer", connection.protocol), head, pool.target.host)
-            finally:
-                if exchange.end():
-                    connection.release()
-                else:
-                    connection.close()
-        finally:
+        except BaseException:
             pool.calls -= 1
+            raise
+
+        def end() -> None:
+            pool.calls -= 1
+            if exchange.end():
+                connection.release()
+            else:
+                connection.close()
+
+        try:
+            return await exchange.answer(cast("OneAnswer", connection.protocol), head, pool.target.host, end)
+        except BaseException:
+            end()
+            raise
 
     def _pool(self, request: UpstreamRequest, origin: str, path: str) -> _Pool:
         kind = ""

@@ -1,8 +1,9 @@
 """One request on one connection: how it is written, how long it may take, and its answer."""
 
 import asyncio
-from collections.abc import AsyncIterator, Hashable, Sequence
+from collections.abc import AsyncIterator, Callable, Hashable, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import aiohttp
 from aiohttp.http import HttpProcessingError
@@ -59,6 +60,8 @@ class UpstreamAnswer:
     """As they came."""
     body: AsyncIterator[bytes]
     """As it came, still compressed."""
+    end: Callable[[], None] = lambda: None
+    """Ends it, to be called once: before the body's end, that closes the connection."""
 
 
 class Exchange:
@@ -96,8 +99,8 @@ class Exchange:
             raise InvalidValue.of(("headers", "must not have line breaks"))
         return head
 
-    async def answer(self, protocol: OneAnswer, head: bytes, host: str) -> UpstreamAnswer:
-        """Send the request over a connection, and return its answer. Raises what `Upstream.open` raises."""
+    async def answer(self, protocol: OneAnswer, head: bytes, host: str, end: Callable[[], None]) -> UpstreamAnswer:
+        """Send the request over a connection, and return its answer, which `end` ends. Raises as `Upstream.send`."""
         request, body = self._request, self._request.body
         self._protocol = protocol
         protocol.begin(has_body=request.method != "HEAD", idle_seconds=request.idle_seconds)
@@ -121,7 +124,7 @@ class Exchange:
             kept = protocol.uses > 1 and not protocol.has_received and not is_late
             raise AnswerLost(f"{host} {said}.", on_kept_connection=kept) from None
         self._wait(None)
-        return UpstreamAnswer(message.code, message.raw_headers, _pieces(self._payload, host))
+        return UpstreamAnswer(message.code, message.raw_headers, _Pieces(self._payload, host), end)
 
     def end(self) -> bool:
         """End it, and tell whether the connection may have another: all was sent, and the whole answer has come."""
@@ -168,10 +171,23 @@ class Exchange:
                 protocol.give_up(ConnectionAbortedError())
 
 
-async def _pieces(payload: StreamReader, host: str) -> AsyncIterator[bytes]:
-    try:
-        while piece := await payload.readany():
-            yield piece
-    except (aiohttp.ClientError, HttpProcessingError, TimeoutError, OSError) as error:
-        why = "sent nothing for too long" if isinstance(error, TimeoutError) else "broke off its answer"
-        raise BrokenOff(f"{host} {why}") from None
+class _Pieces:
+    """An answer's body. No generator: each of those costs the loop as much as reading a piece."""
+
+    __slots__ = ("_host", "_payload")
+
+    def __init__(self, payload: StreamReader, host: str) -> None:
+        self._payload, self._host = payload, host
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            piece = await self._payload.readany()
+        except (aiohttp.ClientError, HttpProcessingError, TimeoutError, OSError) as error:
+            why = "sent nothing for too long" if isinstance(error, TimeoutError) else "broke off its answer"
+            raise BrokenOff(f"{self._host} {why}") from None
+        if not piece:
+            raise StopAsyncIteration
+        return piece

@@ -8,7 +8,7 @@ import asyncio
 import re
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from datetime import datetime
 
 from evergrant import clock
@@ -83,8 +83,20 @@ async def call(broker: Broker, principal: Principal, asked: AskedCall, *, now: d
     )
     began, is_noted = time.perf_counter(), True
     try:
-        async with _made(broker, principal, asked, entry, now=now) as answer:
-            yield answer
+        wanted = _permitted(principal, asked)
+        entry.user_id, entry.tenant_id = wanted.owner.user_id, wanted.owner.tenant_id
+        owner = (principal.project_id, wanted.owner)
+        broker.limits.owners.take(owner)
+        with broker.calls_in_flight.one(owner):
+            prepared = await _prepared(broker, principal, asked, wanted, entry, now=now)
+            async with while_still_good(broker, principal):
+                standing = await followed(prepared, await answered(prepared))
+                try:
+                    entry.source, entry.status = "provider", standing.answer.status
+                    yield await cleaned(prepared, standing)
+                finally:
+                    standing.answer.end()
+            entry.bytes_sent = prepared.body.sent
     except EvergrantError as error:
         is_noted = not isinstance(error, RateLimited)  # whoever asks too much does not fill the log with it
         if not entry.source:
@@ -94,26 +106,6 @@ async def call(broker: Broker, principal: Principal, asked: AskedCall, *, now: d
         entry.ms = round((time.perf_counter() - began) * 1000)
         if is_noted or entry.is_written_ahead:
             broker.calls.note(entry)
-
-
-@asynccontextmanager
-async def _made(
-    broker: Broker, principal: Principal, asked: AskedCall, entry: Call, *, now: datetime
-) -> AsyncIterator[CallAnswer]:
-    wanted = _permitted(principal, asked)
-    entry.user_id, entry.tenant_id = wanted.owner.user_id, wanted.owner.tenant_id
-    owner = (principal.project_id, wanted.owner)
-    broker.limits.owners.take(owner)
-    with broker.calls_in_flight.one(owner):
-        prepared = await _prepared(broker, principal, asked, wanted, entry, now=now)
-        async with (
-            while_still_good(broker, principal),
-            answered(prepared) as first,
-            followed(prepared, first) as standing,
-        ):
-            entry.source, entry.status = "provider", standing.answer.status
-            yield await cleaned(prepared, standing)
-        entry.bytes_sent = prepared.body.sent
 
 
 def _permitted(principal: Principal, asked: AskedCall) -> WantedConnection:
@@ -273,16 +265,19 @@ async def _begin_connect(
         error.details["connectUrl"] = link.url
 
 
-@asynccontextmanager
-async def while_still_good(broker: Broker, principal: Principal) -> AsyncIterator[None]:
+def while_still_good(broker: Broker, principal: Principal) -> AbstractAsyncContextManager[None]:
     """End the block where the caller's session ends while it lasts.
 
     Raises:
         AuthenticationFailed: it did.
     """
     if principal.session is None and principal.expires_at is None:
-        yield
-        return
+        return nullcontext()
+    return _watched(broker, principal)
+
+
+@asynccontextmanager
+async def _watched(broker: Broker, principal: Principal) -> AsyncIterator[None]:
     loop, looks = asyncio.get_running_loop(), list[asyncio.Task[None]]()
 
     async def look() -> None:

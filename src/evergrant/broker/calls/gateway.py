@@ -73,9 +73,13 @@ async def call_remote(
     try:
         prepared = await _prepared_for_server(broker, principal, wanted, entry, now=now)
         with broker.calls_in_flight.one((principal.project_id, prepared.wanted.owner)):
-            async with while_still_good(broker, principal), answered(prepared) as standing:
-                entry.source, entry.status = "provider", standing.answer.status
-                yield await cleaned(prepared, standing)
+            async with while_still_good(broker, principal):
+                standing = await answered(prepared)
+                try:
+                    entry.source, entry.status = "provider", standing.answer.status
+                    yield await cleaned(prepared, standing)
+                finally:
+                    standing.answer.end()
     except EvergrantError as error:
         if not entry.source:
             entry.source, entry.status, entry.code = "evergrant", error.status, error.code

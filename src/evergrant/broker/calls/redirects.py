@@ -1,8 +1,6 @@
 """Redirects of an API: into the proxy where they stay inside a base, to file stores that its entry names, else data."""
 
 import re
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from urllib.parse import urljoin, urlsplit
 
@@ -20,21 +18,27 @@ _TARGET = re.compile(r"<([^<>]*)>")
 """Of one link in a `Link` header (RFC 8288 section 3)."""
 
 
-@asynccontextmanager
-async def followed(prepared: PreparedCall, given: StandingAnswer) -> AsyncIterator[StandingAnswer]:
-    """Give the answer behind redirects to the file stores that the app's entry names. No credential goes there."""
+async def followed(prepared: PreparedCall, given: StandingAnswer) -> StandingAnswer:
+    """Return the answer behind redirects to the file stores that the app's entry names. No credential goes there.
+
+    `given` is ended where another one is returned, or none.
+    """
     if given.answer.status not in REDIRECTS:
-        yield given
-        return
+        return given
     url = _url(prepared)
-    async with AsyncExitStack() as opened:
-        for _ in range(HOPS):
+    for _ in range(HOPS):
+        try:
             url = _joined(url, location_of(given.answer.headers))
-            if given.answer.status not in REDIRECTS or not _is_file_store(prepared, url):
-                break
-            answer = await opened.enter_async_context(prepared.broker.upstream.open(prepared.followed(url)))
-            given = StandingAnswer(answer, answer.body)
-        yield given
+            is_file_store = given.answer.status in REDIRECTS and _is_file_store(prepared, url)
+        except BaseException:
+            given.answer.end()
+            raise
+        if not is_file_store:
+            break
+        given.answer.end()
+        answer = await prepared.broker.upstream.send(prepared.followed(url))
+        given = StandingAnswer(answer, answer.body)
+    return given
 
 
 def _is_file_store(prepared: PreparedCall, url: str) -> bool:

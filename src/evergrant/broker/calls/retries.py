@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -41,49 +40,46 @@ class StandingAnswer:
     """Whether there is a newer token now, and the caller has to send its body again itself."""
 
 
-@asynccontextmanager
-async def answered(prepared: PreparedCall) -> AsyncIterator[StandingAnswer]:
-    """Send a call, and give the answer that stands.
+async def answered(prepared: PreparedCall) -> StandingAnswer:
+    """Send a call, and return the answer that stands, which the caller ends.
 
     Raises:
         NotConnected: the API refused the token, and the connection turned out to be dead.
-        EgressRefused, UpstreamUnavailable, AnswerLost, UpstreamRejected: as `Upstream.open`.
+        EgressRefused, UpstreamUnavailable, AnswerLost, UpstreamRejected: as `Upstream.send`.
     """
     waits_left, seconds_left, is_renewed = prepared.asked.retries, prepared.asked.max_wait_seconds, False
     while True:
-        async with _opened(prepared) as answer:
+        answer = await _sent(prepared)
+        is_standing = False
+        try:
             body, is_refused = await _looked_into(prepared, answer)
-            if is_refused and not is_renewed:
-                is_renewed = True
-                if await _take_newer_token(prepared):
-                    if prepared.body.is_replayable:
-                        continue
-                    yield StandingAnswer(answer, body, retry_now=True)
-                    return
-            wait = _wait(prepared, answer) if waits_left else None
-            if wait is None or wait > seconds_left:
-                yield StandingAnswer(answer, body)
-                return
+            has_newer = is_refused and not is_renewed and await _take_newer_token(prepared)
+            is_renewed = is_renewed or is_refused
+            wait = None
+            if not has_newer:
+                wait = _wait(prepared, answer) if waits_left else None
+            elif prepared.body.is_replayable:
+                continue
+            is_standing = has_newer or wait is None or wait > seconds_left
+        finally:
+            if not is_standing:
+                answer.end()
+        if is_standing or wait is None:
+            return StandingAnswer(answer, body, retry_now=has_newer)
         waits_left, seconds_left = waits_left - 1, seconds_left - wait
         await asyncio.sleep(wait)
 
 
-@asynccontextmanager
-async def _opened(prepared: PreparedCall) -> AsyncIterator[UpstreamAnswer]:
+async def _sent(prepared: PreparedCall) -> UpstreamAnswer:
     """Send a call; once more where it went over a kept connection that the server closed as it came."""
     prepared.entry.attempts += 1
-    is_answered = False
     try:
-        async with prepared.broker.upstream.open(prepared.request()) as answer:
-            is_answered = True
-            yield answer
-        return
+        return await prepared.broker.upstream.send(prepared.request())
     except AnswerLost as error:
-        if is_answered or not error.on_kept_connection or not prepared.may_repeat:
+        if not error.on_kept_connection or not prepared.may_repeat:
             raise
     prepared.entry.attempts += 1
-    async with prepared.broker.upstream.open(prepared.request()) as answer:
-        yield answer
+    return await prepared.broker.upstream.send(prepared.request())
 
 
 async def _looked_into(prepared: PreparedCall, answer: UpstreamAnswer) -> tuple[AsyncIterator[bytes], bool]:
