@@ -97,6 +97,10 @@ def _prepare_sqlite(engine: AsyncEngine) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
 
 
+CHANGES_GRANTS = "changes_grants"
+"""What a connection's `info` has while its transaction changes grants."""
+
+
 class Database:
     """An engine with the ways to use it: `read`, `write`, and `write_landing` for what must not be lost."""
 
@@ -106,12 +110,17 @@ class Database:
         """On PostgreSQL, `patient` is an engine of its own for what may take long; `servers` connects both."""
         self.engine = engine
         self.servers = servers
+        self.grant_writes = 0
+        """Grows with whatever this process writes to grants, by the time that the one who writes hears of it."""
         self.is_sqlite = engine.dialect.name == "sqlite"
         self._read = async_sessionmaker(engine, expire_on_commit=False)
         self._writing = asyncio.Lock()
         self._writer = engine.execution_options(**{WRITE: True})
         self.patient = patient.execution_options(**{WRITE: True}) if patient else self._writer
         self._write = async_sessionmaker(self._writer, expire_on_commit=False)
+        for one in (engine, patient):
+            if one is not None:
+                self._count_grant_writes(one)
 
     @classmethod
     def at(cls, url: URL, pooler: Pooler = "auto") -> Self:
@@ -125,6 +134,20 @@ class Database:
         servers = Servers(url, pooler)
         patient = make_engine(url, servers=servers, pool_size=PATIENT_CONNECTIONS, patient=True)
         return cls(make_engine(url, servers=servers), servers=servers, patient=patient)
+
+    def _count_grant_writes(self, engine: AsyncEngine) -> None:
+        """Count the transactions that change grants, wherever they come from, when their connection is given back."""
+
+        @event.listens_for(engine.sync_engine, "before_cursor_execute")
+        def _note(connection: Connection, _cursor: Any, statement: str, *_: Any) -> None:
+            # What is deleted may take grants with it.
+            if statement.startswith("DELETE") or ("grants" in statement and not statement.startswith("SELECT")):
+                connection.info[CHANGES_GRANTS] = True
+
+        @event.listens_for(engine.sync_engine, "checkin")
+        def _count(_connection: Any, record: Any) -> None:
+            if record.info.pop(CHANGES_GRANTS, False):
+                self.grant_writes += 1
 
     def apart(self) -> Self:
         """Make the same database with one connection of its own, for what no queue may hold up; on SQLite, return this.

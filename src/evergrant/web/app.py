@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 from fastapi import Depends, FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -101,7 +100,7 @@ def create_app(
     app.state.practice = practice
     errors.install(app)
     _add_middleware(app, settings)
-    app.streamed = RequestMiddleware(Proxy(settings.public_url), is_streamed=True, **_middleware_options(settings))
+    app.streamed = Proxy(settings.public_url, settings.trusted_proxies)
     # First, and not included like the others: FastAPI puts a layer of its own around each call of an included router,
     # which is a fifteenth of what a fetch costs. So these routes name their operations themselves.
     app.router.routes.extend(tokens.router.routes)
@@ -174,16 +173,13 @@ class StreamingFirst(FastAPI):
             await super().__call__(scope, receive, send)
 
 
-def _middleware_options(settings: Settings) -> dict[str, Any]:
-    return {
-        "on_bug": errors.bug,
-        "public_url": settings.public_url,
-        "trusted_proxies": settings.trusted_proxies,
-    }
-
-
 def _add_middleware(app: FastAPI, settings: Settings) -> None:
-    app.add_middleware(RequestMiddleware, **_middleware_options(settings))
+    app.add_middleware(
+        RequestMiddleware,
+        on_bug=errors.bug,
+        public_url=settings.public_url,
+        trusted_proxies=settings.trusted_proxies,
+    )
 
 
 def create_refresher_app(settings: Settings) -> FastAPI:

@@ -30,6 +30,27 @@ LONGEST_LOGGED = 300
 """Characters of a path or a name in the access log."""
 
 
+class AccessLog:
+    """Counts answers, and writes a line for each."""
+
+    def __init__(self, trusted_proxies: str) -> None:
+        self._proxies = ProxyWatch(trusted_proxies)
+
+    def note(self, scope: Scope, status: int, *, began: float, level: int = logging.INFO) -> None:
+        """Note the answer to a request that began at a second of `time.perf_counter`."""
+        broker: Broker = scope["app"].state.broker
+        broker.metrics.responded(status)
+        state = scope["state"]
+        if log.isEnabledFor(level):
+            # The path only: query strings carry codes and states. What is secret in a path, the formatter redacts.
+            said = {"ms": round((time.perf_counter() - began) * 1000, 1), "address": address_of(scope)}
+            if "actor" in state:
+                said |= {"actor": state["actor"][:LONGEST_LOGGED], "project": state["project"]}
+            log.log(level, "%s %s %d", scope["method"], _path(scope["path"]), status, extra=said)
+        if "actor" not in state:
+            self._proxies.look_at(scope)
+
+
 class RequestMiddleware:
     """Gives every request an id and every answer its headers, refuses bodies that are too large, and logs access."""
 
@@ -40,15 +61,13 @@ class RequestMiddleware:
         on_bug: Callable[[Request], Response],
         public_url: str,
         trusted_proxies: str,
-        is_streamed: bool = False,
     ) -> None:
-        """`public_url` and `trusted_proxies` are the settings; one that streams has limits and headers of its own."""
+        """`public_url` and `trusted_proxies` are the settings."""
         self._app = app
-        self._is_streamed = is_streamed
         self._on_bug = on_bug
         self._headers = usual_headers(public_url)
         self._names = frozenset(name for name, _ in self._headers)
-        self._proxies = ProxyWatch(trusted_proxies)
+        self._access = AccessLog(trusted_proxies)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
@@ -84,17 +103,8 @@ class RequestMiddleware:
                 message["headers"] = [*message["headers"], *usual, *left, (b"x-request-id", rid.encode())]
             await send(message)
 
-        async def send_as_it_is(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
         try:
-            if self._is_streamed:
-                await self._app(scope, receive, send_as_it_is)
-            else:
-                await self._app(scope, limited_receive, send_with_headers)
+            await self._app(scope, limited_receive, send_with_headers)
         except ClientDisconnect:
             status = 400  # half a body; nobody is there to read an answer
         except Exception:  # here, where the request still has its id
@@ -103,16 +113,7 @@ class RequestMiddleware:
                 raise
             await self._on_bug(Request(scope))(scope, receive, send_with_headers)
         finally:
-            broker: Broker = scope["app"].state.broker
-            broker.metrics.responded(status)
-            if log.isEnabledFor(logging.INFO):
-                # The path only: query strings carry codes and states. What is secret in a path, the formatter redacts.
-                said = {"ms": round((time.perf_counter() - started) * 1000, 1), "address": address_of(scope)}
-                if "actor" in state:
-                    said |= {"actor": state["actor"][:LONGEST_LOGGED], "project": state["project"]}
-                log.info("%s %s %d", scope["method"], _path(scope["path"]), status, extra=said)
-            if "actor" not in state:
-                self._proxies.look_at(scope)
+            self._access.note(scope, status, began=started)
             request_id.reset(token)
 
 

@@ -8,6 +8,8 @@ import asyncio
 import json
 import logging
 import re
+import secrets
+import time
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 from urllib.parse import unquote_plus
@@ -31,6 +33,7 @@ from evergrant.oauth2.upstream import BrokenOff
 from evergrant.web.deps import recognised_in
 from evergrant.web.errors import error_body, error_headers, sayable
 from evergrant.web.headers import limit_headers, usual_headers
+from evergrant.web.middleware import AccessLog
 from evergrant.web.protocol import CALLER
 
 log = logging.getLogger(__name__)
@@ -50,12 +53,24 @@ class _HungUp(Exception):
 class Proxy:
     """`ANY /v1/proxy/{appId}/{path}`."""
 
-    def __init__(self, public_url: str) -> None:
+    def __init__(self, public_url: str, trusted_proxies: str) -> None:
         self._headers = usual_headers(public_url)
+        self._access = AccessLog(trusted_proxies)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
+        began, named = time.perf_counter(), request_id.set(secrets.token_hex(8))
+        scope.setdefault("state", {})
         answer = _Answer(send)
+        try:
+            await self._answer(scope, receive, answer)
+        finally:
+            # What a provider has answered is in the call log, and a line more would cost as much as the call's way out.
+            level = logging.DEBUG if answer.is_providers else logging.INFO
+            self._access.note(scope, answer.status, began=began, level=level)
+            request_id.reset(named)
+
+    async def _answer(self, scope: Scope, receive: Receive, answer: "_Answer") -> None:
         caller = scope.get("extensions", {}).get(CALLER)
         loop = asyncio.get_running_loop()
         try:
@@ -100,22 +115,25 @@ class Proxy:
         ]
         if isinstance(said, RateLimited):
             headers += limit_headers(Left(said.limit, 0, said.retry_after or 1))
-        await answer.send({"type": "http.response.start", "status": said.status, "headers": headers})
+        await answer.begin(said.status, headers)
         await answer.send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
 
 
 class _Answer:
     """The answer to one request, as far as it has begun."""
 
-    __slots__ = ("_send", "has_begun")
+    __slots__ = ("has_begun", "is_providers", "send", "status")
 
     def __init__(self, send: Send) -> None:
-        self._send = send
+        self.send = send
         self.has_begun = False
+        self.is_providers = False
+        self.status = 400
+        """Until it has begun: that of a caller who is gone before."""
 
-    async def send(self, message: Any) -> None:
-        self.has_begun = True
-        await self._send(message)
+    async def begin(self, status: int, headers: Headers) -> None:
+        self.has_begun, self.status = True, status
+        await self.send({"type": "http.response.start", "status": status, "headers": headers})
 
 
 async def _proxy(scope: Scope, receive: Receive, answer: _Answer) -> None:
@@ -126,11 +144,14 @@ async def _proxy(scope: Scope, receive: Receive, answer: _Answer) -> None:
     principal, query = await _recognised(scope, broker, app_id, headers, query)
     asked = _asked(scope["method"], app_id, path, query, headers, receive)
     async with call(broker, principal, asked, now=clock.now()) as given:
-        await answer.send(
-            {"type": "http.response.start", "status": given.status, "headers": [*given.headers, PROVIDER]}
-        )
+        answer.is_providers = True
+        await answer.begin(given.status, [*given.headers, PROVIDER])
+        left = next((int(value) for name, value in given.headers if name == b"content-length"), -1)
         async for part in given.body:
-            await answer.send({"type": "http.response.body", "body": part, "more_body": True})
+            left -= len(part)
+            await answer.send({"type": "http.response.body", "body": part, "more_body": left != 0})
+            if left == 0:
+                return
     await answer.send({"type": "http.response.body"})
 
 

@@ -22,6 +22,7 @@ from evergrant.broker.calls.call_log import write_ahead
 from evergrant.broker.calls.call_rules import Requested, is_read, verdict
 from evergrant.broker.calls.cleaned import cleaned
 from evergrant.broker.calls.connections import (
+    Ready,
     WantedConnection,
     find_connection,
     open_credential,
@@ -151,8 +152,10 @@ async def _prepared(
     entry.policy = said.rule
     if said.effect == "deny":
         await _deny(broker, principal, asked, wanted, said.rule)
+    key, mark = (principal.project_id, wanted, asked.base), broker.ready_connections.mark()
+    ready: Ready | None = broker.ready_connections.get(key)
     try:
-        view = await find_connection(broker, principal, wanted)
+        view = ready.view if ready is not None else await find_connection(broker, principal, wanted)
         body = await read_body(asked, most=broker.settings.call_most_bytes)
         if problem := body_override_problem(header(asked.headers, b"content-type"), body.first):
             raise InvalidValue.of(("body", problem))
@@ -162,7 +165,11 @@ async def _prepared(
             await _begin_connect(broker, principal, wanted, error, now=now)
         raise
     entry.grant_id = view.id
-    credential = await open_credential(broker, principal.project_id, api, view, base_name=asked.base)
+    if ready is None or ready.view is not view or ready.api is not api:
+        credential = await open_credential(broker, principal.project_id, api, view, base_name=asked.base)
+        ready = Ready(api, view, credential)
+        broker.ready_connections.put(key, ready, read_since=mark)
+    credential = ready.credential
     if credential.base.is_own_endpoint(requested.paths):
         entry.policy = "forbidden"
         await _deny(broker, principal, asked, wanted, "forbidden")

@@ -54,6 +54,16 @@ class Credential:
     """What must come back to nobody: the app's own."""
 
 
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A connection with its credential, as the last call opened it."""
+
+    api: AppApi
+    """By which it was opened."""
+    view: GrantView
+    credential: Credential
+
+
 def wanted_connection(
     principal: Principal,
     app_id: str,

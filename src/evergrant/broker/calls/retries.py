@@ -118,6 +118,7 @@ async def _take_newer_token(prepared: PreparedCall) -> bool:
         raise not_connected(error) from error
     if newer is None:
         return False
+    prepared.broker.ready_connections.clear()  # another process may have refreshed it
     prepared.view = newer
     base = prepared.credential.base.name
     project_id = prepared.principal.project_id

@@ -17,6 +17,7 @@ from evergrant.broker.runtime.expiring import Expiring
 from evergrant.broker.runtime.heartbeat import Heartbeat
 from evergrant.broker.runtime.holder import LeaseHolder
 from evergrant.broker.runtime.holder_files import HOLDERS_FOLDER
+from evergrant.broker.runtime.hot_set import HotSet
 from evergrant.broker.runtime.in_flight import InFlight
 from evergrant.broker.runtime.journal import Journal
 from evergrant.broker.runtime.landings import Landings
@@ -103,6 +104,8 @@ class Broker:
     """The templates by id."""
     limits: Limits
     calls_in_flight: InFlight
+    ready_connections: HotSet[Any, Any]
+    """What calls are made with, opened, by project, connection that is wanted and base."""
     pace: Pace
     holder: LeaseHolder
     """This process, as a holder of leases."""
@@ -216,6 +219,7 @@ async def open_broker(settings: Settings) -> AsyncIterator[Broker]:
                 calls_in_flight=InFlight(
                     most=settings.calls_at_once, most_of_an_owner=settings.calls_at_once_per_owner
                 ),
+                ready_connections=HotSet(database),
                 pace=pace.PACE,
                 holder=holder,
                 limits=Limits(
