@@ -73,11 +73,13 @@ class SigningIn:
             self._came_back,
             client_metadata_url=self.document,
         )
-        async with httpx2.AsyncClient(auth=auth, timeout=PATIENCE, trust_env=False) as http:
-            async with Client(streamable_http_client(self.url, http_client=http)) as client:
-                tools = await client.list_tools()
-                result = await client.call_tool("api_read", {"app": APP_ID, "path": "/me"})
-                return [tool.name for tool in tools.tools], result.structured_content
+        async with (
+            httpx2.AsyncClient(auth=auth, timeout=PATIENCE, trust_env=False) as http,
+            Client(streamable_http_client(self.url, http_client=http)) as client,
+        ):
+            tools = await client.list_tools()
+            result = await client.call_tool("api_read", {"app": APP_ID, "path": "/me"})
+            return [tool.name for tool in tools.tools], result.structured_content
 
     async def _open(self, url: str) -> None:
         async with httpx2.AsyncClient(trust_env=False) as browser:
