@@ -209,6 +209,7 @@ def test_doctor_finds_nothing_wrong_with_a_good_installation(
         "data keys",
         "public URL",
         "app library",
+        "MCP server",
     }
     assert "WRONG" not in evergrant(settings, "doctor").out
 

@@ -1,6 +1,7 @@
 """Checks of an installation, for `evergrant doctor`: each finding says what was looked at and how it is."""
 
 import asyncio
+import importlib.util
 import os
 import secrets
 import socket
@@ -69,6 +70,9 @@ async def examine_installation(settings: Settings) -> AsyncIterator[Finding]:
         finally:
             await database.dispose()
     yield await _public_url(settings)
+    is_there = importlib.util.find_spec("mcp") is not None
+    missing = "not installed: /mcp answers 500; agents' MCP clients need evergrant[mcp]"
+    yield Finding("MCP server", True, "installed" if is_there else missing)
     if settings.egress_allow:
         opened = ", ".join(str(network) for network in settings.egress_allow)
         yield Finding("egress", True, f"providers may also be in {opened}")
