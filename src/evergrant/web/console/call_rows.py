@@ -13,7 +13,9 @@ FEW, PAGE = 8, 30
 """How many calls a section of another page shows, and how many a page of the log."""
 MOST_PATH = 100
 WORDS = {
+    "E011003": "Not acceptable",
     "E011006": "Not allowed",
+    "E011008": "Too large",
     "E111503": "No such app",
     "E111504": "Not connected",
     "E111505": "Not reached",
