@@ -38,6 +38,7 @@ TICKET = "3q2-7wQx0Ck5nXy1mB8fLr6hJt4vZsPdEaUiOg9KcNM"
         ("&code_verifier=dBjftJeZ4CVP", "dBjftJeZ4CVP"),
         ("{'refreshToken': '1//0gabc'}", "1//0gabc"),
         (f"GET /connect/{TICKET} 200", TICKET),
+        (f"GET /approve/{TICKET} 200", TICKET),
         (f"POST /console/enter/{TICKET} 303", TICKET),
         ("postgresql://user:hunter2@host/db", "hunter2"),
     ],

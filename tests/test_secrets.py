@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,13 +17,15 @@ from evergrant.crypto.kms.local import new_master_key
 from evergrant.crypto.sealed import Sealed
 from evergrant.practice.faults import half_a_body, html, instead
 from evergrant.settings import Settings
+from tests.infra.console import Operator
 from tests.infra.installation import APP_ID, Backend, Browser, Provider, new_project, practice_provider
 from tests.infra.receiver import Received, Receiver
-from tests.infra.rows import dump, execute
-from tests.infra.scripted import serving
+from tests.infra.rows import dump, execute, rows
+from tests.infra.scripted import Request, ScriptedProvider, serving
+from tests.infra.scripted import answer as written_answer
 from tests.infra.serving import ServerProcess, environment_of, free_port
 from tests.infra.settings import settings_on
-from tests.infra.waiting import wait_until
+from tests.infra.waiting import PATIENCE, wait_until
 
 pytestmark = pytest.mark.xdist_group("secrets")  # one worker makes the module's installation, not each
 
@@ -32,7 +34,16 @@ DATABASE_PASSWORD = "planted-database-password-7f3a"
 METRICS_TOKEN = "planted-metrics-token-7f3a"
 BAD = "planted-in-a-bad-request-7f3a"
 HOOK_PATH = "planted-in-a-webhooks-url-7f3a"
-TOLD = {"grant.created", "grant.reauthorization_required", "app.unhealthy", "app.recovered", "webhook.test"}
+API_TOKEN = "planted-token-of-an-api-7f3a"
+ECHO = "echo"
+TOLD = {
+    "approval.requested",
+    "grant.created",
+    "grant.reauthorization_required",
+    "app.unhealthy",
+    "app.recovered",
+    "webhook.test",
+}
 
 
 @dataclass
@@ -44,6 +55,8 @@ class Evidence:
     returned: list[str] = field(default_factory=list)
     """Where browsers were sent back to."""
     log: str = ""
+    written: str = ""
+    """What the call log, the audit log and the approvals hold, as they are in the database."""
     told: list[Received] = field(default_factory=list)
     """What webhooks were sent."""
 
@@ -99,6 +112,14 @@ def evidence(
             connect(evidence, settings, backend, browser, provider)
             refuse(backend, browser)
             refresh_badly(evidence, backend, provider)
+            echoing = stack.enter_context(serving(ScriptedProvider()))
+            agent = stack.enter_context(httpx2.Client(base_url=server.url, timeout=PATIENCE, trust_env=False))
+            agent.event_hooks = backend.http.event_hooks
+            call(evidence, backend, browser, agent, echoing)
+            operator = Operator(settings.model_copy(update={"public_url": server.url}), made.project_id)
+            stack.callback(operator.http.close)
+            operator.http.event_hooks = backend.http.event_hooks
+            look(evidence, settings, backend, operator)
             break_a_row(settings, backend)
             for path in ("/docs", "/openapi.json", "/healthz", "/readyz", "/nothing-here"):
                 browser.open(server.url + path)
@@ -229,6 +250,86 @@ def refresh_badly(evidence: Evidence, backend: Backend, provider: Provider) -> N
     backend.fetch("bob")
 
 
+def call(evidence: Evidence, backend: Backend, browser: Browser, agent: httpx2.Client, api: ScriptedProvider) -> None:
+    """Have an agent call an API that sends back whatever it gets, well and badly, by the proxy and by MCP."""
+    evidence.plant("token of an API", API_TOKEN)
+    api.routes |= {"/error": echoed(500), "/refused": echoed(401), "/garbled": garbled}
+    api.answers(echoed(200))
+    headers = {"X-Client-Secret": "{client_secret}"}
+    backend.create_app(api.registration(ECHO, clientSecret=CLIENT_SECRET, apiBaseUrl=api.url, apiHeaders=headers))
+    token = {"appId": ECHO, "userId": "erin", "accessToken": API_TOKEN, "scopes": ["files"]}
+    assert backend.post("app/user/oauthtoken/upload", token).status_code == 200
+    for rule in ({}, {"methods": ["POST"], "effect": "approve"}):
+        assert backend.post("policies", {"appId": ECHO, "action": "call", **rule}).status_code == 200
+    body = {"userId": "erin", "apps": [{"appId": ECHO, "access": "write"}], "agent": {"id": "bot", "name": "Bot"}}
+    key = backend.post("session/create", body).json()["key"]
+    evidence.plant("session key", key)
+    agent.headers["authorization"] = f"Bearer {key}"
+    place = f"/v1/proxy/{ECHO}"
+    said = [agent.get(f"{place}{path}").status_code for path in (f"/a?key={key}", "/error", "/refused", "/garbled")]
+    assert said == [200, 500, 401, 502]
+    for wrong in ({"authorization": f"Bearer {key}x"}, {"authorization": "", "x-other": key}):
+        assert agent.get(f"{place}/a", headers=wrong).status_code == 401
+    needed = agent.post(f"{place}/things", json={"a": 1}).json()["details"]
+    evidence.plant("approval's ticket", needed["approvalUrl"].rpartition("/")[2])
+    browser.open(needed["approvalUrl"])
+    browser.http.post(needed["approvalUrl"], data={"decision": "approve"})
+    decided = backend.post("approval/decide", {"id": needed["approvalId"], "decision": "approve"})
+    assert decided.status_code == 200, decided.text
+    approved = {"Evergrant-Approval": needed["approvalId"]}
+    for status in (200, 403):  # and again, when it is used up
+        assert agent.post(f"{place}/things", json={"a": 1}, headers=approved).status_code == status
+    for path in ("/a", "/error", "/garbled"):
+        answer = by_mcp(agent, backend.project_id, "api_read", {"app": ECHO, "path": path})
+        assert answer.status_code == 200, answer.text
+    assert len(api.requests_to("/a")) == 2, "one of each way"
+    assert backend.post("session/revoke", {"userId": "erin"}).status_code == 200
+    assert agent.get(f"{place}/a").status_code == 401
+
+
+def echoed(status: int) -> Callable[[Request], bytes]:
+    """Answer with the whole request, in the body and in headers."""
+
+    def echo(request: Request) -> bytes:
+        sent = request.headers
+        return written_answer(status, request.head, x_token=sent["authorization"], x_secret=sent["x-client-secret"])
+
+    return echo
+
+
+def garbled(request: Request) -> bytes:
+    return f"HTTP/1.1 200 {API_TOKEN}\r\n{API_TOKEN} {CLIENT_SECRET}\r\n\r\n".encode()
+
+
+def by_mcp(agent: httpx2.Client, project_id: str, tool: str, arguments: object) -> httpx2.Response:
+    """Call a tool as a client of the newest era does."""
+    version = "2026-07-28"
+    kept = "io.modelcontextprotocol"
+    meta = {f"{kept}/protocolVersion": version, f"{kept}/clientCapabilities": {}}
+    body = {"name": tool, "arguments": arguments, "_meta": meta}
+    named = {"mcp-protocol-version": version, "mcp-method": "tools/call", "mcp-name": tool}
+    return agent.post(
+        f"/mcp/{project_id}",
+        json={"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": body},
+        headers={**named, "accept": "application/json, text/event-stream"},
+    )
+
+
+def look(evidence: Evidence, settings: Settings, backend: Backend, operator: Operator) -> None:
+    """Look at what was written down about these calls: by the API, in the console, and in the database."""
+    calls = "/v1/mgmt/outbound/calls"
+    wait_until(
+        lambda: len(backend.http.get(calls, params={"appId": ECHO, "limit": 100}).json()["calls"]) >= 10,
+        "the calls are written down",
+    )
+    for path in (calls, f"{calls}/export", "/v1/mgmt/outbound/approvals", "/v1/mgmt/outbound/sessions?userId=erin"):
+        assert backend.http.get(path).status_code == 200, path
+    for page in (f"apps/{ECHO}", f"apps/{ECHO}/activity", "agents", "approvals", "policies", "audit"):
+        assert operator.get(page).status_code == 200, page
+    tables = ("call_records", "audit_events", "approvals", "agent_sessions")
+    evidence.written = "".join(repr(rows(settings, table)) for table in tables)
+
+
 def break_a_row(settings: Settings, backend: Backend) -> None:
     execute(settings, "UPDATE grants SET access_token = refresh_token WHERE user_id = 'alice'")
     assert backend.fetch("alice").status_code == 500
@@ -236,6 +337,8 @@ def break_a_row(settings: Settings, backend: Backend) -> None:
 
 def test_the_log_tells_much_and_no_secret(evidence: Evidence) -> None:
     assert "POST /v1/mgmt/outbound/app/user/token" in evidence.log
+    assert f"GET /v1/proxy/{ECHO}/a" in evidence.log
+    assert "GET /approve/[redacted]" in evidence.log
     assert '"level": "debug"' in evidence.log
     assert "not set up correctly" in evidence.log  # with a traceback
     assert "Traceback" in evidence.log
@@ -244,18 +347,27 @@ def test_the_log_tells_much_and_no_secret(evidence: Evidence) -> None:
 
 
 def test_no_refusal_and_no_page_holds_a_secret(evidence: Evidence) -> None:
-    meant = ("app/user/token", "app/connect", "webhook/create", "webhook/rotate-secret")
+    meant = ("app/user/token", "app/connect", "webhook/create", "webhook/rotate-secret", "session/create")
     searched = 0
     for answer in evidence.answers:
         ours = "/authorize" not in answer.url.path
         if not ours or (answer.status_code == 200 and answer.url.path.endswith(meant)):
             continue
         headers = {k: v for k, v in answer.headers.items() if k not in ("set-cookie", "location")}
-        assert evidence.found_in(f"{answer.text} {headers}") == [], (answer.url.path, answer.status_code, answer.text)
+        # Who needs an approval is given the link to it.
+        allowed = ["approval's ticket"] if answer.status_code == 428 else []
+        found = evidence.found_in(f"{answer.text} {headers}")
+        assert found == allowed, (answer.url.path, answer.status_code, answer.text)
         searched += 1
     statuses = {answer.status_code for answer in evidence.answers}
     assert statuses >= {200, 303, 400, 401, 404, 409, 500, 502, 503}
     assert searched > 60
+
+
+def test_what_is_written_about_calls_holds_no_secret(evidence: Evidence) -> None:
+    for what in ("/things", "/garbled", "call.token_echoed", "approval.used", "session.revoked"):
+        assert what in evidence.written, what
+    assert evidence.found_in(evidence.written) == []
 
 
 def test_the_metrics_tell_much_and_neither_a_secret_nor_who_anybody_is(evidence: Evidence) -> None:
@@ -277,7 +389,8 @@ def test_the_way_back_to_the_application_carries_no_secret(evidence: Evidence) -
 def test_what_webhooks_are_sent_holds_no_secret(evidence: Evidence) -> None:
     assert {one.type for one in evidence.told} >= TOLD
     for one in evidence.told:
-        assert evidence.found_in(f"{one.body.decode()} {one.headers}") == [], one.type
+        allowed = ["approval's ticket"] if one.type == "approval.requested" else []
+        assert evidence.found_in(f"{one.body.decode()} {one.headers}") == allowed, one.type
 
 
 def test_the_search_would_find_them(evidence: Evidence) -> None:
@@ -294,5 +407,6 @@ def test_the_search_would_find_them(evidence: Evidence) -> None:
             "what bad requests held",
         ),
         *("webhook secret", "webhook address"),
+        *("token of an API", "session key", "approval's ticket"),
         *("ticket", "state", "nonce", "code verifier", "access token", "refresh token", "code", "cookie"),
     }

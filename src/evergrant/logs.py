@@ -34,6 +34,8 @@ _SECRET_PATTERNS: tuple[tuple[tuple[str, ...], re.Pattern[str]], ...] = (
     ),
     # the one-use ticket in a connect link
     (("/connect/",), re.compile(r"(?<=/connect/)[A-Za-z0-9_-]{20,}")),
+    # that of a link to a call which waits for approval
+    (("/approve/",), re.compile(r"(?<=/approve/)[A-Za-z0-9_-]{20,}")),
     # the code of a one-time link to the console
     (("/enter/",), re.compile(r"(?<=/enter/)[A-Za-z0-9_-]{20,}")),
     # that of a link to somebody's connected accounts
