@@ -120,14 +120,14 @@ class Api:
         return in_a_thread(do())
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+@pytest.fixture(scope="session", params=["sqlite", "postgresql"])
 def here(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
-    """A running installation that the module shares."""
+    """A running installation that all these tests share."""
     with settings_for(request, tmp_path_factory) as settings, installation(settings) as running:
         yield running
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def provider() -> Iterator[ScriptedProvider]:
     """An API, and the token endpoint before it."""
     with serving(ScriptedProvider()) as running:

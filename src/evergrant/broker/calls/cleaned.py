@@ -26,7 +26,7 @@ async def cleaned(prepared: PreparedCall, standing: StandingAnswer) -> CallAnswe
     answer = standing.answer
     if not 200 <= answer.status <= 599:
         raise UpstreamRejected(f"The API answered with the status {answer.status}.", provider_error="unusable_answer")
-    headers = rewritten(prepared, returned(answer.headers))
+    headers = rewritten(prepared, returned(answer.headers), url=standing.url)
     if answer.status in WITHOUT_BODY:
         headers = [header for header in headers if header[0].lower() != b"content-length"]
     if standing.retry_now:

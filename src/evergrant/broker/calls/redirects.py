@@ -37,7 +37,7 @@ async def followed(prepared: PreparedCall, given: StandingAnswer) -> StandingAns
             break
         given.answer.end()
         answer = await prepared.broker.upstream.send(prepared.followed(url))
-        given = StandingAnswer(answer, answer.body)
+        given = StandingAnswer(answer, answer.body, url)
     return given
 
 
@@ -56,21 +56,26 @@ def location_of(headers: RawHeaders) -> str:
     return next((value.decode("latin-1") for name, value in headers if name.lower() == b"location"), "")
 
 
-def rewritten(prepared: PreparedCall, headers: RawHeaders) -> list[tuple[bytes, bytes]]:
+def rewritten(prepared: PreparedCall, headers: RawHeaders, *, url: str = "") -> list[tuple[bytes, bytes]]:
     """Return an answer's headers with `Location` and `Link` leading through the proxy, where they stay inside a base.
+
+    `url` is where the answer comes from, where it is no answer of the API itself: there, relative ones lead elsewhere.
 
     `Evergrant-Base` names the base of a location where it is another than that of the call. A link to another stays as
     it is: whoever follows links knows nothing of bases.
     """
     found: list[tuple[bytes, bytes]] = []
+    here = url or _url(prepared)
     for name, value in headers:
         if name.lower() == b"link":
-            found.append((name, _TARGET.sub(partial(_linked, prepared), value.decode("latin-1")).encode("latin-1")))
+            found.append(
+                (name, _TARGET.sub(partial(_linked, prepared, here), value.decode("latin-1")).encode("latin-1"))
+            )
             continue
         if name.lower() != b"location":
             found.append((name, value))
             continue
-        whole = _joined(_url(prepared), value.decode("latin-1"))
+        whole = _joined(here, value.decode("latin-1"))
         base, rest = _base_of(prepared, whole)
         if rest is None:
             found.append((name, whole.encode("latin-1") or value))
@@ -81,9 +86,9 @@ def rewritten(prepared: PreparedCall, headers: RawHeaders) -> list[tuple[bytes, 
     return found
 
 
-def _linked(prepared: PreparedCall, target: re.Match[str]) -> str:
+def _linked(prepared: PreparedCall, here: str, target: re.Match[str]) -> str:
     """Return one link's target as it goes back. Lists page by it, so an SDK would else leave the proxy at page two."""
-    base, rest = _base_of(prepared, _joined(_url(prepared), target[1]))
+    base, rest = _base_of(prepared, _joined(here, target[1]))
     return f"<{_proxied(prepared)}{rest}>" if rest is not None and base == prepared.asked.base else target[0]
 
 

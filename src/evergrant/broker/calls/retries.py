@@ -36,6 +36,8 @@ class StandingAnswer:
 
     answer: UpstreamAnswer
     body: AsyncIterator[bytes] = field(repr=False)
+    url: str = field(default="", repr=False)
+    """Where it comes from, where the API has redirected to a file store; empty for the API's own."""
     retry_now: bool = False
     """Whether there is a newer token now, and the caller has to send its body again itself."""
 
