@@ -45,7 +45,7 @@ async def bearer_of(broker: Broker, project_id: str, key: str) -> Principal:
 
 
 async def require_still_good(broker: Broker, principal: Principal, *, now: datetime) -> None:
-    """Check that who opened a stream may go on with it: asked every other second, it costs a query a second at most.
+    """Check that who opened a stream may go on with it: asked each second, it costs a query a second at most.
 
     Raises:
         AuthenticationFailed: the session was revoked, or what minted it has ended; or the credential has expired.

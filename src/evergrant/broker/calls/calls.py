@@ -50,8 +50,9 @@ from evergrant.errors import (
 from evergrant.oauth2.hygiene import body_override_problem, header, override_problem, path_problem, readings
 
 METHODS = ("GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE")
-STILL_GOOD_SECONDS = 2.0
-"""How often it is looked whether the session of an open call is still good."""
+STILL_GOOD_SECONDS = 1.0
+"""How often it is looked whether the session of an open call is still good. What is looked at is a second old at most,
+so a call that is open goes on for no more than two."""
 MOST_FIELDS = 100
 MOST_HEAD_BYTES = 64 * 1024
 _QUERY = re.compile(r"[!-\"$-~]*")
