@@ -4,11 +4,14 @@ Clients register by themselves (RFC 7591), PKCE is required, tokens are bound to
 refresh tokens rotate. Who signs in always says yes.
 """
 
+import asyncio
 import secrets
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Annotated
 
 from mcp.server.auth.provider import (
     AccessToken,
@@ -20,9 +23,11 @@ from mcp.server.auth.provider import (
     construct_redirect_uri,
 )
 from mcp.server.auth.settings import AuthSettings, ClientRegistrationOptions
-from mcp.server.mcpserver import MCPServer
+from mcp.server.mcpserver import Context, Elicit, MCPServer, Resolve
 from mcp.shared.auth import OAuthClientInformationFull, OAuthToken
-from pydantic import AnyHttpUrl
+from pydantic import AnyHttpUrl, BaseModel
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tests.infra.serving import LiveApp, free_port
 
@@ -38,6 +43,7 @@ class MemoryProvider(OAuthAuthorizationServerProvider[AuthorizationCode, Refresh
     codes: dict[str, AuthorizationCode] = field(default_factory=dict)
     refresh_tokens: dict[str, RefreshToken] = field(default_factory=dict)
     access_tokens: dict[str, AccessToken] = field(default_factory=dict)
+    refreshes: int = 0
 
     async def get_client(self, client_id: str) -> OAuthClientInformationFull | None:
         return self.clients.get(client_id)
@@ -80,6 +86,7 @@ class MemoryProvider(OAuthAuthorizationServerProvider[AuthorizationCode, Refresh
     ) -> OAuthToken:
         if self.refresh_tokens.pop(refresh_token.token, None) is None:
             raise TokenError("invalid_grant")
+        self.refreshes += 1
         return self._issue(refresh_token.client_id, scopes, refresh_token.resource)
 
     async def load_access_token(self, token: str) -> AccessToken | None:
@@ -118,11 +125,59 @@ class McpServer:
     url: str
     """The MCP endpoint: all that an operator has to know."""
     provider: MemoryProvider
+    heard: list[tuple[str, str]] = field(default_factory=list)
+    """Method and session id of each request to the endpoint."""
+    go_on: threading.Event = field(default_factory=threading.Event)
+    """What its tool `slowly` waits for, having reported that it began."""
+
+    def listening(self, app: ASGIApp) -> ASGIApp:
+        """Return the same application; each request to the endpoint is written down."""
+
+        async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+            if scope["type"] == "http" and scope["path"] == "/mcp":
+                self.heard.append((scope["method"], Headers(scope=scope).get("mcp-session-id", "")))
+            await app(scope, receive, send)
+
+        return serve
+
+
+class Name(BaseModel):
+    """What `greet` asks its user for."""
+
+    name: str
+
+
+def _ask() -> Elicit[Name]:
+    return Elicit("Who are you?", Name)
+
+
+def _add_talk(server: MCPServer, state: McpServer) -> None:
+    """Add tools that need more than one answer."""
+
+    @server.tool()
+    async def slowly(context: Context) -> str:
+        """Report a beginning, and wait until that has arrived."""
+        await context.report_progress(1, 2)
+        return "streamed" if await asyncio.to_thread(state.go_on.wait, 10) else "held back"
+
+    @server.tool()
+    async def greet(who: Annotated[Name, Resolve(_ask)]) -> str:
+        """Ask who it is, and greet them."""
+        return f"Hello {who.name}"
+
+    @server.tool()
+    async def announce(context: Context) -> str:
+        """Tell everybody who listens that the tools have changed."""
+        await context.session.send_tool_list_changed()
+        return "announced"
 
 
 @contextmanager
-def mcp_server(*, client_secret_seconds: int | None = None) -> Iterator[McpServer]:
-    """Run one with a tool, `shout`. `client_secret_seconds` is how long a registration lives; None for ever."""
+def mcp_server(*, client_secret_seconds: int | None = None, talks: bool = False) -> Iterator[McpServer]:
+    """Run one with a tool, `shout`. `client_secret_seconds` is how long a registration lives; None for ever.
+
+    One that `talks` answers by streams, keeps sessions, and has tools that need more than one answer.
+    """
     port = free_port()
     origin = f"http://127.0.0.1:{port}"
     provider = MemoryProvider()
@@ -146,5 +201,9 @@ def mcp_server(*, client_secret_seconds: int | None = None) -> Iterator[McpServe
         """Say it louder."""
         return text.upper()
 
-    with LiveApp(server.streamable_http_app(json_response=True, stateless_http=True), port=port):
-        yield McpServer(f"{origin}/mcp", provider)
+    state = McpServer(f"{origin}/mcp", provider)
+    if talks:
+        _add_talk(server, state)
+    app = server.streamable_http_app(json_response=not talks, stateless_http=not talks)
+    with LiveApp(state.listening(app), port=port):
+        yield state

@@ -29,6 +29,7 @@ from evergrant.broker.runtime.principal import Permission, Principal
 from evergrant.broker.runtime.unwritten_calls import Call
 from evergrant.catalog.api import Api
 from evergrant.errors import AppNotFound, EvergrantError, NotFound, PermissionDenied
+from evergrant.oauth2.upstream_decoding import plain
 
 _PASSED = frozenset((b"accept", b"content-type", b"last-event-id", b"mcp-protocol-version", b"mcp-method", b"mcp-name"))
 _PASSED_PREFIX = b"mcp-param-"
@@ -77,7 +78,10 @@ async def call_remote(
                 standing = await answered(prepared)
                 try:
                     entry.source, entry.status = "provider", standing.answer.status
-                    yield await cleaned(prepared, standing)
+                    answer = await cleaned(prepared, standing)
+                    # It is looked into, whoever calls.
+                    headers, body = plain(answer.headers, answer.body)
+                    yield replace(answer, headers=headers, body=body)
                 finally:
                     standing.answer.end()
     except EvergrantError as error:

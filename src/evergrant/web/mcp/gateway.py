@@ -1,10 +1,11 @@
 """The gateway to one remote MCP server: our credential comes in, the owner's token goes out.
 
-The body is passed on as it came, and the answer streams back. The server's session id is sealed with who got it, so
-that nobody resumes another's session.
+The body is passed on as it came, and the answer streams back. The server's session id, and the state that it has its
+clients carry, are sealed with who got them, so that nobody resumes another's.
 """
 
 import json
+from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 
@@ -14,10 +15,12 @@ from starlette.types import Send
 
 from evergrant import clock
 from evergrant.broker.calls import tools
+from evergrant.broker.calls.asked import CallAnswer
 from evergrant.broker.calls.gateway import RemoteRequest, call_remote
 from evergrant.broker.runtime.broker import Broker
 from evergrant.errors import MalformedRequest, NotConnected, NotFound, PermissionDenied
 from evergrant.web.mcp.caller import Caller
+from evergrant.web.mcp.remote_states import with_own_state, with_sealed_states
 from evergrant.web.mcp.seals import opened, seal
 
 SESSION = "mcp-session-id"
@@ -33,7 +36,7 @@ async def remote_request(broker: Broker, caller: Caller, request: Request, app_i
     """Read a request as it is to be passed on.
 
     Raises:
-        MalformedRequest: it is not one message of JSON-RPC.
+        MalformedRequest: it is not one message of JSON-RPC, or has a state that is not this caller's.
         NotFound: it names a session of somebody else's, or one that is over.
     """
     body = await request.body() if request.method == "POST" else b""
@@ -44,6 +47,7 @@ async def remote_request(broker: Broker, caller: Caller, request: Request, app_i
         if said is None:
             raise NotFound("This MCP session is over: initialize again.")
         session = said["id"]
+    body = await with_own_state(broker, caller, app_id, message, body)
     return RemoteRequest(
         app_id=app_id,
         method=request.method,
@@ -86,9 +90,9 @@ async def pass_through(broker: Broker, caller: Caller, request: Request, app_id:
     wanted = await remote_request(broker, caller, request, app_id)
     try:
         async with call_remote(broker, caller.principal, wanted, now=clock.now()) as answer:
-            headers = [(name.lower(), value) for name, value in answer.headers]
+            headers, body = _with_sealed_states(broker, caller, app_id, answer)
             names = {name for name, _ in headers}
-            response = StreamingResponse(answer.body, answer.status)
+            response = StreamingResponse(body, answer.status)
             response.raw_headers = [
                 (name, await _sealed(broker, caller, app_id, value) if name == SESSION.encode() else value)
                 for name, value in headers
@@ -98,6 +102,19 @@ async def pass_through(broker: Broker, caller: Caller, request: Request, app_id:
             await response(request.scope, request.receive, send)
     except NotConnected as error:
         await (await _link_needed(broker, caller, wanted, error))(request.scope, request.receive, send)
+
+
+def _with_sealed_states(
+    broker: Broker, caller: Caller, app_id: str, answer: CallAnswer
+) -> tuple[list[tuple[bytes, bytes]], AsyncIterator[bytes]]:
+    """Return an answer's headers, in small letters, and its body, where it is of messages with their states sealed."""
+    headers = [(name.lower(), value) for name, value in answer.headers]
+    kind = next((value.lower() for name, value in headers if name == b"content-type"), b"")
+    is_stream = b"text/event-stream" in kind
+    if not is_stream and b"json" not in kind:
+        return headers, answer.body
+    headers = [(name, value) for name, value in headers if name != b"content-length"]  # a sealed state is longer
+    return headers, with_sealed_states(broker, caller, app_id, answer.body, is_stream=is_stream)
 
 
 async def _sealed(broker: Broker, caller: Caller, app_id: str, session: bytes) -> bytes:

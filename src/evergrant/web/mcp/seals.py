@@ -14,8 +14,8 @@ from evergrant.broker.runtime.principal import Principal
 from evergrant.crypto.sealed import Sealed, Slot
 from evergrant.errors import CannotOpenSealed, NotFound
 
-Kind = Literal["session", "state", "upstream"]
-_LONGEST = 16_384
+Kind = Literal["session", "state", "upstream", "upstream_state"]
+_LONGEST = 65_536
 
 
 async def seal(
