@@ -154,8 +154,10 @@ def test_a_token_that_the_server_refuses_is_refreshed_once(
     assert provider.refreshes == before + 1
     provider.access_tokens.clear()
     refused = modern(agents, app_id, key, "shout", arguments={"text": "hi"})
-    print(refused.status_code, refused.headers, refused.text)
     assert provider.refreshes == before + 1, "a server that refuses everything has no token refreshed again and again"
+    # 401 would tell the client that its own credential is not accepted.
+    assert (refused.status_code, refused.json()["error"]["code"]) == (200, -32042)
+    assert refused.json()["error"]["data"]["reason"] == "reauthorization_required"
 
 
 def test_a_client_whose_user_is_not_connected_gets_a_link(

@@ -7,6 +7,7 @@ clients carry, are sealed with who got them, so that nobody resumes another's.
 import json
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from http import HTTPStatus
 from typing import Any
 
 from starlette.requests import Request
@@ -90,6 +91,7 @@ async def pass_through(broker: Broker, caller: Caller, request: Request, app_id:
     wanted = await remote_request(broker, caller, request, app_id)
     try:
         async with call_remote(broker, caller.principal, wanted, now=clock.now()) as answer:
+            _require_token_accepted(answer)
             headers, body = _with_sealed_states(broker, caller, app_id, answer)
             names = {name for name, _ in headers}
             response = StreamingResponse(body, answer.status)
@@ -102,6 +104,15 @@ async def pass_through(broker: Broker, caller: Caller, request: Request, app_id:
             await response(request.scope, request.receive, send)
     except NotConnected as error:
         await (await _link_needed(broker, caller, wanted, error))(request.scope, request.receive, send)
+
+
+def _require_token_accepted(answer: CallAnswer) -> None:
+    """Refuse an answer by which the server refuses the owner's token.
+
+    Passed on, it would tell the client that its own credential is not accepted here.
+    """
+    if answer.status == HTTPStatus.UNAUTHORIZED:
+        raise NotConnected(details={"status": answer.status})
 
 
 def _with_sealed_states(
