@@ -18,18 +18,28 @@ _LONGEST_ESCAPE = 6
 _URLSAFE = bytes.maketrans(b"+/", b"-_")
 
 
+class Spellings:
+    """What is looked for: secrets in every spelling. It costs as much to find out as to look through a short answer."""
+
+    __slots__ = ("has_slashes", "spelled", "tail_bytes")
+
+    def __init__(self, secrets: Iterable[str]) -> None:
+        long = {secret.encode(): None for secret in secrets if len(secret) >= LEAST_CHARACTERS}
+        # Whoever sends `Bearer` and a token back sends the token back: looked for once, it costs a third.
+        self.spelled = _spellings(one for one in long if not any(other in one for other in long if other != one))
+        self.has_slashes = any(b"/" in spelling for spelling in self.spelled)
+        longest = max(map(len, self.spelled), default=0)
+        self.tail_bytes = longest * _LONGEST_ESCAPE + _LONGEST_ESCAPE
+
+
 class Scrubber:
     """Overwrites secrets in one answer, which may come in any pieces."""
 
-    def __init__(self, secrets: Iterable[str]) -> None:
+    def __init__(self, secrets: Iterable[str] | Spellings) -> None:
         self.found = False
         """Whether there was one."""
-        long = {secret.encode(): None for secret in secrets if len(secret) >= LEAST_CHARACTERS}
-        # Whoever sends `Bearer` and a token back sends the token back: looked for once, it costs a third.
-        self._spelled = _spellings(one for one in long if not any(other in one for other in long if other != one))
-        self._has_slashes = any(b"/" in spelling for spelling in self._spelled)
-        longest = max(map(len, self._spelled), default=0)
-        self._tail_bytes = longest * _LONGEST_ESCAPE + _LONGEST_ESCAPE
+        known = secrets if isinstance(secrets, Spellings) else Spellings(secrets)
+        self._spelled, self._has_slashes, self._tail_bytes = known.spelled, known.has_slashes, known.tail_bytes
         self._held = b""
 
     def feed(self, piece: bytes) -> bytes:

@@ -53,6 +53,11 @@ class OneAnswer(ResponseHandler):
     answered = False
     _head = b""
     _interim = 0
+    _received = 0
+    """How many bytes have come since the request began,"""
+    _due = -1
+    """and how many its answer has in all; -1 where that cannot be told beforehand."""
+    _look: "select.poll | None" = None
 
     def begin(self, *, has_body: bool, idle_seconds: float) -> None:
         """Begin another request, whose answer may have a body; it may be silent for so long in the middle."""
@@ -60,6 +65,9 @@ class OneAnswer(ResponseHandler):
         self.answered = False
         self._head = b""
         self._interim = 0
+        self._received = 0
+        self._due = -1
+        self._has_body = has_body
         self.set_response_params(
             skip_payload=not has_body,
             read_until_eof=True,
@@ -99,12 +107,13 @@ class OneAnswer(ResponseHandler):
         """Tell whether another request may follow: nothing has come behind the last answer, nor lies in the socket."""
         if self.should_close or self.transport is None or self.transport.is_closing():
             return False
-        connection = self.transport.get_extra_info("socket")
-        if connection is None:
-            return False
-        look = select.poll()
-        look.register(connection.fileno(), select.POLLIN)
-        return not look.poll(0) and self._parser_is_at_the_start()
+        if self._look is None:
+            connection = self.transport.get_extra_info("socket")
+            if connection is None:
+                return False
+            self._look = select.poll()
+            self._look.register(connection.fileno(), select.POLLIN)
+        return not self._look.poll(0) and (self._received == self._due or self._parser_is_at_the_start())
 
     def _parser_is_at_the_start(self) -> bool:
         # The beginning of another answer lies in the parser, where nobody can look. Only at its start it reads the
@@ -119,6 +128,7 @@ class OneAnswer(ResponseHandler):
 
     def data_received(self, data: bytes) -> None:
         """Take what has come. Bytes that come behind an answer end the connection."""
+        self._received += len(data)
         if self.answered:
             if data and (self._payload is None or self._payload.is_eof()):
                 self.abort()
@@ -169,6 +179,8 @@ class OneAnswer(ResponseHandler):
             return "did not say clearly where its answer ends"
         if (codings and message.version < (1, 1)) or not all(value.isdigit() for value in lengths):
             return "did not say clearly where its answer ends"
+        if lengths and self._has_body and message.code not in (204, 304):
+            self._due = end + int(lengths[0])
         return ""
 
     def _refuse(self, why: str) -> None:

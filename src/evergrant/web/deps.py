@@ -42,20 +42,21 @@ async def recognised(request: Request, authorization: str) -> Principal:
     Raises:
         AuthenticationFailed, RateLimited: as `broker.access.authenticate`.
     """
-    return await recognised_in(request.scope, get_broker(request), authorization)
+    broker, scope = get_broker(request), request.scope
+    try:
+        principal = await recognised_in(scope, broker, authorization)
+    except AuthenticationFailed:
+        note_left(scope, broker.limits.credentials, limited_as(address_of(scope)))
+        raise
+    note_left(scope, broker.limits.of(principal), (principal.project_id, principal.name))
+    return principal
 
 
 async def recognised_in(scope: Scope, broker: Broker, authorization: str) -> Principal:
-    """Do the same for a request that has no object yet."""
+    """Do the same for a request whose answer does not say what is left of a limit."""
     address = address_of(scope)
-    try:
-        principal = await authenticate(broker, authorization, client_address=address, now=clock.now())
-    except AuthenticationFailed:
-        note_left(scope, broker.limits.credentials, limited_as(address))
-        raise
-    name, project_id = principal.name, principal.project_id
-    note_actor(scope, Actor(name, address, principal.agent), project_id)
-    note_left(scope, broker.limits.of(principal), (project_id, name))
+    principal = await authenticate(broker, authorization, client_address=address, now=clock.now())
+    note_actor(scope, Actor(principal.name, address, principal.agent), principal.project_id)
     return principal
 
 

@@ -7,8 +7,8 @@ Path and query go on byte for byte. What the provider answers goes back as it co
 import asyncio
 import json
 import logging
+import os
 import re
-import secrets
 import time
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
@@ -59,7 +59,7 @@ class Proxy:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        began, named = time.perf_counter(), request_id.set(secrets.token_hex(8))
+        began, named = time.perf_counter(), request_id.set(os.urandom(8).hex())
         scope.setdefault("state", {})
         answer = _Answer(send)
         try:
@@ -71,21 +71,25 @@ class Proxy:
             request_id.reset(named)
 
     async def _answer(self, scope: Scope, receive: Receive, answer: "_Answer") -> None:
-        caller = scope.get("extensions", {}).get(CALLER)
-        loop = asyncio.get_running_loop()
+        caller, task, is_gone = scope.get("extensions", {}).get(CALLER), asyncio.current_task(), False
+
+        def hang_up() -> None:
+            nonlocal is_gone
+            if task is not None:
+                is_gone = task.cancel()
+
         try:
-            async with asyncio.timeout(None) as there:
+            if caller is not None:
+                caller.when_gone(hang_up)
+            try:
+                await _proxy(scope, receive, answer)
+            finally:
                 if caller is not None:
-                    caller.when_gone(lambda: there.reschedule(loop.time()))
-                try:
-                    await _proxy(scope, receive, answer)
-                finally:
-                    if caller is not None:
-                        caller.when_gone(None)
+                    caller.when_gone(None)
         except _HungUp:
             pass  # nobody is there to read an answer
-        except TimeoutError:
-            if not there.expired():
+        except asyncio.CancelledError:
+            if not is_gone or task is None or task.uncancel():
                 raise
         except (BrokenOff, EvergrantError) as error:
             await self._end(answer, error, caller, scope)
@@ -193,8 +197,12 @@ def _asked(method: str, app_id: str, path: str, query: str, headers: Headers, re
         InvalidValue: one of them cannot be used.
     """
     said = _said(headers)
-    length = next((int(value) for name, value in headers if name == b"content-length"), None)
-    has_body = length is not None or any(name == b"transfer-encoding" for name, _ in headers)
+    length, has_body = None, False
+    for name, value in headers:
+        if name == b"content-length":
+            length = int(value)
+        elif name == b"transfer-encoding":
+            has_body = True
     user, tenant = (_identifier(said, name) for name in ("evergrant-user", "evergrant-tenant"))
     account = said.get("evergrant-external-identifier")
     if account is not None:
@@ -206,7 +214,7 @@ def _asked(method: str, app_id: str, path: str, query: str, headers: Headers, re
         path=path,
         query=query,
         headers=headers,
-        body=_body(receive) if has_body and length != 0 else None,
+        body=_body(receive) if has_body or length else None,
         length=length,
         owner=ResourceOwner(user or "", tenant or "") if user or tenant else None,
         base=said.get("evergrant-base", ""),

@@ -29,7 +29,7 @@ READS = frozenset({"GET", "HEAD", "OPTIONS"})
 _SEVERITY = {"allow": 0, "approve": 1, "deny": 2}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Requested:
     """A call, as far as rules are about it."""
 
@@ -44,7 +44,7 @@ class Requested:
     """As it came."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Verdict:
     """What becomes of a call."""
 

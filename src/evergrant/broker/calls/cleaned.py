@@ -37,7 +37,7 @@ async def cleaned(prepared: PreparedCall, standing: StandingAnswer) -> CallAnswe
     if prepared.asked.method != "HEAD" and answer.status not in WITHOUT_BODY:
         plain_headers, body = plain(headers, body)
         headers = list(plain_headers)
-    scrubber = Scrubber(prepared.hidden)
+    scrubber = Scrubber(prepared.hidden if prepared.may_have_token else prepared.credential.spellings)
     clean_body = _CleanBody(prepared, body, scrubber)
     headers = scrubber.headers(headers)
     if scrubber.found:

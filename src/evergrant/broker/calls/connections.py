@@ -25,6 +25,7 @@ from evergrant.errors import (
     TokenNotFound,
     UpstreamRejected,
 )
+from evergrant.oauth2.scrub import Spellings
 
 FRESH_ENOUGH_SECONDS = 5
 """A token that ends sooner is refreshed before the call."""
@@ -52,6 +53,8 @@ class Credential:
     """What must not come back to a caller that may not fetch."""
     app_secrets: tuple[str, ...] = field(default=(), repr=False)
     """What must come back to nobody: the app's own."""
+    spellings: Spellings = field(default_factory=lambda: Spellings(()), repr=False)
+    """Those of `secrets`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,7 +240,8 @@ async def open_credential(
     secrets += carried.query.values()
     base = api.base(base_name, values)
     secrets += app_secrets
-    return Credential(carried, base, tuple(dict.fromkeys(secret for secret in secrets if secret)), app_secrets)
+    hidden = tuple(dict.fromkeys(secret for secret in secrets if secret))
+    return Credential(carried, base, hidden, app_secrets, Spellings(hidden))
 
 
 def _is_secret(template: Template | None, name: str) -> bool:

@@ -117,10 +117,10 @@ class PreparedCall:
         carried, base = self.credential.carried, self.credential.base
         own = self._credential_headers()
         headers = forwarded(self.asked.headers, credential_headers=own)
-        theirs = {name.lower() for name, _ in headers}
+        theirs = {name for name, _ in headers}
         usual = {name: value for name, value in carried.headers.items() if name.lower().encode() not in theirs}
         if self.needs_plain_answer:
-            headers = [(name, value) for name, value in headers if name.lower() != b"accept-encoding"]
+            headers = [one for one in headers if one[0] != b"accept-encoding"]
             headers.append((b"accept-encoding", b"identity"))
         headers, query = placed(headers, self.asked.query, headers_of=usual, query_of=carried.query)
         return self._request(f"{base.url}{self.asked.path}", query, headers)

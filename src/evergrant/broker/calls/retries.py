@@ -30,7 +30,7 @@ READ_BYTES = 64 * 1024
 WAITED_FOR = frozenset({429, 503})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class StandingAnswer:
     """An answer of the API that goes back to the caller."""
 
