@@ -5,6 +5,7 @@ Path and query go on byte for byte. What the provider answers goes back as it co
 """
 
 import asyncio
+import itertools
 import json
 import logging
 import os
@@ -40,6 +41,9 @@ log = logging.getLogger(__name__)
 
 _APP_ID = re.compile(r"[A-Za-z0-9._~-]{1,64}")
 _NUMBER = re.compile(r"[0-9]{1,4}(\.[0-9]{1,3})?")
+_PROCESS = os.urandom(4).hex()
+_numbers = itertools.count()
+"""Requests are told apart by both: a random number for each would be a system call more."""
 Headers = list[tuple[bytes, bytes]]
 PROVIDER = (b"evergrant-source", b"provider")
 MOST_RETRIES, MOST_WAIT, MOST_SECONDS, SECONDS = 3, 20, 300, 60
@@ -59,7 +63,7 @@ class Proxy:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        began, named = time.perf_counter(), request_id.set(os.urandom(8).hex())
+        began, named = time.perf_counter(), request_id.set(f"{_PROCESS}{next(_numbers) % 2**32:08x}")
         scope.setdefault("state", {})
         answer = _Answer(send)
         try:

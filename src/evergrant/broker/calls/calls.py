@@ -87,7 +87,7 @@ async def call(broker: Broker, principal: Principal, asked: AskedCall, *, now: d
     try:
         wanted = _permitted(principal, asked)
         entry.user_id, entry.tenant_id = wanted.owner.user_id, wanted.owner.tenant_id
-        owner = (principal.project_id, wanted.owner)
+        owner = (principal.project_id, wanted.owner.user_id, wanted.owner.tenant_id)
         broker.limits.owners.take(owner)
         with broker.calls_in_flight.one(owner):
             prepared = await _prepared(broker, principal, asked, wanted, entry, now=now)
@@ -153,7 +153,10 @@ async def _prepared(
     entry.policy = said.rule
     if said.effect == "deny":
         await _deny(broker, principal, asked, wanted, said.rule)
-    key, mark = (principal.project_id, wanted, asked.base), broker.ready_connections.mark()
+    owner = wanted.owner
+    whose = (principal.project_id, wanted.app_id, owner.user_id, owner.tenant_id)
+    key = (*whose, wanted.external_identifier, wanted.scopes, asked.base)
+    mark = broker.ready_connections.mark()
     ready: Ready | None = broker.ready_connections.get(key)
     try:
         view = ready.view if ready is not None else await find_connection(broker, principal, wanted)

@@ -73,7 +73,8 @@ async def call_remote(
     began = time.perf_counter()
     try:
         prepared = await _prepared_for_server(broker, principal, wanted, entry, now=now)
-        with broker.calls_in_flight.one((principal.project_id, prepared.wanted.owner)):
+        owner = prepared.wanted.owner
+        with broker.calls_in_flight.one((principal.project_id, owner.user_id, owner.tenant_id)):
             async with while_still_good(broker, principal):
                 standing = await answered(prepared)
                 try:
@@ -111,7 +112,7 @@ async def _prepared_for_server(
     view = await with_usable_token(broker, principal, connection, view, now=now)
     entry.grant_id = view.id
     credential = await open_credential(broker, principal.project_id, api, view, base_name="")
-    broker.limits.owners.take((principal.project_id, owner))
+    broker.limits.owners.take((principal.project_id, owner.user_id, owner.tenant_id))
     await count_call(broker, principal)
     if wanted.calls_tool:
         await write_ahead(broker, entry)

@@ -3,6 +3,7 @@
 Nothing waits for an entry, except that a write is in the log before it is sent. A crash loses a second of reads.
 """
 
+import itertools
 import os
 from collections import Counter
 from dataclasses import dataclass
@@ -16,6 +17,10 @@ MOST = 20_000
 
 MOST_METHOD, MOST_BASE, MOST_PATH = 16, 64, 2_000
 """So much is kept of what a caller writes, in characters: no more is written down, and thousands of them wait."""
+
+_PROCESS = os.urandom(3).hex()
+_numbers = itertools.count()
+"""Ids of calls are no secrets: they only have to differ, and a random number for each would be a system call more."""
 
 CallKind = Literal["call", "mcp", "fetch", "exchange"]
 
@@ -73,7 +78,7 @@ class Call:
         return cls(
             project_id=principal.project_id,
             # In the order of time, so that the rows of an hour lie side by side.
-            id=f"{int(at.timestamp() * 1000):012x}{os.urandom(5).hex()}",
+            id=f"{int(at.timestamp() * 1000):012x}{_PROCESS}{next(_numbers) % 65_536:04x}",
             at=at,
             kind=kind,
             app_id=app_id,
