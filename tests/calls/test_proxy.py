@@ -139,6 +139,17 @@ def test_without_a_connection_the_caller_learns_why_and_gets_a_link_if_it_asks(a
     assert given.json()["details"]["connectUrl"].startswith(api.here.url)
 
 
+def test_what_happens_to_a_connection_holds_for_the_very_next_call(api: Api) -> None:
+    assert api.call("/a").status_code == 200
+    newer = api.connect()
+    assert api.call("/a").status_code == 200
+    assert api.provider.requests[-1].headers["authorization"] == f"Bearer {newer}"
+    http = api.here.backend.http
+    gone = http.delete("/v1/mgmt/outbound/user/tokens", params={"appId": api.app_id, "userId": api.user})
+    assert gone.status_code == 200, gone.text
+    assert refused(api.call("/a"), 424, "E111504")
+
+
 def test_which_of_several_accounts_is_never_guessed(api: Api) -> None:
     second = api.connect(externalIdentifier="work")
     given = api.call("/a")
