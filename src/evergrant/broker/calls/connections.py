@@ -53,8 +53,11 @@ class Credential:
     """What must not come back to a caller that may not fetch."""
     app_secrets: tuple[str, ...] = field(default=(), repr=False)
     """What must come back to nobody: the app's own."""
-    spellings: Spellings = field(default_factory=lambda: Spellings(()), repr=False)
-    """Those of `secrets`."""
+    spellings: Spellings = field(init=False, repr=False)
+    """Those of `secrets`, found out once."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "spellings", Spellings(self.secrets))
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,8 +243,7 @@ async def open_credential(
     secrets += carried.query.values()
     base = api.base(base_name, values)
     secrets += app_secrets
-    hidden = tuple(dict.fromkeys(secret for secret in secrets if secret))
-    return Credential(carried, base, hidden, app_secrets, Spellings(hidden))
+    return Credential(carried, base, tuple(dict.fromkeys(secret for secret in secrets if secret)), app_secrets)
 
 
 def _is_secret(template: Template | None, name: str) -> bool:
