@@ -58,6 +58,12 @@ def test_a_token_is_tried_claim_by_claim_and_kept_nowhere(
     assert "Token lacks" not in said
     without_scope = words_of(operator.post("issuers/try", {"token": trusted.session("alice")}))
     assert "The token lacks the scope outbound.token.fetch." in without_scope
+    assert "It may connect, and neither have calls made" in without_scope
+    calls = trusted.access("alice", scope="outbound.call", act={"sub": "mail-helper"})
+    may_call = words_of(operator.post("issuers/try", {"token": calls}))
+    assert "With outbound.call it may have calls made, and not fetch" in may_call
+    assert "Policies and logs know its agent as mail-helper." in may_call
+    assert "Call Practice contacts No policy limits it." in may_call
 
 
 def test_a_call_tries_a_token_too(here: Installation, operator: Operator, trusted: Issuer) -> None:
