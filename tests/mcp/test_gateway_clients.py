@@ -45,10 +45,10 @@ async def talk(url: str, key: str, mode: Any, server: McpServer) -> dict[str, An
     """Use everything that the server has, and return what came."""
     told: list[Any] = []
 
-    async def began(*_: Any) -> None:
+    async def began(progress: float, total: float | None, message: str | None) -> None:
         server.go_on.set()
 
-    async def introduce(*_: Any) -> ElicitResult:
+    async def introduce(context: Any, params: Any) -> ElicitResult:
         return ElicitResult(action="accept", content={"name": "Ada"})
 
     async def hear(message: Any) -> None:
@@ -98,8 +98,8 @@ def modern(agents: Agents, app_id: str, key: str, tool: str, **params: Any) -> h
 
 def result_of(answer: httpx2.Response) -> dict[str, Any]:
     (line,) = [line for line in answer.text.splitlines() if line.startswith("data:")] or [f"data:{answer.text}"]
-    found: dict[str, Any] = json.loads(line.removeprefix("data:"))
-    return found.get("result", found)
+    found: dict[str, Any] = json.loads(line.removeprefix("data:"))["result"]
+    return found
 
 
 def test_a_state_of_the_server_is_nobody_elses(agents: Agents, server: McpServer, app_id: str, key: str) -> None:

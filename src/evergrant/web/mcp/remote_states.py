@@ -21,7 +21,8 @@ STATE_HOURS = 24
 """How long a state can be brought back; the server has a time of its own."""
 HELD_BYTES = 256 * 1024
 """How much of one message is held back until it is whole."""
-_DATA = b"data:"
+_STARTS = (b"", b"data:")
+"""What stands before a message: in JSON nothing, in a stream the name of its field."""
 
 Sealing = Callable[[bytes], Awaitable[bytes]]
 
@@ -77,12 +78,12 @@ async def with_sealed_states(
 
 
 async def _sealed_in(broker: Broker, caller: Caller, app_id: str, line: bytes) -> bytes:
-    start = _DATA if line.startswith(_DATA) else b""
+    start, brace, rest = line.partition(b"{")
     try:
-        message = json.loads(line[len(start) :])
+        message = json.loads(brace + rest) if start.strip() in _STARTS else {}
     except (ValueError, RecursionError):
         return line
-    result = message.get("result") if isinstance(message, dict) else None
+    result = message.get("result")
     if not isinstance(result, dict) or result.get("resultType") != "input_required" or STATE not in result:
         return line
     until = clock.now() + timedelta(hours=STATE_HOURS)
