@@ -31,7 +31,7 @@ KEEPALIVE_SECONDS = 15.0
 READ_BYTES = 64 * 1024
 """An answer is not read on while twice as much waits for the caller."""
 _ADDRESSES_TRIED = 2
-_BUFFER = 128 * 1024
+_BUFFER = 64 * 1024
 """What a system may buffer of an answer that nobody reads: it is read in one go."""
 _PROBE = b"HTTP/1.1 299 -\r\nContent-Length: 0\r\n\r\n"
 _PROBE_FIELDS = ((b"Content-Length", b"0"),)
