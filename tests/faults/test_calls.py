@@ -95,9 +95,12 @@ def test_a_revoked_session_ends_on_3_replicas_and_so_do_its_open_streams(
 
     async def endless(request: Any) -> None:
         request.writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n")
-        while not request.writer.transport.is_closing():
+        for _ in range(600):  # half a minute is as good as endless
+            if request.writer.transport.is_closing():
+                break
             request.writer.write(b"data: 1\n\n")
             await asyncio.sleep(0.05)
+        request.writer.close()
 
     upstream.routes["/events"] = endless
     upstream.answers((200, {}))
