@@ -30,6 +30,7 @@ EvergrantError                           status  code
 │   │   └── TooLateToSend                503     E111505
 │   ├── AnswerLost                       504     E111515   (the proxy: it was sent, and nobody answered)
 │   └── UpstreamRejected                 502     E111506
+│       ├── AnswerUnusable               502     E111506   (the proxy: the API's answer cannot be handed on)
 │       ├── GrantRefused                 502     E111506
 │       └── EgressRefused                502     E111506
 ├── ConnectFailed                        400     E111509   (a browser's trip ended without a grant)
@@ -388,6 +389,14 @@ class UpstreamRejected(UpstreamError):
             refusal=self.refusal,
             fingerprint=self.fingerprint,
         )
+
+
+class AnswerUnusable(UpstreamRejected):
+    """The API's answer cannot be handed on: it is garbled, can be read in two ways, or cannot be looked into."""
+
+    def __init__(self, message: str) -> None:
+        """Say what is wrong with it."""
+        super().__init__(message, provider_error="unusable_answer")
 
 
 class GrantRefused(UpstreamRejected):

@@ -31,9 +31,9 @@ from evergrant.oauth2.egress import (
 from evergrant.oauth2.lookups import LookupsBusy, SystemLookups
 from evergrant.oauth2.name_cache import NameCache, NameNotFound, Resolve
 from evergrant.oauth2.upstream_connection import CONNECT_SECONDS, GuardedConnector, OneAnswer
-from evergrant.oauth2.upstream_exchange import UNUSABLE, BrokenOff, Exchange, UpstreamAnswer, UpstreamRequest
+from evergrant.oauth2.upstream_exchange import BrokenOff, Exchange, UpstreamAnswer, UpstreamRequest
 
-__all__ = ["UNUSABLE", "BrokenOff", "Upstream", "UpstreamAnswer", "UpstreamRequest", "open_upstream"]
+__all__ = ["BrokenOff", "Upstream", "UpstreamAnswer", "UpstreamRequest", "open_upstream"]
 
 MOST_POOLS = 500
 """So many (project, base, owner) keep connections; the one that was used longest ago gives its own up."""
@@ -88,7 +88,7 @@ class Upstream:
             UpstreamUnavailable: nothing was sent, so that it is safe to repeat.
             AnswerLost: it was sent, and no answer came; `on_kept_connection` where a connection that had been used
             before was closed instead.
-            UpstreamRejected: the answer is none that can be handed on (`provider_error="unusable_answer"`).
+            AnswerUnusable: the answer is none that can be handed on.
             InvalidValue, MalformedRequest: the request is none; and whatever its own body raises.
         """
         parts = _URL.fullmatch(request.url)

@@ -3,8 +3,8 @@
 import zlib
 from collections.abc import AsyncIterator, Iterator, Sequence
 
-from evergrant.errors import UpstreamRejected
-from evergrant.oauth2.upstream import UNUSABLE, BrokenOff
+from evergrant.errors import AnswerUnusable
+from evergrant.oauth2.upstream import BrokenOff
 
 PIECE_BYTES = 64 * 1024
 """So much is unfolded in one go: a bomb comes out at its reader's pace, and fills no memory."""
@@ -21,14 +21,14 @@ def plain(headers: Headers, body: AsyncIterator[bytes]) -> tuple[Headers, AsyncI
     """Return an answer without its compression: headers, without those that told of it, and body.
 
     Raises:
-        UpstreamRejected: it is compressed in a way that cannot be undone here.
+        AnswerUnusable: it is compressed in a way that cannot be undone here.
     """
     named = b",".join(value for name, value in headers if name.lower() == b"content-encoding").decode("latin-1")
     codings = [name.strip().lower() for name in named.split(",") if name.strip().lower() not in _NONE]
     if not codings:
         return headers, body
     if len(codings) > 1 or codings[0] not in _BITS:
-        raise UpstreamRejected("The provider answered in an encoding that was not asked for.", provider_error=UNUSABLE)
+        raise AnswerUnusable("The provider answered in an encoding that was not asked for.")
     kept = [(name, value) for name, value in headers if name.lower() not in _DESCRIBE_THE_CODED]
     return kept, _unfolded(body, _BITS[codings[0]])
 

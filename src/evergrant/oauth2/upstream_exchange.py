@@ -9,10 +9,9 @@ import aiohttp
 from aiohttp.http import HttpProcessingError
 from aiohttp.streams import StreamReader
 
-from evergrant.errors import AnswerLost, InvalidValue, MalformedRequest, UpstreamRejected
+from evergrant.errors import AnswerLost, AnswerUnusable, InvalidValue, MalformedRequest
 from evergrant.oauth2.upstream_connection import OneAnswer, UnusableHead
 
-UNUSABLE = "unusable_answer"
 _OTHER_LENGTH = "The request's body is not as long as Content-Length says."
 _METHODS = frozenset({"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"})
 _WITHOUT_BODY = frozenset({"GET", "HEAD", "OPTIONS", "DELETE"})
@@ -115,7 +114,7 @@ class Exchange:
         except HttpProcessingError as error:
             # The parser's own words quote what came, which may be a secret.
             why = error.message if isinstance(error, UnusableHead) else "garbled its answer"
-            raise UpstreamRejected(f"{host} {why}.", provider_error=UNUSABLE) from None
+            raise AnswerUnusable(f"{host} {why}.") from None
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             if self._fault is not None:
                 raise self._fault from None

@@ -8,7 +8,7 @@ from evergrant.broker.calls.asked import CallAnswer
 from evergrant.broker.calls.outgoing import PreparedCall
 from evergrant.broker.calls.redirects import rewritten
 from evergrant.broker.calls.retries import StandingAnswer
-from evergrant.errors import UpstreamRejected
+from evergrant.errors import AnswerUnusable
 from evergrant.oauth2.hygiene import returned
 from evergrant.oauth2.scrub import Scrubber
 from evergrant.oauth2.upstream_decoding import plain
@@ -20,12 +20,12 @@ async def cleaned(prepared: PreparedCall, standing: StandingAnswer) -> CallAnswe
     """Return an answer as its caller gets it.
 
     Raises:
-        UpstreamRejected: it is compressed in a way that cannot be looked into, and the caller may not have the token;
+        AnswerUnusable: it is compressed in a way that cannot be looked into, and the caller may not have the token;
             or it has a status that no HTTP answer has.
     """
     answer = standing.answer
     if not 200 <= answer.status <= 599:
-        raise UpstreamRejected(f"The API answered with the status {answer.status}.", provider_error="unusable_answer")
+        raise AnswerUnusable(f"The API answered with the status {answer.status}.")
     headers = rewritten(prepared, returned(answer.headers), url=standing.url)
     if answer.status in WITHOUT_BODY:
         headers = [header for header in headers if header[0].lower() != b"content-length"]
