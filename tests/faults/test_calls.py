@@ -31,21 +31,23 @@ def upstream() -> Iterator[ScriptedProvider]:
         yield running
 
 
-def connected(cluster: Cluster, upstream: ScriptedProvider) -> tuple[str, str]:
-    """Make an app with this API, and a user who has connected it; return both ids."""
-    backend, user = cluster.backends[0], someone()
+@pytest.fixture
+def connected(replicas: Cluster, upstream: ScriptedProvider) -> Iterator[tuple[str, str]]:
+    """An app with this API, and a user who has connected it: both ids. They go, as the books of others count all."""
+    backend, user = replicas.backends[1], someone()  # the first is killed
     app_id = backend.new_app(upstream.registration("api"), apiBaseUrl=upstream.url)
     token = {"appId": app_id, "userId": user, "accessToken": f"token of {user}".replace(" ", "-"), "scopes": ["files"]}
     answer = backend.post("app/user/oauthtoken/upload", token)
     assert answer.status_code == 200, answer.text
-    return app_id, user
+    yield app_id, user
+    assert backend.post("app/delete", {"id": app_id}).status_code == 200
 
 
 @together_in_a_worker
 def test_each_write_in_flight_of_a_process_that_is_killed_has_its_row_and_is_sealed_later(
-    replicas: Cluster, upstream: ScriptedProvider
+    replicas: Cluster, upstream: ScriptedProvider, connected: tuple[str, str]
 ) -> None:
-    app_id, user = connected(replicas, upstream)
+    app_id, user = connected
     project_id, headers = replicas.backends[0].project_id, {"Evergrant-User": user}
 
     async def never(_: Any) -> None:
@@ -87,11 +89,11 @@ def test_each_write_in_flight_of_a_process_that_is_killed_has_its_row_and_is_sea
 
 @together_in_a_worker
 def test_a_revoked_session_ends_on_3_replicas_and_so_do_its_open_streams(
-    replicas: Cluster, upstream: ScriptedProvider
+    replicas: Cluster, upstream: ScriptedProvider, connected: tuple[str, str]
 ) -> None:
     """How soon is not measured here, where a machine may be busy: it is the sum of two constants."""
     assert SESSION_SECONDS + STILL_GOOD_SECONDS <= 2
-    app_id, user = connected(replicas, upstream)
+    app_id, user = connected
 
     async def endless(request: Any) -> None:
         request.writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n")

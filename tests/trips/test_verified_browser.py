@@ -43,11 +43,11 @@ def trust(here: Installation, issuer: str, *, client_id: str, secret: str, user_
 
 
 @pytest.fixture
-def login(here: Installation) -> Iterator[None]:
-    """The project's users are the people of the practice provider."""
+def login(here: Installation) -> Iterator[str]:
+    """The project's users are the people of the practice provider; the id of that trusted issuer."""
     here.provider.state.redirect_uris.add(f"{here.url}/login/callback")
     issuer_id = trust(here, here.provider.url, client_id=CLIENT_ID, secret=CLIENT_SECRET)
-    yield
+    yield issuer_id
     here.backend.http.delete("/v1/mgmt/trustedissuer", params={"id": issuer_id})
 
 
@@ -180,18 +180,13 @@ def test_an_answer_of_the_issuer_counts_once_in_the_browser_that_left(here: Inst
 
 
 @sqlite_is_enough
-@pytest.mark.usefixtures("login")
-def test_whom_nobody_trusts_any_more_proves_nothing(here: Installation, app_id: str) -> None:
+def test_whom_nobody_trusts_any_more_proves_nothing(here: Installation, app_id: str, login: str) -> None:
     trip, owner = link(here, app_id), here.browser()
     sign_in(owner, trip.url, ADA)
-    here.backend.http.delete("/v1/mgmt/trustedissuer", params={"id": trusted(here)})
+    here.backend.http.delete("/v1/mgmt/trustedissuer", params={"id": login})
     assert "not known whose browser" in words_of(owner.open(trip.url))
     answer = owner.http.post(trip.url, data={"decision": "connect"})
     assert answer.status_code == 400
-
-
-def trusted(here: Installation) -> str:
-    return str(here.backend.http.get("/v1/mgmt/trustedissuer").json()["trustedIssuers"][0]["id"])
 
 
 @sqlite_is_enough

@@ -85,6 +85,7 @@ async def call(broker: Broker, principal: Principal, asked: AskedCall, *, now: d
     )
     began, is_noted = time.perf_counter(), True
     try:
+        _check_request(asked)
         wanted = _permitted(principal, asked)
         entry.user_id, entry.tenant_id = wanted.owner.user_id, wanted.owner.tenant_id
         owner = (principal.project_id, wanted.owner.user_id, wanted.owner.tenant_id)
@@ -135,7 +136,6 @@ async def _prepared(
     now: datetime,
 ) -> PreparedCall:
     """Check everything, and return the call as it may be made. What is used up by a call is used up here, last."""
-    _check_request(asked)
     api = await api_of(broker, principal.project_id, asked.app_id)
     if api.app.tenant_id and api.app.tenant_id != wanted.owner.tenant_id:
         raise AppNotFound  # for this owner there is none
