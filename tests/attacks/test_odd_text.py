@@ -57,6 +57,8 @@ def test_an_attacker_who_puts_nul_into_any_address_is_refused_and_causes_no_outa
     seen = 0
     for method, path, operation in calls(here):
         for parameter in operation.get("parameters", ()):
+            if parameter["in"] == "header":  # no server takes one with NUL
+                continue
             filled = path.replace(f"{{{parameter['name']}}}", "a%00b") if parameter["in"] == "path" else path
             url = re.sub(r"\{\w+\}", "x", filled)
             url += f"?{parameter['name']}=a%00b" if parameter["in"] == "query" else ""
