@@ -64,7 +64,8 @@ def test_an_attacker_who_puts_nul_into_any_address_is_refused_and_causes_no_outa
             url += f"?{parameter['name']}=a%00b" if parameter["in"] == "query" else ""
             answer = here.backend.http.request(method, url)
             assert answer.status_code in (400, 404), (method, url, answer.text)
-            assert answer.status_code == 404 or parameter["name"] in answer.json()["message"], (url, answer.text)
+            said = answer.json()["message"] if method.upper() != "HEAD" else parameter["name"]  # it has no body
+            assert answer.status_code == 404 or parameter["name"] in said, (url, answer.text)
             seen += 1
     assert seen > 20
     with httpx2.Client(base_url=here.url, trust_env=False) as http:
