@@ -31,7 +31,7 @@ setattr(httpcore2, "default_ssl_context", functools.cache(httpcore2.default_ssl_
 
 
 DATABASES = ("sqlite", "postgresql")
-FACES = ("web", "trips", "sdk", "console", "cli", "calls")
+FACES = ("web", "trips", "sdk", "console", "cli", "attacks", "calls", "mcp")
 """The folders of tests that look at a whole installation from outside."""
 
 
