@@ -5,7 +5,8 @@ from fastapi.responses import RedirectResponse, Response
 
 from evergrant import clock
 from evergrant.broker.audit.record import Actor
-from evergrant.broker.connect.verification import PROVED, WRONG_USER, find_login, finish_login
+from evergrant.broker.connect.browser_logins import find_login, finish_login
+from evergrant.broker.connect.verification import PROVED, WRONG_USER
 from evergrant.broker.projects.trusted_issuers import LOGIN_CALLBACK_PATH
 from evergrant.logs import request_id
 from evergrant.web.asked import address_of, note_actor

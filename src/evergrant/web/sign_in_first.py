@@ -8,7 +8,8 @@ from fastapi import Request
 from fastapi.responses import RedirectResponse, Response
 
 from evergrant import clock
-from evergrant.broker.connect.verification import ProofWanted, begin_login, issuer_host
+from evergrant.broker.connect.browser_logins import begin_login
+from evergrant.broker.connect.verification import ProofWanted, issuer_host
 from evergrant.db import OutboundApp, Project
 from evergrant.web.consent import tile_for
 from evergrant.web.deps import get_broker
