@@ -117,7 +117,11 @@ def test_whoever_proves_to_be_the_user_goes_on_and_nobody_else(here: Installatio
     assert "This link is for somebody else" in words_of(refused)
     assert ADA not in refused.text
     assert parse_qs(urlsplit(leave(thief, trip.url)).query)["prompt"] == ["login"], "asked by the issuer again"
-    wrong = [row for row in rows(here.settings, "audit_events") if row["action"] == "connect.wrong_user"][-1]
+    (wrong,) = [
+        row
+        for row in rows(here.settings, "audit_events")
+        if row["action"] == "connect.wrong_user" and trip.trip_id in str(row["data"])
+    ]
     assert (wrong["user_id"], wrong["actor"], GRACE in str(wrong["data"])) == (ADA, "user", True)
     assert thief.http.post(trip.url, data={"decision": "cancel"}).status_code == 303
     assert state(here, trip) == "open", "nothing is used up, and a stranger cancels nothing"
