@@ -24,11 +24,11 @@ from benchmarks.many import Many
 from benchmarks.month import add_month
 from benchmarks.seed import settle
 from evergrant import clock
-from evergrant.broker.connections.browsing import Place
 from evergrant.broker.grants.counts import recount
 from evergrant.broker.operations.setup import InitResult, initialise, upgrade
 from evergrant.broker.operators.roles import ADMIN
 from evergrant.broker.operators.sessions import begin_session
+from evergrant.broker.runtime.list_places import Place
 from evergrant.db.engine import connect_postgresql, database_url
 from evergrant.settings import Settings
 from evergrant.web.app import create_app

@@ -104,7 +104,7 @@ def test_a_session_makes_exactly_as_many_calls_as_it_may_over_three_processes(se
             tries = [one(*pair) for pair in zip(brokers, principals, strict=True) for _ in range(6)]
             assert sum(await asyncio.gather(*tries)) == 10
             rows, _ = await list_agent_sessions(
-                brokers[0], project, SessionFilter(), reader=None, after="", limit=9, now=clock.now()
+                brokers[0], project, SessionFilter(), reader=None, limit=9, now=clock.now()
             )
             assert [row.calls for row in rows] == [10]
             unlimited = await minted(brokers[0], project)
@@ -164,7 +164,7 @@ def test_a_session_is_kept_for_a_month_after_its_end(settings: Settings) -> None
             for later, left in ((KEPT, 1), (KEPT + timedelta(hours=2), 0)):
                 await clear_agent_sessions(broker, now=made.row.created_at + later)
                 rows, _ = await list_agent_sessions(
-                    broker, project, SessionFilter(), reader=None, after="", limit=9, now=clock.now()
+                    broker, project, SessionFilter(), reader=None, limit=9, now=clock.now()
                 )
                 assert len(rows) == left
 

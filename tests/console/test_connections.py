@@ -23,7 +23,7 @@ from evergrant.broker.access.authentication import authenticate
 from evergrant.broker.access.management_keys import create_key
 from evergrant.broker.activity.attention import count_to_do, take_a_glance
 from evergrant.broker.connections import browsing
-from evergrant.broker.connections.browsing import EPOCH, ConnectionState, Page, Place, Wanted, browse
+from evergrant.broker.connections.browsing import ConnectionState, Page, Wanted, browse
 from evergrant.broker.connections.listing import GrantFilter, list_grants
 from evergrant.broker.connections.summary import summarise
 from evergrant.broker.grants.counts import recount, unhealthy_counts, unhealthy_query
@@ -31,6 +31,7 @@ from evergrant.broker.grants.directory import enter_missing
 from evergrant.broker.grants.events import clear_timelines, tidy_timelines, write_fetches
 from evergrant.broker.grants.grants import ResourceOwner
 from evergrant.broker.runtime.broker import Broker, open_broker
+from evergrant.broker.runtime.list_places import EPOCH, Place
 from evergrant.broker.tokens.fetch import FetchRequest, fetch_token
 from evergrant.broker.trials.first_steps import first_steps
 from evergrant.db.grant import NEEDS_ATTENTION

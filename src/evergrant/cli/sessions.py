@@ -83,7 +83,7 @@ def list_(project_id: str | None, user_id: str, agent_id: str, status: str | Non
     async def _list(broker: Broker) -> list[dict[str, object]]:
         which = SessionFilter(user_id=user_id, agent_id=agent_id, status=status or "")  # type: ignore[arg-type]  # a Choice
         project = await the_project(broker, project_id)
-        rows, _ = await list_agent_sessions(broker, project, which, reader=None, after="", limit=MOST_LISTED, now=now)
+        rows, _ = await list_agent_sessions(broker, project, which, reader=None, limit=MOST_LISTED, now=now)
         return [
             {
                 "id": row.id,

@@ -4,24 +4,23 @@ A management key that is limited to some apps sees and revokes the sessions that
 """
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Literal
 
-from sqlalchemy import ColumnElement, delete, literal, select, tuple_
+from sqlalchemy import ColumnElement, delete, select
 
 from evergrant.broker.audit.record import record
 from evergrant.broker.runtime.broker import Broker
+from evergrant.broker.runtime.list_places import Place
 from evergrant.broker.runtime.principal import Principal
 from evergrant.db import AgentSession
-from evergrant.db.types import UtcDateTime
-from evergrant.errors import InvalidValue, NotFound
+from evergrant.errors import NotFound
 
 KEPT = timedelta(days=30)
 """How long a session that is over can be looked at."""
 NAMED = 50
 """How many are named in the audit record of several."""
 NO_SUCH = "There is no agent session with this id."
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 SessionStatus = Literal["active", "expired", "revoked"]
 
@@ -55,30 +54,22 @@ async def list_agent_sessions(
     which: SessionFilter,
     *,
     reader: Principal | None,
-    after: str,
+    after: Place | None = None,
     limit: int,
     now: datetime,
-) -> tuple[list[AgentSession], str]:
-    """Return a page of sessions, the latest first, and the `after` of the next page or an empty text.
+) -> tuple[list[AgentSession], Place | None]:
+    """Return a page of sessions, the latest first, and where the next one goes on; None on the last.
 
     A page may be shorter than `limit` where a key does not see all.
-
-    Raises:
-        InvalidValue: `after` is no place in this list.
     """
     query = select(AgentSession).where(*_of_filter(project_id, which, now=now))
-    if after:
-        at, session_id = _place(after)
-        here = tuple_(AgentSession.created_at, AgentSession.id)
-        query = query.where(here < tuple_(literal(at, UtcDateTime()), literal(session_id)))
+    if after is not None:
+        query = query.where(after.older(AgentSession.created_at, AgentSession.id))
     query = query.order_by(AgentSession.created_at.desc(), AgentSession.id.desc()).limit(limit + 1)
     async with broker.database.read() as session:
         rows = list(await session.scalars(query))
-    following = ""
-    if len(rows) > limit:
-        rows = rows[:limit]
-        following = f"{(rows[-1].created_at - EPOCH) // timedelta(microseconds=1):x}.{rows[-1].id}"
-    return [row for row in rows if is_seen_by(row, reader) and _is_for(row, which)], following
+    following = Place(rows[limit - 1].created_at, rows[limit - 1].id) if len(rows) > limit else None
+    return [row for row in rows[:limit] if is_seen_by(row, reader) and _is_for(row, which)], following
 
 
 async def revoke_agent_sessions(
@@ -144,11 +135,3 @@ def _of_filter(project_id: str, which: SessionFilter, *, now: datetime) -> list[
 
 def _is_for(row: AgentSession, which: SessionFilter) -> bool:
     return not which.app_id or any(app["appId"] == which.app_id for app in row.apps)
-
-
-def _place(text: str) -> tuple[datetime, str]:
-    moment, _, session_id = text.partition(".")
-    try:
-        return EPOCH + timedelta(microseconds=int(moment, 16)), session_id
-    except (ValueError, OverflowError):
-        raise InvalidValue.of(("cursor", "is no place in this list: begin at its first page")) from None

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, and_, delete, or_, select, tuple_, update
+from sqlalchemy import ColumnElement, and_, delete, or_, select, update
 
 from evergrant.broker.calls.approvals import (
     APPROVED,
@@ -18,6 +18,7 @@ from evergrant.broker.calls.approvals import (
 )
 from evergrant.broker.connect.verification import LOGIN, ProofWanted
 from evergrant.broker.runtime.broker import Broker
+from evergrant.broker.runtime.list_places import Place
 from evergrant.broker.runtime.places import slot_in
 from evergrant.broker.runtime.principal import Principal
 from evergrant.crypto.opaque import digest
@@ -51,14 +52,20 @@ class ApprovalFilter:
 
 
 async def list_approvals(
-    broker: Broker, principal: Principal, which: ApprovalFilter, *, cursor: str = "", limit: int, now: datetime
-) -> tuple[Sequence[Approval], str]:
-    """Return a page of approvals, newest first, and the `cursor` of the next page or an empty string.
+    broker: Broker,
+    principal: Principal,
+    which: ApprovalFilter,
+    *,
+    after: Place | None = None,
+    limit: int,
+    now: datetime,
+) -> tuple[Sequence[Approval], Place | None]:
+    """Return a page of approvals, newest first, and where the next one goes on; None on the last.
 
     What they are about stays sealed: see `load_approval`. A key that is limited to some apps sees those.
 
     Raises:
-        InvalidValue: there is no such status, or the cursor is none of ours.
+        InvalidValue: there is no such status.
     """
     query = select(Approval).where(Approval.project_id == principal.project_id)
     if which.status:
@@ -67,22 +74,12 @@ async def list_approvals(
         query = query.where(Approval.user_id == which.user_id)
     if principal.app_ids:
         query = query.where(Approval.app_id.in_(sorted(principal.app_ids)))
-    if cursor:
-        at, _, last = cursor.partition("-")
-        if not (at.isascii() and at.isdigit() and len(at) <= 17 and last):
-            raise InvalidValue.of(("cursor", "give the one that came with the last page"))
-        before = datetime.fromtimestamp(0, now.tzinfo) + timedelta(microseconds=int(at))
-        query = query.where(tuple_(Approval.created_at, Approval.id) < tuple_(before, last))
+    if after is not None:
+        query = query.where(after.older(Approval.created_at, Approval.id))
     query = query.order_by(Approval.created_at.desc(), Approval.id.desc()).limit(limit + 1)
     async with broker.database.read() as session:
         rows = (await session.scalars(query)).all()
-    page = rows[:limit]
-    return page, _cursor_of(page[-1]) if len(rows) > limit else ""
-
-
-def _cursor_of(row: Approval) -> str:
-    since = row.created_at - datetime.fromtimestamp(0, row.created_at.tzinfo)
-    return f"{since // timedelta(microseconds=1)}-{row.id}"
+    return rows[:limit], Place(rows[limit - 1].created_at, rows[limit - 1].id) if len(rows) > limit else None
 
 
 def _has_status(status: str, now: datetime) -> ColumnElement[bool]:

@@ -3,45 +3,18 @@
 import json
 from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple
+from datetime import UTC, datetime
+from typing import Any
 
-from sqlalchemy import ColumnElement, literal_column, select, tuple_
+from sqlalchemy import ColumnElement, literal_column, select
 
 from evergrant.broker.runtime.broker import Broker
+from evergrant.broker.runtime.list_places import Place
 from evergrant.broker.runtime.principal import Permission, Principal
 from evergrant.db import CallRecord
-from evergrant.errors import InvalidValue
 
 MOST_CALLS = 200
 """Most calls that one page has."""
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-class CallPlace(NamedTuple):
-    """Where a page of calls ends."""
-
-    at: datetime
-    call_id: str
-
-    def __str__(self) -> str:
-        """Write it for an address."""
-        return f"{(self.at - _EPOCH) // timedelta(microseconds=1):x}.{self.call_id}"
-
-    @classmethod
-    def parse(cls, value: str, *, field: str) -> "CallPlace | None":
-        """Read what `str` wrote; None for an empty text.
-
-        Raises:
-            InvalidValue: it is something else.
-        """
-        if not value:
-            return None
-        microseconds, _, call_id = value.partition(".")
-        try:
-            return cls(_EPOCH + timedelta(microseconds=int(microseconds, 16)), call_id)
-        except (ValueError, OverflowError):
-            raise InvalidValue.of((field, "is not what a page before has said")) from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,12 +36,12 @@ class CallPage:
     """Some calls, newest first."""
 
     calls: Sequence[CallRecord]
-    following: CallPlace | None
+    following: Place | None
     """Where the next page goes on; None on the last."""
 
 
 async def list_calls(
-    broker: Broker, principal: Principal, wanted: CallFilter, *, after: CallPlace | None = None, limit: int = 50
+    broker: Broker, principal: Principal, wanted: CallFilter, *, after: Place | None = None, limit: int = 50
 ) -> CallPage:
     """Return a page of the call log, newest first; whoever is limited to some apps sees calls of those. One statement.
 
@@ -88,7 +61,7 @@ async def list_all_calls(
     wanted: CallFilter,
     *,
     only: Collection[str] = (),
-    after: CallPlace | None = None,
+    after: Place | None = None,
     limit: int = MOST_CALLS,
 ) -> CallPage:
     """Return a page for whoever may see all; `only` some apps, where they are named."""
@@ -96,14 +69,14 @@ async def list_all_calls(
     if only:
         query = query.where(CallRecord.app_id.in_(only))
     if after is not None:
-        query = query.where(tuple_(CallRecord.at, CallRecord.id) < tuple_(after.at, after.call_id))
+        query = query.where(after.older(CallRecord.at, CallRecord.id))
     query = query.order_by(CallRecord.at.desc(), CallRecord.id.desc()).limit(limit + 1)
     async with broker.database.read() as session:
         calls = list(await session.scalars(query))
     if len(calls) <= limit:
         return CallPage(calls, None)
     last = calls[limit - 1]
-    return CallPage(calls[:limit], CallPlace(last.at, last.id))
+    return CallPage(calls[:limit], Place(last.at, last.id))
 
 
 async def export_calls(

@@ -9,22 +9,20 @@ No list reads all of a project's connections. A page is found in one of two ways
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any, NamedTuple, TypeVar, cast
 
-from sqlalchemy import ColumnElement, Select, Table, and_, func, literal, or_, select, tuple_, union, union_all
+from sqlalchemy import ColumnElement, Select, Table, and_, func, or_, select, union, union_all
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.sql.base import ReadOnlyColumnCollection
 
 from evergrant.broker.apps.apps import list_apps
 from evergrant.broker.connections.metadata import SELECTED, GrantMetadata
 from evergrant.broker.runtime.broker import Broker
+from evergrant.broker.runtime.list_places import Place
 from evergrant.broker.runtime.principal import Principal
 from evergrant.db import Grant, GrantDirectory, GrantStatus, OutboundApp
 from evergrant.db.grant import ATTENTION
-from evergrant.db.types import UtcDateTime
-from evergrant.errors import InvalidValue
 
 ENTRIES = cast(Table, GrantDirectory.__table__).c
 Entry = ReadOnlyColumnCollection[str, Any]
@@ -37,7 +35,6 @@ FEW = 5_000
 """So many that begin alike are read and sorted for one page. Where more do, so many entries are looked at for one."""
 MOST_QUEUES = 20
 """Of so many apps each is looked up by itself; of more, entries are looked at until enough are found."""
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 LAST_CHARACTER = "\U0010ffff"
 """Stands after everything that a text with the same beginning can go on with, compared by bytes."""
 
@@ -60,32 +57,6 @@ _STATUS = {
     ConnectionState.UNCONFIRMED: GrantStatus.PENDING,
 }
 """States that the index of unhealthy connections has."""
-
-
-class Place(NamedTuple):
-    """Where a page begins or ends."""
-
-    consented_at: datetime
-    grant_id: str
-
-    def __str__(self) -> str:
-        """Write it for an address."""
-        return f"{(self.consented_at - EPOCH) // timedelta(microseconds=1):x}.{self.grant_id}"
-
-    @classmethod
-    def parse(cls, value: str, *, field: str = "at") -> "Place | None":
-        """Read what `str` wrote; None for an empty text.
-
-        Raises:
-            InvalidValue: it is something else.
-        """
-        if not value:
-            return None
-        moment, _, grant_id = value.partition(".")
-        try:
-            return cls(EPOCH + timedelta(microseconds=int(moment, 16)), grant_id)
-        except (ValueError, OverflowError):
-            raise InvalidValue.of((field, "is no place in this list: begin at its first page")) from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,9 +96,8 @@ class _Turn:
     def in_order(self, query: S, at: Any, grant_id: Any) -> S:
         """Let a query go on after the place, in the list's order."""
         if self.after is not None:
-            here = tuple_(at, grant_id)
-            place = tuple_(literal(self.after.consented_at, UtcDateTime()), literal(self.after.grant_id))
-            query = query.where(here > place if self.wanted.oldest_first else here < place)
+            after = self.after.newer if self.wanted.oldest_first else self.after.older
+            query = query.where(after(at, grant_id))
         columns = (at, grant_id)
         return query.order_by(*(columns if self.wanted.oldest_first else (column.desc() for column in columns)))
 

@@ -14,6 +14,7 @@ from evergrant.broker.calls.approval_decisions import (
     load_approval,
 )
 from evergrant.broker.calls.approvals import status_of
+from evergrant.broker.runtime.list_places import Place
 from evergrant.db import Approval
 from evergrant.web.api.wire import OptionalId, StrictWireModel, Text, WireModel, epoch, errors, example
 from evergrant.web.deps import BrokerDep, SessionsKeeper
@@ -154,12 +155,14 @@ async def get_approvals(
         Literal["", "pending", "approved", "refused", "used", "expired"], Query(examples=["pending"])
     ] = "",
     user_id: Annotated[OptionalId, Query(alias="userId", examples=["ada"])] = "",
-    cursor: Annotated[Text, Query(max_length=60, pattern=r"^[A-Za-z0-9-]*$", examples=[""])] = "",
+    cursor: Annotated[Text, Query(max_length=60, pattern=r"^[A-Za-z0-9.]*$", examples=[""])] = "",
 ) -> ApprovalsAnswer:
     """Return approvals of the last 30 days, newest first, 100 at a time. What they are about, `approval` tells."""
     which = ApprovalFilter(status=status, user_id=user_id)
-    rows, older = await list_approvals(broker, principal, which, cursor=cursor, limit=PAGE, now=clock.now())
-    return ApprovalsAnswer(approvals=[ApprovalBody.model_validate(_members(row)) for row in rows], cursor=older)
+    after = Place.parse(cursor, field="cursor")
+    rows, following = await list_approvals(broker, principal, which, after=after, limit=PAGE, now=clock.now())
+    found = [ApprovalBody.model_validate(_members(row)) for row in rows]
+    return ApprovalsAnswer(approvals=found, cursor=str(following or ""))
 
 
 @router.get("/approval", summary="Load an approval", responses=errors(400, 404))

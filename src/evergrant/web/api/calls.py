@@ -7,7 +7,8 @@ from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
 from pydantic import Field
 
-from evergrant.broker.calls.call_list import CallFilter, CallPlace, export_calls, list_calls
+from evergrant.broker.calls.call_list import CallFilter, export_calls, list_calls
+from evergrant.broker.runtime.list_places import Place
 from evergrant.db import CallRecord
 from evergrant.web.api.wire import OptionalId, Text, WireModel, errors, example
 from evergrant.web.deps import Auditor, BrokerDep
@@ -161,7 +162,7 @@ async def list_logged_calls(
         since=_moment(from_),
         until=_moment(to),
     )
-    place = CallPlace.parse(cursor, field="cursor")
+    place = Place.parse(cursor, field="cursor")
     page = await list_calls(broker, principal, wanted, after=place, limit=limit)
     return CallsAnswer(calls=[_body(call) for call in page.calls], next_cursor=str(page.following or ""))
 

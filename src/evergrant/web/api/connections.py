@@ -7,8 +7,9 @@ from pydantic import Field
 
 from evergrant import clock
 from evergrant.broker.connections import deletion, listing
-from evergrant.broker.connections.browsing import Place, browse
+from evergrant.broker.connections.browsing import browse
 from evergrant.broker.connections.listing import GrantFilter
+from evergrant.broker.runtime.list_places import Place
 from evergrant.errors import InvalidValue, MissingArgument
 from evergrant.web.api.connection_wire import (
     EXAMPLE_ID,

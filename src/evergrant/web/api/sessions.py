@@ -10,6 +10,7 @@ from evergrant.broker.access import session_list
 from evergrant.broker.access.session_list import SessionFilter
 from evergrant.broker.access.session_minting import SessionRequest, mint_session
 from evergrant.broker.grants.grants import ResourceOwner
+from evergrant.broker.runtime.list_places import Place
 from evergrant.errors import InvalidValue
 from evergrant.web.api.session_wire import (
     EXAMPLE_ID,
@@ -87,10 +88,11 @@ async def list_agent_sessions(
     A key that is limited to some apps sees the sessions for these alone, so a page can be shorter than `limit`.
     """
     which, now = SessionFilter(user_id=user_id, agent_id=agent_id, status=status), clock.now()
+    after = Place.parse(cursor, field="cursor")
     page, following = await session_list.list_agent_sessions(
-        broker, principal.project_id, which, reader=principal, after=cursor, limit=limit, now=now
+        broker, principal.project_id, which, reader=principal, after=after, limit=limit, now=now
     )
-    return SessionsAnswer(sessions=[session_body(row, now=now) for row in page], next_cursor=following)
+    return SessionsAnswer(sessions=[session_body(row, now=now) for row in page], next_cursor=str(following or ""))
 
 
 @router.post("/session/revoke", summary="Revoke agent sessions", responses=errors(400, 404, 413))

@@ -18,6 +18,7 @@ from evergrant.broker.access.session_minting import MintedSession, SessionReques
 from evergrant.broker.apps.apps import list_apps
 from evergrant.broker.grants.grants import ResourceOwner
 from evergrant.broker.runtime.agent_limits import SessionApp
+from evergrant.broker.runtime.list_places import Place
 from evergrant.broker.runtime.principal import Permission
 from evergrant.db import AgentSession, OutboundApp
 from evergrant.errors import InvalidRequest, InvalidValue, NotFound
@@ -56,7 +57,13 @@ async def show_agents(
     desk.require(Permission.SESSIONS)
     now, which = clock.now(), SessionFilter(user_id=user, agent_id=agent)
     rows, following = await list_agent_sessions(
-        desk.broker, desk.project.id, which, reader=desk.principal, after=at, limit=PER_PAGE, now=now
+        desk.broker,
+        desk.project.id,
+        which,
+        reader=desk.principal,
+        after=Place.parse(at, field="at"),
+        limit=PER_PAGE,
+        now=now,
     )
     known = {app.id: app for app in await _apps(desk)}
     return desk.page(
@@ -66,7 +73,7 @@ async def show_agents(
         user=user,
         agent=agent,
         is_first=not at,
-        older=desk.path("agents", user=user, agent=agent, at=following) if following else "",
+        older=desk.path("agents", user=user, agent=agent, at=str(following)) if following else "",
     )
 
 
@@ -99,7 +106,6 @@ async def ask_revoke(desk: DeskDep, session_id: SessionId) -> Response:
         desk.project.id,
         SessionFilter(session_id=session_id),
         reader=desk.principal,
-        after="",
         limit=1,
         now=clock.now(),
     )

@@ -17,6 +17,7 @@ from evergrant.broker.calls.approval_decisions import (
     load_approval,
 )
 from evergrant.broker.calls.approvals import APPROVED, EXPIRED, PENDING, REFUSED, USED, status_of
+from evergrant.broker.runtime.list_places import Place
 from evergrant.broker.runtime.principal import Permission
 from evergrant.db import Approval
 from evergrant.errors import ChangedMeanwhile, InvalidValue
@@ -43,13 +44,14 @@ async def show_approvals(
     desk: DeskDep,
     status: Annotated[str, Query(max_length=10, pattern="^(|pending|approved|refused|used|expired)$")] = "",
     user: Annotated[str, Query(max_length=255)] = "",
-    at: Annotated[str, Query(max_length=60, pattern=r"^[A-Za-z0-9-]*$")] = "",
+    at: Annotated[str, Query(max_length=60, pattern=r"^[A-Za-z0-9.]*$")] = "",
 ) -> Response:
     """List what waits, and then everything, newest first."""
     _require(desk)
     now, names = clock.now(), await _names(desk)
     which = ApprovalFilter(status=status, user_id=user)
-    found, older = await list_approvals(desk.broker, desk.principal, which, cursor=at, limit=PAGE, now=now)
+    after = Place.parse(at, field="at")
+    found, following = await list_approvals(desk.broker, desk.principal, which, after=after, limit=PAGE, now=now)
     waiting: Sequence[Approval] = ()
     if not (status or user or at):
         open_ones = ApprovalFilter(status=PENDING)
@@ -59,7 +61,9 @@ async def show_approvals(
         (one, names.get(one.app_id, one.app_id), STATES[status_of(one, now=now)])
         for one in (*waiting, *(one for one in found if one.id not in known))
     ]
-    return desk.page("approvals.html", rows=rows, which=status, user=user, at=at, older=older, named=_named)
+    return desk.page(
+        "approvals.html", rows=rows, which=status, user=user, at=at, older=str(following or ""), named=_named
+    )
 
 
 @router.get("/console/{project}/approvals/{approval_id}")

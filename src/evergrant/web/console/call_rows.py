@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from evergrant.broker.calls.call_list import CallFilter, CallPlace, list_calls
+from evergrant.broker.calls.call_list import CallFilter, list_calls
+from evergrant.broker.runtime.list_places import Place
 from evergrant.broker.runtime.principal import Permission
 from evergrant.db import CallRecord
 from evergrant.errors import ApprovalNeeded
@@ -64,7 +65,7 @@ async def read_calls(desk: Desk, wanted: CallFilter, *, at: str = "", limit: int
     """
     if not desk.may(Permission.AUDIT):
         return None
-    place = CallPlace.parse(at, field="at")
+    place = Place.parse(at, field="at")
     page = await list_calls(desk.broker, desk.principal, wanted, after=place, limit=limit)
     return CallRows([_call_row(call) for call in page.calls], str(page.following or ""))
 

@@ -9,9 +9,10 @@ from fastapi import Request
 
 from evergrant.app_types import AppType
 from evergrant.broker.apps.logos import list_apps_with_logos
-from evergrant.broker.connections.browsing import ConnectionState, Page, Place, Wanted, browse
+from evergrant.broker.connections.browsing import ConnectionState, Page, Wanted, browse
 from evergrant.broker.connections.metadata import GrantMetadata
 from evergrant.broker.connections.summary import Summary, summarise
+from evergrant.broker.runtime.list_places import Place
 from evergrant.db import OutboundApp
 from evergrant.web.console.app_head import AppHead
 from evergrant.web.console.desk import Desk
@@ -138,7 +139,7 @@ async def read_list(desk: Desk, request: Request, wanted: Wanted, *, head: AppHe
     summary = None
     if not wanted.user_id:
         summary = await summarise(desk.broker, desk.principal, app_id=wanted.app_id, apps=apps)
-    after = Place.parse(request.query_params.get("at", ""))
+    after = Place.parse(request.query_params.get("at", ""), field="at")
     before = Place.parse(request.query_params.get("before", ""), field="before")
     page, newer, older = await _read_page(desk, wanted, apps, after=after, before=before)
     by_id = {app.id: app for app in apps}
