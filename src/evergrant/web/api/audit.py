@@ -2,7 +2,6 @@
 
 import json
 import re
-from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
@@ -14,17 +13,29 @@ from evergrant.broker.audit.browsing import AuditFilter, browse_records
 from evergrant.broker.audit.chain import verify_chain_once
 from evergrant.broker.audit.log import MAX_RECORDS, AuditQuery, ReportedEvent
 from evergrant.db import AuditEvent
-from evergrant.web.api.wire import Flag, Nothing, OptionalId, OwnerId, Text, WireModel, errors, example, storable_json
+from evergrant.web.api.wire import (
+    LAST_MILLISECOND,
+    Flag,
+    From,
+    Nothing,
+    OptionalId,
+    OwnerId,
+    Text,
+    To,
+    WireModel,
+    epoch_milliseconds,
+    errors,
+    example,
+    moment,
+    storable_json,
+)
 from evergrant.web.deps import Auditor, BrokerDep
 
 router = APIRouter(prefix="/v1/mgmt/audit", tags=["audit"])
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MAX_DATA = 10_000
 MAX_ACTION = 64
 _ACTION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]*")
-LAST_MILLISECOND = 253_402_300_799_999
-"""The end of the year 9999."""
 
 _RECORD = {
     "projectId": "P2nq5Jx8Vb",
@@ -169,7 +180,7 @@ def record_body(event: AuditEvent) -> AuditRecord:
         project_id=event.project_id,
         user_id=event.user_id,
         action=event.action,
-        occurred=str((event.occurred_at - _EPOCH) // timedelta(milliseconds=1)),
+        occurred=epoch_milliseconds(event.occurred_at),
         remote_address=event.remote_address,
         external_ids=[event.user_id] if event.user_id else [],
         tenants=[event.tenant_id] if event.tenant_id else [],
@@ -178,11 +189,6 @@ def record_body(event: AuditEvent) -> AuditRecord:
         app_id=event.app_id,
         sequence=event.sequence,
     )
-
-
-def _instant(milliseconds: int) -> datetime | None:
-    """Read a time; SDKs whose callers gave none send 0, or the year 1."""
-    return _EPOCH + timedelta(milliseconds=milliseconds) if milliseconds > 0 else None
 
 
 @router.post("/search", summary="Search the audit log", responses=errors(400, 413))
@@ -209,8 +215,8 @@ async def search(body: Search, broker: BrokerDep, principal: Auditor) -> SearchA
             tenant_ids=body.tenants,
             also_without_tenant=body.no_tenants,
             text=body.text,
-            since=_instant(body.from_),
-            until=_instant(body.to),
+            since=moment(body.from_),
+            until=moment(body.to),
             limit=body.limit,
             offset=body.page * body.limit,
         ),
@@ -255,14 +261,12 @@ async def verify_records(broker: BrokerDep, principal: Auditor) -> ChainAnswer:
 async def export_records(
     broker: BrokerDep,
     principal: Auditor,
-    from_: Annotated[
-        int, Query(alias="from", le=LAST_MILLISECOND, description="Epoch milliseconds.", examples=[0])
-    ] = 0,
-    to: Annotated[int, Query(le=LAST_MILLISECOND, description="Epoch milliseconds.", examples=[0])] = 0,
+    from_: From = 0,
+    to: To = 0,
 ) -> StreamingResponse:
     """Return the records of a period, oldest first, as JSON, one a line, each with its hash. 0 does not limit."""
     principal.require_every_app()
-    lines = audit_log.export_lines(broker, principal.project_id, since=_instant(from_), until=_instant(to))
+    lines = audit_log.export_lines(broker, principal.project_id, since=moment(from_), until=moment(to))
     return StreamingResponse(lines, media_type="application/jsonl")
 
 
@@ -274,10 +278,8 @@ async def list_records(
     actor: Annotated[Text, Query(max_length=300, description="Only by them.", examples=["key:5yZ1cK8vQd3w"])] = "",
     user_id: Annotated[Text, Query(alias="userId", max_length=255, examples=["alice"])] = "",
     app_id: Annotated[Text, Query(alias="appId", max_length=64, examples=["google-contacts"])] = "",
-    from_: Annotated[
-        int, Query(alias="from", le=LAST_MILLISECOND, description="Epoch milliseconds.", examples=[0])
-    ] = 0,
-    to: Annotated[int, Query(le=LAST_MILLISECOND, description="Epoch milliseconds.", examples=[0])] = 0,
+    from_: From = 0,
+    to: To = 0,
     before: Annotated[int, Query(ge=0, le=2**62, description="`older` of the page before.", examples=[0])] = 0,
 ) -> RecordsAnswer:
     """Return a page of records, newest first. Every filter is optional, and a page costs the same however long the log.
@@ -288,7 +290,7 @@ async def list_records(
     """
     principal.require_every_app()
     wanted = AuditFilter(
-        action=action, actor=actor, user_id=user_id, app_id=app_id, since=_instant(from_), until=_instant(to)
+        action=action, actor=actor, user_id=user_id, app_id=app_id, since=moment(from_), until=moment(to)
     )
     page = await browse_records(broker, principal.project_id, wanted, before=before)
     return RecordsAnswer(audits=[record_body(event) for event in page.events], older=page.older)

@@ -1,6 +1,5 @@
 """The call log over HTTP: who called what, with whose connection."""
 
-from datetime import UTC, datetime, timedelta
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query
@@ -10,14 +9,11 @@ from pydantic import Field
 from evergrant.broker.calls.call_list import CallFilter, export_calls, list_calls
 from evergrant.broker.runtime.list_places import Place
 from evergrant.db import CallRecord
-from evergrant.web.api.wire import OptionalId, Text, WireModel, errors, example
+from evergrant.web.api.wire import From, OptionalId, Text, To, WireModel, epoch_milliseconds, errors, example, moment
 from evergrant.web.deps import Auditor, BrokerDep
 
 router = APIRouter(prefix="/v1/mgmt/outbound", tags=["calls"])
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_LAST_MILLISECOND = 253_402_300_799_999
-"""The end of the year 9999."""
 _CALL = {
     "id": "01956a3c7d2e0f4b8a6c1d",
     "at": "1741103514123",
@@ -89,7 +85,7 @@ class CallsAnswer(WireModel):
 def _body(call: CallRecord) -> CallBody:
     return CallBody(
         id=call.id,
-        at=str((call.at - _EPOCH) // timedelta(milliseconds=1)),
+        at=epoch_milliseconds(call.at),
         kind=call.kind,
         app_id=call.app_id,
         user_id=call.user_id,
@@ -114,16 +110,6 @@ def _body(call: CallRecord) -> CallBody:
         approval_id=call.approval_id,
         sealed=bool(call.batch),
     )
-
-
-def _moment(milliseconds: int) -> datetime | None:
-    return _EPOCH + timedelta(milliseconds=milliseconds) if milliseconds > 0 else None
-
-
-From = Annotated[
-    int, Query(alias="from", le=_LAST_MILLISECOND, description="Epoch milliseconds; 0 for no limit.", examples=[0])
-]
-To = Annotated[int, Query(le=_LAST_MILLISECOND, description="Epoch milliseconds; 0 for no limit.", examples=[0])]
 
 
 @router.get("/calls", operation_id="listCalls", summary="List calls", responses=errors(400))
@@ -159,8 +145,8 @@ async def list_logged_calls(
         agent=agent_id,
         session_id=session_id,
         kind=kind,
-        since=_moment(from_),
-        until=_moment(to),
+        since=moment(from_),
+        until=moment(to),
     )
     place = Place.parse(cursor, field="cursor")
     page = await list_calls(broker, principal, wanted, after=place, limit=limit)
@@ -187,5 +173,5 @@ async def list_logged_calls(
 async def export_call_log(broker: BrokerDep, principal: Auditor, from_: From = 0, to: To = 0) -> StreamingResponse:
     """Return the calls of a period, newest first, as JSON, one a line, with all that their seals are made of."""
     principal.require_every_app()
-    lines = export_calls(broker, principal.project_id, since=_moment(from_), until=_moment(to))
+    lines = export_calls(broker, principal.project_id, since=moment(from_), until=moment(to))
     return StreamingResponse(lines, media_type="application/jsonl")

@@ -1,9 +1,9 @@
 """What all wire models share: camelCase, null as absent, storable text, and pastes without the blanks around them."""
 
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, TypeVar
 
-from fastapi import Request
+from fastapi import Query, Request
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -22,6 +22,9 @@ from evergrant.pasted import trimmed
 from evergrant.web.errors import invalid_request
 
 MAX_LEVELS = 50
+LAST_MILLISECOND = 253_402_300_799_999
+"""The end of the year 9999."""
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def storable(value: str) -> str:
@@ -119,6 +122,21 @@ class Nothing(WireModel):
 def epoch(at: datetime | None) -> str:
     """Write an instant as epoch seconds in text; none is empty."""
     return str(int(at.timestamp())) if at is not None else ""
+
+
+def epoch_milliseconds(at: datetime) -> str:
+    """Write an instant as epoch milliseconds in text."""
+    return str((at - _EPOCH) // timedelta(milliseconds=1))
+
+
+def moment(milliseconds: int) -> datetime | None:
+    """Read epoch milliseconds; SDKs whose callers gave none send 0, or the year 1."""
+    return _EPOCH + timedelta(milliseconds=milliseconds) if milliseconds > 0 else None
+
+
+_MILLISECONDS = "Epoch milliseconds; 0 for no limit."
+From = Annotated[int, Query(alias="from", le=LAST_MILLISECOND, description=_MILLISECONDS, examples=[0])]
+To = Annotated[int, Query(le=LAST_MILLISECOND, description=_MILLISECONDS, examples=[0])]
 
 
 class ErrorField(WireModel):
