@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeGuard
 
 from sqlalchemy import select
 
@@ -162,7 +162,7 @@ async def _actor_of(broker: Broker, project_id: str, token: str, *, network: str
     claims = await verified_claims(broker.http, trusted.jwks_url, token, now=now)
     check_parties(claims, issuer=trusted.issuer, audience=trusted.audience, recipient="audience")
     agent = claims.get("sub")
-    if not isinstance(agent, str) or not _is_id(agent):
+    if not _is_id(agent):
         raise InvalidToken("its sub does not name an agent")
     if "act" in claims:
         raise InvalidToken("somebody else acts in it (act): send the agent's own")
@@ -223,7 +223,7 @@ def agent_of(claims: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
     actor = claims.get("act")
     while actor is not None:
         name = actor.get("sub") if isinstance(actor, Mapping) else None
-        if len(chain) == _MAX_ACTORS or not isinstance(name, str) or not _is_id(name):
+        if len(chain) == _MAX_ACTORS or not _is_id(name):
             raise InvalidToken(
                 f"it has an actor (act) that cannot be read; each has a sub, and there are at most {_MAX_ACTORS}"
             )
@@ -232,11 +232,11 @@ def agent_of(claims: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
     if chain:
         return chain[0], tuple(chain)
     clients = (claims.get(name) for name in ("client_id", "azp"))
-    return next((one for one in clients if isinstance(one, str) and _is_id(one)), ""), ()
+    return next((one for one in clients if _is_id(one)), ""), ()
 
 
-def _is_id(value: str) -> bool:
-    return 0 < len(value) <= _MAX_ID_LENGTH and value.isprintable()
+def _is_id(value: object) -> TypeGuard[str]:
+    return isinstance(value, str) and 0 < len(value) <= _MAX_ID_LENGTH and value.isprintable()
 
 
 def _is_machine(trusted: TrustedIssuer, claims: Mapping[str, Any]) -> bool:
@@ -265,7 +265,7 @@ def _says_it_is_a_machines(claims: Mapping[str, Any]) -> bool:
 
 
 def _id(value: object) -> str:
-    if not isinstance(value, str) or not value or len(value) > _MAX_ID_LENGTH or not value.isprintable():
+    if not _is_id(value):
         raise InvalidToken("it does not name a user")
     return value
 
@@ -273,7 +273,7 @@ def _id(value: object) -> str:
 def _tenants(value: object) -> frozenset[str]:
     """Read a tenant claim: one tenant, a list of them, or an object with a member for each."""
     values = [value] if isinstance(value, str) else value if isinstance(value, (list, dict)) else []
-    return frozenset(v for v in values if isinstance(v, str) and v and len(v) <= _MAX_ID_LENGTH and v.isprintable())
+    return frozenset(v for v in values if _is_id(v))
 
 
 def _scopes(claims: Mapping[str, Any]) -> frozenset[str]:
