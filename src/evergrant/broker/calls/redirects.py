@@ -18,6 +18,11 @@ _TARGET = re.compile(r"<([^<>]*)>")
 """Of one link in a `Link` header (RFC 8288 section 3)."""
 
 
+def proxy_url(public_url: str, app_id: str) -> str:
+    """Return the base URL to use instead of an app's own API. `public_url` is evergrant's own."""
+    return f"{public_url}{PROXY_PATH}{app_id}"
+
+
 async def followed(prepared: PreparedCall, given: StandingAnswer) -> StandingAnswer:
     """Return the answer behind redirects to the file stores that the app's entry names. No credential goes there.
 
@@ -93,7 +98,7 @@ def _linked(prepared: PreparedCall, here: str, target: re.Match[str]) -> str:
 
 
 def _proxied(prepared: PreparedCall) -> str:
-    return f"{prepared.broker.settings.public_url}{PROXY_PATH}{prepared.asked.app_id}"
+    return proxy_url(prepared.broker.settings.public_url, prepared.asked.app_id)
 
 
 def _base_of(prepared: PreparedCall, url: str) -> tuple[str, str | None]:

@@ -7,6 +7,7 @@ from pydantic import Field
 
 from evergrant.broker.access.session_list import SessionStatus, status_of_session
 from evergrant.broker.access.session_minting import DEFAULT_SECONDS, MOST_APPS, MOST_EACH, MOST_SECONDS
+from evergrant.broker.calls.redirects import proxy_url
 from evergrant.broker.runtime.agent_limits import SessionApp
 from evergrant.db import AgentSession
 from evergrant.web.api.wire import (
@@ -20,6 +21,7 @@ from evergrant.web.api.wire import (
     epoch,
     example,
 )
+from evergrant.web.mcp_address import resource_url
 
 EXAMPLE_ID = "7Qm2cXw9Rk4tZp1sVb6nLd"
 EXAMPLE_KEY = "evs_P2nq5Jx8Vb_7Qm2cXw9Rk4tZp1sVb6nLd_..."
@@ -228,6 +230,6 @@ def new_session(row: AgentSession, public_url: str) -> NewSession:
     return NewSession(
         id=row.id,
         expires_at=epoch(row.expires_at),
-        mcp_url=f"{public_url}/mcp/{row.project_id}",
-        proxy_urls={app["appId"]: f"{public_url}/v1/proxy/{app['appId']}" for app in row.apps},
+        mcp_url=resource_url(public_url, row.project_id),
+        proxy_urls={app["appId"]: proxy_url(public_url, app["appId"]) for app in row.apps},
     )

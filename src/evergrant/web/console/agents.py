@@ -16,6 +16,7 @@ from evergrant.broker.access.session_list import (
 )
 from evergrant.broker.access.session_minting import MintedSession, SessionRequest, mint_session
 from evergrant.broker.apps.apps import list_apps
+from evergrant.broker.calls.redirects import proxy_url
 from evergrant.broker.grants.grants import ResourceOwner
 from evergrant.broker.runtime.agent_limits import SessionApp
 from evergrant.broker.runtime.list_places import Place
@@ -27,6 +28,7 @@ from evergrant.web.console.fields import problems_of
 from evergrant.web.console.route import ConsoleRoute
 from evergrant.web.console.states import State
 from evergrant.web.forms import Form, read_form
+from evergrant.web.mcp_address import resource_url
 
 router = APIRouter(route_class=ConsoleRoute)
 
@@ -94,7 +96,14 @@ async def make_session(desk: DeskDep) -> Response:
         made = await _mint(desk, form)
     except InvalidRequest as error:
         return await _form_page(desk, form, problems=problems_of(error))
-    return desk.page("agent_made.html", session=made.row, text=made.key)
+    here = desk.broker.settings.public_url
+    return desk.page(
+        "agent_made.html",
+        session=made.row,
+        text=made.key,
+        mcp_url=resource_url(here, desk.project.id),
+        proxy_urls={app["appId"]: proxy_url(here, app["appId"]) for app in made.row.apps},
+    )
 
 
 @router.get("/console/{project}/agents/{session_id}/revoke")

@@ -24,7 +24,7 @@ from evergrant.web.errors import error_body, note_limit
 from evergrant.web.mcp.caller import Caller, OutOfScope, recognise
 from evergrant.web.mcp.gateway import pass_through
 from evergrant.web.mcp.seals import opened, seal
-from evergrant.web.mcp_address import challenge
+from evergrant.web.mcp_address import MCP_PATH, challenge
 
 log = logging.getLogger(__name__)
 
@@ -171,6 +171,6 @@ class _Endpoint:
 
 
 ROUTES = (
-    Route("/mcp/{project_id}", _Endpoint(_mcp)),
-    Route("/mcp/{project_id}/~{app_id}", _Endpoint(_gateway)),
+    Route(f"{MCP_PATH}/{{project_id}}", _Endpoint(_mcp)),
+    Route(f"{MCP_PATH}/{{project_id}}/~{{app_id}}", _Endpoint(_gateway)),
 )
