@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Path, Request
 from fastapi.responses import JSONResponse, Response
 
-from evergrant.broker.projects.projects import list_projects
+from evergrant.broker.projects.projects import load_project
 from evergrant.broker.projects.trusted_issuers import list_issuers
 from evergrant.broker.runtime.principal import CALL_SCOPE
 from evergrant.errors import NotFound
@@ -40,10 +40,11 @@ async def describe_gateway(
 
 
 async def _document(request: Request, broker: BrokerDep, project_id: str, app_id: str = "") -> Response:
-    async with counting_failures(request):
-        project = next((one for one in await list_projects(broker) if one.id == project_id), None)
-        if project is None:
-            raise NotFound
+    async with counting_failures(request), broker.database.read() as session:
+        try:
+            project = await load_project(session, project_id)
+        except NotFound:
+            raise NotFound from None
     servers = [one.issuer for one in await list_issuers(broker, project_id) if one.mcp]
     document: dict[str, Any] = {
         "resource": resource_url(broker.settings.public_url, project_id, app_id),
