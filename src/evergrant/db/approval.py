@@ -29,7 +29,7 @@ class Approval(Base):
     ticket: Mapped[Sealed] = mapped_column(SealedBytes)
     """So that who asks for the same again is told the same link."""
     request_digest: Mapped[bytes] = mapped_column(LargeBinary(32))
-    """SHA-256 over who asks for whom, app, connection, method, base, path and query, content type and body."""
+    """SHA-256 over who asks for whom, app, connection, method, base, path and query, headers and body."""
     app_id: Mapped[str] = mapped_column(String(64))
     user_id: Mapped[str] = mapped_column(String(255), default="")
     tenant_id: Mapped[str] = mapped_column(String(255), default="")
@@ -45,7 +45,7 @@ class Approval(Base):
     """Path and query."""
     content_type: Mapped[str] = mapped_column(String(200), default="")
     body: Mapped[Sealed | None] = mapped_column(SealedBytes)
-    """The first 4 KiB, for the page; none where there is no body."""
+    """Headers and the first 4 KiB of the body, for the page; none where there is neither."""
     body_bytes: Mapped[int] = mapped_column(default=0)
     reason: Mapped[str] = mapped_column(String(200), default="")
     """The rule that asks for it: a policy's id, or `session`."""

@@ -40,7 +40,7 @@ class OpenedApproval:
     target: str = field(repr=False)
     """Path and query."""
     body: str = field(repr=False)
-    """The first 4 KiB; what is no UTF-8 stands as `\\xNN`."""
+    """Headers, and the first 4 KiB of the body; what cannot be seen stands as a code."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,12 +98,16 @@ async def load_approval(broker: Broker, principal: Principal, approval_id: str, 
         NotFound: there is none.
         PermissionDenied: the key is limited to other apps.
     """
+    return await open_approval(broker, await _approval_for(broker, principal, approval_id), now=now)
+
+
+async def _approval_for(broker: Broker, principal: Principal, approval_id: str) -> Approval:
     async with broker.database.read() as session:
         row = await session.get(Approval, (principal.project_id, approval_id))
     if row is None:
         raise NotFound(NO_SUCH)
     principal.require_app(row.app_id)
-    return await open_approval(broker, row, now=now)
+    return row
 
 
 async def find_approval(broker: Broker, ticket: str) -> Approval:
@@ -157,11 +161,7 @@ async def decide_for_owner(
         PermissionDenied: the key is limited to other apps, or has asked for it itself.
         ChangedMeanwhile: it was decided, or is over.
     """
-    async with broker.database.read() as session:
-        row = await session.get(Approval, (principal.project_id, approval_id))
-    if row is None:
-        raise NotFound(NO_SUCH)
-    principal.require_app(row.app_id)
+    row = await _approval_for(broker, principal, approval_id)
     if row.actor == principal.name:
         raise PermissionDenied("This key has asked for it itself: another key, the owner or an operator decides.")
     return await decide(broker, row, approve=approve, reason=reason, by=principal.name, now=now)

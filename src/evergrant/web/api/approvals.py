@@ -78,7 +78,9 @@ class OpenedApprovalBody(ApprovalBody):
 
     path: str = Field(description="Path and query.")
     content_type: str
-    body: str = Field(description="The first 4 KiB; what cannot be seen stands as a code like `\\u202e`.")
+    body: str = Field(
+        description="Headers, and the first 4 KiB of the body; what cannot be seen stands as a code like `\\u202e`."
+    )
 
 
 class ApprovalAnswer(WireModel):
