@@ -32,7 +32,7 @@ from evergrant.web.forms import read_form
 from evergrant.web.locale import LANGUAGES
 from evergrant.web.looks import look_of
 from evergrant.web.same_origin import is_from_us
-from evergrant.web.sign_in_first import leave_to_sign_in, sign_in_first
+from evergrant.web.sign_in_first import leave_to_sign_in, page_again, sign_in_first
 from evergrant.web.templating import PAGE_HEADERS
 from evergrant.web.visitor import note_visit, visitor_page
 
@@ -78,9 +78,7 @@ async def decide_here(ticket: Ticket, request: Request, broker: BrokerDep) -> Re
             await decide(
                 broker, row, approve=decision == "approve", reason=form.text("reason"), by=who, now=clock.now()
             )
-    language = request.query_params.get("lang", "")
-    then = f"{request.scope['path']}?lang={language}" if language in LANGUAGES else request.scope["path"]
-    return RedirectResponse(then, 303, PAGE_HEADERS)
+    return RedirectResponse(page_again(request), 303, PAGE_HEADERS)
 
 
 async def _find(broker: Broker, ticket: str, request: Request) -> tuple[Approval, Project, OutboundApp]:

@@ -38,9 +38,12 @@ async def sign_in_first(
 
 async def leave_to_sign_in(request: Request, wanted: ProofWanted, *, browser: str) -> Response:
     """Send a browser to the issuer, from where it comes back to the page that it is at."""
-    broker, then = get_broker(request), request.scope["path"]
-    if (language := request.query_params.get("lang", "")) in LANGUAGES:
-        then += f"?lang={language}"
-    return RedirectResponse(
-        await begin_login(broker, wanted, browser=browser, return_path=then, now=clock.now()), 303, PAGE_HEADERS
-    )
+    then = page_again(request)
+    url = await begin_login(get_broker(request), wanted, browser=browser, return_path=then, now=clock.now())
+    return RedirectResponse(url, 303, PAGE_HEADERS)
+
+
+def page_again(request: Request) -> str:
+    """Return our page that a browser is at, in the language that it has chosen there."""
+    language = request.query_params.get("lang", "")
+    return f"{request.scope['path']}?lang={language}" if language in LANGUAGES else str(request.scope["path"])
