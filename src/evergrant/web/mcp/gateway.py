@@ -6,7 +6,6 @@ clients carry, are sealed with who got them, so that nobody resumes another's.
 
 import json
 from collections.abc import AsyncIterator
-from datetime import timedelta
 from http import HTTPStatus
 from typing import Any
 
@@ -19,13 +18,11 @@ from evergrant.broker.calls import tools
 from evergrant.broker.calls.asked import CallAnswer
 from evergrant.broker.calls.gateway import RemoteRequest, call_remote
 from evergrant.broker.runtime.broker import Broker
-from evergrant.errors import MalformedRequest, NotConnected, NotFound, PermissionDenied
+from evergrant.errors import MalformedRequest, NotConnected, PermissionDenied
 from evergrant.web.mcp.caller import Caller
 from evergrant.web.mcp.remote_states import with_own_state, with_sealed_states
-from evergrant.web.mcp.seals import opened, seal
+from evergrant.web.mcp.seals import SESSION, opened_session, seal_session
 
-SESSION = "mcp-session-id"
-SESSION_HOURS = 24
 CALL = "tools/call"
 _NAMES = frozenset(("jsonrpc", "id", "method", "params", "result", "error"))
 """What a message has (JSON-RPC 2.0 sections 4 and 5), in these letters."""
@@ -42,19 +39,14 @@ async def remote_request(broker: Broker, caller: Caller, request: Request, app_i
     """
     body = await request.body() if request.method == "POST" else b""
     message = _message(body) if body or request.method == "POST" else {}
-    session = ""
-    if text := request.headers.get(SESSION):
-        said = await opened(broker, caller.principal, "upstream", text, now=clock.now(), bound=(app_id,))
-        if said is None:
-            raise NotFound("This MCP session is over: initialize again.")
-        session = said["id"]
+    session = await opened_session(broker, caller.principal, "upstream", request, now=clock.now(), bound=(app_id,))
     body = await with_own_state(broker, caller, app_id, message, body)
     return RemoteRequest(
         app_id=app_id,
         method=request.method,
         headers=request.headers.raw,
         body=body,
-        server_session=session,
+        server_session=session["id"] if session else "",
         calls_tool=CALL in (message.get("method"), request.headers.get("mcp-method")),
     )
 
@@ -129,9 +121,9 @@ def _with_sealed_states(
 
 
 async def _sealed(broker: Broker, caller: Caller, app_id: str, session: bytes) -> bytes:
-    until = clock.now() + timedelta(hours=SESSION_HOURS)
     said = {"id": session.decode("latin-1")}
-    return (await seal(broker, caller.principal, "upstream", said, until=until, bound=(app_id,))).encode()
+    sealed = await seal_session(broker, caller.principal, "upstream", said, now=clock.now(), bound=(app_id,))
+    return sealed.encode()
 
 
 async def _link_needed(broker: Broker, caller: Caller, wanted: RemoteRequest, error: NotConnected) -> Response:

@@ -8,7 +8,6 @@ import contextlib
 import importlib.util
 import logging
 from collections.abc import Callable, Coroutine
-from datetime import timedelta
 from typing import Any
 
 from starlette.datastructures import MutableHeaders
@@ -19,18 +18,15 @@ from starlette.types import Message, Receive, Scope, Send
 
 from evergrant import clock
 from evergrant.broker.runtime.broker import Broker
-from evergrant.errors import AuthenticationFailed, EvergrantError, NotFound, OperatorError
+from evergrant.errors import AuthenticationFailed, EvergrantError, OperatorError
 from evergrant.web.errors import error_body, note_limit
 from evergrant.web.mcp.caller import Caller, OutOfScope, recognise
 from evergrant.web.mcp.gateway import pass_through
-from evergrant.web.mcp.seals import opened, seal
+from evergrant.web.mcp.seals import SESSION, opened_session, seal_session
 from evergrant.web.mcp_address import MCP_PATH, challenge
 
 log = logging.getLogger(__name__)
 
-SESSION = "mcp-session-id"
-SESSION_HOURS = 24
-"""How long a client of the handshake era may go on before it has to introduce itself again."""
 Serve = Callable[[Scope, Receive, Send], Coroutine[Any, Any, None]]
 _SERVER_ERROR, _REFUSED = -32603, -32000
 """JSON-RPC's own code for a server's trouble, and one that is ours to give a meaning (section 5.1)."""
@@ -62,8 +58,8 @@ async def _mcp(scope: Scope, receive: Receive, send: Send) -> None:
     async def send_with_session(message: Message) -> None:
         if message["type"] == "http.response.start" and caller.is_new:
             said = {"era": caller.era, "abilities": caller.abilities}
-            until = clock.now() + timedelta(hours=SESSION_HOURS)
-            MutableHeaders(scope=message)[SESSION] = await seal(broker, caller.principal, "session", said, until=until)
+            session = await seal_session(broker, caller.principal, "session", said, now=clock.now())
+            MutableHeaders(scope=message)[SESSION] = session
         await send(message)
 
     await _until_hung_up(serve, scope, receive, send_with_session)
@@ -98,10 +94,7 @@ async def _take_abilities(broker: Broker, request: Request, caller: Caller) -> N
     Raises:
         NotFound: it brings what is somebody else's, or is too old: it has to introduce itself again.
     """
-    if text := request.headers.get(SESSION):
-        said = await opened(broker, caller.principal, "session", text, now=clock.now())
-        if said is None:
-            raise NotFound("This MCP session is over: initialize again.")
+    if said := await opened_session(broker, caller.principal, "session", request, now=clock.now()):
         caller.era, caller.abilities = said["era"], said["abilities"]
 
 

@@ -4,10 +4,11 @@ import base64
 import binascii
 import json
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from pydantic import SecretStr
+from starlette.requests import Request
 
 from evergrant.broker.runtime.broker import Broker
 from evergrant.broker.runtime.principal import Principal
@@ -15,6 +16,9 @@ from evergrant.crypto.sealed import Sealed, Slot
 from evergrant.errors import CannotOpenSealed, NotFound
 
 Kind = Literal["session", "state", "upstream", "upstream_state"]
+SESSION = "mcp-session-id"
+SESSION_HOURS = 24
+"""How long a client of the handshake era may go on before it has to introduce itself again."""
 _LONGEST = 65_536
 
 
@@ -50,6 +54,36 @@ async def opened(
         raise NotFound from None
     said: dict[str, Any] = json.loads(whole.get_secret_value())
     return said if said["until"] > now.timestamp() else None
+
+
+async def seal_session(
+    broker: Broker,
+    principal: Principal,
+    kind: Kind,
+    said: Mapping[str, Any],
+    *,
+    now: datetime,
+    bound: tuple[str, ...] = (),
+) -> str:
+    """Return something as the session's id that a client of the handshake era gets."""
+    return await seal(broker, principal, kind, said, until=now + timedelta(hours=SESSION_HOURS), bound=bound)
+
+
+async def opened_session(
+    broker: Broker, principal: Principal, kind: Kind, request: Request, *, now: datetime, bound: tuple[str, ...] = ()
+) -> dict[str, Any] | None:
+    """Return what was sealed as the session's id that a request brings; None where it brings none.
+
+    Raises:
+        NotFound: it is somebody else's, or is over: the client has to introduce itself again.
+    """
+    text = request.headers.get(SESSION)
+    if not text:
+        return None
+    said = await opened(broker, principal, kind, text, now=now, bound=bound)
+    if said is None:
+        raise NotFound("This MCP session is over: initialize again.")
+    return said
 
 
 def _slot(principal: Principal, kind: Kind, bound: tuple[str, ...]) -> Slot:
