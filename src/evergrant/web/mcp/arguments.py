@@ -133,8 +133,8 @@ TOOLS = (
         name="connection_status",
         title="See how far a connection is",
         description=(
-            "Tell whether an app is connected: connected, pending, not_connected or reauthorization_required. With "
-            "wait_seconds it waits for the user."
+            "Tell whether an app is connected: connected, pending, not_connected, scopes_missing or "
+            "reauthorization_required. With wait_seconds it waits for the user."
         ),
         arguments=ConnectionStatus,
         read_only=True,
