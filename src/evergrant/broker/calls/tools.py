@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 from urllib.parse import urlencode
 
 from sqlalchemy import select
@@ -39,6 +39,7 @@ from evergrant.oauth2.upstream import BrokenOff
 
 Waited = Literal["open", "done", "failed"]
 """How far something has come that a person does in a browser."""
+State = TypeVar("State", bound=str)
 MOST_LISTED = 200
 """Connections and apps in one list."""
 MOST_TRIPS = 5
@@ -68,7 +69,7 @@ class ToolCall:
     def asked(self) -> AskedCall:
         """Return it as the use case takes it."""
         path, _, query = self.path.partition("?")
-        more = urlencode([(name, value) for name, value in self.query.items()], doseq=True)
+        more = urlencode(self.query, doseq=True)
         headers = [(name.encode(), value.encode()) for name, value in self.headers.items()]
         names = {name.lower() for name in self.headers}
         if self.body is not None and "content-type" not in names:
@@ -199,7 +200,7 @@ async def _bases(broker: Broker, project_id: str, app_id: str) -> list[str]:
 async def connection_state(
     broker: Broker, principal: Principal, *, app_id: str, account: str | None, scopes: Sequence[str] = ()
 ) -> str:
-    """Return `connected`, `not_connected` or `reauthorization_required`.
+    """Return `connected`, or why nothing answers, as `reason_of` does.
 
     Raises:
         PermissionDenied: the session is limited to other apps, or to another account of this one.
@@ -230,14 +231,12 @@ async def wait_for_connection(
 
     It is `pending` where a trip is under way. Raises as `connection_state`.
     """
-    end = asyncio.get_running_loop().time() + seconds
-    while True:
-        state = await connection_state(broker, principal, app_id=app_id, account=account)
-        if state == "connected":
-            return state
-        if asyncio.get_running_loop().time() >= end:
-            return "pending" if await _is_under_way(broker, principal, app_id) else state
-        await asyncio.sleep(LOOK_SECONDS)
+
+    async def look() -> str:
+        return await connection_state(broker, principal, app_id=app_id, account=account)
+
+    state = await _watch(look, lambda state: state == "connected", seconds)
+    return "pending" if state != "connected" and await _is_under_way(broker, principal, app_id) else state
 
 
 async def _is_under_way(broker: Broker, principal: Principal, app_id: str) -> bool:
@@ -285,7 +284,7 @@ async def wait_for_trip(broker: Broker, project_id: str, trip_id: str, *, second
         state = await trip_state(broker, project_id, trip_id)
         return "done" if state == "connected" else state
 
-    return await _until_over(look, seconds)
+    return await _watch(look, _is_over, seconds)
 
 
 async def wait_for_approval(broker: Broker, project_id: str, approval_id: str, *, seconds: float = 0.0) -> Waited:
@@ -301,13 +300,18 @@ async def wait_for_approval(broker: Broker, project_id: str, approval_id: str, *
             return "failed"
         return "open" if row.status == "pending" else "done" if row.status == "approved" else "failed"
 
-    return await _until_over(look, seconds)
+    return await _watch(look, _is_over, seconds)
 
 
-async def _until_over(look: Callable[[], Awaitable[Waited]], seconds: float) -> Waited:
+def _is_over(state: Waited) -> bool:
+    return state != "open"
+
+
+async def _watch(look: Callable[[], Awaitable[State]], is_enough: Callable[[State], bool], seconds: float) -> State:
+    """Return what a look says, as soon as that is enough and after so many seconds at most."""
     end = asyncio.get_running_loop().time() + seconds
     while True:
         state = await look()
-        if state != "open" or asyncio.get_running_loop().time() >= end:
+        if is_enough(state) or asyncio.get_running_loop().time() >= end:
             return state
         await asyncio.sleep(LOOK_SECONDS)

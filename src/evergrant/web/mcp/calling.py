@@ -148,7 +148,7 @@ def _body(asked: ApiRead | ApiWrite) -> tuple[str, bytes | None]:
     if "json_body" in given:
         return "application/json", json.dumps(asked.json_body).encode()
     if isinstance(asked, ApiWrite) and asked.form is not None:
-        return "application/x-www-form-urlencoded", urlencode(list(asked.form.items()), doseq=True).encode()
+        return "application/x-www-form-urlencoded", urlencode(asked.form, doseq=True).encode()
     if isinstance(asked, ApiWrite) and asked.text is not None:
         return "text/plain; charset=utf-8", asked.text.encode()
     return "", None
