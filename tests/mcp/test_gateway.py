@@ -1,15 +1,24 @@
 """The gateway to a remote MCP server: somebody else's server, our credential, the owner's token."""
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
 import httpx2
 import pytest
+from sqlalchemy import select
 
+from evergrant import clock
+from evergrant.broker.access.authentication import authenticate
+from evergrant.broker.calls.call_log import write_calls
+from evergrant.broker.calls.gateway import RemoteRequest, call_remote
+from evergrant.broker.runtime.broker import open_broker
+from evergrant.db import CallRecord
+from evergrant.errors import RateLimited
 from tests.infra.installation import BACK, Browser
 from tests.infra.mcp_server import McpServer, mcp_server
 from tests.infra.people import someone
-from tests.infra.waiting import PATIENCE
+from tests.infra.waiting import PATIENCE, in_a_thread
 from tests.mcp.conftest import Agents
 
 SHOUT = {"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": {"name": "shout", "arguments": {"text": "hi"}}}
@@ -98,3 +107,29 @@ def test_a_session_of_the_server_is_nobody_elses(agents: Agents, user: str) -> N
     assert post(agents, app_id, mine, LIST, mcp_session_id=session).status_code == 200
     assert post(agents, app_id, theirs, LIST, mcp_session_id=session).status_code == 404
     assert seen == ["", "theirs"]
+
+
+def test_a_call_is_logged_and_keeps_the_connection_in_use_and_one_too_many_is_not(
+    agents: Agents, app_id: str, user: str
+) -> None:
+    connect(agents, app_id, user)
+    key = agents.session(user, app={"appId": app_id})
+    body = json.dumps(LIST).encode()
+    headers = [(b"content-type", b"application/json"), (b"accept", b"application/json, text/event-stream")]
+    asked = RemoteRequest(app_id=app_id, method="POST", headers=headers, body=body, calls_tool=False)
+    one_at_once = agents.here.settings.model_copy(update={"calls_at_once_per_owner": 1})
+
+    async def call() -> None:
+        async with open_broker(one_at_once) as broker:
+            who = await authenticate(broker, f"Bearer {key}", client_address="127.0.0.1", now=clock.now())
+            async with call_remote(broker, who, asked, now=clock.now()):
+                with pytest.raises(RateLimited):
+                    async with call_remote(broker, who, asked, now=clock.now()):
+                        pass
+            assert len(broker.uses.grants) == 1
+            await write_calls(broker)
+            async with broker.database.read() as session:
+                logged = list(await session.scalars(select(CallRecord).where(CallRecord.user_id == user)))
+            assert [(one.status, one.bytes_sent) for one in logged] == [(200, len(body))]
+
+    in_a_thread(call())

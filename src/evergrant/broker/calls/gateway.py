@@ -28,7 +28,7 @@ from evergrant.broker.runtime.broker import Broker
 from evergrant.broker.runtime.principal import Permission, Principal
 from evergrant.broker.runtime.unwritten_calls import Call
 from evergrant.catalog.api import Api
-from evergrant.errors import AppNotFound, EvergrantError, NotFound, PermissionDenied
+from evergrant.errors import AppNotFound, EvergrantError, NotFound, PermissionDenied, RateLimited
 from evergrant.oauth2.upstream_decoding import plain
 
 _PASSED = frozenset((b"accept", b"content-type", b"last-event-id", b"mcp-protocol-version", b"mcp-method", b"mcp-name"))
@@ -60,7 +60,6 @@ async def call_remote(
         NotFound: the app is no MCP server: it has no `resource`.
         EvergrantError: as `calls.call`.
     """
-    path = "/"
     entry = Call.begun(
         principal,
         kind="mcp",
@@ -68,9 +67,9 @@ async def call_remote(
         app_id=wanted.app_id,
         remote_address=actor.get().remote_address,
         method=wanted.method,
-        path=path,
+        path="/",
     )
-    began = time.perf_counter()
+    began, is_noted = time.perf_counter(), True
     try:
         prepared = await _prepared_for_server(broker, principal, wanted, entry, now=now)
         owner = prepared.wanted.owner
@@ -85,13 +84,16 @@ async def call_remote(
                     yield replace(answer, headers=headers, body=body)
                 finally:
                     standing.answer.end()
+        entry.bytes_sent = prepared.body.sent
     except EvergrantError as error:
+        is_noted = not isinstance(error, RateLimited)  # as in `calls.call`
         if not entry.source:
             entry.source, entry.status, entry.code = "evergrant", error.status, error.code
         raise
     finally:
         entry.ms = round((time.perf_counter() - began) * 1000)
-        broker.calls.note(entry)
+        if is_noted or entry.is_written_ahead:
+            broker.calls.note(entry)
 
 
 async def _prepared_for_server(
@@ -114,6 +116,7 @@ async def _prepared_for_server(
     credential = await open_credential(broker, principal.project_id, api, view, base_name="")
     broker.limits.owners.take((principal.project_id, owner.user_id, owner.tenant_id))
     await count_call(broker, principal)
+    broker.uses.note_grant((principal.project_id, view.id), at=now)
     if wanted.calls_tool:
         await write_ahead(broker, entry)
     headers = [(name, value) for name, value in wanted.headers if _is_passed(name)]
