@@ -158,19 +158,29 @@ def constant_server() -> Iterator[tuple[int, int]]:
     port = free_port()
     process = subprocess.Popen([sys.executable, "-m", "benchmarks.constant", "--port", str(port)], cwd=ROOT)
     try:
-        deadline = time.monotonic() + 20
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", port), timeout=1).close()
-                break
-            except OSError:
-                if process.poll() is not None or time.monotonic() > deadline:
-                    raise RuntimeError("the constant endpoint did not start") from None
-                time.sleep(0.05)
+        wait_until_it_listens(process, port, "the constant endpoint")
         yield port, process.pid
     finally:
         process.terminate()
         process.wait(timeout=10)
+
+
+def wait_until_it_listens(process: subprocess.Popen[bytes], port: int, name: str) -> None:
+    """Wait until a process that was just started takes connections.
+
+    Raises:
+        RuntimeError: it ended, or took longer than 20 seconds.
+    """
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        except OSError:
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"{name} did not start") from None
+            time.sleep(0.05)
+        else:
+            return
 
 
 def one_turn(orders: Orders, server_pid: int) -> tuple[Seen, Round]:

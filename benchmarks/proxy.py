@@ -11,13 +11,12 @@ import asyncio
 import contextlib
 import json
 import os
-import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that the file
 
 import httpx2
 
-from benchmarks.fetch import cpu_seconds, machine, progress
+from benchmarks.fetch import cpu_seconds, machine, progress, wait_until_it_listens
 from benchmarks.proxy_load import Orders, Seen
 from benchmarks.seed import APP_ID, Seeded, seed
 from evergrant.settings import Settings
@@ -42,6 +41,7 @@ UNREAD = 20
 WARM_UP_SECONDS = 1.5
 SETTLE_SECONDS = 1.0
 KIB = 1024
+QUIET = ("--workers", "1", "--no-refresher")
 WITHOUT_LOG = (
     "import sys; from evergrant.broker.runtime.unwritten_calls import UnwrittenCalls;"
     "UnwrittenCalls.note = lambda self, call: None;"
@@ -137,9 +137,6 @@ def main() -> None:
         sys.exit("below a floor")
 
 
-QUIET = ("--workers", "1", "--no-refresher")
-
-
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--seconds", type=float, default=3.0, help="length of one turn (default: 3)")
@@ -194,15 +191,7 @@ def process(module: str, name: str, *arguments: str) -> Iterator[Target]:
     # Quiet, since who hangs up on a bare proxy makes it write a page; what goes wrong, the load generator sees.
     running = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
     try:
-        deadline = time.monotonic() + 20
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", port), timeout=1).close()
-                break
-            except OSError:
-                if running.poll() is not None or time.monotonic() > deadline:
-                    raise RuntimeError(f"{name} did not start") from None
-                time.sleep(0.05)
+        wait_until_it_listens(running, port, name)
         yield Target(name, port, running.pid)
     finally:
         running.kill()  # nothing of it is worth an orderly end
@@ -240,15 +229,15 @@ def findings_of(seen: dict[str, dict[str, dict[str, float]]], held: dict[str, di
     def share(one: float, other: float) -> float:
         return one / other * 100 if other else 0.0
 
-    rate: Callable[[str], float] = lambda name: calls[name]["per_second"]  # noqa: E731 - shorter than a function, twice
+    rate = {name: calls[name]["per_second"] for name in calls}
     direct = alone["upstream"]["p50_ms"]
     added = {name: alone[name]["p50_ms"] - direct for name in ("evergrant", "aiohttp")}
     cpu = {name: megabytes[name]["cpu_us"] for name in megabytes}
     log = share(calls["evergrant"]["cpu_us"] - calls["silent"]["cpu_us"], calls["evergrant"]["cpu_us"])
     scrubbing = share(cpu["evergrant"] - cpu["fetching"], cpu["fetching"])
     return [
-        Finding("throughput, of a bare aiohttp proxy's", share(rate("evergrant"), rate("aiohttp")), 75, 60, True),
-        Finding("throughput, of a bare httpx2 proxy's", share(rate("evergrant"), rate("httpx2")), 200, 150, True),
+        Finding("throughput, of a bare aiohttp proxy's", share(rate["evergrant"], rate["aiohttp"]), 75, 60, True),
+        Finding("throughput, of a bare httpx2 proxy's", share(rate["evergrant"], rate["httpx2"]), 200, 150, True),
         Finding("added p50 alone, of bare aiohttp's", share(added["evergrant"], added["aiohttp"]), 150, None, False),
         Finding("CPU of a megabyte, of bare aiohttp's", share(cpu["evergrant"], cpu["aiohttp"]), 130, 160, False),
         Finding("scrubbing, of a megabyte's CPU", scrubbing, 5, None, False),

@@ -39,10 +39,8 @@ class Seen:
 
     answers: int = 0
     wrong: int = 0
-    received: int = 0
     seconds: float = 0.0
     p50_ms: float = 0.0
-    p99_ms: float = 0.0
     first_wrong: str = ""
     latencies: list[float] = field(default_factory=list, repr=False)
 
@@ -72,7 +70,6 @@ class Caller(asyncio.Protocol):
         )
 
     def data_received(self, data: bytes) -> None:
-        self._seen.received += len(data)
         if self._orders.hold or self._orders.hold_unread:
             self._hold(data)
             return
@@ -145,7 +142,6 @@ async def run(orders: Orders) -> Seen:
     seen.seconds = time.perf_counter() - began
     ordered = sorted(seen.latencies) or [0.0]
     seen.p50_ms = ordered[len(ordered) // 2] * 1000
-    seen.p99_ms = ordered[len(ordered) * 99 // 100] * 1000
     seen.latencies = []
     return seen
 

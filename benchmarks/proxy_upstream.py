@@ -23,7 +23,7 @@ class Api(asyncio.Protocol):
 
     def __init__(self) -> None:
         self._received = b""
-        self._endless = False
+        self._endless = self._waiting = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.WriteTransport", transport)
@@ -48,7 +48,7 @@ class Api(asyncio.Protocol):
         self._endless, self._waiting = False, self._endless
 
     def resume_writing(self) -> None:
-        self._endless = self._endless or getattr(self, "_waiting", False)
+        self._endless = self._endless or self._waiting
         while self._endless:  # until the transport says that nobody reads
             self._transport.write(chunk(PIECE))
 

@@ -3,7 +3,6 @@
 import http.client
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Self
 
 from benchmarks.bare import Orders
-from benchmarks.fetch import ROOT, cpu_seconds
+from benchmarks.fetch import ROOT, cpu_seconds, wait_until_it_listens
 from evergrant.settings import PREFIX, Settings
 from tests.infra.serving import environment_of, free_port
 
@@ -54,16 +53,8 @@ class Provider:
     def __enter__(self) -> Self:
         command = [sys.executable, "-m", "benchmarks.token_endpoint", "--port", str(self._port)]
         self._process = subprocess.Popen([*command, "--delay-ms", str(self._delay_ms)], cwd=ROOT)
-        deadline = time.monotonic() + 20
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", self._port), timeout=1).close()
-            except OSError:
-                if self._process.poll() is not None or time.monotonic() > deadline:
-                    raise RuntimeError("the provider did not start") from None
-                time.sleep(0.05)
-            else:
-                return self
+        wait_until_it_listens(self._process, self._port, "the provider")
+        return self
 
     def __exit__(self, *_: object) -> None:
         self._process.terminate()
