@@ -54,11 +54,7 @@ class Api:
 
     def call(self, path: str, method: str = "GET", **options: Any) -> httpx2.Response:
         """Call the API with the user's connection, by the key."""
-        headers: dict[str, str | None] = {
-            "Authorization": f"Bearer {self.here.backend.project_id}:{self.key}",
-            "Evergrant-User": self.user,
-        }
-        headers |= options.pop("headers", {})
+        headers: dict[str, str | None] = {**self.headers, **options.pop("headers", {})}
         kept = {name: value for name, value in headers.items() if value is not None}
         return self.http.request(method, f"/v1/proxy/{self.app_id}{path}", headers=kept, **options)
 
