@@ -210,17 +210,14 @@ def test_a_no_and_the_end_of_its_time_are_final(here: Installation, agent: Princ
     assert refused(decide(here, late), 404, "E011004")
 
 
-def test_pages_follow_each_other_newest_first(
-    here: Installation, agent: Principal, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("evergrant.web.api.approvals.PAGE", 2)
+def test_pages_follow_each_other_newest_first(here: Installation, agent: Principal) -> None:
     made = [needed(here, agent, asked(path=f"/v1/page/{i}"))["approvalId"] for i in range(3)]
     found: list[str] = []
     cursor = ""
     for _ in range(2):
-        params = {"status": "pending", "userId": ADA, "cursor": cursor}
+        params = {"status": "pending", "userId": ADA, "cursor": cursor, "limit": "2"}
         page = here.backend.http.get("/v1/mgmt/outbound/approvals", params=params).json()
-        found, cursor = found + [one["id"] for one in page["approvals"]], page["cursor"]
+        found, cursor = found + [one["id"] for one in page["approvals"]], page["nextCursor"]
     assert found[:3] == made[::-1]
     assert refused(here.backend.http.get("/v1/mgmt/outbound/approvals", params={"cursor": "x"}), 400, "E011003")
     for one in made:

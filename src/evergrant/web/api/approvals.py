@@ -21,7 +21,6 @@ from evergrant.web.deps import BrokerDep, SessionsKeeper
 
 router = APIRouter(prefix="/v1/mgmt/outbound", tags=["approvals"])
 
-PAGE = 100
 _APPROVAL = {
     "id": "4Kd8Rw2Lx7Tq9Vb3Nc6Hm1",
     "status": "pending",
@@ -104,10 +103,10 @@ class DecidedAnswer(WireModel):
 class ApprovalsAnswer(WireModel):
     """Some approvals, newest first."""
 
-    model_config = example({"approvals": [_APPROVAL], "cursor": ""})
+    model_config = example({"approvals": [_APPROVAL], "nextCursor": ""})
 
     approvals: list[ApprovalBody]
-    cursor: str = Field(description="Give it back for the next page; empty where there is none.")
+    next_cursor: str = Field(description="`cursor` of the next page; empty on the last.")
 
 
 class Decision(StrictWireModel):
@@ -157,14 +156,18 @@ async def get_approvals(
         Literal["", "pending", "approved", "refused", "used", "expired"], Query(examples=["pending"])
     ] = "",
     user_id: Annotated[OptionalId, Query(alias="userId", examples=["ada"])] = "",
-    cursor: Annotated[Text, Query(max_length=60, pattern=r"^[A-Za-z0-9.]*$", examples=[""])] = "",
+    cursor: Annotated[
+        Text,
+        Query(max_length=60, pattern=r"^[A-Za-z0-9.]*$", description="`nextCursor` of the page before.", examples=[""]),
+    ] = "",
+    limit: Annotated[int, Query(ge=1, le=200, description="How many at most.", examples=[50])] = 50,
 ) -> ApprovalsAnswer:
-    """Return approvals of the last 30 days, newest first, 100 at a time. What they are about, `approval` tells."""
+    """Return approvals of the last 30 days, newest first. What they are about, `approval` tells."""
     which = ApprovalFilter(status=status, user_id=user_id)
     after = Place.parse(cursor, field="cursor")
-    rows, following = await list_approvals(broker, principal, which, after=after, limit=PAGE, now=clock.now())
+    rows, following = await list_approvals(broker, principal, which, after=after, limit=limit, now=clock.now())
     found = [ApprovalBody.model_validate(_members(row)) for row in rows]
-    return ApprovalsAnswer(approvals=found, cursor=str(following or ""))
+    return ApprovalsAnswer(approvals=found, next_cursor=str(following or ""))
 
 
 @router.get("/approval", summary="Load an approval", responses=errors(400, 404))
