@@ -1,9 +1,10 @@
 """Undoes the compression of a streamed answer that was to have none: what is compressed cannot be scrubbed."""
 
 import zlib
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator
 
 from evergrant.errors import AnswerUnusable
+from evergrant.oauth2.hygiene import RawHeaders
 from evergrant.oauth2.upstream import BrokenOff
 
 PIECE_BYTES = 64 * 1024
@@ -14,10 +15,8 @@ _NONE = ("", "identity")
 _BITS = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 _DESCRIBE_THE_CODED = (b"content-encoding", b"content-length", b"content-md5", b"digest", b"content-digest", b"etag")
 
-Headers = Sequence[tuple[bytes, bytes]]
 
-
-def plain(headers: Headers, body: AsyncIterator[bytes]) -> tuple[Headers, AsyncIterator[bytes]]:
+def plain(headers: RawHeaders, body: AsyncIterator[bytes]) -> tuple[RawHeaders, AsyncIterator[bytes]]:
     """Return an answer without its compression: headers, without those that told of it, and body.
 
     Raises:

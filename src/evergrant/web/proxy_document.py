@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from evergrant.broker.calls.calls import METHODS
 from evergrant.broker.calls.redirects import PROXY_PATH
+from evergrant.broker.runtime.path_globs import METHODS
 
 _TEXT = {"type": "string", "maxLength": 255, "pattern": "^[^\\x00-\\x1f]*$"}
 _ID = {"type": "string", "maxLength": 64, "pattern": "^[A-Za-z0-9._~-]+$"}

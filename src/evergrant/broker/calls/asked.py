@@ -1,12 +1,12 @@
 """A call as it is asked for, and its answer: what the proxy and the MCP server have in common."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Literal
 
 from evergrant.broker.grants.grants import ResourceOwner
+from evergrant.oauth2.hygiene import RawHeaders
 
-RawHeaders = Sequence[tuple[bytes, bytes]]
 Via = Literal["proxy", "mcp"]
 
 

@@ -35,6 +35,7 @@ from evergrant.broker.calls.retries import answered
 from evergrant.broker.connect.agent_links import connect_link
 from evergrant.broker.runtime.admission import TENANT, USER
 from evergrant.broker.runtime.broker import Broker
+from evergrant.broker.runtime.path_globs import method_problem
 from evergrant.broker.runtime.principal import Permission, Principal
 from evergrant.broker.runtime.unwritten_calls import Call
 from evergrant.errors import (
@@ -49,7 +50,6 @@ from evergrant.errors import (
 )
 from evergrant.oauth2.hygiene import body_override_problem, header, override_problem, path_problem, readings
 
-METHODS = ("GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE")
 STILL_GOOD_SECONDS = 1.0
 """How often it is looked whether the session of an open call is still good. What is looked at is a second old at most,
 so a call that is open goes on for no more than two."""
@@ -217,8 +217,8 @@ def _check_request(asked: AskedCall) -> None:
         InvalidValue: naming what.
     """
     problems = []
-    if asked.method not in METHODS:
-        problems.append(("method", f"use {', '.join(METHODS)}"))
+    if problem := method_problem(asked.method):
+        problems.append(("method", problem))
     if problem := path_problem(asked.path):
         problems.append(("path", problem))
     if not _QUERY.fullmatch(asked.query):

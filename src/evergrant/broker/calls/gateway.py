@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from evergrant.broker.access.agent_sessions import count_call
 from evergrant.broker.access.policies import call_policies, may_have_tokens
 from evergrant.broker.audit.record import actor
-from evergrant.broker.calls.asked import AskedCall, CallAnswer, RawHeaders
+from evergrant.broker.calls.asked import AskedCall, CallAnswer
 from evergrant.broker.calls.bases import AppApi, api_of
 from evergrant.broker.calls.call_log import write_ahead
 from evergrant.broker.calls.call_rules import Requested, verdict
@@ -29,6 +29,7 @@ from evergrant.broker.runtime.principal import Permission, Principal
 from evergrant.broker.runtime.unwritten_calls import Call
 from evergrant.catalog.api import Api
 from evergrant.errors import AppNotFound, EvergrantError, NotFound, PermissionDenied, RateLimited
+from evergrant.oauth2.hygiene import RawHeaders
 from evergrant.oauth2.upstream_decoding import plain
 
 _PASSED = frozenset((b"accept", b"content-type", b"last-event-id", b"mcp-protocol-version", b"mcp-method", b"mcp-name"))

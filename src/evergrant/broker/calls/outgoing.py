@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
 
-from evergrant.broker.calls.asked import AskedCall, RawHeaders
+from evergrant.broker.calls.asked import AskedCall
 from evergrant.broker.calls.bases import AppApi
 from evergrant.broker.calls.call_rules import READS
 from evergrant.broker.calls.connections import Credential, WantedConnection
@@ -12,7 +12,7 @@ from evergrant.broker.runtime.principal import Principal
 from evergrant.broker.runtime.unwritten_calls import Call
 from evergrant.db.grant_reader import GrantView
 from evergrant.errors import EvergrantError, RequestTooLarge
-from evergrant.oauth2.hygiene import forwarded
+from evergrant.oauth2.hygiene import RawHeaders, forwarded
 from evergrant.oauth2.placement import placed
 from evergrant.oauth2.upstream import UpstreamRequest
 

@@ -4,15 +4,14 @@ import re
 from functools import partial
 from urllib.parse import urljoin, urlsplit
 
-from evergrant.broker.calls.asked import RawHeaders
 from evergrant.broker.calls.outgoing import PreparedCall
 from evergrant.broker.calls.retries import StandingAnswer
-from evergrant.oauth2.hygiene import path_problem
+from evergrant.oauth2.documents import REDIRECTS
+from evergrant.oauth2.hygiene import RawHeaders, path_problem
 
 PROXY_PATH = "/v1/proxy/"
 """Below it stand the ids of apps, and below these the paths of their APIs."""
 HOPS = 3
-REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _PATH_END = re.compile(r"[?#]")
 _TARGET = re.compile(r"<([^<>]*)>")
 """Of one link in a `Link` header (RFC 8288 section 3)."""
