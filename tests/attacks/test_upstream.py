@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from evergrant.errors import AnswerLost, EgressRefused, UpstreamRejected, UpstreamUnavailable
 from evergrant.oauth2.upstream import BrokenOff, UpstreamRequest, open_upstream
 from tests.infra.certificates import certificate_for
-from tests.infra.raw_api import RawApi, Script, body_of, get, ok, raw_api
+from tests.infra.raw_api import RawApi, Script, answer_of, body_of, get, ok, raw_api
 from tests.infra.scripted import ScriptedProvider, serving
 from tests.infra.scripted import answer as scripted_answer
 from tests.oauth2.network import LOOPBACK, TLS, Names
@@ -154,7 +154,7 @@ async def test_an_answer_without_end_is_read_no_faster_than_its_caller_reads() -
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
     async with server, open_upstream(LOOPBACK, tls=TLS) as upstream:
         request = UpstreamRequest(pool="p", owner="o", method="GET", url=url, headers=())
-        async with upstream.open(request) as answer:
+        async with answer_of(upstream, request) as answer:
             assert await anext(answer.body)
             before = -1
             while sent > before:

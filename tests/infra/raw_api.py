@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from evergrant.oauth2.upstream import Upstream, UpstreamRequest, open_upstream
+from evergrant.oauth2.upstream import Upstream, UpstreamAnswer, UpstreamRequest, open_upstream
 from tests.oauth2.network import LOOPBACK, TLS
 
 Script = list[bytes | float | None]
@@ -81,7 +81,17 @@ def get(api: RawApi, path: str = "/", *, pool: str = "p", owner: str = "o") -> U
     )
 
 
+@asynccontextmanager
+async def answer_of(upstream: Upstream, request: UpstreamRequest) -> AsyncIterator[UpstreamAnswer]:
+    """Make a call, and end its answer with the block."""
+    answer = await upstream.send(request)
+    try:
+        yield answer
+    finally:
+        answer.end()
+
+
 async def body_of(upstream: Upstream, request: UpstreamRequest) -> bytes:
     """Make a call and return the whole body of its answer."""
-    async with upstream.open(request) as answer:
+    async with answer_of(upstream, request) as answer:
         return b"".join([piece async for piece in answer.body])

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from evergrant.errors import AnswerLost, InvalidValue, MalformedRequest, UpstreamUnavailable
 from evergrant.oauth2.upstream import BrokenOff, UpstreamAnswer, open_upstream
-from tests.infra.raw_api import Script, body_of, get, ok, raw_api
+from tests.infra.raw_api import Script, answer_of, body_of, get, ok, raw_api
 from tests.oauth2.network import LOOPBACK, TLS, Names
 
 VALUES = st.binary(max_size=12).map(bytes.strip).filter(lambda value: not any(c < 32 or c == 127 for c in value))
@@ -85,7 +85,7 @@ async def test_an_answer_comes_as_it_is_and_redirects_cookies_and_compression_ar
     sent = sent.replace(b"X-\xc3", b"X-Y") + b"Content-Length: 3\r\n\r\nabc"
     async with raw_api(lambda _: [sent]) as (api, upstream):
         for _ in range(2):
-            async with upstream.open(get(api, "/a")) as answer:
+            async with answer_of(upstream, get(api, "/a")) as answer:
                 assert isinstance(answer, UpstreamAnswer)
                 assert answer.status == 302
                 assert [name for name, _ in answer.headers][:2] == [b"Location", b"Set-Cookie"]
@@ -157,7 +157,7 @@ async def test_each_part_of_an_answer_has_its_time(
 
 async def test_a_caller_that_hangs_up_closes_the_connection() -> None:
     async with raw_api(lambda _: [b"HTTP/1.1 200 OK\r\n\r\na"]) as (api, upstream):
-        async with upstream.open(get(api)) as answer:
+        async with answer_of(upstream, get(api)) as answer:
             assert await anext(answer.body) == b"a"
         async with asyncio.timeout(5):
             await api.ended.wait()

@@ -69,15 +69,6 @@ class Upstream:
         self._pools: dict[Hashable, _Pool] = {}
         self._closing: set[asyncio.Future[None]] = set()
 
-    @asynccontextmanager
-    async def open(self, request: UpstreamRequest) -> AsyncIterator[UpstreamAnswer]:
-        """Do what `send` does, and end the answer with the block."""
-        answer = await self.send(request)
-        try:
-            yield answer
-        finally:
-            answer.end()
-
     async def send(self, request: UpstreamRequest) -> UpstreamAnswer:
         """Send a request, once, and return its answer, for the caller to end.
 
