@@ -6,7 +6,6 @@ others; then the credential; then the call, written into the log however it ends
 
 import asyncio
 import re
-import time
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from datetime import datetime
@@ -18,7 +17,7 @@ from evergrant.broker.audit.record import actor, record
 from evergrant.broker.calls.approvals import use_approval
 from evergrant.broker.calls.asked import AskedCall, CallAnswer
 from evergrant.broker.calls.bases import api_of
-from evergrant.broker.calls.call_log import write_ahead
+from evergrant.broker.calls.call_log import logged, write_ahead
 from evergrant.broker.calls.call_rules import Requested, is_read, verdict
 from evergrant.broker.calls.cleaned import cleaned
 from evergrant.broker.calls.connections import (
@@ -45,7 +44,6 @@ from evergrant.errors import (
     InvalidValue,
     NotConnected,
     PermissionDenied,
-    RateLimited,
     RequestTooLarge,
 )
 from evergrant.oauth2.hygiene import body_override_problem, header, override_problem, path_problem, readings
@@ -83,8 +81,7 @@ async def call(broker: Broker, principal: Principal, asked: AskedCall, *, now: d
         base=asked.base,
         path=asked.path,
     )
-    began, is_noted = time.perf_counter(), True
-    try:
+    with logged(broker, entry):
         _check_request(asked)
         wanted = _permitted(principal, asked)
         entry.user_id, entry.tenant_id = wanted.owner.user_id, wanted.owner.tenant_id
@@ -92,23 +89,22 @@ async def call(broker: Broker, principal: Principal, asked: AskedCall, *, now: d
         broker.limits.owners.take(owner)
         with broker.calls_in_flight.one(owner):
             prepared = await _prepared(broker, principal, asked, wanted, entry, now=now)
-            async with while_still_good(broker, principal):
-                standing = await followed(prepared, await answered(prepared))
-                try:
-                    entry.source, entry.status = "provider", standing.answer.status
-                    yield await cleaned(prepared, standing)
-                finally:
-                    standing.answer.end()
-            entry.bytes_sent = prepared.body.sent
-    except EvergrantError as error:
-        is_noted = not isinstance(error, RateLimited)  # whoever asks too much does not fill the log with it
-        if not entry.source:
-            entry.source, entry.status, entry.code = "evergrant", error.status, error.code
-        raise
-    finally:
-        entry.ms = round((time.perf_counter() - began) * 1000)
-        if is_noted or entry.is_written_ahead:
-            broker.calls.note(entry)
+            async with made(prepared) as answer:
+                yield answer
+
+
+@asynccontextmanager
+async def made(prepared: PreparedCall) -> AsyncIterator[CallAnswer]:
+    """Make a call that may be made, and give its answer while the block lasts. Raises as `call`."""
+    entry = prepared.entry
+    async with _while_still_good(prepared.broker, prepared.principal):
+        standing = await followed(prepared, await answered(prepared))
+        try:
+            entry.source, entry.status = "provider", standing.answer.status
+            yield await cleaned(prepared, standing)
+        finally:
+            standing.answer.end()
+    entry.bytes_sent = prepared.body.sent
 
 
 def _permitted(principal: Principal, asked: AskedCall) -> WantedConnection:
@@ -276,7 +272,7 @@ async def _begin_connect(
         error.details["connectUrl"] = link.url
 
 
-def while_still_good(broker: Broker, principal: Principal) -> AbstractAsyncContextManager[None]:
+def _while_still_good(broker: Broker, principal: Principal) -> AbstractAsyncContextManager[None]:
     """End the block where the caller's session ends while it lasts.
 
     Raises:

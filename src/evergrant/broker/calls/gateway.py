@@ -4,7 +4,6 @@ It is the same call as every other, with the same log and limits; only what is a
 about changing things is about `tools/call`, and everything else that the protocol has only reads.
 """
 
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -16,19 +15,17 @@ from evergrant.broker.access.policies import call_policies, may_have_tokens
 from evergrant.broker.audit.record import actor
 from evergrant.broker.calls.asked import AskedCall, CallAnswer
 from evergrant.broker.calls.bases import AppApi, api_of
-from evergrant.broker.calls.call_log import write_ahead
+from evergrant.broker.calls.call_log import logged, write_ahead
 from evergrant.broker.calls.call_rules import Requested, verdict
-from evergrant.broker.calls.calls import while_still_good
-from evergrant.broker.calls.cleaned import cleaned
+from evergrant.broker.calls.calls import made
 from evergrant.broker.calls.connections import find_connection, open_credential, wanted_connection, with_usable_token
 from evergrant.broker.calls.outgoing import CallBody, PreparedCall
-from evergrant.broker.calls.retries import answered
 from evergrant.broker.runtime.admission import TENANT, USER
 from evergrant.broker.runtime.broker import Broker
 from evergrant.broker.runtime.principal import Permission, Principal
 from evergrant.broker.runtime.unwritten_calls import Call
 from evergrant.catalog.api import Api
-from evergrant.errors import AppNotFound, EvergrantError, NotFound, PermissionDenied, RateLimited
+from evergrant.errors import AppNotFound, NotFound, PermissionDenied
 from evergrant.oauth2.hygiene import RawHeaders
 from evergrant.oauth2.upstream_decoding import plain
 
@@ -70,31 +67,14 @@ async def call_remote(
         method=wanted.method,
         path="/",
     )
-    began, is_noted = time.perf_counter(), True
-    try:
+    with logged(broker, entry):
         prepared = await _prepared_for_server(broker, principal, wanted, entry, now=now)
         owner = prepared.wanted.owner
         with broker.calls_in_flight.one((principal.project_id, owner.user_id, owner.tenant_id)):
-            async with while_still_good(broker, principal):
-                standing = await answered(prepared)
-                try:
-                    entry.source, entry.status = "provider", standing.answer.status
-                    answer = await cleaned(prepared, standing)
-                    # It is looked into, whoever calls.
-                    headers, body = plain(answer.headers, answer.body)
-                    yield replace(answer, headers=headers, body=body)
-                finally:
-                    standing.answer.end()
-        entry.bytes_sent = prepared.body.sent
-    except EvergrantError as error:
-        is_noted = not isinstance(error, RateLimited)  # as in `calls.call`
-        if not entry.source:
-            entry.source, entry.status, entry.code = "evergrant", error.status, error.code
-        raise
-    finally:
-        entry.ms = round((time.perf_counter() - began) * 1000)
-        if is_noted or entry.is_written_ahead:
-            broker.calls.note(entry)
+            async with made(prepared) as answer:
+                # It is looked into, whoever calls.
+                headers, body = plain(answer.headers, answer.body)
+                yield replace(answer, headers=headers, body=body)
 
 
 async def _prepared_for_server(
