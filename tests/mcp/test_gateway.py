@@ -14,11 +14,12 @@ from evergrant.broker.calls.call_log import write_calls
 from evergrant.broker.calls.gateway import RemoteRequest, call_remote
 from evergrant.broker.runtime.broker import open_broker
 from evergrant.db import CallRecord
+from evergrant.broker.runtime.in_flight import InFlight
 from evergrant.errors import RateLimited
 from tests.infra.installation import BACK, Browser
 from tests.infra.mcp_server import McpServer, mcp_server
 from tests.infra.people import someone
-from tests.infra.waiting import PATIENCE, in_a_thread
+from tests.infra.waiting import PATIENCE, in_a_thread, wait_until
 from tests.mcp.conftest import Agents
 
 SHOUT = {"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": {"name": "shout", "arguments": {"text": "hi"}}}
@@ -58,6 +59,27 @@ def test_a_tool_of_a_remote_server_is_called_with_the_owners_token(agents: Agent
     connect(agents, app_id, user)
     key = agents.session(user, app={"appId": app_id})
     assert post(agents, app_id, key, SHOUT).json()["result"]["content"][0]["text"] == "HI"
+
+
+def test_a_call_that_is_one_too_many_uses_nothing_up_and_one_that_is_made_is_logged_whole(
+    agents: Agents, app_id: str, user: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def is_full(*_: Any) -> None:
+        raise RateLimited(limit=1, wait_seconds=1)
+
+    def logged() -> list[dict[str, Any]]:
+        answer = agents.here.backend.http.get("/v1/mgmt/outbound/calls", params={"userId": user, "kind": "mcp"})
+        return [call for call in answer.json()["calls"] if call["source"]]
+
+    connect(agents, app_id, user)
+    key = agents.session(user, app={"appId": app_id}, maxCalls=1)
+    with monkeypatch.context() as full:
+        full.setattr(InFlight, "one", is_full)
+        assert post(agents, app_id, key, SHOUT).status_code == 429
+    assert post(agents, app_id, key, SHOUT).status_code == 200
+    wait_until(lambda: bool(logged()), "the call is logged")
+    (call,) = logged()
+    assert (call["status"], call["bytesSent"]) == (200, len(httpx2.Request("POST", agents.url, json=SHOUT).content))
 
 
 def test_a_session_that_only_reads_lists_tools_and_calls_none(agents: Agents, app_id: str, user: str) -> None:

@@ -18,7 +18,13 @@ from evergrant.broker.calls.bases import AppApi, api_of
 from evergrant.broker.calls.call_log import logged, write_ahead
 from evergrant.broker.calls.call_rules import Requested, verdict
 from evergrant.broker.calls.calls import made
-from evergrant.broker.calls.connections import find_connection, open_credential, wanted_connection, with_usable_token
+from evergrant.broker.calls.connections import (
+    WantedConnection,
+    find_connection,
+    open_credential,
+    wanted_connection,
+    with_usable_token,
+)
 from evergrant.broker.calls.outgoing import CallBody, PreparedCall
 from evergrant.broker.runtime.admission import TENANT, USER
 from evergrant.broker.runtime.broker import Broker
@@ -68,9 +74,14 @@ async def call_remote(
         path="/",
     )
     with logged(broker, entry):
-        prepared = await _prepared_for_server(broker, principal, wanted, entry, now=now)
-        owner = prepared.wanted.owner
-        with broker.calls_in_flight.one((principal.project_id, owner.user_id, owner.tenant_id)):
+        principal.require_app(wanted.app_id)
+        connection = wanted_connection(principal, wanted.app_id)
+        entry.user_id, entry.tenant_id = connection.owner.user_id, connection.owner.tenant_id
+        principal.require_for(Permission.CALLS, user_id=entry.user_id, tenant_id=entry.tenant_id)
+        owner = (principal.project_id, entry.user_id, entry.tenant_id)
+        broker.limits.owners.take(owner)
+        with broker.calls_in_flight.one(owner):
+            prepared = await _prepared_for_server(broker, principal, wanted, connection, entry, now=now)
             async with made(prepared) as answer:
                 # It is looked into, whoever calls.
                 headers, body = plain(answer.headers, answer.body)
@@ -78,13 +89,15 @@ async def call_remote(
 
 
 async def _prepared_for_server(
-    broker: Broker, principal: Principal, wanted: RemoteRequest, entry: Call, *, now: datetime
+    broker: Broker,
+    principal: Principal,
+    wanted: RemoteRequest,
+    connection: WantedConnection,
+    entry: Call,
+    *,
+    now: datetime,
 ) -> PreparedCall:
-    principal.require_app(wanted.app_id)
-    connection = wanted_connection(principal, wanted.app_id)
     owner = connection.owner
-    entry.user_id, entry.tenant_id = owner.user_id, owner.tenant_id
-    principal.require_for(Permission.CALLS, user_id=owner.user_id, tenant_id=owner.tenant_id)
     api = _api_of_server(await api_of(broker, principal.project_id, wanted.app_id))
     if api.app.tenant_id and api.app.tenant_id != owner.tenant_id:
         raise AppNotFound
@@ -95,7 +108,6 @@ async def _prepared_for_server(
     view = await with_usable_token(broker, principal, connection, view, now=now)
     entry.grant_id = view.id
     credential = await open_credential(broker, principal.project_id, api, view, base_name="")
-    broker.limits.owners.take((principal.project_id, owner.user_id, owner.tenant_id))
     await count_call(broker, principal)
     broker.uses.note_grant((principal.project_id, view.id), at=now)
     if wanted.calls_tool:
