@@ -61,7 +61,7 @@ class CallRecord(Base):
     ms: Mapped[int] = mapped_column(default=0)
     attempts: Mapped[int] = mapped_column(default=0)
     policy: Mapped[str] = mapped_column(String(64), default="")
-    """The rule that decided: a policy's id, or `session`."""
+    """The rule that decided: a policy's id, `session`, `forbidden` or `policies`."""
     approval_id: Mapped[str] = mapped_column(String(22), default="")
     batch: Mapped[str] = mapped_column(String(22), default="")
     """The batch that the audit log has sealed; empty while a write is under way."""
