@@ -55,12 +55,7 @@ class RequestMiddleware:
     """Gives every request an id and every answer its headers, refuses bodies that are too large, and logs access."""
 
     def __init__(
-        self,
-        app: ASGIApp,
-        *,
-        on_bug: Callable[[Request], Response],
-        public_url: str,
-        trusted_proxies: str,
+        self, app: ASGIApp, *, on_bug: Callable[[Request], Response], public_url: str, trusted_proxies: str
     ) -> None:
         """`public_url` and `trusted_proxies` are the settings."""
         self._app = app
