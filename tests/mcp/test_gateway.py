@@ -13,8 +13,8 @@ from evergrant.broker.access.authentication import authenticate
 from evergrant.broker.calls.call_log import write_calls
 from evergrant.broker.calls.gateway import RemoteRequest, call_remote
 from evergrant.broker.runtime.broker import open_broker
-from evergrant.db import CallRecord
 from evergrant.broker.runtime.in_flight import InFlight
+from evergrant.db import CallRecord
 from evergrant.errors import RateLimited
 from tests.infra.installation import BACK, Browser
 from tests.infra.mcp_server import McpServer, mcp_server

@@ -78,8 +78,8 @@ class OpenedApprovalBody(ApprovalBody):
     path: str = Field(description="Path and query.")
     content_type: str
     body: str = Field(
-        description="The headers that can say what it does, a blank line, and the first 4 KiB of its body; what cannot be "
-        "seen stands as a code like `\\u202e`."
+        description="The headers that can say what it does, a blank line, and the first 4 KiB of its body; what cannot "
+        "be seen stands as a code like `\\u202e`."
     )
 
 
