@@ -88,6 +88,9 @@ def test_a_session_that_only_reads_lists_tools_and_calls_none(agents: Agents, ap
     assert [tool["name"] for tool in post(agents, app_id, key, LIST).json()["result"]["tools"]] == ["shout"]
     refused = post(agents, app_id, key, SHOUT)
     assert (refused.status_code, refused.json()["error"]["data"]["details"]) == (403, {"rule": "session"})
+    asked = {"action": "call.denied", "userId": user}
+    told = agents.here.backend.http.get("/v1/mgmt/audit/records", params=asked).json()["audits"]
+    assert [(one["appId"], one["data"]["rule"]) for one in told] == [(app_id, "session")]
     headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
     for name in ("method", "Method", "METHOD", "m\\u0065thod"):  # servers differ in which of them they read
         start = '{"jsonrpc": "2.0", "id": 1, "params": {"name": "shout"}, "method": "tools/list"'

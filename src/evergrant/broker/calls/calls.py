@@ -148,7 +148,7 @@ async def _prepared(
     said = verdict(policies, principal, requested, forbidden=api.api.forbidden, safe=api.api.safe)
     entry.policy = said.rule
     if said.effect == "deny":
-        await _deny(broker, principal, asked, wanted, said.rule)
+        await deny(broker, principal, entry)
     owner = wanted.owner
     whose = (principal.project_id, wanted.app_id, owner.user_id, owner.tenant_id)
     key = (*whose, wanted.external_identifier, wanted.scopes, asked.base)
@@ -172,7 +172,7 @@ async def _prepared(
     credential = ready.credential
     if credential.base.is_own_endpoint(requested.paths):
         entry.policy = "forbidden"
-        await _deny(broker, principal, asked, wanted, "forbidden")
+        await deny(broker, principal, entry)
     if said.effect == "approve":
         if not body.is_replayable:
             raise RequestTooLarge("A call that its owner approves may have a body of at most 64 KiB.")
@@ -227,29 +227,32 @@ def _check_request(asked: AskedCall) -> None:
         raise InvalidValue.of(*problems)
 
 
-async def _deny(broker: Broker, principal: Principal, asked: AskedCall, wanted: WantedConnection, rule: str) -> None:
-    """Refuse a call, and tell the audit log, once a minute of who was denied what.
+async def deny(broker: Broker, principal: Principal, entry: Call, why: str = "") -> None:
+    """Refuse a call by the rule that it has, and tell the audit log, once a minute of who was denied what.
+
+    `why` is the message, where the usual one does not say it.
 
     Raises:
         PermissionDenied: always.
     """
-    if broker.limits.denials.allows((principal.project_id, principal.name, asked.app_id, "call", rule)):
+    rule = entry.policy
+    if broker.limits.denials.allows((principal.project_id, principal.name, entry.app_id, "call", rule)):
         async with broker.database.write() as session:
             await record(
                 session,
                 principal.project_id,
                 "call.denied",
-                app_id=asked.app_id,
-                user_id=wanted.owner.user_id,
-                tenant_id=wanted.owner.tenant_id,
-                data={"rule": rule, "method": asked.method, "base": asked.base, "agentId": principal.agent},
+                app_id=entry.app_id,
+                user_id=entry.user_id,
+                tenant_id=entry.tenant_id,
+                data={"rule": rule, "method": entry.method, "base": entry.base, "agentId": principal.agent},
             )
-    why = {
+    usual = {
         "session": "This session does not let it make this call.",
         "forbidden": "Nobody makes this call by way of evergrant: it hands out credentials.",
         "policies": "No access policy of this app allows this call.",
     }.get(rule, "An access policy of this app forbids this call.")
-    raise PermissionDenied(why, details={"rule": rule})
+    raise PermissionDenied(why or usual, details={"rule": rule})
 
 
 async def _begin_connect(

@@ -17,7 +17,7 @@ from evergrant.broker.calls.asked import AskedCall, CallAnswer
 from evergrant.broker.calls.bases import AppApi, api_of
 from evergrant.broker.calls.call_log import logged, write_ahead
 from evergrant.broker.calls.call_rules import Requested, verdict
-from evergrant.broker.calls.calls import made
+from evergrant.broker.calls.calls import deny, made
 from evergrant.broker.calls.connections import (
     WantedConnection,
     find_connection,
@@ -31,7 +31,7 @@ from evergrant.broker.runtime.broker import Broker
 from evergrant.broker.runtime.principal import Permission, Principal
 from evergrant.broker.runtime.unwritten_calls import Call
 from evergrant.catalog.api import Api
-from evergrant.errors import AppNotFound, NotFound, PermissionDenied
+from evergrant.errors import AppNotFound, NotFound
 from evergrant.oauth2.hygiene import RawHeaders
 from evergrant.oauth2.upstream_decoding import plain
 
@@ -165,15 +165,10 @@ async def _require_allowed(
     said = verdict(await call_policies(broker, principal, wanted.app_id), principal, requested, forbidden=(), safe=safe)
     entry.policy = said.rule
     if said.effect == "deny":
-        raise PermissionDenied(
-            "This session, or an access policy of this app, does not let it call this server's tools.",
-            details={"rule": said.rule},
-        )
+        await deny(broker, principal, entry)
     if said.effect == "approve":
-        raise PermissionDenied(
-            "Calls of this app need approval, and calls of a remote MCP server cannot be approved one by one.",
-            details={"rule": said.rule},
-        )
+        why = "Calls of this app need approval, and calls of a remote MCP server cannot be approved one by one."
+        await deny(broker, principal, entry, why)
 
 
 def _is_passed(name: bytes) -> bool:
