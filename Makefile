@@ -73,9 +73,9 @@ locales: $(VENV)/.installed-dev ## Bring the visitors' pages' words up to date i
 	$(BIN)/python -m scripts.locales
 
 lock: $(VENV)/.uv ## Resolve the locks again; UPGRADE=--upgrade takes newer releases
-	$(UV_COMPILE) --extra aws --extra mcp --output-file requirements.lock pyproject.toml
+	$(UV_COMPILE) --extra aws --extra mcp --extra otel --output-file requirements.lock pyproject.toml
 	$(UV_COMPILE) --group build --output-file requirements-build.lock
-	$(UV_COMPILE) --extra mcp --group dev --constraint requirements.lock --constraint requirements-build.lock \
+	$(UV_COMPILE) --extra mcp --extra otel --group dev --constraint requirements.lock --constraint requirements-build.lock \
 		--output-file requirements-dev.lock pyproject.toml
 	$(UV_COMPILE) --group docs --constraint requirements-dev.lock --output-file requirements-docs.lock
 	set -e; for name in $(basename $(wildcard tests/mcp/environments/*.in)); do \
