@@ -73,6 +73,7 @@ from evergrant.web.console.router import router as console_router
 from evergrant.web.deps import refuse_odd_text
 from evergrant.web.mcp.routes import ROUTES as MCP_ROUTES
 from evergrant.web.middleware import RequestMiddleware
+from evergrant.web.plain import PlainCalls
 from evergrant.web.protocol import STREAMED
 from evergrant.web.proxy import Proxy
 from evergrant.web.proxy_document import proxy_paths
@@ -86,7 +87,7 @@ def create_app(
     `workers_folder` is where the processes of one server add up what they count; None where there is but this one.
     `practice` is evergrant's registration at the practice provider that runs beside it; None where there is none.
     """
-    app = StreamingFirst(
+    app = PlainFirst(
         title="evergrant",
         version=__version__,
         summary="A self-hosted outbound-apps broker: consent once, get a working token every time.",
@@ -100,10 +101,9 @@ def create_app(
     app.state.practice = practice
     errors.install(app)
     _add_middleware(app, settings)
-    app.streamed = Proxy(settings.public_url, settings.trusted_proxies)
-    # First, and not included like the others: FastAPI puts a layer of its own around each call of an included router,
-    # which is a fifteenth of what a fetch costs. So these routes name their operations themselves.
-    app.router.routes.extend(tokens.router.routes)
+    places = {"public_url": settings.public_url, "trusted_proxies": settings.trusted_proxies}
+    app.streamed, app.fetches = Proxy(**places), PlainCalls(tokens.CALLS, **places)
+    app.router.routes.extend(tokens.router.routes)  # for the document; not included, so they name their operations
     for router in (
         apps.router,
         templates.router,
@@ -154,23 +154,29 @@ def create_app(
     app.router.routes.extend(console_router.routes)
     app.router.routes.extend(cors.PREFLIGHTS)
     app.openapi = lambda: documentation.openapi_document(  # type: ignore[method-assign]  # FastAPI's documented way to extend it
-        app, bodies=tokens.REQUEST_MODELS, user_calls=tokens.PATHS, paths=proxy_paths()
+        app, user_calls=tokens.PATHS, paths=proxy_paths()
     )
     return app
 
 
-class StreamingFirst(FastAPI):
-    """An application that hands what streams on before the framework's own layers, which cost as much as a call."""
+class PlainFirst(FastAPI):
+    """An application whose hot calls are answered before the framework's own layers, which cost more than the calls."""
 
+    fetches: PlainCalls
     streamed: ASGIApp
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
-        if scope["type"] == "http" and scope["raw_path"].startswith(STREAMED):
-            scope["app"] = self
-            await self.streamed(scope, receive, send)
-        else:
-            await super().__call__(scope, receive, send)
+        if scope["type"] == "http":
+            if self.fetches.takes(scope):
+                scope["app"] = self
+                await self.fetches(scope, receive, send)
+                return
+            if scope["raw_path"].startswith(STREAMED):
+                scope["app"] = self
+                await self.streamed(scope, receive, send)
+                return
+        await super().__call__(scope, receive, send)
 
 
 def _add_middleware(app: FastAPI, settings: Settings) -> None:

@@ -42,7 +42,11 @@ async def recognised(request: Request, authorization: str) -> Principal:
     Raises:
         AuthenticationFailed, RateLimited: as `broker.access.authenticate`.
     """
-    broker, scope = get_broker(request), request.scope
+    return await limited_in(request.scope, get_broker(request), authorization)
+
+
+async def limited_in(scope: Scope, broker: Broker, authorization: str) -> Principal:
+    """Do the same for a request that no framework has read."""
     try:
         principal = await recognised_in(scope, broker, authorization)
     except AuthenticationFailed:

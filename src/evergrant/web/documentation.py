@@ -2,14 +2,13 @@
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping, Set
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, FastAPI, Path, Request
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import Response
 from fastapi.routing import APIRoute
-from pydantic import BaseModel
 
 from evergrant.errors import NotFound
 from evergrant.web.cors import CALLED_FROM_BROWSERS
@@ -34,23 +33,18 @@ def operation_id(route: APIRoute) -> str:
 def openapi_document(
     app: FastAPI,
     *,
-    bodies: Iterable[type[BaseModel]] = (),
     user_calls: Set[str] = frozenset(),
     paths: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return the OpenAPI document, made once.
 
-    `bodies` are the models that FastAPI does not see, because handlers read them; `user_calls` are the paths, beside
-    those that browsers call, where a user's own token will do; `paths` are no routes, and described already.
+    `user_calls` are the paths, beside those that browsers call, where a user's own token will do; `paths` are no
+    routes, and described already.
     """
     if app.openapi_schema is not None:
         return app.openapi_schema
     document = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=app.routes)
     schemas = document["components"]["schemas"]
-    for model in bodies:
-        schema = model.model_json_schema(by_alias=True, ref_template=_REF + "{model}")
-        schemas.update(schema.pop("$defs", {}))
-        schemas[model.__name__] = schema
     document["components"]["securitySchemes"] = {
         "managementKey": {
             "type": "http",

@@ -4,7 +4,6 @@ Layers cost; the hot path has only this.
 """
 
 import logging
-import secrets
 import time
 from collections.abc import Callable
 from urllib.parse import quote
@@ -15,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from evergrant.broker.runtime.broker import Broker
 from evergrant.errors import MalformedRequest, RequestTooLarge
-from evergrant.logs import request_id
+from evergrant.logs import new_request_id, request_id
 from evergrant.web.asked import address_of
 from evergrant.web.headers import limit_headers, usual_headers
 from evergrant.web.proxies import ProxyWatch
@@ -69,7 +68,7 @@ class RequestMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        rid = secrets.token_hex(8)
+        rid = new_request_id()
         state = scope.setdefault("state", {})
         token = request_id.set(rid)
         started, status, received, answering = time.perf_counter(), 500, -1, False
@@ -119,6 +118,26 @@ def _path(path: str) -> str:
     return (
         path if path.isascii() and path.isprintable() and " " not in path else quote(path, safe="/", errors="replace")
     )
+
+
+async def body_of(scope: Scope, receive: Receive) -> bytes:
+    """Read a whole body, as a request's own layers would.
+
+    Raises:
+        MalformedRequest, RequestTooLarge: it is encoded, or too large.
+        ClientDisconnect: the caller hung up in the middle of it.
+    """
+    _check_announced_body(scope)
+    body: bytes = b""
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        body += message.get("body", b"")
+        if len(body) > MAX_BODY_BYTES:
+            _check_size(scope, len(body))
+        if not message.get("more_body", False):
+            return body
 
 
 def _check_announced_body(scope: Scope) -> None:

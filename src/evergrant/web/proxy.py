@@ -5,10 +5,8 @@ Path and query go on byte for byte. What the provider answers goes back as it co
 """
 
 import asyncio
-import itertools
 import json
 import logging
-import os
 import re
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -28,7 +26,7 @@ from evergrant.broker.runtime.limits import Left
 from evergrant.broker.runtime.principal import Principal
 from evergrant.crypto.opaque import SESSION_PREFIX
 from evergrant.errors import AppNotFound, AuthenticationFailed, EvergrantError, InvalidValue, RateLimited
-from evergrant.logs import request_id
+from evergrant.logs import new_request_id, request_id
 from evergrant.oauth2.placement import found_key
 from evergrant.oauth2.upstream import BrokenOff
 from evergrant.web.deps import recognised_in
@@ -41,9 +39,6 @@ log = logging.getLogger(__name__)
 
 _APP_ID = re.compile(r"[A-Za-z0-9._~-]{1,64}")
 _NUMBER = re.compile(r"[0-9]{1,4}(\.[0-9]{1,3})?")
-_PROCESS = os.urandom(4).hex()
-_numbers = itertools.count()
-"""Requests are told apart by both: a random number for each would be a system call more."""
 Headers = list[tuple[bytes, bytes]]
 PROVIDER = (b"evergrant-source", b"provider")
 MOST_RETRIES, MOST_WAIT, MOST_SECONDS, SECONDS = 3, 20, 300, 60
@@ -63,7 +58,7 @@ class Proxy:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        began, named = time.perf_counter(), request_id.set(f"{_PROCESS}{next(_numbers) % 2**32:08x}")
+        began, named = time.perf_counter(), request_id.set(new_request_id())
         scope.setdefault("state", {})
         answer = _Answer(send)
         try:

@@ -1,25 +1,29 @@
 """Fetching tokens: the hot path.
 
-The handlers read the body and write the answer themselves; everything else is conventional.
+The calls are plain ASGI (`web.plain`). Their routes document them as the conventional ones do, by the same models.
 """
 
+import inspect
+from collections.abc import Callable
 from typing import Any
 
-from fastapi import APIRouter, Request, Response
-from fastapi.routing import APIRoute
+from fastapi import APIRouter
 from pydantic import Field
 from pydantic_core import to_json
+from starlette.types import Receive, Scope
 
 from evergrant import clock
 from evergrant.broker.grants.grants import ResourceOwner
-from evergrant.broker.runtime.principal import Permission, Principal
+from evergrant.broker.runtime.broker import Broker
+from evergrant.broker.runtime.principal import Permission
 from evergrant.broker.tokens.fetch import FetchRequest, fetch_token, parse_scopes
-from evergrant.metrics import FetchTimer
 from evergrant.web.api.token_wire import TokenAnswer, token_body
-from evergrant.web.api.wire import AppId, Flag, OptionalId, OwnerId, Text, WireModel, errors, read_body
-from evergrant.web.deps import get_broker, principal_of
+from evergrant.web.api.wire import AppId, Flag, OptionalId, OwnerId, Text, WireModel, errors, parsed
+from evergrant.web.deps import limited_in
+from evergrant.web.middleware import body_of
+from evergrant.web.plain import PlainRoute
 
-router = APIRouter(prefix="/v1/mgmt/outbound/app", tags=["tokens"])
+router = APIRouter(prefix="/v1/mgmt/outbound/app", tags=["tokens"], route_class=PlainRoute)
 
 
 class FetchOptions(WireModel):
@@ -73,45 +77,48 @@ class FetchTenantToken(FetchTenantTokenLatest):
     scopes: list[Text] = Field(max_length=500, description="All of these, whatever their order.")
 
 
-async def _fetcher(request: Request) -> Principal:
-    principal = await principal_of(request)
-    if not principal.is_user:  # whether a user may fetch depends on whose token it wants
-        principal.require(Permission.TOKENS_FETCH)
-    return principal
+class FetchCall:
+    """One of the four calls, as `web.plain` makes it."""
+
+    def __init__(self, model: type[FetchBody], owner: Callable[[Any], ResourceOwner]) -> None:
+        """`owner` tells whose token a body of this model asks for."""
+        self.model, self._owner = model, owner
+
+    async def __call__(self, scope: Scope, receive: Receive) -> bytes:
+        """Return the answer, as JSON."""
+        broker: Broker = scope["app"].state.broker
+        with broker.metrics.time_fetch() as timer:
+            authorization = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
+            principal = await limited_in(scope, broker, authorization.decode("latin-1"))
+            if not principal.is_user:  # whether a user may fetch depends on whose token it wants
+                principal.require(Permission.TOKENS_FETCH)
+            wanted = self.wanted(await body_of(scope, receive))
+            now = clock.now()
+            token = await fetch_token(broker, principal, wanted, now=now)
+            if token.grant.last_refresh_time is not None and token.grant.last_refresh_time >= now:
+                timer.outcome = "refreshed"
+            return to_json({"token": token_body(token)})
+
+    def wanted(self, body: bytes) -> FetchRequest:
+        """Read what a body asks for.
+
+        Raises:
+            MalformedRequest, MissingArgument, InvalidValue: as the conventional calls.
+        """
+        asked = parsed(body, self.model)
+        return FetchRequest(
+            app_id=asked.app_id,
+            owner=self._owner(asked),
+            external_identifier=asked.external_identifier,
+            scopes=parse_scopes(asked.scopes) if isinstance(asked, FetchUserToken | FetchTenantToken) else None,
+            with_refresh_token=asked.options.with_refresh_token,
+            force_refresh=asked.options.force_refresh,
+            minimum_seconds=asked.options.minimum_seconds,
+        )
 
 
-async def _answer(
-    request: Request,
-    timer: FetchTimer,
-    principal: Principal,
-    body: FetchBody,
-    owner: ResourceOwner,
-    scopes: list[str] | None,
-) -> Response:
-    wanted = FetchRequest(
-        app_id=body.app_id,
-        owner=owner,
-        external_identifier=body.external_identifier,
-        scopes=None if scopes is None else parse_scopes(scopes),
-        with_refresh_token=body.options.with_refresh_token,
-        force_refresh=body.options.force_refresh,
-        minimum_seconds=body.options.minimum_seconds,
-    )
-    now = clock.now()
-    token = await fetch_token(get_broker(request), principal, wanted, now=now)
-    if token.grant.last_refresh_time is not None and token.grant.last_refresh_time >= now:
-        timer.outcome = "refreshed"
-    return Response(to_json({"token": token_body(token)}), media_type="application/json")
-
-
-def _documented(model: type[WireModel], example: dict[str, Any]) -> dict[str, Any]:
-    schema = {"$ref": f"#/components/schemas/{model.__name__}"}
-    return {
-        "requestBody": {
-            "required": True,
-            "content": {"application/json": {"schema": schema, "example": example}},
-        }
-    }
+def _documented(example: dict[str, Any]) -> dict[str, Any]:
+    return {"requestBody": {"content": {"application/json": {"example": example}}}}
 
 
 _SCOPES = ["https://www.googleapis.com/auth/contacts.readonly"]
@@ -125,14 +132,11 @@ _TENANT = {"appId": "google-contacts", "tenantId": "acme"}
     summary="Fetch a user's token by scopes",
     response_model=TokenAnswer,
     responses=errors(400, 404, 413, 502),
-    openapi_extra=_documented(FetchUserToken, {**_USER, "scopes": _SCOPES, "options": {"forceRefresh": False}}),
+    openapi_extra=_documented({**_USER, "scopes": _SCOPES, "options": {"forceRefresh": False}}),
 )
-async def fetch_user_token(request: Request) -> Response:
+def fetch_user_token(body: FetchUserToken) -> ResourceOwner:
     """Return the grant whose scopes equal the request, else the smallest one that covers it, refreshed if needed."""
-    with get_broker(request).metrics.time_fetch() as timer:
-        principal = await _fetcher(request)
-        body = await read_body(request, FetchUserToken)
-        return await _answer(request, timer, principal, body, ResourceOwner(body.user_id, body.tenant_id), body.scopes)
+    return ResourceOwner(body.user_id, body.tenant_id)
 
 
 @router.post(
@@ -141,14 +145,11 @@ async def fetch_user_token(request: Request) -> Response:
     summary="Fetch a user's most recent token",
     response_model=TokenAnswer,
     responses=errors(400, 404, 413, 502),
-    openapi_extra=_documented(FetchUserTokenLatest, _USER),
+    openapi_extra=_documented(_USER),
 )
-async def fetch_latest_user_token(request: Request) -> Response:
+def fetch_latest_user_token(body: FetchUserTokenLatest) -> ResourceOwner:
     """Return the most recently consented grant that works, whatever its scopes."""
-    with get_broker(request).metrics.time_fetch() as timer:
-        principal = await _fetcher(request)
-        body = await read_body(request, FetchUserTokenLatest)
-        return await _answer(request, timer, principal, body, ResourceOwner(body.user_id, body.tenant_id), None)
+    return ResourceOwner(body.user_id, body.tenant_id)
 
 
 @router.post(
@@ -157,17 +158,14 @@ async def fetch_latest_user_token(request: Request) -> Response:
     summary="Fetch a tenant's token by scopes",
     response_model=TokenAnswer,
     responses=errors(400, 404, 413, 502),
-    openapi_extra=_documented(FetchTenantToken, {**_TENANT, "scopes": _SCOPES}),
+    openapi_extra=_documented({**_TENANT, "scopes": _SCOPES}),
 )
-async def fetch_tenant_token(request: Request) -> Response:
+def fetch_tenant_token(body: FetchTenantToken) -> ResourceOwner:
     """Return the tenant's own grant with these scopes, or the smallest one that covers them.
 
     A user's grant never answers for a tenant, nor the other way round.
     """
-    with get_broker(request).metrics.time_fetch() as timer:
-        principal = await _fetcher(request)
-        body = await read_body(request, FetchTenantToken)
-        return await _answer(request, timer, principal, body, ResourceOwner("", body.tenant_id), body.scopes)
+    return ResourceOwner("", body.tenant_id)
 
 
 @router.post(
@@ -176,17 +174,18 @@ async def fetch_tenant_token(request: Request) -> Response:
     summary="Fetch a tenant's most recent token",
     response_model=TokenAnswer,
     responses=errors(400, 404, 413, 502),
-    openapi_extra=_documented(FetchTenantTokenLatest, _TENANT),
+    openapi_extra=_documented(_TENANT),
 )
-async def fetch_latest_tenant_token(request: Request) -> Response:
+def fetch_latest_tenant_token(body: FetchTenantTokenLatest) -> ResourceOwner:
     """Return the tenant's most recently consented grant that works, whatever its scopes."""
-    with get_broker(request).metrics.time_fetch() as timer:
-        principal = await _fetcher(request)
-        body = await read_body(request, FetchTenantTokenLatest)
-        return await _answer(request, timer, principal, body, ResourceOwner("", body.tenant_id), None)
+    return ResourceOwner("", body.tenant_id)
 
 
-PATHS = frozenset(route.path for route in router.routes if isinstance(route, APIRoute))
+CALLS = {
+    route.path: FetchCall(inspect.signature(route.endpoint).parameters["body"].annotation, route.endpoint)
+    for route in router.routes
+    if isinstance(route, PlainRoute)
+}
+"""The calls by their paths. A route's function tells whose token is asked for, and its docstring documents the call."""
+PATHS = frozenset(CALLS)
 """Where these calls are; a user's own token will do for them."""
-REQUEST_MODELS = (FetchUserToken, FetchUserTokenLatest, FetchTenantToken, FetchTenantTokenLatest)
-"""Models that FastAPI does not see, because the handlers read them; the OpenAPI document needs their schemas."""

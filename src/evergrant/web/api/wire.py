@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, TypeVar
 
-from fastapi import Query, Request
+from fastapi import Query
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -204,13 +204,13 @@ def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
 M = TypeVar("M", bound=WireModel)
 
 
-async def read_body(request: Request, model: type[M]) -> M:
-    """Parse a body on the hot path, where FastAPI's own way costs several times as much.
+def parsed(body: bytes, model: type[M]) -> M:
+    """Parse the body of a call that the framework does not read.
 
     Raises:
         MalformedRequest, MissingArgument, InvalidValue: as the conventional calls.
     """
     try:
-        return model.model_validate_json(await request.body())
+        return model.model_validate_json(body)
     except ValidationError as error:
         raise invalid_request(error.errors(include_url=False, include_input=False)) from None
