@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from evergrant.broker.runtime.broker import Broker
 from evergrant.errors import MalformedRequest, RequestTooLarge
-from evergrant.logs import new_request_id, request_id
+from evergrant.logs import new_request_id, only_handler, request_id
 from evergrant.web.asked import address_of
 from evergrant.web.headers import limit_headers, usual_headers
 from evergrant.web.proxies import ProxyWatch
@@ -32,8 +32,10 @@ LONGEST_LOGGED = 300
 class AccessLog:
     """Counts answers, and writes a line for each."""
 
-    def __init__(self, trusted_proxies: str) -> None:
+    def __init__(self, trusted_proxies: str, *, is_hot: bool = False) -> None:
+        """`is_hot` where the same few paths are asked for again and again, so that a line must cost little."""
         self._proxies = ProxyWatch(trusted_proxies)
+        self._is_hot = is_hot
 
     def note(self, scope: Scope, status: int, *, began: float, level: int = logging.INFO) -> None:
         """Note the answer to a request that began at a second of `time.perf_counter`."""
@@ -42,10 +44,15 @@ class AccessLog:
         state = scope["state"]
         if log.isEnabledFor(level):
             # The path only: query strings carry codes and states. What is secret in a path, the formatter redacts.
-            said = {"ms": round((time.perf_counter() - began) * 1000, 1), "address": address_of(scope)}
+            message = f"{scope['method']} {_path(scope['path'])} {status}"
+            ms = round((time.perf_counter() - began) * 1000, 1)
+            who, where = {"address": address_of(scope)}, {}
             if "actor" in state:
-                said |= {"actor": state["actor"][:LONGEST_LOGGED], "project": state["project"]}
-            log.log(level, "%s %s %d", scope["method"], _path(scope["path"]), status, extra=said)
+                who = {"actor": state["actor"][:LONGEST_LOGGED], **who}
+                where = {"project": state["project"]}
+            handler = only_handler() if self._is_hot and level == logging.INFO else None
+            if handler is None or not handler.writes_info(log.name, message, who, ms, where):
+                log.log(level, message, extra={**who, "ms": ms, **where})
         if "actor" not in state:
             self._proxies.look_at(scope)
 

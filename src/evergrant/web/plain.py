@@ -43,7 +43,7 @@ class PlainCalls:
         """`public_url` and `trusted_proxies` are the settings."""
         self._calls = calls
         self._headers = usual_headers(public_url)
-        self._access = AccessLog(trusted_proxies)
+        self._access = AccessLog(trusted_proxies, is_hot=True)
 
     def takes(self, scope: Scope) -> bool:
         """Tell whether a request is for one of these."""
