@@ -22,6 +22,8 @@ from evergrant.pasted import trimmed
 from evergrant.web.errors import invalid_request
 
 MAX_LEVELS = 50
+LONGEST_APP_ID = 64
+LONGEST_ID = 255
 LAST_MILLISECOND = 253_402_300_799_999
 """The end of the year 9999."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -85,10 +87,10 @@ EpochSeconds = Annotated[
     int, Strict(), Field(ge=0, le=253_402_300_799), BeforeValidator(_seconds, json_schema_input_type=int | str)
 ]
 """A moment as a number or in text; 0 and empty are none."""
-AppId = Annotated[PastedText, Field(min_length=1, max_length=64)]
-OwnerId = Annotated[Text, Field(min_length=1, max_length=255)]
+AppId = Annotated[PastedText, Field(min_length=1, max_length=LONGEST_APP_ID)]
+OwnerId = Annotated[Text, Field(min_length=1, max_length=LONGEST_ID)]
 """A user's or tenant's id: yours, opaque to evergrant."""
-OptionalId = Annotated[Text, Field(max_length=255)]
+OptionalId = Annotated[Text, Field(max_length=LONGEST_ID)]
 
 
 class WireModel(BaseModel):
