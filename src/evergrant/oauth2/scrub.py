@@ -16,20 +16,54 @@ _ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})|\\u00([0-9A-Fa-f]{2})|\\([\"\\/])")
 _BEGUN_ESCAPE = re.compile(rb"(?:%[0-9A-Fa-f]?|\\(?:u(?:0(?:0[0-9A-Fa-f]?)?)?)?)\Z")
 _LONGEST_ESCAPE = 6
 _URLSAFE = bytes.maketrans(b"+/", b"-_")
+_RAREST_FIRST = b"\0~^|`QZXJKVYqWUGHjzFOBMLPNRDxISCEATkvwy9876543"
+"""What is rare in JSON, pages and texts, as a guess that only costs time where it is wrong."""
+_RARE_BYTES = 3
 
 
 class Spellings:
-    """What is looked for: secrets in every spelling. It costs as much to find out as to look through a short answer."""
+    """What is looked for: secrets in every spelling. It costs as much to find out as to look through a short answer.
 
-    __slots__ = ("has_slashes", "spelled", "tail_bytes")
+    Finding one byte costs a fraction of finding a text. So data is first asked for the rarest bytes of each spelling:
+    where one of them is missing, so is the spelling.
+    """
+
+    __slots__ = ("_all", "_by_rarest", "_starts", "_two_and_one", "has_slashes", "tail_bytes")
 
     def __init__(self, secrets: Iterable[str]) -> None:
         long = {secret.encode(): None for secret in secrets if len(secret) >= LEAST_CHARACTERS}
         # Whoever sends `Bearer` and a token back sends the token back: looked for once, it costs a third.
-        self.spelled = _spellings(one for one in long if not any(other in one for other in long if other != one))
-        self.has_slashes = any(b"/" in spelling for spelling in self.spelled)
-        longest = max(map(len, self.spelled), default=0)
+        spelled = _spellings(one for one in long if not any(other in one for other in long if other != one))
+        self._by_rarest: dict[bytes, list[tuple[tuple[bytes, ...], bytes]]] = {}
+        for spelling in spelled:
+            rarest, *more = _rare_bytes(spelling)
+            self._by_rarest.setdefault(rarest, []).append((tuple(more), spelling))
+        self._starts = tuple((spelling[:3], spelling) for spelling in spelled)
+        self._two_and_one = tuple(one[:2] for one in spelled), tuple(one[:1] for one in spelled)
+        self._all = b"\n".join(spelled)
+        self.has_slashes = b"/" in self._all
+        longest = max(map(len, spelled), default=0)
         self.tail_bytes = longest * _LONGEST_ESCAPE + _LONGEST_ESCAPE
+
+    def found_in(self, data: bytes) -> list[tuple[int, int]]:
+        """Return where spellings begin and end in `data`, byte for byte."""
+        return [
+            span
+            for rarest, spelled in self._by_rarest.items()
+            if rarest in data
+            for more, spelling in spelled
+            if all([rare in data for rare in more]) and spelling in data
+            for span in _spans(data, spelling)
+        ]
+
+    def begun_in(self, data: bytes) -> int:
+        """Return how long the longest beginning of a spelling is with which `data` ends, short of all of it."""
+        if data[-3:] in self._all:  # else no beginning of three bytes and more ends it
+            held = max((_overlap(data, start, spelling) for start, spelling in self._starts), default=0)
+            if held:
+                return held
+        two, one = self._two_and_one
+        return 2 if data.endswith(two) else int(data.endswith(one))
 
 
 class Scrubber:
@@ -38,8 +72,7 @@ class Scrubber:
     def __init__(self, secrets: Iterable[str] | Spellings) -> None:
         self.found = False
         """Whether there was one."""
-        known = secrets if isinstance(secrets, Spellings) else Spellings(secrets)
-        self._spelled, self._has_slashes, self._tail_bytes = known.spelled, known.has_slashes, known.tail_bytes
+        self._spellings = secrets if isinstance(secrets, Spellings) else Spellings(secrets)
         self._held = b""
 
     def feed(self, piece: bytes) -> bytes:
@@ -72,7 +105,7 @@ class Scrubber:
         return list(zip(parts[::2], parts[1::2], strict=True))
 
     def _overwritten(self, data: bytes) -> bytes:
-        spans = [span for spelling in self._spelled if spelling in data for span in _spans(data, spelling)]
+        spans = self._spellings.found_in(data)
         if self._has_escapes(data):
             spans += self._escaped_spans(data)
         if not spans:
@@ -86,11 +119,11 @@ class Scrubber:
     def _has_escapes(self, data: bytes) -> bool:
         if b"%" in data:
             return True
-        return b"\\" in data and (b"\\u00" in data or (self._has_slashes and b"\\/" in data))
+        return b"\\" in data and (b"\\u00" in data or (self._spellings.has_slashes and b"\\/" in data))
 
     def _escaped_spans(self, data: bytes) -> list[tuple[int, int]]:
         plain = _unescaped(data)
-        found = [span for spelling in self._spelled if spelling in plain for span in _spans(plain, spelling)]
+        found = self._spellings.found_in(plain)
         if not found:
             return []
         places = _Places(data)
@@ -98,16 +131,14 @@ class Scrubber:
 
     def _begun(self, data: bytes) -> int:
         """Return how many bytes at the end may be the beginning of a secret."""
-        tail = data[-self._tail_bytes :]
-        has_escapes = b"%" in tail or b"\\" in tail
-        cut = _BEGUN_ESCAPE.search(tail) if has_escapes else None
+        tail = data[-self._spellings.tail_bytes :]
+        if b"%" not in tail and b"\\" not in tail:
+            return self._spellings.begun_in(tail)
+        cut = _BEGUN_ESCAPE.search(tail)
         known = tail[: cut.start()] if cut else tail
-        plain = _unescaped(known) if has_escapes else known
-        held = max((_overlap(plain, spelling) for spelling in self._spelled), default=0)
-        if not held:
-            return len(tail) - len(known)
-        start = _Places(known).before(len(plain) - held) if has_escapes else len(known) - held
-        return len(tail) - start
+        plain = _unescaped(known)
+        held = self._spellings.begun_in(plain)
+        return len(tail) - (_Places(known).before(len(plain) - held) if held else len(known))
 
 
 def _spellings(secrets: Iterable[bytes]) -> tuple[bytes, ...]:
@@ -132,15 +163,20 @@ def _spans(data: bytes, spelling: bytes) -> list[tuple[int, int]]:
     return found
 
 
-def _overlap(data: bytes, spelling: bytes) -> int:
-    """Return how long the longest beginning of `spelling` is with which `data` ends, short of all of it."""
-    start = spelling[:3]
+def _rare_bytes(spelling: bytes) -> list[bytes]:
+    """Return the rarest bytes of a spelling, the rarest first: one at least."""
+    rare = [number for number in _RAREST_FIRST if number in spelling] or list(spelling[:1])
+    return [bytes((number,)) for number in rare[:_RARE_BYTES]]
+
+
+def _overlap(data: bytes, start: bytes, spelling: bytes) -> int:
+    """Return how long the longest beginning of `spelling` is with which `data` ends, short of all; 0 if below three."""
     at = data.find(start, max(0, len(data) - len(spelling) + 1))
     while at >= 0:
         if spelling.startswith(data[at:]):
             return len(data) - at
         at = data.find(start, at + 1)
-    return 2 if data.endswith(spelling[:2]) else int(data.endswith(spelling[:1]))
+    return 0
 
 
 def _unescaped(data: bytes) -> bytes:
