@@ -13,7 +13,7 @@ from sqlalchemy import select
 from evergrant import clock
 from evergrant.broker.audit.chain import verify_chain
 from evergrant.broker.calls.call_log import LEFT, seal_left_calls
-from evergrant.broker.calls.calls import STILL_GOOD_SECONDS
+from evergrant.broker.calls.under_way import STILL_GOOD_SECONDS
 from evergrant.broker.runtime.broker import SESSION_SECONDS, Broker, open_broker
 from evergrant.db import CallRecord
 from tests.faults.cluster import Cluster, together_in_a_worker

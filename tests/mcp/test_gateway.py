@@ -74,7 +74,7 @@ def test_a_call_that_is_one_too_many_uses_nothing_up_and_one_that_is_made_is_log
     connect(agents, app_id, user)
     key = agents.session(user, app={"appId": app_id}, maxCalls=1)
     with monkeypatch.context() as full:
-        full.setattr(InFlight, "one", is_full)
+        full.setattr(InFlight, "begin", is_full)
         assert post(agents, app_id, key, SHOUT).status_code == 429
     assert post(agents, app_id, key, SHOUT).status_code == 200
     wait_until(lambda: bool(logged()), "the call is logged")

@@ -52,7 +52,7 @@ class Spellings:
             for rarest, spelled in self._by_rarest.items()
             if rarest in data
             for more, spelling in spelled
-            if all([rare in data for rare in more]) and spelling in data
+            if all(rare in data for rare in more) and spelling in data
             for span in _spans(data, spelling)
         ]
 

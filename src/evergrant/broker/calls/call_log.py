@@ -4,9 +4,7 @@ Each batch of a project's calls is sealed by one record of the audit log, in one
 """
 
 import logging
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any, cast
 
@@ -16,7 +14,7 @@ from evergrant.broker.audit.sealed_calls import CallRow, new_batch, seal_calls
 from evergrant.broker.runtime.broker import Broker
 from evergrant.broker.runtime.unwritten_calls import MOST_PATH, Call
 from evergrant.db import CallRecord, Project
-from evergrant.errors import EvergrantError, RateLimited, Unavailable
+from evergrant.errors import Unavailable
 
 log = logging.getLogger(__name__)
 
@@ -28,23 +26,6 @@ LEFT = timedelta(minutes=30)
 _COLUMNS = [column.name for column in TABLE.columns]
 _TEXTS = {column.name: column.type.length or MOST_PATH for column in TABLE.columns if isinstance(column.type, String)}
 """How long each text may be, in characters."""
-
-
-@contextmanager
-def logged(broker: Broker, call: Call) -> Iterator[None]:
-    """Note a call when the block ends, however it does; but who asks too much does not fill the log with it."""
-    began, is_noted = time.perf_counter(), True
-    try:
-        yield
-    except EvergrantError as error:
-        is_noted = not isinstance(error, RateLimited)
-        if not call.source:
-            call.source, call.status, call.code = "evergrant", error.status, error.code
-        raise
-    finally:
-        call.ms = round((time.perf_counter() - began) * 1000)
-        if is_noted or call.is_written_ahead:
-            broker.calls.note(call)
 
 
 async def write_ahead(broker: Broker, call: Call) -> None:

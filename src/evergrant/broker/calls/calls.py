@@ -4,22 +4,17 @@ The proxy and the MCP server make calls this way, and in no other: checks first,
 others; then the credential; then the call, written into the log however it ends.
 """
 
-import asyncio
 import re
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from datetime import datetime
 
-from evergrant import clock
-from evergrant.broker.access.agent_sessions import count_call, require_still_good
+from evergrant.broker.access.agent_sessions import count_call
 from evergrant.broker.access.policies import call_policies, may_have_tokens
 from evergrant.broker.audit.record import actor, record
 from evergrant.broker.calls.approvals import use_approval
-from evergrant.broker.calls.asked import AskedCall, CallAnswer
+from evergrant.broker.calls.asked import AskedCall
 from evergrant.broker.calls.bases import api_of
-from evergrant.broker.calls.call_log import logged, write_ahead
+from evergrant.broker.calls.call_log import write_ahead
 from evergrant.broker.calls.call_rules import Requested, is_read, verdict
-from evergrant.broker.calls.cleaned import cleaned
 from evergrant.broker.calls.connections import (
     Ready,
     WantedConnection,
@@ -29,8 +24,7 @@ from evergrant.broker.calls.connections import (
     with_usable_token,
 )
 from evergrant.broker.calls.outgoing import PreparedCall, read_body
-from evergrant.broker.calls.redirects import followed
-from evergrant.broker.calls.retries import answered
+from evergrant.broker.calls.under_way import CallUnderWay
 from evergrant.broker.connect.agent_links import connect_link
 from evergrant.broker.runtime.admission import TENANT, USER
 from evergrant.broker.runtime.broker import Broker
@@ -39,7 +33,6 @@ from evergrant.broker.runtime.principal import Permission, Principal
 from evergrant.broker.runtime.unwritten_calls import Call
 from evergrant.errors import (
     AppNotFound,
-    AuthenticationFailed,
     EvergrantError,
     InvalidValue,
     NotConnected,
@@ -48,18 +41,16 @@ from evergrant.errors import (
 )
 from evergrant.oauth2.hygiene import body_override_problem, header, override_problem, path_problem, readings
 
-STILL_GOOD_SECONDS = 1.0
-"""How often it is looked whether the session of an open call is still good. What is looked at is a second old at most,
-so a call that is open goes on for no more than two."""
 MOST_FIELDS = 100
 MOST_HEAD_BYTES = 64 * 1024
 _QUERY = re.compile(r"[!-\"$-~]*")
 """What a request line can hold (RFC 9112 section 3): no spaces, and no fragment."""
 
 
-@asynccontextmanager
-async def call(broker: Broker, principal: Principal, asked: AskedCall, *, now: datetime) -> AsyncIterator[CallAnswer]:
-    """Make a call, and give its answer while the block lasts. Who leaves the block early closes the connection.
+def call(broker: Broker, principal: Principal, asked: AskedCall, *, now: datetime) -> CallUnderWay:
+    """Return a call for an `async with`, which makes it and gives its answer while the block lasts.
+
+    Who leaves the block early closes the connection.
 
     Raises:
         PermissionDenied: the credential, its session, a policy or the app forbids it; `details.rule` says what.
@@ -81,30 +72,14 @@ async def call(broker: Broker, principal: Principal, asked: AskedCall, *, now: d
         base=asked.base,
         path=asked.path,
     )
-    with logged(broker, entry):
+
+    async def prepare(under_way: CallUnderWay) -> PreparedCall:
         _check_request(asked)
         wanted = _permitted(principal, asked)
-        entry.user_id, entry.tenant_id = wanted.owner.user_id, wanted.owner.tenant_id
-        owner = (principal.project_id, wanted.owner.user_id, wanted.owner.tenant_id)
-        broker.limits.owners.take(owner)
-        with broker.calls_in_flight.one(owner):
-            prepared = await _prepared(broker, principal, asked, wanted, entry, now=now)
-            async with made(prepared) as answer:
-                yield answer
+        under_way.begin(wanted.owner)
+        return await _prepared(broker, principal, asked, wanted, entry, now=now)
 
-
-@asynccontextmanager
-async def made(prepared: PreparedCall) -> AsyncIterator[CallAnswer]:
-    """Make a call that may be made, and give its answer while the block lasts. Raises as `call`."""
-    entry = prepared.entry
-    async with _while_still_good(prepared.broker, prepared.principal):
-        standing = await followed(prepared, await answered(prepared))
-        try:
-            entry.source, entry.status = "provider", standing.answer.status
-            yield await cleaned(prepared, standing)
-        finally:
-            standing.answer.end()
-    entry.bytes_sent = prepared.body.sent
+    return CallUnderWay(broker, principal, entry, prepare)
 
 
 def _permitted(principal: Principal, asked: AskedCall) -> WantedConnection:
@@ -273,45 +248,3 @@ async def _begin_connect(
         error.details["connectProblem"] = refusal.message
     else:
         error.details["connectUrl"] = link.url
-
-
-def _while_still_good(broker: Broker, principal: Principal) -> AbstractAsyncContextManager[None]:
-    """End the block where the caller's session ends while it lasts.
-
-    Raises:
-        AuthenticationFailed: it did.
-    """
-    if principal.session is None and principal.expires_at is None:
-        return nullcontext()
-    return _watched(broker, principal)
-
-
-@asynccontextmanager
-async def _watched(broker: Broker, principal: Principal) -> AsyncIterator[None]:
-    loop, looks = asyncio.get_running_loop(), list[asyncio.Task[None]]()
-
-    async def look() -> None:
-        while True:
-            try:
-                await require_still_good(broker, principal, now=clock.now())
-            except AuthenticationFailed:
-                scope.reschedule(loop.time())
-                return
-            except EvergrantError:  # our own bad minute: the next look tells
-                pass
-            await asyncio.sleep(STILL_GOOD_SECONDS)
-
-    # Most calls are over by then, and cost no task.
-    begins = loop.call_later(STILL_GOOD_SECONDS, lambda: looks.append(loop.create_task(look())))
-    try:
-        async with asyncio.timeout(None) as scope:
-            try:
-                yield
-            finally:
-                begins.cancel()
-                for task in looks:
-                    task.cancel()
-    except TimeoutError:
-        if not scope.expired():
-            raise
-        raise AuthenticationFailed("This session is over.") from None

@@ -15,9 +15,9 @@ from evergrant.broker.access.policies import call_policies, may_have_tokens
 from evergrant.broker.audit.record import actor
 from evergrant.broker.calls.asked import AskedCall, CallAnswer
 from evergrant.broker.calls.bases import AppApi, api_of
-from evergrant.broker.calls.call_log import logged, write_ahead
+from evergrant.broker.calls.call_log import write_ahead
 from evergrant.broker.calls.call_rules import Requested, verdict
-from evergrant.broker.calls.calls import deny, made
+from evergrant.broker.calls.calls import deny
 from evergrant.broker.calls.connections import (
     WantedConnection,
     find_connection,
@@ -26,6 +26,7 @@ from evergrant.broker.calls.connections import (
     with_usable_token,
 )
 from evergrant.broker.calls.outgoing import CallBody, PreparedCall
+from evergrant.broker.calls.under_way import CallUnderWay
 from evergrant.broker.runtime.admission import TENANT, USER
 from evergrant.broker.runtime.broker import Broker
 from evergrant.broker.runtime.principal import Permission, Principal
@@ -73,19 +74,20 @@ async def call_remote(
         method=wanted.method,
         path="/",
     )
-    with logged(broker, entry):
+
+    async def prepare(under_way: CallUnderWay) -> PreparedCall:
         principal.require_app(wanted.app_id)
         connection = wanted_connection(principal, wanted.app_id)
-        entry.user_id, entry.tenant_id = connection.owner.user_id, connection.owner.tenant_id
-        principal.require_for(Permission.CALLS, user_id=entry.user_id, tenant_id=entry.tenant_id)
-        owner = (principal.project_id, entry.user_id, entry.tenant_id)
-        broker.limits.owners.take(owner)
-        with broker.calls_in_flight.one(owner):
-            prepared = await _prepared_for_server(broker, principal, wanted, connection, entry, now=now)
-            async with made(prepared) as answer:
-                # It is looked into, whoever calls.
-                headers, body = plain(answer.headers, answer.body)
-                yield replace(answer, headers=headers, body=body)
+        owner = connection.owner
+        entry.user_id, entry.tenant_id = owner.user_id, owner.tenant_id
+        principal.require_for(Permission.CALLS, user_id=owner.user_id, tenant_id=owner.tenant_id)
+        under_way.begin(owner)
+        return await _prepared_for_server(broker, principal, wanted, connection, entry, now=now)
+
+    async with CallUnderWay(broker, principal, entry, prepare) as answer:
+        # It is looked into, whoever calls.
+        headers, body = plain(answer.headers, answer.body)
+        yield replace(answer, headers=headers, body=body)
 
 
 async def _prepared_for_server(

@@ -1,8 +1,7 @@
 """Calls in flight: so many in one process, and of one owner's, so that nobody's slow API is everybody's."""
 
 from collections import Counter
-from collections.abc import Hashable, Iterator
-from contextlib import contextmanager
+from collections.abc import Hashable
 
 from evergrant.errors import RateLimited
 
@@ -22,9 +21,8 @@ class InFlight:
         """Return how many are under way."""
         return self._all
 
-    @contextmanager
-    def one(self, owner: Hashable) -> Iterator[None]:
-        """Have one more under way in this block.
+    def begin(self, owner: Hashable) -> None:
+        """Have one more under way, until `end` is called with the same owner.
 
         Raises:
             RateLimited: there are as many as may be, of this owner's or in all.
@@ -35,10 +33,10 @@ class InFlight:
             raise RateLimited(limit=self._most, wait_seconds=WAIT_SECONDS)
         self._by_owner[owner] += 1
         self._all += 1
-        try:
-            yield
-        finally:
-            self._all -= 1
-            self._by_owner[owner] -= 1
-            if not self._by_owner[owner]:
-                del self._by_owner[owner]
+
+    def end(self, owner: Hashable) -> None:
+        """Have one less."""
+        self._all -= 1
+        self._by_owner[owner] -= 1
+        if not self._by_owner[owner]:
+            del self._by_owner[owner]
