@@ -90,7 +90,7 @@ class Upstream:
         head = exchange.head(parts[2], pool.host)
         pool.calls += 1
         try:
-            connection = await self._connect(pool)
+            connection = pool.connector.kept() or await self._connect(pool)
         except BaseException:
             pool.calls -= 1
             raise
@@ -98,7 +98,7 @@ class Upstream:
         def end() -> None:
             pool.calls -= 1
             if exchange.end():
-                connection.release()
+                pool.connector.keep(connection)
             else:
                 connection.close()
 

@@ -4,6 +4,7 @@ A server may send more than the answer it was asked for. Who reads those bytes a
 one user what is another's, so a connection that holds any is closed.
 """
 
+import asyncio
 import re
 import select
 import socket
@@ -196,7 +197,10 @@ def _binds_the_connection(headers: Sequence[tuple[bytes, bytes]]) -> bool:
 
 
 class GuardedConnector(aiohttp.TCPConnector):
-    """Makes connections, to addresses that may be called alone, and hands out those that may be used again."""
+    """Makes connections, to addresses that may be called alone, and keeps those that may be used again.
+
+    aiohttp has books of its own for these; looking into them costs as much as writing a request.
+    """
 
     def __init__(
         self, egress_allow: tuple[Network, ...], *, opened_only: bool, names: NameCache, tls: Any, pools: bool
@@ -208,19 +212,52 @@ class GuardedConnector(aiohttp.TCPConnector):
             socket_factory=self._guard.open_socket,
             ssl=tls,
             limit=0,
-            force_close=not pools,
-            keepalive_timeout=KEEPALIVE_SECONDS if pools else None,
+            force_close=True,
         )
         self._factory: Any = partial(OneAnswer, loop=self._loop)
+        self._pools = pools
+        self._idle: list[tuple[Connection, float]] = []
+        """Each with the loop's second since when it is idle, the oldest first."""
+        self._sweep: asyncio.TimerHandle | None = None
 
-    async def connect(self, *args: Any, **kwargs: Any) -> Connection:
-        """Return a connection that is new or clean."""
-        while True:
-            connection = await super().connect(*args, **kwargs)
+    def kept(self) -> Connection | None:
+        """Return a connection that was used before and is clean, the latest one; None where there is none."""
+        while self._idle:
+            connection, since = self._idle.pop()
             protocol: Any = connection.protocol
-            if protocol.uses == 0 or protocol.is_clean():
+            is_young = self._loop.time() - since <= KEEPALIVE_SECONDS
+            if is_young and protocol.is_clean():
                 return connection
             connection.close()
+        return None
+
+    def keep(self, connection: Connection) -> None:
+        """Keep a connection for the next call, for some seconds, where it may be used again."""
+        protocol: Any = connection.protocol
+        if not self._pools or self.closed or protocol.should_close:
+            connection.close()
+            return
+        self._idle.append((connection, self._loop.time()))
+        if self._sweep is None:
+            self._sweep = self._loop.call_later(KEEPALIVE_SECONDS, self._close_old)
+
+    def _close_old(self) -> None:
+        """Close what is idle for too long, and look again when the next one will be."""
+        self._sweep = None
+        now = self._loop.time()
+        while self._idle and now - self._idle[0][1] >= KEEPALIVE_SECONDS:
+            self._idle.pop(0)[0].close()
+        if self._idle:
+            self._sweep = self._loop.call_at(self._idle[0][1] + KEEPALIVE_SECONDS, self._close_old)
+
+    async def close(self, *, abort_ssl: bool = False) -> None:
+        """Close every connection."""
+        if self._sweep is not None:
+            self._sweep.cancel()
+            self._sweep = None
+        while self._idle:
+            self._idle.pop()[0].close()
+        await super().close(abort_ssl=abort_ssl)
 
 
 class Guard(AbstractResolver):
