@@ -25,7 +25,17 @@ from evergrant.broker.apps.apps import load_app
 from evergrant.broker.apps.quirks import scope_words
 from evergrant.broker.audit.record import record
 from evergrant.broker.grants.grants import ResourceOwner
-from evergrant.broker.runtime.admission import CALL, CONNECT, FETCH, LEVELS, TENANT, USER, VIAS, is_about
+from evergrant.broker.runtime.admission import (
+    CALL,
+    CONNECT,
+    FETCH,
+    LEVELS,
+    TENANT,
+    USER,
+    VIAS,
+    KnownPolicy,
+    is_about,
+)
 from evergrant.broker.runtime.authority import Authority, require_no_more
 from evergrant.broker.runtime.broker import Broker
 from evergrant.broker.runtime.path_globs import METHODS
@@ -226,7 +236,7 @@ async def check_policies(
     raise PermissionDenied(f"The access policies of this app forbid '{action}' {what}.")
 
 
-async def call_policies(broker: Broker, principal: Principal, app_id: str) -> Sequence[AccessPolicy]:
+async def call_policies(broker: Broker, principal: Principal, app_id: str) -> Sequence[KnownPolicy]:
     """Return all policies about calls of an app, whomever they are about. Costs no query for a few seconds."""
     by_use = broker.policies.get(principal.project_id)
     if by_use is None:
@@ -235,7 +245,7 @@ async def call_policies(broker: Broker, principal: Principal, app_id: str) -> Se
 
 
 async def _allowed_in_other_words(
-    broker: Broker, project_id: str, app_id: str, matching: Sequence[AccessPolicy], scopes: Collection[str]
+    broker: Broker, project_id: str, app_id: str, matching: Sequence[KnownPolicy], scopes: Collection[str]
 ) -> bool:
     """Tell whether a policy names these scopes as the provider spells them, or greater ones that contain them.
 
@@ -248,12 +258,12 @@ async def _allowed_in_other_words(
     )
 
 
-async def _load(broker: Broker, project_id: str) -> Mapping[tuple[str, str], Sequence[AccessPolicy]]:
+async def _load(broker: Broker, project_id: str) -> Mapping[tuple[str, str], Sequence[KnownPolicy]]:
     """Read a project's policies by app and action, and remember them."""
     asked_at = time.monotonic()
-    by_use: dict[tuple[str, str], list[AccessPolicy]] = {}
+    by_use: dict[tuple[str, str], list[KnownPolicy]] = {}
     for policy in await list_policies(broker, project_id):
-        by_use.setdefault((policy.app_id, policy.action), []).append(policy)
+        by_use.setdefault((policy.app_id, policy.action), []).append(KnownPolicy.of(policy))
     broker.policies.put(project_id, by_use, as_of=asked_at)
     return by_use
 

@@ -13,16 +13,15 @@ What forbids is read as a forgiving server would (`covers_alike`); what allows, 
 | a policy, or the session, asks for approval | approve, the policy's id or `session` |
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from evergrant.broker.calls.asked import Via
-from evergrant.broker.runtime.admission import LEVELS, is_about
+from evergrant.broker.runtime.admission import LEVELS, Policy, is_about
 from evergrant.broker.runtime.agent_limits import SessionApp
 from evergrant.broker.runtime.path_globs import covers, covers_alike
 from evergrant.broker.runtime.principal import Principal
-from evergrant.db import AccessPolicy
 
 Effect = Literal["allow", "deny", "approve"]
 READS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -54,7 +53,7 @@ class Verdict:
 
 
 def verdict(
-    policies: Sequence[AccessPolicy],
+    policies: Sequence[Policy],
     principal: Principal,
     requested: Requested,
     *,
@@ -72,11 +71,16 @@ def verdict(
     by_session = _by_session(principal, requested, reads=reads)
     if by_session.effect == "deny":
         return by_session
-    found = [by_session]
-    if policies:
-        about = [policy for policy in policies if _is_about(policy, principal, requested)]
-        found += [_by_policies(about, path) for path in requested.paths]
-    return max(reversed(found), key=lambda one: _SEVERITY[one.effect])
+    if not policies:
+        return by_session
+    about = [policy for policy in policies if _is_about(policy, principal, requested)]
+    found = [_by_policies(about, path) for path in requested.paths]
+    # Of two that are as bad, the last reading's says it, and the session only what no policy does.
+    return max((*reversed(found), by_session), key=_severity)
+
+
+def _severity(said: Verdict) -> int:
+    return _SEVERITY[said.effect]
 
 
 def is_read(requested: Requested, safe: Sequence[str]) -> bool:
@@ -84,15 +88,17 @@ def is_read(requested: Requested, safe: Sequence[str]) -> bool:
     return requested.method in READS or any(_is_safe(rule, requested) for rule in safe)
 
 
-def _by_policies(about: Sequence[AccessPolicy], path: str) -> Verdict:
+def _by_policies(about: Sequence[Policy], path: str) -> Verdict:
     """Return the verdict on one reading of a path, by the policies that are about everything else of the call."""
-    if denies := next(_matching(about, "deny", path), None):
+    if denies := _first(about, "deny", path):
         return Verdict("deny", denies.id)
     # An approval that only a forgiving server would ask for lets nothing be that no policy is about to the letter.
-    lets = next((one for one in about if one.effect != "deny" and _is_below(one.paths, path)), None)
-    if lets is None:
+    for lets in about:
+        if lets.effect != "deny" and _is_below(lets.paths, path):
+            break
+    else:
         return Verdict("deny", "policies")
-    if asks := next(_matching(about, "approve", path), None):
+    if asks := _first(about, "approve", path):
         return Verdict("approve", asks.id)
     return Verdict("allow", lets.id)
 
@@ -115,7 +121,7 @@ def _session_lets(limits: SessionApp, requested: Requested, *, reads: bool) -> b
     return all(_is_below(limits.paths, path) for path in requested.paths)
 
 
-def _is_about(policy: AccessPolicy, principal: Principal, requested: Requested) -> bool:
+def _is_about(policy: Policy, principal: Principal, requested: Requested) -> bool:
     return (
         (not policy.methods or requested.method in policy.methods)
         and (not policy.via or requested.via in policy.via)
@@ -124,10 +130,11 @@ def _is_about(policy: AccessPolicy, principal: Principal, requested: Requested) 
     )
 
 
-def _matching(about: Sequence[AccessPolicy], effect: Effect, path: str) -> Iterator[AccessPolicy]:
+def _first(about: Sequence[Policy], effect: Effect, path: str) -> Policy | None:
     for policy in about:
         if policy.effect == effect and (not policy.paths or any(covers_alike(glob, path) for glob in policy.paths)):
-            yield policy
+            return policy
+    return None
 
 
 def _is_below(globs: Sequence[str], path: str) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from evergrant import pace
+from evergrant.broker.runtime.admission import KnownPolicy
 from evergrant.broker.runtime.database_health import DatabaseHealth
 from evergrant.broker.runtime.endpoint_gauges import EndpointGauges
 from evergrant.broker.runtime.endpoints import Endpoints
@@ -37,7 +38,7 @@ from evergrant.crypto.keyring import Keyring
 from evergrant.crypto.kms.local import new_master_key
 from evergrant.crypto.kms.sources import read_master_keys
 from evergrant.crypto.kms.transit import TransitAccess
-from evergrant.db import AccessPolicy, Grant
+from evergrant.db import Grant
 from evergrant.db.engine import Database, database_url
 from evergrant.db.grant_reader import GrantReader, open_grant_reader
 from evergrant.errors import ConfigurationError
@@ -143,7 +144,7 @@ class Broker:
     """The metadata of trusted issuers where users sign in, by issuer."""
     console_sessions: Expiring[bytes, Any] = field(default_factory=_memory)
     """Operators who are signed in, by digest of the cookie."""
-    policies: Expiring[str, Mapping[tuple[str, str], Sequence[AccessPolicy]]] = field(default_factory=_memory)
+    policies: Expiring[str, Mapping[tuple[str, str], Sequence[KnownPolicy]]] = field(default_factory=_memory)
     """Access policies by project, then by (app, action)."""
     apis: Expiring[tuple[str, str], Any] = field(default_factory=_memory)
     """Where apps' APIs are, by (project, app)."""
