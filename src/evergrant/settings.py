@@ -22,7 +22,14 @@ PREFIX = "EVERGRANT_"
 _WORKERS_FOLDER = "_EVERGRANT_WORKERS_FOLDER"  # from us to ourselves, and no setting
 WIDEST_OF_PROXIES = 7
 """How many bits a network of proxies fixes at least: the widest private one, fc00::/7, has so many."""
-SECRETS = ("database_url", "master_keys", "bootstrap_management_key", "metrics_token", "console_oidc_client_secret")
+SECRETS = (
+    "database_url",
+    "database_read_url",
+    "master_keys",
+    "bootstrap_management_key",
+    "metrics_token",
+    "console_oidc_client_secret",
+)
 
 
 class Settings(BaseSettings):
@@ -37,6 +44,10 @@ class Settings(BaseSettings):
     database_url: SecretStr | None = Field(
         default=None,
         description="postgresql://user:password@host/database. Without it, SQLite in the data folder.",
+    )
+    database_read_url: SecretStr | None = Field(
+        default=None,
+        description="The same for a standby that answers lists, exports and counts. Without it, the database does.",
     )
     database_pooler: Literal["auto", "none", "transaction"] = Field(
         default="auto",
@@ -243,7 +254,9 @@ class Settings(BaseSettings):
         check_roles(value)
         return value
 
-    @field_validator("vault_token", "vault_token_file", "console_oidc_client_secret", mode="before")
+    @field_validator(
+        "database_read_url", "vault_token", "vault_token_file", "console_oidc_client_secret", mode="before"
+    )
     @classmethod
     def _empty_is_none(cls, value: object) -> object:
         return value or None  # set to nothing, as compose does with what is not in .env
@@ -261,6 +274,15 @@ class Settings(BaseSettings):
     def _bootstrap_is_whole(self) -> "Settings":
         if (self.bootstrap_project_id is None) != (self.bootstrap_management_key is None):
             raise ValueError("bootstrap_project_id and bootstrap_management_key are set together or not at all")
+        return self
+
+    @model_validator(mode="after")
+    def _read_url_is_a_standbys(self) -> "Settings":
+        read = self.database_read_url.get_secret_value() if self.database_read_url else None
+        if read is not None and (self.uses_sqlite or read.startswith("sqlite")):
+            raise ValueError(
+                "EVERGRANT_DATABASE_READ_URL is for a standby of PostgreSQL: SQLite has none, leave it out"
+            )
         return self
 
     @model_validator(mode="after")

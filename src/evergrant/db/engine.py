@@ -14,8 +14,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, a
 
 from evergrant.db.away import translated
 from evergrant.db.pool import HIDE_PARAMETERS, make_postgresql_engine
+from evergrant.db.read_replica import ReadReplica
 from evergrant.db.schema import WRITE, is_current
-from evergrant.db.servers import Pooler, Servers, with_hosts_as_parameter
+from evergrant.db.servers import SETTING, Pooler, Servers, with_hosts_as_parameter
 from evergrant.errors import Busy, ConfigurationError, MigrationsPending
 
 SQLITE_BUSY_SECONDS = 15
@@ -29,7 +30,7 @@ PATIENT_CONNECTIONS = 8
 """How many connections are kept for landings, which take milliseconds each."""
 
 
-def database_url(configured: str | None, data_dir: Path) -> URL:
+def database_url(configured: str | None, data_dir: Path, setting: str = SETTING) -> URL:
     """Return the URL with the async driver we use, SQLite in `data_dir` when none is configured.
 
     Raises:
@@ -40,9 +41,7 @@ def database_url(configured: str | None, data_dir: Path) -> URL:
     try:
         url = make_url(with_hosts_as_parameter(configured))
     except (ArgumentError, ValueError):
-        raise ConfigurationError(
-            "EVERGRANT_DATABASE_URL: not a URL; write postgresql://user:password@host/database"
-        ) from None
+        raise ConfigurationError(f"{setting}: not a URL; write postgresql://user:password@host/database") from None
     match url.get_backend_name():
         case "postgresql" | "postgres":
             return url.set(drivername="postgresql+asyncpg")
@@ -50,7 +49,7 @@ def database_url(configured: str | None, data_dir: Path) -> URL:
             return url.set(drivername="sqlite+aiosqlite")
         case other:
             raise ConfigurationError(
-                f"EVERGRANT_DATABASE_URL: {other} is not supported; use postgresql:// or leave it out for SQLite"
+                f"{setting}: {other} is not supported; use postgresql:// or leave it out for SQLite"
             )
 
 
@@ -105,9 +104,18 @@ class Database:
     """An engine with the ways to use it: `read`, `write`, and `write_landing` for what must not be lost."""
 
     def __init__(
-        self, engine: AsyncEngine, *, servers: Servers | None = None, patient: AsyncEngine | None = None
+        self,
+        engine: AsyncEngine,
+        *,
+        servers: Servers | None = None,
+        patient: AsyncEngine | None = None,
+        replica: ReadReplica | None = None,
     ) -> None:
-        """On PostgreSQL, `patient` is an engine of its own for what may take long; `servers` connects both."""
+        """On PostgreSQL, `patient` is an engine of its own for what may take long; `servers` connects both.
+
+        A `replica` is read for lists.
+        """
+        self.replica = replica
         self.engine = engine
         self.servers = servers
         self.grant_writes = 0
@@ -123,8 +131,8 @@ class Database:
                 self._count_grant_writes(one)
 
     @classmethod
-    def at(cls, url: URL, pooler: Pooler = "auto") -> Self:
-        """Make the database at `url`. Nothing connects yet; the caller disposes of it.
+    def at(cls, url: URL, pooler: Pooler = "auto", *, read_url: URL | None = None) -> Self:
+        """Make the database at `url`, with its standby at `read_url`. Nothing connects; the caller disposes of it.
 
         Raises:
             ConfigurationError: the URL cannot be used.
@@ -133,7 +141,8 @@ class Database:
             return cls(make_engine(url))
         servers = Servers(url, pooler)
         patient = make_engine(url, servers=servers, pool_size=PATIENT_CONNECTIONS, patient=True)
-        return cls(make_engine(url, servers=servers), servers=servers, patient=patient)
+        replica = ReadReplica.at(read_url, pooler) if read_url is not None else None
+        return cls(make_engine(url, servers=servers), servers=servers, patient=patient, replica=replica)
 
     def _count_grant_writes(self, engine: AsyncEngine) -> None:
         """Count the transactions that change grants, wherever they come from, when their connection is given back."""
@@ -169,6 +178,8 @@ class Database:
         """Close every connection."""
         await self.engine.dispose()
         await self.patient.dispose()
+        if self.replica is not None:
+            await self.replica.dispose()
 
     def cut(self) -> None:
         """Cut off what is under way on PostgreSQL, which then fails as `Unavailable`: the database is known to be away.
@@ -188,6 +199,20 @@ class Database:
         with translated():
             async with self._read() as session:
                 yield session
+
+    @asynccontextmanager
+    async def browse(self) -> AsyncIterator[AsyncSession]:
+        """Open a session for a list, an export or a count: on the read replica, where one has all that is committed.
+
+        Raises:
+            Unavailable: the database cannot be reached.
+        """
+        async with self.read() as primary:
+            if self.replica is None:
+                yield primary
+                return
+            async with self.replica.read(primary) as session:
+                yield session or primary
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncSession]:

@@ -15,6 +15,8 @@ from evergrant.errors import ConfigurationError
 
 log = logging.getLogger(__name__)
 
+SETTING = "EVERGRANT_DATABASE_URL"
+"""Where the URL comes from, when nothing else is said."""
 CONNECT_SECONDS = 5.0
 """How long one server may take to let us in."""
 NEXT_SECONDS = 0.5
@@ -62,7 +64,7 @@ def with_hosts_as_parameter(configured: str) -> str:
     return f"{before}{path or '/'}?host={hosts}{'&' + query if mark and query else ''}"
 
 
-def hosts_of(url: URL) -> list[Host]:
+def hosts_of(url: URL, setting: str = SETTING) -> list[Host]:
     """Return the servers that a URL names, in its order; an empty list where it names one, or leaves it to asyncpg.
 
     Several are in `host`, with their ports or with those in `port`: one each, or one for all.
@@ -77,8 +79,8 @@ def hosts_of(url: URL) -> list[Host]:
     if len(ports) == 1:
         ports *= len(names)
     if len(ports) != len(names):
-        raise ConfigurationError("EVERGRANT_DATABASE_URL: give one port for all hosts, or one for each")
-    return [_host(name, port) for name, port in zip(names, ports, strict=True)]
+        raise ConfigurationError(f"{setting}: give one port for all hosts, or one for each")
+    return [_host(name, port, setting) for name, port in zip(names, ports, strict=True)]
 
 
 def _listed(url: URL, name: str) -> list[str]:
@@ -86,24 +88,25 @@ def _listed(url: URL, name: str) -> list[str]:
     return [part.strip() for each in ([value] if isinstance(value, str) else value) for part in each.split(",")]
 
 
-def _host(text: str, port: str) -> Host:
+def _host(text: str, port: str, setting: str) -> Host:
     if not text.startswith("/"):  # the folder of a Unix socket has no port in its name
         match = re.fullmatch(r"(\[[^\]]+\]|[^:]+)(?::(\d+))?", text)
         text, port = (match[1].strip("[]"), match[2] or port) if match else ("", port)
     if not text or not port.isdecimal():
-        raise ConfigurationError("EVERGRANT_DATABASE_URL: write several hosts as postgresql://one:5432,two:5432/name")
+        raise ConfigurationError(f"{setting}: write several hosts as postgresql://one:5432,two:5432/name")
     return Host(text, int(port))
 
 
 class Servers:
-    """Makes every connection of this process to its database on PostgreSQL."""
+    """Makes every connection of this process to its database on PostgreSQL, or to a standby of it."""
 
-    def __init__(self, url: URL, pooler: Pooler = "auto") -> None:
-        hosts = hosts_of(url)
+    def __init__(self, url: URL, pooler: Pooler = "auto", *, setting: str = SETTING) -> None:
+        """Take the URL apart; of a `setting` other than the database's own, no server has to take writes."""
+        hosts = hosts_of(url, setting)
         wanted = url.query.get("target_session_attrs", "any")
-        if wanted not in ("any", *_FOR_WRITES):
-            raise ConfigurationError("EVERGRANT_DATABASE_URL: evergrant needs a server that takes writes: read-write")
-        self._must_write = len(hosts) > 1 or wanted in _FOR_WRITES
+        if setting == SETTING and wanted not in ("any", *_FOR_WRITES):
+            raise ConfigurationError(f"{setting}: evergrant needs a server that takes writes: read-write")
+        self._must_write = setting == SETTING and (len(hosts) > 1 or wanted in _FOR_WRITES)
         self._hosts: list[Host | None] = [*hosts] or [None]
         plain = url.set(drivername="postgresql").difference_update_query(
             ["target_session_attrs", *(["host", "port"] if hosts else [])]
@@ -114,7 +117,7 @@ class Servers:
         self._connections: WeakSet[asyncpg.Connection] = WeakSet()
 
     async def connect(self, *, command_timeout: float | None = COMMAND_SECONDS) -> asyncpg.Connection:
-        """Open a connection; where the URL names several servers, to one that takes writes.
+        """Open a connection; where the database's URL names several servers, to one that takes writes.
 
         The one that did so last is asked first, and the next ones beside it when it does not answer at once.
 

@@ -66,7 +66,7 @@ async def list_agent_sessions(
     if after is not None:
         query = query.where(after.older(AgentSession.created_at, AgentSession.id))
     query = query.order_by(AgentSession.created_at.desc(), AgentSession.id.desc()).limit(limit + 1)
-    async with broker.database.read() as session:
+    async with broker.database.browse() as session:
         rows = list(await session.scalars(query))
     following = Place(rows[limit - 1].created_at, rows[limit - 1].id) if len(rows) > limit else None
     return [row for row in rows[:limit] if is_seen_by(row, reader) and _is_for(row, which)], following

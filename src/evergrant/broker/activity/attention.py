@@ -124,7 +124,7 @@ async def take_a_glance(broker: Broker, principal: Principal, *, now: datetime) 
     Raises:
         Unavailable: the database is away.
     """
-    async with broker.database.read() as session:
+    async with broker.database.browse() as session:
         apps = (await session.execute(_apps(principal, now))).all()
         unhealthy: dict[str, dict[str, int]] = defaultdict(dict)
         for app_id, status, n in await session.execute(unhealthy_query(principal.project_id, principal.app_ids)):
@@ -167,7 +167,7 @@ async def count_to_do(broker: Broker, principal: Principal) -> Mapping[str, int]
         dead = dead.where(Grant.app_id.in_(principal.app_ids))
     reconnect = select(func.count()).select_from(dead.limit(MOST_UNHEALTHY).subquery()).scalar_subquery()
     failing = select(func.count()).select_from(Webhook).where(*_failing(principal)).scalar_subquery()
-    async with broker.database.read() as session:
+    async with broker.database.browse() as session:
         connections, webhooks = (await session.execute(select(reconnect, failing).limit(1))).one()
     found = {"connections": connections, "webhooks": webhooks}
     broker.to_do.put(key, found)

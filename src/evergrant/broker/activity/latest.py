@@ -36,7 +36,7 @@ async def latest_records(
         .order_by(AuditEvent.sequence.desc())
         .limit(most)
     )
-    async with broker.database.read() as session:
+    async with broker.database.browse() as session:
         rows: Sequence[Any] = (await session.execute(query)).all()
     may_read = Permission.KEYS in principal.permissions
     names = {

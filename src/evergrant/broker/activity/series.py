@@ -113,7 +113,7 @@ async def read_activity(
     step, count = PERIODS[period]
     last = _floor(now, step)
     since = last - step * (count - 1)
-    async with broker.database.read() as session:
+    async with broker.database.browse() as session:
         rows = (await session.execute(_query(principal, app_id, since))).all()
     steps = {since + step * number: Interval(since + step * number) for number in range(count)}
     by_app: dict[str, Sums] = defaultdict(Sums)

@@ -62,7 +62,7 @@ async def browse_records(broker: Broker, project_id: str, wanted: AuditFilter, *
     With several filters a page may have few records, or none, and yet an `older`: then it has looked at 50,000.
     """
     conditions = _equalities(wanted)
-    async with broker.database.read() as session:
+    async with broker.database.browse() as session:
         first, last = await _bounds(session, project_id, wanted)
         top = min(before - 1, last) if before else last
         bottom = max(first, top - STRETCH + 1) if wanted.is_several else first

@@ -147,7 +147,7 @@ async def records_after(
             .order_by(AuditEvent.sequence)
             .limit(_BATCH)
         )
-        async with broker.database.read() as session:
+        async with broker.database.browse() as session:
             batch = list(await session.scalars(query))
         for event in batch:
             yield event

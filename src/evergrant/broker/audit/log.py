@@ -72,7 +72,7 @@ async def search_records(broker: Broker, project_id: str, wanted: AuditQuery) ->
         .limit(min(wanted.limit, MAX_RECORDS))
         .offset(wanted.offset)
     )
-    async with broker.database.read() as session:
+    async with broker.database.browse() as session:
         return list(await session.scalars(query))
 
 

@@ -71,7 +71,7 @@ async def list_all_calls(
     if after is not None:
         query = query.where(after.older(CallRecord.at, CallRecord.id))
     query = query.order_by(CallRecord.at.desc(), CallRecord.id.desc()).limit(limit + 1)
-    async with broker.database.read() as session:
+    async with broker.database.browse() as session:
         calls = list(await session.scalars(query))
     if len(calls) <= limit:
         return CallPage(calls, None)

@@ -212,14 +212,14 @@ async def _by_attention(broker: Broker, turn: _Turn, refused: set[str]) -> Page:
         *turn.of_apps(Grant.app_id),
     )
     query = turn.in_order(query, Grant.consented_at, Grant.id).limit(turn.limit + 1)
-    async with broker.database.read() as session:
+    async with broker.database.browse() as session:
         return _page([GrantMetadata.read(row) for row in await session.execute(query)], turn.limit)
 
 
 async def _by_directory(broker: Broker, turn: _Turn, refused: set[str]) -> Page:
     """Read a page by the directory."""
     state, words = _in_state(turn.wanted.state, refused), turn.wanted.search
-    async with broker.database.read() as session:
+    async with broker.database.browse() as session:
         are_few = words and await _are_few(session, turn)
         # Where entries are left out afterwards, so many are looked at.
         looked_at = 0 if are_few else LOOKED_AT if state else FEW if words else 0

@@ -68,7 +68,7 @@ async def list_grants(
         query = select(found).order_by(found.c.id)
     else:
         query = query.where(Grant.id > after, *_one_of(Grant.app_id, apps)).order_by(Grant.id)
-    async with broker.database.read() as session:
+    async with broker.database.browse() as session:
         rows = (await session.execute(query.limit(limit + 1))).all()
     page = [GrantMetadata.read(row) for row in rows[:limit]]
     seen = [grant for grant in page if principal.sees(grant.app_id, grant.external_identifier)]

@@ -51,7 +51,7 @@ async def app_counts(broker: Broker, project_id: str) -> Mapping[str, tuple[int,
     """
     few = select(GrantDirectory.app_id).where(GrantDirectory.project_id == project_id).limit(FEW + 1).subquery()
     query = select(GrantCount).where(GrantCount.project_id == project_id, GrantCount.app_id != "")
-    async with broker.database.read() as session:
+    async with broker.database.browse() as session:
         live = {row[0]: row[1] for row in await session.execute(select(*few.c, func.count()).group_by(*few.c))}
         if sum(live.values()) <= FEW:
             return {app_id: (n, None) for app_id, n in live.items()}
@@ -72,7 +72,7 @@ async def totals(broker: Broker, project_id: str, *groups: Collection[str]) -> l
             counted.with_only_columns(func.coalesce(func.sum(GrantCount.n), 0)).scalar_subquery(),
             counted.with_only_columns(func.min(GrantCount.counted_at)).scalar_subquery(),
         ]
-    async with broker.database.read() as session:
+    async with broker.database.browse() as session:
         found = (await session.execute(select(*columns))).one()
     return [_total(*found[start : start + 3]) for start in range(0, len(columns), 3)]
 
@@ -86,7 +86,7 @@ async def unhealthy_counts(broker: Broker, project_id: str) -> list[Unhealthy]:
 
     An active one is among them if its last refresh failed.
     """
-    async with broker.database.read() as session:
+    async with broker.database.browse() as session:
         return [Unhealthy(*row) for row in await session.execute(unhealthy_query(project_id))]
 
 

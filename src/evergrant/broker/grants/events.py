@@ -207,7 +207,7 @@ async def events_of(broker: Broker, project_id: str, grant_id: str) -> list[Gran
         .order_by(GrantEvent.id.desc())
         .limit(KEPT)
     )
-    async with broker.database.read() as session:
+    async with broker.database.browse() as session:
         found = list(await session.scalars(query))
     return sorted(found, key=lambda event: (event.at, event.id), reverse=True)
 

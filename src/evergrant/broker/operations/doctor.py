@@ -24,8 +24,9 @@ from evergrant.crypto.kms.master_key import KEY_BYTES, MasterKey
 from evergrant.crypto.sealed import Slot
 from evergrant.db import DataKeyRow, OutboundApp
 from evergrant.db.engine import Database
+from evergrant.db.read_replica import NotItsStandby, ReadReplica
 from evergrant.db.types import database_now
-from evergrant.errors import EvergrantError
+from evergrant.errors import EvergrantError, Unavailable
 from evergrant.settings import Settings
 
 MAX_CLOCK_SKEW_SECONDS = 5.0
@@ -88,6 +89,8 @@ async def _database(
     except EvergrantError as error:
         yield Finding("database", False, error.message)
         return
+    if database.replica is not None:
+        yield await _read_replica(database, database.replica)
     skew = abs((clock.now() - theirs).total_seconds())
     yield Finding("clock", skew <= MAX_CLOCK_SKEW_SECONDS, f"{skew:.1f} s from the database's")
     try:
@@ -154,6 +157,20 @@ async def _owners(database: Database) -> Finding:
         return Finding("owners", True, "what is sealed opens for its owner only")
     text = f"{unbound} values were sealed by an earlier version, without their owner: run 'evergrant keyring rotate'"
     return Finding("owners", True, text, advice=True)
+
+
+async def _read_replica(database: Database, replica: ReadReplica) -> Finding:
+    what, meanwhile = "read replica", "the primary answers lists meanwhile"
+    try:
+        async with database.read() as session:
+            behind = await replica.bytes_behind(session)
+    except NotItsStandby as error:
+        return Finding(what, False, error.message)
+    except Unavailable:
+        return Finding(what, True, f"EVERGRANT_DATABASE_READ_URL: it does not answer; {meanwhile}", advice=True)
+    if behind:
+        return Finding(what, True, f"{behind} bytes of the log behind the primary; {meanwhile}", advice=True)
+    return Finding(what, True, "has everything that is committed")
 
 
 async def _data_keys(database: Database, keyring: Keyring) -> Finding:

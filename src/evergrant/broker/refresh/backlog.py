@@ -53,7 +53,7 @@ async def read_backlogs(broker: Broker, *, now: datetime, project_id: str | None
     query = query.where(*in_use).order_by(OutboundApp.project_id, OutboundApp.id)
     if project_id is not None:
         query = query.where(OutboundApp.project_id == project_id)
-    async with broker.database.read() as session:
+    async with broker.database.browse() as session:
         rows = (await session.execute(query)).all()
     return [Backlog(app, due, since) for app, due, since in rows]
 

@@ -41,6 +41,7 @@ from evergrant.crypto.kms.transit import TransitAccess
 from evergrant.db import Grant
 from evergrant.db.engine import Database, database_url
 from evergrant.db.grant_reader import GrantReader, open_grant_reader
+from evergrant.db.read_replica import SETTING as READ_SETTING
 from evergrant.errors import ConfigurationError
 from evergrant.metrics import Metrics
 from evergrant.oauth2.egress import OwnPlace
@@ -192,7 +193,7 @@ async def open_broker(settings: Settings) -> AsyncIterator[Broker]:
     keyring = load_keyring(settings)
     catalogue = load_catalogue(settings.catalog_dir)
     url = database_url(_reveal(settings), settings.data_dir)
-    database = Database.at(url, settings.database_pooler)
+    database = open_database(settings)
     try:
         await database.require_current_schema()
         reader = open_grant_reader(url, database.servers)
@@ -257,7 +258,11 @@ def own_places(settings: Settings) -> tuple[OwnPlace, ...]:
 
 def open_database(settings: Settings) -> Database:
     """Make the database alone, for migrations and checks. The caller disposes of it."""
-    return Database.at(database_url(_reveal(settings), settings.data_dir), settings.database_pooler)
+    read_url = None
+    if settings.database_read_url is not None:
+        read_url = database_url(settings.database_read_url.get_secret_value(), settings.data_dir, READ_SETTING)
+    url = database_url(_reveal(settings), settings.data_dir)
+    return Database.at(url, settings.database_pooler, read_url=read_url)
 
 
 def load_keyring(settings: Settings) -> Keyring:

@@ -37,7 +37,7 @@ async def list_deliveries(
             query = query.where(column == value)
     if before:
         query = query.where(WebhookDelivery.id < before)
-    async with broker.database.read() as session:
+    async with broker.database.browse() as session:
         rows = list(await session.scalars(query.order_by(WebhookDelivery.id.desc()).limit(limit + 1)))
     return rows[:limit], rows[limit - 1].id if len(rows) > limit else ""
 
@@ -62,7 +62,7 @@ async def count_deliveries(broker: Broker, project_id: str, *, since: datetime) 
     )
     query = select(latest.c.webhook_id, latest.c.status, func.count()).group_by(latest.c.webhook_id, latest.c.status)
     found: dict[str, dict[str, int]] = {}
-    async with broker.database.read() as session:
+    async with broker.database.browse() as session:
         for webhook_id, status, n in await session.execute(query):
             found.setdefault(webhook_id, {})[status] = n
     return {webhook_id: DeliveryCount(**counts) for webhook_id, counts in found.items()}
