@@ -40,6 +40,8 @@ EvergrantError                           status  code
 └── OperatorError                        500     E011000
     ├── ConfigurationError
     ├── MigrationsPending
+    ├── SchemaTooNew
+    ├── UpgradeHeldUp
     ├── MasterKeyRefused
     └── CannotOpenSealed
 
@@ -445,6 +447,14 @@ class ConfigurationError(OperatorError):
 
 class MigrationsPending(OperatorError):
     """The database schema is not the one this version needs: run 'evergrant db upgrade'."""
+
+
+class SchemaTooNew(OperatorError):
+    """A later version of evergrant made this schema, and this one cannot run on it: install the later version."""
+
+
+class UpgradeHeldUp(OperatorError):
+    """The schema was not upgraded, because a transaction holds a table: end it (see pg_stat_activity), try again."""
 
 
 class MasterKeyRefused(OperatorError):

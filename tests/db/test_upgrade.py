@@ -14,7 +14,7 @@ from evergrant.db.engine import database_url as with_driver
 from evergrant.db.engine import make_engine
 
 ROOT = Path(__file__).parents[2]
-VERSION_BEFORE = "0010"
+VERSION_BEFORE = "0011"
 EVERYTHING = ["apps:read", "apps:write", "audit", "connect", "keys", "tokens:fetch"]
 EVERYTHING += ["tokens:fetch:refresh_token", "tokens:write", "webhooks"]
 AT = datetime(2026, 1, 31, tzinfo=UTC)

@@ -25,6 +25,7 @@ from evergrant.db.outbound_app import OutboundApp
 from evergrant.db.portal_session import PortalSession
 from evergrant.db.project import Project
 from evergrant.db.revocation import Revocation
+from evergrant.db.schema_floor import SchemaFloor
 from evergrant.db.trusted_issuer import TrustedIssuer
 from evergrant.db.webhook import Webhook, WebhookDelivery
 
@@ -58,6 +59,7 @@ __all__ = [
     "PortalSession",
     "Project",
     "Revocation",
+    "SchemaFloor",
     "TrustedIssuer",
     "Webhook",
     "WebhookDelivery",

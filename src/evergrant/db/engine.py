@@ -15,9 +15,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, a
 from evergrant.db.away import translated
 from evergrant.db.pool import HIDE_PARAMETERS, make_postgresql_engine
 from evergrant.db.read_replica import ReadReplica
-from evergrant.db.schema import WRITE, is_current
+from evergrant.db.schema import WRITE, require_fit
 from evergrant.db.servers import SETTING, Pooler, Servers, with_hosts_as_parameter
-from evergrant.errors import Busy, ConfigurationError, MigrationsPending
+from evergrant.errors import Busy, ConfigurationError
 
 SQLITE_BUSY_SECONDS = 15
 """How long a writer waits for another process's transaction on SQLite."""
@@ -295,13 +295,13 @@ class Database:
                 await connection.execute(text("SELECT 1"))
 
     async def require_current_schema(self) -> None:
-        """Make sure that the schema is this version's.
+        """Make sure that the schema is this version's, or a later one's on which this version may run.
 
         Raises:
-            MigrationsPending: it is not.
+            MigrationsPending: it is an earlier version's.
+            SchemaTooNew: it is a later one's, and this version may not.
             Unavailable: the database cannot be reached.
         """
         with translated():
             async with self.engine.connect() as connection:
-                if not await connection.run_sync(is_current):
-                    raise MigrationsPending
+                await connection.run_sync(require_fit)

@@ -1,6 +1,8 @@
 """The schema: whether it is this version's, and the migrations that make it so."""
 
+import asyncio
 import importlib.resources
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -9,13 +11,22 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection
+from sqlalchemy import Connection, delete, insert, inspect, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from evergrant.db.away import translated
+from evergrant.db.schema_floor import SchemaFloor
+from evergrant.errors import Busy, MigrationsPending, SchemaTooNew, UpgradeHeldUp
 
 WRITE = "evergrant_write"
 """The execution option of a transaction that writes: on SQLite it takes the lock when it begins."""
 _MIGRATION_LOCK = 0x65766772
 """PostgreSQL advisory lock that keeps two migrating processes apart."""
+LOCK_SECONDS = 2
+"""A migration waits no longer for a table: whoever comes after it waits too, fetches among them."""
+PAUSE_SECONDS = 1.0
+PATIENCE_SECONDS = 600.0
+"""So long an upgrade tries, before it says that something is in its way."""
 
 
 def migrations_folder() -> Path:
@@ -56,12 +67,86 @@ async def _without_cascades(connection: AsyncConnection) -> AsyncIterator[None]:
 
 
 async def upgrade_database(engine: AsyncEngine) -> None:
-    """Bring the schema to this version, all of it or nothing. Several processes may call this at once."""
+    """Bring the schema to this version, all of it or nothing. Several processes may call this at once.
+
+    On a later version's schema there is nothing to do, if this version may run on it. On PostgreSQL evergrant's
+    processes go on meanwhile: a table that somebody holds is not waited for, with all others in line behind it, but
+    tried again.
+
+    Raises:
+        SchemaTooNew: a later version made the schema, and this one may not run on it.
+        Busy: another process writes to the SQLite file.
+        UpgradeHeldUp: something held a table for all of `PATIENCE_SECONDS`.
+    """
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            with translated():
+                await _upgrade_once(engine)
+        except Busy as error:
+            if engine.dialect.name == "sqlite":
+                raise  # it has been waited for: a file has one lock
+            if time.monotonic() > deadline:
+                raise UpgradeHeldUp from error
+            await asyncio.sleep(PAUSE_SECONDS)
+        else:
+            return
+
+
+async def _upgrade_once(engine: AsyncEngine) -> None:
     async with engine.execution_options(**{WRITE: True}).connect() as connection, _without_cascades(connection):
         if engine.dialect.name == "postgresql":
             await connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})")
-        await connection.run_sync(_upgrade)
+            # From here on: whoever else migrates may take its time.
+            await connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'")
+        if not await connection.run_sync(_is_later):
+            await connection.run_sync(_upgrade)
+            await connection.run_sync(_write_floor)
         await connection.commit()
+
+
+def _write_floor(connection: Connection) -> None:
+    connection.execute(delete(SchemaFloor))
+    connection.execute(insert(SchemaFloor).values(id=1, revision=oldest_code()))
+
+
+def oldest_code() -> str:
+    """Return the last migration of the oldest version that may run on this version's schema.
+
+    Each migration says for itself, by `oldest_code`; one that does not say can only be used by its own version.
+    """
+    scripts = ScriptDirectory.from_config(_config()).walk_revisions()
+    return max(str(getattr(script.module, "oldest_code", script.revision)) for script in scripts)
+
+
+def _is_later(connection: Connection) -> bool:
+    """Tell whether the schema is a later version's, on which this one may run.
+
+    Raises:
+        SchemaTooNew: it is a later version's, or none of evergrant's at all, and this one may not.
+    """
+    script = ScriptDirectory.from_config(_config())
+    heads = set(MigrationContext.configure(connection).get_current_heads())
+    if heads <= {one.revision for one in script.walk_revisions()}:
+        return False
+    floor = None
+    if inspect(connection).has_table(SchemaFloor.__tablename__):
+        floor = connection.execute(select(SchemaFloor.revision)).scalar_one_or_none()
+    if floor is None or floor > str(script.get_current_head()):
+        raise SchemaTooNew
+    return True
+
+
+def require_fit(connection: Connection) -> None:
+    """Make sure that the schema is this version's, or a later one's on which this version may run.
+
+    Raises:
+        MigrationsPending: it is an earlier version's.
+        SchemaTooNew: it is a later one's, and this version may not.
+    """
+    heads = set(MigrationContext.configure(connection).get_current_heads())
+    if heads != set(ScriptDirectory.from_config(_config()).get_heads()) and not _is_later(connection):
+        raise MigrationsPending
 
 
 async def is_newer(engine: AsyncEngine) -> bool:
@@ -74,9 +159,3 @@ async def is_newer(engine: AsyncEngine) -> bool:
 
     async with engine.connect() as connection:
         return await connection.run_sync(read)
-
-
-def is_current(connection: Connection) -> bool:
-    """Tell whether the schema is this version's."""
-    script = ScriptDirectory.from_config(_config())
-    return set(MigrationContext.configure(connection).get_current_heads()) == set(script.get_heads())

@@ -187,7 +187,7 @@ async def open_broker(settings: Settings) -> AsyncIterator[Broker]:
 
     Raises:
         ConfigurationError: a setting is wrong.
-        MigrationsPending: the schema is not this version's.
+        MigrationsPending, SchemaTooNew: this version cannot run on the schema.
         Unavailable: the database is away.
     """
     keyring = load_keyring(settings)
