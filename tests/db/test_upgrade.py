@@ -1,20 +1,30 @@
 """A database of an earlier version, with data in it, brought to the newest schema."""
 
+import asyncio
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pytest
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import JSON, Boolean, Connection, DateTime, Integer, MetaData, Table, insert, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from evergrant.broker.operations.setup import upgrade as upgrade_settings
+from evergrant.broker.runtime.broker import open_broker
 from evergrant.db import Grant, GrantDirectory, ManagementKey, OutboundApp, Project, TrustedIssuer
 from evergrant.db.engine import database_url as with_driver
 from evergrant.db.engine import make_engine
+from evergrant.db.schema import oldest_code, upgrade_database
+from evergrant.errors import SchemaTooNew, UpgradeHeldUp
+from evergrant.settings import Settings
+from scripts.release.previous import load_previous
+from tests.infra.rows import execute, rows
+from tests.infra.waiting import PATIENCE
 
 ROOT = Path(__file__).parents[2]
-VERSION_BEFORE = "0011"
+VERSION_BEFORE = load_previous().revision
 EVERYTHING = ["apps:read", "apps:write", "audit", "connect", "keys", "tokens:fetch"]
 EVERYTHING += ["tokens:fetch:refresh_token", "tokens:write", "webhooks"]
 AT = datetime(2026, 1, 31, tzinfo=UTC)
@@ -82,3 +92,40 @@ async def test_what_the_version_before_stored_is_all_there(tmp_path: Path, postg
         assert (grant.scopes, grant.next_refresh_at) == (["a"], AT)
         assert (found.app_id, found.user_id, found.token_sub) == ("first", "alice", "sub-1")
         assert len(keys) == 5
+
+
+async def test_a_process_runs_on_a_later_schema_that_says_it_may_and_on_no_other(settings: Settings) -> None:
+    execute(settings, "UPDATE alembic_version SET version_num = '9999'")
+    await upgrade_settings(settings)
+    async with open_broker(settings):
+        pass
+    assert [row["version_num"] for row in rows(settings, "alembic_version")] == ["9999"]
+    for less in ("UPDATE schema_floor SET revision = '9998'", "DELETE FROM schema_floor", "DROP TABLE schema_floor"):
+        execute(settings, less)
+        with pytest.raises(SchemaTooNew):
+            await upgrade_settings(settings)
+        with pytest.raises(SchemaTooNew):
+            async with open_broker(settings):
+                pass
+
+
+def test_the_release_before_may_run_on_this_schema() -> None:
+    assert oldest_code() <= VERSION_BEFORE
+
+
+async def test_an_upgrade_keeps_nobody_in_line_behind_a_table_that_is_held(
+    postgres_server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("evergrant.db.schema.LOCK_TIMEOUT", "20ms")
+    monkeypatch.setattr("evergrant.db.schema.PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr("evergrant.db.schema.PATIENCE_SECONDS", 0.1)
+    engine = make_engine(with_driver(postgres_server.create_database("held"), Path()))
+    async with asyncio.timeout(PATIENCE):
+        async with engine.begin() as connection:
+            await connection.run_sync(upgrade, VERSION_BEFORE)
+        async with engine.begin() as somebody:
+            await somebody.exec_driver_sql("LOCK TABLE alembic_version IN SHARE MODE")
+            with pytest.raises(UpgradeHeldUp):
+                await upgrade_database(engine)
+        await upgrade_database(engine)
+    await engine.dispose()

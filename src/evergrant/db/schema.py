@@ -22,7 +22,7 @@ WRITE = "evergrant_write"
 """The execution option of a transaction that writes: on SQLite it takes the lock when it begins."""
 _MIGRATION_LOCK = 0x65766772
 """PostgreSQL advisory lock that keeps two migrating processes apart."""
-LOCK_SECONDS = 2
+LOCK_TIMEOUT = "2s"
 """A migration waits no longer for a table: whoever comes after it waits too, fetches among them."""
 PAUSE_SECONDS = 1.0
 PATIENCE_SECONDS = 600.0
@@ -98,7 +98,7 @@ async def _upgrade_once(engine: AsyncEngine) -> None:
         if engine.dialect.name == "postgresql":
             await connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})")
             # From here on: whoever else migrates may take its time.
-            await connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'")
+            await connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
         if not await connection.run_sync(_is_later):
             await connection.run_sync(_upgrade)
             await connection.run_sync(_write_floor)
