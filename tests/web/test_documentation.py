@@ -37,6 +37,10 @@ def test_the_document_is_valid() -> None:
     validate(DOCUMENT)
 
 
+def test_models_have_names_that_are_unique_and_say_nothing_of_modules() -> None:
+    assert [name for name in DOCUMENT["components"]["schemas"] if not name.isalnum()] == []
+
+
 def test_operations_have_the_names_that_code_generators_shall_use() -> None:
     assert sorted(OPERATIONS) == [
         "beginTestConnection",

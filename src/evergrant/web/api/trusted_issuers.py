@@ -125,7 +125,7 @@ class TryToken(StrictWireModel):
     token: TokenText = Field(description="The JWT, with or without the project before it. It is not kept.")
 
 
-class CheckBody(WireModel):
+class ClaimCheckBody(WireModel):
     """One thing that was looked at."""
 
     claim: str = Field(description="The claim; or `JWT` for its form, and `signature`.")
@@ -166,7 +166,7 @@ class TokenVerdictAnswer(WireModel):
     )
 
     accepted: bool = Field(description="Whether it would be taken as a credential.")
-    checks: list[CheckBody] = Field(description="In their order, up to the one after which nothing can be known.")
+    checks: list[ClaimCheckBody] = Field(description="In their order, up to the one after which nothing can be known.")
     issuer_id: str = Field(description="The trusted issuer; empty where it is none.")
     user_id: str
     tenant_ids: list[str]
@@ -268,7 +268,7 @@ async def try_token(body: TryToken, broker: BrokerDep, principal: KeysKeeper) ->
 def _verdict(found: TokenVerdict) -> TokenVerdictAnswer:
     return TokenVerdictAnswer(
         accepted=found.accepted,
-        checks=[CheckBody(claim=one.claim, good=one.good, says=one.says) for one in found.checks],
+        checks=[ClaimCheckBody(claim=one.claim, good=one.good, says=one.says) for one in found.checks],
         issuer_id=found.issuer_id,
         user_id=found.user_id,
         tenant_ids=list(found.tenant_ids),

@@ -84,7 +84,7 @@ class DeliveriesAnswer(WireModel):
     next_cursor: str = Field(description="`cursor` of the next page; empty on the last.")
 
 
-class CountBody(WireModel):
+class DeliveryCountBody(WireModel):
     """What came of one webhook's deliveries."""
 
     webhook_id: str
@@ -93,12 +93,12 @@ class CountBody(WireModel):
     pending: int
 
 
-class CountsAnswer(WireModel):
+class DeliveryCountsAnswer(WireModel):
     """Webhooks with deliveries within the last 24 hours."""
 
     model_config = example({"counts": [{"webhookId": WEBHOOK_ID, "delivered": 412, "failed": 3, "pending": 1}]})
 
-    counts: list[CountBody]
+    counts: list[DeliveryCountBody]
 
 
 class ReplayAnswer(WireModel):
@@ -154,14 +154,14 @@ async def list_deliveries(
 
 
 @router.get("/webhook/counts", summary="Count deliveries", responses=errors())
-async def count_deliveries(broker: BrokerDep, principal: WebhooksKeeper) -> CountsAnswer:
+async def count_deliveries(broker: BrokerDep, principal: WebhooksKeeper) -> DeliveryCountsAnswer:
     """Return what came of the deliveries of the last 24 hours, by webhook: of the project's latest 5,000 at most."""
     principal.require_every_app()
     since = clock.now() - timedelta(hours=24)
     counts = await webhook_log.count_deliveries(broker, principal.project_id, since=since)
-    return CountsAnswer(
+    return DeliveryCountsAnswer(
         counts=[
-            CountBody(webhook_id=webhook_id, delivered=n.delivered, failed=n.failed, pending=n.pending)
+            DeliveryCountBody(webhook_id=webhook_id, delivered=n.delivered, failed=n.failed, pending=n.pending)
             for webhook_id, n in sorted(counts.items())
         ]
     )
