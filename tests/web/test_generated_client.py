@@ -1,4 +1,4 @@
-"""A client that a generator makes of the OpenAPI document works against a running server, with nothing mended by hand."""
+"""A client that a generator makes of the OpenAPI document works against a running server as it comes."""
 
 import subprocess
 import sys

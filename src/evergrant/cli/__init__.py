@@ -6,6 +6,7 @@ import click
 
 from evergrant import __version__
 from evergrant.cli import (
+    apply,
     apps,
     audit,
     backup,
@@ -48,6 +49,7 @@ for command in (
     management_keys.keys,
     sessions.sessions,
     trusted_issuers.issuers,
+    apply.apply,
     apps.apps,
     connections.connections,
     templates.templates,

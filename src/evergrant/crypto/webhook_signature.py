@@ -10,12 +10,25 @@ from pydantic import SecretStr
 
 SECRET_PREFIX = "whsec_"
 _SECRET_BYTES = 32
-"""The specification asks for 24 to 64."""
+_LEAST_BYTES, _MOST_BYTES = 24, 64
+"""What the specification asks for."""
 
 
 def new_webhook_secret() -> SecretStr:
     """Make a secret, in the form that verifiers take: `whsec_` and Base64."""
     return SecretStr(SECRET_PREFIX + base64.b64encode(secrets.token_bytes(_SECRET_BYTES)).decode("ascii"))
+
+
+def is_webhook_secret(secret: SecretStr) -> bool:
+    """Tell whether somebody's own secret is one: `whsec_` and Base64 of 24 to 64 bytes."""
+    text = secret.get_secret_value()
+    if not text.startswith(SECRET_PREFIX):
+        return False
+    try:
+        raw = base64.b64decode(text.removeprefix(SECRET_PREFIX), validate=True)
+    except ValueError:
+        return False
+    return _LEAST_BYTES <= len(raw) <= _MOST_BYTES
 
 
 def signature(keys: Sequence[SecretStr], *, message_id: str, timestamp: int, body: bytes) -> str:

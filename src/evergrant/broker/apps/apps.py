@@ -199,6 +199,25 @@ async def _learn(
     return await _discover(broker, app, new, use_dcr=undiscovered.use_dcr)
 
 
+def preview_app(
+    broker: Broker, project: Project, definition: AppDefinition, *, stored: OutboundApp | None, today: date
+) -> CompleteDefinition:
+    """Return the definition that an app would have, but for what its provider would tell. Nothing is asked or written.
+
+    `stored` is the app that would be updated; None for one that would be created.
+
+    Raises:
+        MissingArgument, InvalidValue: a field is wrong.
+    """
+    if stored is None and definition.id in NOT_AS_IDS:
+        raise InvalidValue.of(("id", f"'{definition.id}' is a page of the console: choose another"))
+    before = CompleteDefinition(id=definition.id, name="") if stored is None else _as_stored(stored)
+    new = _with_tidy_variables(broker, before.template_id, definition)
+    merged = merge(before, new)
+    _check_new_definition(broker, project, before, new, merged, today=today)
+    return merged
+
+
 def _apply(
     broker: Broker, app: OutboundApp, merged: CompleteDefinition, *, sealed: Mapping[str, Sealed | None], now: datetime
 ) -> None:

@@ -7,6 +7,7 @@ from datetime import datetime
 from pydantic import SecretStr
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from evergrant.broker.audit.record import record
 from evergrant.broker.runtime.authority import Authority, require_no_more
@@ -44,14 +45,17 @@ async def create_issuer(
     login_client_id: str = "",
     login_client_secret: SecretStr | None = None,
     maker: Principal | None = None,
+    replaced_id: str = "",
 ) -> TrustedIssuer:
     """Trust an issuer. Without `jwks_url`, its metadata says where its keys are (RFC 8414, OpenID Connect Discovery).
 
     With `mcp`, clients of the project's MCP endpoint are sent there for their tokens. `login_client_id` is our client
     there, which signs in browsers that open an agent's link; its secret is None for a public client. Both need the
-    issuer's metadata. `maker` is the key that asks for it; None for the operator.
+    issuer's metadata. `maker` is the key that asks for it; None for the operator. `replaced_id` is the issuer whose
+    place it takes at the same moment, so that nobody's tokens are refused in between.
 
     Raises:
+        NotFound: there is no issuer to replace; nothing is written.
         PermissionDenied: the issuer's users could do more than its maker.
         MissingArgument, InvalidValue: an argument cannot be used, or the keys cannot be read; nothing is written.
         AlreadyExists: the project trusts this issuer already.
@@ -88,6 +92,9 @@ async def create_issuer(
         row.login_client_secret = await broker.vault.seal(_secret_slot(row), secret)
     try:
         async with broker.database.write() as session:
+            if replaced_id:
+                await _delete_trusted(session, project_id, replaced_id)
+                await session.flush()
             session.add(row)
             await session.flush()
             data = {
@@ -100,6 +107,8 @@ async def create_issuer(
             await record(session, project_id, "issuer.created", data=data)
     except IntegrityError:
         raise AlreadyExists("The project trusts this issuer already; remove it first to change it.") from None
+    if replaced_id:
+        broker.forget_credentials()
     return row
 
 
@@ -125,13 +134,17 @@ async def delete_issuer(broker: Broker, project_id: str, issuer_id: str, *, remo
     if remover is not None:
         await _require_may_change(broker, remover)
     async with broker.database.write() as session:
-        row = await session.get(TrustedIssuer, (project_id, issuer_id))
-        if row is None:
-            raise NotFound(f"Project '{project_id}' has no trusted issuer '{issuer_id}'.")
-        issuer = row.issuer
-        await session.delete(row)
-        await record(session, project_id, "issuer.deleted", data={"id": issuer_id, "issuer": issuer})
+        await _delete_trusted(session, project_id, issuer_id)
     broker.forget_credentials()
+
+
+async def _delete_trusted(session: AsyncSession, project_id: str, issuer_id: str) -> None:
+    row = await session.get(TrustedIssuer, (project_id, issuer_id))
+    if row is None:
+        raise NotFound(f"Project '{project_id}' has no trusted issuer '{issuer_id}'.")
+    issuer = row.issuer
+    await session.delete(row)
+    await record(session, project_id, "issuer.deleted", data={"id": issuer_id, "issuer": issuer})
 
 
 async def _require_may_change(broker: Broker, principal: Principal) -> None:

@@ -18,7 +18,7 @@ from evergrant.broker.runtime.principal import Permission, Principal
 from evergrant.broker.webhooks.outbox import SUBSCRIBABLE
 from evergrant.crypto.opaque import new_id
 from evergrant.crypto.sealed import Slot
-from evergrant.crypto.webhook_signature import new_webhook_secret
+from evergrant.crypto.webhook_signature import is_webhook_secret, new_webhook_secret
 from evergrant.db import Webhook, WebhookDelivery
 from evergrant.db.types import database_now
 from evergrant.errors import AlreadyExists, InvalidValue, NotFound
@@ -62,15 +62,21 @@ def require_may_change_webhooks(principal: Principal) -> None:
 
 
 async def create_webhook(
-    broker: Broker, project_id: str, definition: WebhookDefinition, *, webhook_id: str = "", now: datetime
+    broker: Broker,
+    project_id: str,
+    definition: WebhookDefinition,
+    *,
+    webhook_id: str = "",
+    secret: SecretStr | None = None,
+    now: datetime,
 ) -> WebhookWithSecret:
-    """Make a webhook. It is told what happens from now on.
+    """Make a webhook. It is told what happens from now on. Without a `secret` that the caller chose, it gets a new one.
 
     Raises:
         AlreadyExists: there is one with this `webhook_id`.
         InvalidValue: an argument cannot be used, or there are too many; nothing is written.
     """
-    _check_definition(broker, definition)
+    check_webhook(broker, definition, secret)
     webhook = Webhook(
         project_id=project_id,
         id=webhook_id or new_id(22),
@@ -79,7 +85,7 @@ async def create_webhook(
         event_types=_ordered(definition.event_types),
         created_at=now,
     )
-    secret = new_webhook_secret()
+    secret = secret or new_webhook_secret()
     webhook.secret = await broker.vault.seal(webhook_secret_slot(webhook, "secret"), secret)
     async with broker.database.write() as session:
         counted = select(func.count()).select_from(Webhook).where(Webhook.project_id == project_id)
@@ -105,7 +111,7 @@ async def update_webhook(
         InvalidValue: an argument cannot be used; nothing is changed.
         NotFound: the project has no such webhook.
     """
-    _check_definition(broker, definition)
+    check_webhook(broker, definition)
     async with broker.database.write() as session:
         webhook = await _get_webhook(session, project_id, webhook_id, lock=True)
         before = (webhook.url, webhook.description, webhook.event_types, webhook.enabled)
@@ -193,25 +199,30 @@ async def rotate_secret(
     *,
     overlap_seconds: int = OVERLAP_SECONDS,
     version: int | None = None,
+    chosen: SecretStr | None = None,
     now: datetime,
 ) -> WebhookWithSecret:
-    """Give a webhook a new secret. The one before signs beside it for `overlap_seconds`, at most 30 days.
+    """Give a webhook a new secret, or the one that the caller has `chosen`.
+
+    The one before signs beside it for `overlap_seconds`, at most 30 days.
 
     Of two earlier ones the older ends at once: there are never more than two. `version` is the `secret_version` that
     the caller has seen: a form that is sent twice changes nothing the second time.
 
     Raises:
         AlreadyExists: the secret is not of this `version` any more.
-        InvalidValue: the overlap is too long; nothing is changed.
+        InvalidValue: the overlap is too long, or the chosen secret is none; nothing is changed.
         NotFound: the project has no such webhook.
     """
     if not 0 <= overlap_seconds <= MAX_OVERLAP_SECONDS:
         raise InvalidValue.of(("overlapSeconds", f"use 0 to {MAX_OVERLAP_SECONDS:,}"))
+    if problems := _webhook_secret_problems(chosen):
+        raise InvalidValue.of(*problems)
     while True:
         webhook = await load_webhook(broker, project_id, webhook_id)
         if version not in (None, webhook.secret_version):
             raise AlreadyExists("This secret was replaced already, and the new one was shown then.")
-        secret, previous = new_webhook_secret(), None
+        secret, previous = chosen or new_webhook_secret(), None
         if overlap_seconds:
             old = await broker.vault.open(webhook_secret_slot(webhook, "secret"), webhook.secret)
             previous = await broker.vault.seal(webhook_secret_slot(webhook, "previous_secret"), old)
@@ -290,8 +301,13 @@ def _not_found(project_id: str, webhook_id: str) -> NotFound:
     return NotFound(f"Project '{project_id}' has no webhook '{webhook_id}'.")
 
 
-def _check_definition(broker: Broker, definition: WebhookDefinition) -> None:
-    problems: list[tuple[str, str]] = []
+def check_webhook(broker: Broker, definition: WebhookDefinition, secret: SecretStr | None = None) -> None:
+    """Check what somebody wants of a webhook, and the secret that they have chosen for it, if any.
+
+    Raises:
+        InvalidValue: naming every wrong field.
+    """
+    problems = _webhook_secret_problems(secret)
     try:
         check_url(definition.url, what="it", egress_allow=broker.http.egress_allow)
     except ValueError as error:
@@ -300,6 +316,12 @@ def _check_definition(broker: Broker, definition: WebhookDefinition) -> None:
         problems.append(("eventTypes", f"use {', '.join(SUBSCRIBABLE)}, or none of them for all"))
     if problems:
         raise InvalidValue.of(*problems)
+
+
+def _webhook_secret_problems(secret: SecretStr | None) -> list[tuple[str, str]]:
+    if secret is None or is_webhook_secret(secret):
+        return []
+    return [("secret", "is whsec_ and the Base64 of 24 to 64 random bytes: make it with 'openssl rand -base64 32'")]
 
 
 def _ordered(event_types: Sequence[str]) -> list[str]:

@@ -1,0 +1,189 @@
+"""The plan: all that has to be done so that a project is what somebody wants, found out before anything is done."""
+
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from evergrant.broker.access.policies import list_policies
+from evergrant.broker.apply.app_steps import app_deletion, app_id_of, app_step
+from evergrant.broker.apply.issuer_steps import issuer_deletion, issuer_of, issuer_step
+from evergrant.broker.apply.policy_steps import (
+    Content,
+    content_of,
+    name_of,
+    policy_deletion,
+    policy_step,
+    wanted_policy,
+)
+from evergrant.broker.apply.project_step import as_it_will_be, project_step
+from evergrant.broker.apply.step import LeftOver, Step
+from evergrant.broker.apply.wanted import Entry, Wanted
+from evergrant.broker.apply.webhook_steps import host_of, webhook_deletion, webhook_step
+from evergrant.broker.apps.apps import list_apps
+from evergrant.broker.projects.projects import load_project
+from evergrant.broker.projects.trusted_issuers import list_issuers
+from evergrant.broker.runtime.broker import Broker
+from evergrant.broker.webhooks.registry import list_webhooks
+from evergrant.db import OutboundApp, Project
+from evergrant.errors import EvergrantError, InvalidRequest, InvalidValue
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will be done, in this order, and what is there and stays although nobody has named it."""
+
+    steps: list[Step]
+    left: list[LeftOver]
+
+
+async def make_plan(broker: Broker, project_id: str, wanted: Wanted, *, prune: bool, now: datetime) -> Plan:
+    """Compare what is wanted with what is there. `prune`: of each kind that is looked at, the rest shall go.
+
+    Nothing is written, and nobody is asked: what only a provider or an issuer can tell shows when the plan is done.
+    What is made comes before what is deleted, so that nothing is open in between because its last policy went.
+
+    Raises:
+        InvalidValue: naming every entry and field that is wrong.
+        NotFound: there is no such project.
+    """
+    async with broker.database.read() as session:
+        stored = await load_project(session, project_id)
+    draft = _Draft(broker, stored, now)
+    if wanted.project is not None:
+        with draft.telling_of(wanted.project):
+            draft.project = as_it_will_be(stored, wanted.project)
+            draft.add(project_step(broker, stored, wanted.project, draft.project))
+    await _issuers(draft, wanted.issuers)
+    apps = {app.id: app for app in await list_apps(broker, project_id)}
+    unnamed = await _apps(draft, apps, wanted.apps)
+    named = {app_id_of(entry) for entry in wanted.apps or ()}
+    await _policies(draft, wanted.policies, app_ids=named | set(apps) - (unnamed if prune else set()), unnamed=unnamed)
+    await _webhooks(draft, wanted.webhooks)
+    if draft.problems:
+        raise InvalidValue.of(*draft.problems)
+    if not prune:
+        return Plan(draft.steps, draft.left)
+    # An app takes its policies with it: it goes last.
+    return Plan([*draft.steps, *sorted(draft.deletions, key=lambda step: step.kind == "app")], [])
+
+
+async def carry_out(plan: Plan) -> AsyncIterator[tuple[Step, str]]:
+    """Do one step after the other, and yield each that is done with what is left to do for a person.
+
+    Raises:
+        EvergrantError: a step cannot be done; those before it are done, and those after it are not.
+    """
+    for step in plan.steps:
+        try:
+            todo = await step.do()
+        except InvalidRequest as error:
+            raise (error.under(step.where) if error.details.get("fields") and step.where else error) from None
+        yield step, todo
+
+
+@dataclass
+class _Draft:
+    """A plan while it is made."""
+
+    broker: Broker
+    project: Project
+    """As it will be: an app may return to an origin that the project gets by the same plan."""
+    now: datetime
+    steps: list[Step] = field(default_factory=list)
+    deletions: list[Step] = field(default_factory=list)
+    left: list[LeftOver] = field(default_factory=list)
+    problems: list[tuple[str, str]] = field(default_factory=list)
+
+    def add(self, step: Step | None) -> None:
+        """Add a step, if there is something to do."""
+        if step is not None:
+            self.steps.append(step)
+
+    @contextmanager
+    def telling_of(self, entry: Entry) -> Iterator[None]:
+        """Keep what is wrong with an entry for the end, so that all is told at once."""
+        try:
+            yield
+        except EvergrantError as error:
+            named = error.details.get("fields", ())
+            self.problems += [(f"{entry.where}.{one['field']}", one["problem"]) for one in named]
+            if not named:
+                self.problems.append((entry.where, error.message))
+
+    def tell_of_doubles(self, entries: Sequence[Entry], name: str) -> None:
+        """Keep for the end which entries are about the same thing as one before them."""
+        seen = set()
+        for entry in entries:
+            if entry.given[name] in seen:
+                self.problems.append((f"{entry.where}.{name}", "another entry has the same: make one of the two"))
+            seen.add(entry.given[name])
+
+
+async def _apps(draft: _Draft, apps: Mapping[str, OutboundApp], entries: Sequence[Entry] | None) -> set[str]:
+    """Add the steps for apps, and return the ids of those that nobody has named."""
+    if entries is None:
+        return set()
+    draft.tell_of_doubles(entries, "id")
+    for entry in entries:
+        with draft.telling_of(entry):
+            stored = apps.get(app_id_of(entry))
+            draft.add(await app_step(draft.broker, draft.project, entry, stored, now=draft.now))
+    unnamed = set(apps) - {app_id_of(entry) for entry in entries}
+    for app_id in sorted(unnamed):
+        draft.deletions.append(await app_deletion(draft.broker, apps[app_id], now=draft.now))
+        draft.left.append(LeftOver("app", app_id))
+    return unnamed
+
+
+async def _issuers(draft: _Draft, entries: Sequence[Entry] | None) -> None:
+    if entries is None:
+        return
+    draft.tell_of_doubles(entries, "issuer")
+    rows, named = await list_issuers(draft.broker, draft.project.id), set()
+    for entry in entries:
+        row = issuer_of(entry, rows)
+        with draft.telling_of(entry):
+            draft.add(await issuer_step(draft.broker, draft.project.id, entry, row, now=draft.now))
+        named |= {row.id} if row is not None else set()
+    for row in rows:
+        if row.id not in named:
+            draft.deletions.append(issuer_deletion(draft.broker, row))
+            draft.left.append(LeftOver("trustedIssuer", row.issuer))
+
+
+async def _policies(
+    draft: _Draft, entries: Sequence[Entry] | None, *, app_ids: Collection[str], unnamed: Collection[str]
+) -> None:
+    """Add the steps for policies. `app_ids` are all apps that there will be, `unnamed` those that would be deleted."""
+    if entries is None:
+        return
+    rows = await list_policies(draft.broker, draft.project.id)
+    there, wanted = {content_of(row) for row in rows}, set[Content]()
+    for entry in entries:
+        with draft.telling_of(entry):
+            policy = wanted_policy(entry, app_ids)
+            if (content := content_of(policy)) not in there | wanted:
+                draft.add(policy_step(draft.broker, draft.project.id, entry, policy, now=draft.now))
+            wanted.add(content)
+    for row in rows:
+        if content_of(row) not in wanted:
+            draft.left.append(LeftOver("policy", f"{name_of(row)} ({row.id})"))
+            if row.app_id not in unnamed:
+                draft.deletions.append(policy_deletion(draft.broker, row))
+
+
+async def _webhooks(draft: _Draft, entries: Sequence[Entry] | None) -> None:
+    if entries is None:
+        return
+    draft.tell_of_doubles(entries, "url")
+    rows, named = await list_webhooks(draft.broker, draft.project.id), set()
+    for entry in entries:
+        row = next((row for row in rows if row.url == entry.given["url"]), None)
+        with draft.telling_of(entry):
+            draft.add(await webhook_step(draft.broker, draft.project.id, entry, row, now=draft.now))
+        named |= {row.id} if row is not None else set()
+    for row in rows:
+        if row.id not in named:
+            draft.deletions.append(webhook_deletion(draft.broker, row))
+            draft.left.append(LeftOver("webhook", host_of(row.url, row.description)))
