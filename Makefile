@@ -38,11 +38,12 @@ coverage: export PYTHONDONTWRITEBYTECODE :=
 coverage: $(VENV)/.installed-dev ## Run every test, and measure how much of the code they reach
 	$(BIN)/python -m pytest --numprocesses 3 --dist loadgroup --cov --cov-report=
 
-check: $(VENV)/.installed-dev ## Format, lint, types, import contracts, known vulnerabilities
+check: $(VENV)/.installed-dev ## Format, lint, types, import contracts, the Helm chart, known vulnerabilities
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m scripts.check_chart
 	$(BIN)/python -m scripts.release.audit
 
 format: $(VENV)/.installed-dev ## Format, and mend what the linter can
