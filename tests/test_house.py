@@ -63,7 +63,7 @@ def unknown_words(command_line: str) -> list[str]:
             if word.split("=")[0] not in options:
                 unknown.append(word)
         elif isinstance(command, click.Group):
-            verb = command.commands.get(word)
+            verb = command.get_command(click.Context(command), word)
             if verb is None:
                 return [*unknown, word]
             command = verb

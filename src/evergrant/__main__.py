@@ -6,7 +6,5 @@ gc.disable()  # what imports make stays: looking it through again and again is a
 
 from evergrant.cli import main  # noqa: E402 - after the line above
 
-gc.enable()
-
 if __name__ == "__main__":
     main()

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import os
 import sys
 import tempfile
@@ -24,7 +25,6 @@ from evergrant.broker.runtime.broker import open_broker
 from evergrant.logs import configure_logging
 from evergrant.networks import is_loopback_host
 from evergrant.settings import PREFIX, Settings, load_settings, share_folder_with_workers
-from evergrant.web.app import create_refresher_app
 from evergrant.web.protocol import HTTP_OPTIONS
 
 if sys.platform == "win32":
@@ -87,6 +87,8 @@ def refresher(migrate: bool, metrics_port: int | None, metrics_host: str) -> Non
         with asyncio.Runner(loop_factory=LOOP_FACTORY) as runner:
             runner.run(background.run(settings))
     else:
+        from evergrant.web.app import create_refresher_app  # a refresher without a port does without all pages
+
         refreshing = settings.model_copy(update={"refresher": True})
         _listen(create_refresher_app(refreshing), settings, host=metrics_host, port=metrics_port)
 
@@ -127,6 +129,7 @@ def _answers(host: str, port: int) -> bool:
 
 def _listen(app: Any, settings: Settings, **options: Any) -> None:
     """Serve until SIGTERM or SIGINT."""
+    gc.disable()  # until the application has started
     uvicorn.run(
         app,
         log_config=None,

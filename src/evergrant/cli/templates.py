@@ -14,11 +14,15 @@ from evergrant.catalog.loader import check_file, load_catalogue
 from evergrant.catalog.template import Template
 from evergrant.catalog.variable import Variable
 from evergrant.cli.running import json_option, print_rows, settings_for_commands
+from evergrant.cli.template_probe import probe
 
 
 @click.group()
 def templates() -> None:
     """The app library: providers that evergrant knows, and your own entries in EVERGRANT_CATALOG_DIR."""
+
+
+templates.add_command(probe)
 
 
 @templates.command("list")

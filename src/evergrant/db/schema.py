@@ -1,17 +1,18 @@
-"""The schema: whether it is this version's, and the migrations that make it so."""
+"""The schema: whether it is this version's, and the migrations that make it so.
+
+Alembic is imported only where something is to be migrated: it takes as much memory and time as a tenth of everything
+else, and a start where the schema is this version's already, which is nearly each, needs none of it.
+"""
 
 import asyncio
 import importlib.resources
+import re
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, delete, insert, inspect, select
+from sqlalchemy import Connection, delete, insert, inspect, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from evergrant.db.away import translated
@@ -20,6 +21,8 @@ from evergrant.errors import Busy, MigrationsPending, SchemaTooNew, UpgradeHeldU
 
 WRITE = "evergrant_write"
 """The execution option of a transaction that writes: on SQLite it takes the lock when it begins."""
+_VERSIONS = "alembic_version"
+"""Alembic's table."""
 _MIGRATION_LOCK = 0x65766772
 """PostgreSQL advisory lock that keeps two migrating processes apart."""
 LOCK_TIMEOUT = "2s"
@@ -35,14 +38,12 @@ def migrations_folder() -> Path:
     return packaged if packaged.is_dir() else Path(__file__).parents[3] / "migrations"
 
 
-def _config() -> Config:
+def _upgrade(connection: Connection) -> None:
+    from alembic import command
+    from alembic.config import Config
+
     config = Config()
     config.set_main_option("script_location", str(migrations_folder()).replace("%", "%%"))
-    return config
-
-
-def _upgrade(connection: Connection) -> None:
-    config = _config()
     config.attributes["connection"] = connection
     command.upgrade(config, "head")
 
@@ -94,6 +95,9 @@ async def upgrade_database(engine: AsyncEngine) -> None:
 
 
 async def _upgrade_once(engine: AsyncEngine) -> None:
+    async with engine.connect() as connection:
+        if await connection.run_sync(_is_current):
+            return
     async with engine.execution_options(**{WRITE: True}).connect() as connection, _without_cascades(connection):
         if engine.dialect.name == "postgresql":
             await connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})")
@@ -115,26 +119,7 @@ def oldest_code() -> str:
 
     Each migration says for itself, by `oldest_code`; one that does not say can only be used by its own version.
     """
-    scripts = ScriptDirectory.from_config(_config()).walk_revisions()
-    return max(str(getattr(script.module, "oldest_code", script.revision)) for script in scripts)
-
-
-def _is_later(connection: Connection) -> bool:
-    """Tell whether the schema is a later version's, on which this one may run.
-
-    Raises:
-        SchemaTooNew: it is a later version's, or none of evergrant's at all, and this one may not.
-    """
-    script = ScriptDirectory.from_config(_config())
-    heads = set(MigrationContext.configure(connection).get_current_heads())
-    if heads <= {one.revision for one in script.walk_revisions()}:
-        return False
-    floor = None
-    if inspect(connection).has_table(SchemaFloor.__tablename__):
-        floor = connection.execute(select(SchemaFloor.revision)).scalar_one_or_none()
-    if floor is None or floor > str(script.get_current_head()):
-        raise SchemaTooNew
-    return True
+    return max(_said(file, "oldest_code") or revision for revision, file in _migrations().items())
 
 
 def require_fit(connection: Connection) -> None:
@@ -144,18 +129,56 @@ def require_fit(connection: Connection) -> None:
         MigrationsPending: it is an earlier version's.
         SchemaTooNew: it is a later one's, and this version may not.
     """
-    heads = set(MigrationContext.configure(connection).get_current_heads())
-    if heads != set(ScriptDirectory.from_config(_config()).get_heads()) and not _is_later(connection):
+    if not _is_current(connection) and not _is_later(connection):
         raise MigrationsPending
+
+
+def _is_current(connection: Connection) -> bool:
+    return _stored_revisions(connection) == {max(_migrations())}
+
+
+def _is_later(connection: Connection) -> bool:
+    """Tell whether the schema is a later version's, on which this one may run.
+
+    Raises:
+        SchemaTooNew: it is a later version's, or none of evergrant's at all, and this one may not.
+    """
+    known = _migrations()
+    if known.keys() >= _stored_revisions(connection):
+        return False
+    floor = None
+    if inspect(connection).has_table(SchemaFloor.__tablename__):
+        floor = connection.execute(select(SchemaFloor.revision)).scalar_one_or_none()
+    if floor is None or floor > max(known):
+        raise SchemaTooNew
+    return True
 
 
 async def is_newer(engine: AsyncEngine) -> bool:
     """Tell whether a later version of evergrant made the schema, or it is none of evergrant's at all."""
 
     def read(connection: Connection) -> bool:
-        heads = MigrationContext.configure(connection).get_current_heads()
-        known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
-        return not heads or not known.issuperset(heads)
+        stored = _stored_revisions(connection)
+        return not stored or not _migrations().keys() >= stored
 
     async with engine.connect() as connection:
         return await connection.run_sync(read)
+
+
+def _stored_revisions(connection: Connection) -> set[str]:
+    """Return the newest migrations that the database has: one, or none if there is no schema."""
+    if not inspect(connection).has_table(_VERSIONS):
+        return set()
+    return set(connection.execute(text(f"SELECT version_num FROM {_VERSIONS}")).scalars())  # noqa: S608 - a constant
+
+
+def _migrations() -> dict[str, str]:
+    """Return the text of each of this version's migrations, by its name. They are numbered in their order."""
+    files = [path.read_text(encoding="utf-8") for path in (migrations_folder() / "versions").glob("*.py")]
+    return {_said(file, "revision"): file for file in files}
+
+
+def _said(file: str, name: str) -> str:
+    """Return what a migration says of itself in a line of its own; empty where it says nothing."""
+    found = re.search(rf'^{name}\b[^=\n]*= "(\w+)"$', file, flags=re.MULTILINE)
+    return found[1] if found else ""

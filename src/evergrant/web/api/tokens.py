@@ -12,7 +12,6 @@ from pydantic import Field
 from pydantic_core import from_json, to_json
 from starlette.types import Receive, Scope
 
-
 from evergrant import clock
 from evergrant.broker.grants.grants import ResourceOwner
 from evergrant.broker.runtime.broker import Broker
