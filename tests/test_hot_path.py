@@ -48,7 +48,11 @@ def statements(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     def through_sqlalchemy(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
         seen.append(statement)
 
-    fetchrow, connect = asyncpg.Connection.fetchrow, sqlite3.connect
+    fetch, fetchrow, connect = asyncpg.Connection.fetch, asyncpg.Connection.fetchrow, sqlite3.connect
+
+    async def seen_fetch(self: asyncpg.Connection, query: str, *arguments: Any, **options: Any) -> Any:
+        seen.append(query)
+        return await fetch(self, query, *arguments, **options)
 
     async def seen_fetchrow(self: asyncpg.Connection, query: str, *arguments: Any, **options: Any) -> Any:
         seen.append(query)
@@ -59,6 +63,7 @@ def statements(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
         connection.set_trace_callback(seen.append)
         return connection
 
+    monkeypatch.setattr(asyncpg.Connection, "fetch", seen_fetch)
     monkeypatch.setattr(asyncpg.Connection, "fetchrow", seen_fetchrow)
     monkeypatch.setattr(sqlite3, "connect", traced_connect)
     event.listen(Engine, "before_cursor_execute", through_sqlalchemy)

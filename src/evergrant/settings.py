@@ -96,6 +96,10 @@ class Settings(BaseSettings):
         ge=0,
         description="A connection that nobody fetched for so many days is refreshed only to stay alive; 0 for never.",
     )
+    hot_set: bool = Field(
+        default=True,
+        description="Whether a connection that was just read answers fetches again for up to a second, from memory.",
+    )
     rate_limit_per_key: int = Field(
         default=3000,
         ge=0,

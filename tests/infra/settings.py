@@ -17,5 +17,6 @@ def settings_on(database_url: str | None, data_dir: Path, **changes: Any) -> Set
         "public_url": f"http://127.0.0.1:{free_port()}",
         "egress_allow": "127.0.0.0/8",
         "rate_limit_per_address": 0,  # all of a test's callers and browsers have one address
+        "hot_set": False,  # tests change rows behind the server's back, as another process would, and fetch at once
     }
     return Settings(**(usual | changes))

@@ -1,6 +1,7 @@
 """A ciphertext as a value that tells nothing about itself."""
 
 from dataclasses import dataclass, field, replace
+from struct import Struct
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,4 +34,7 @@ class Slot:
     def associated_data(self) -> bytes:
         """Encode the place unambiguously: no part can run over into its neighbour."""
         raws = [part.encode() for part in (self.project_id, self.table, self.column, self.row_id, *self.bound)]
-        return b"".join([len(raw).to_bytes(4, "big") + raw for raw in raws])
+        return b"".join([part for raw in raws for part in (_length(len(raw)), raw)])
+
+
+_length = Struct(">I").pack

@@ -40,7 +40,7 @@ from evergrant.crypto.kms.sources import read_master_keys
 from evergrant.crypto.kms.transit import TransitAccess
 from evergrant.db import Grant
 from evergrant.db.engine import Database, database_url
-from evergrant.db.grant_reader import GrantReader, open_grant_reader
+from evergrant.db.grant_reader import GrantReader, GrantView, OwnerKey, open_grant_reader
 from evergrant.db.read_replica import SETTING as READ_SETTING
 from evergrant.errors import ConfigurationError
 from evergrant.metrics import Metrics
@@ -108,6 +108,8 @@ class Broker:
     calls_in_flight: InFlight
     ready_connections: HotSet[Any, Any]
     """What calls are made with, opened, by project, connection that is wanted and base."""
+    hot_rows: HotSet[tuple[OwnerKey, str], GrantView]
+    """The rows that answered fetches, sealed, by owner and scopes; those of the latest consent without."""
     pace: Pace
     holder: LeaseHolder
     """This process, as a holder of leases."""
@@ -222,6 +224,7 @@ async def open_broker(settings: Settings) -> AsyncIterator[Broker]:
                     most=settings.calls_at_once, most_of_an_owner=settings.calls_at_once_per_owner
                 ),
                 ready_connections=HotSet(database),
+                hot_rows=HotSet(database, is_on=settings.hot_set),
                 pace=pace.PACE,
                 holder=holder,
                 limits=Limits(

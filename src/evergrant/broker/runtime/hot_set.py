@@ -1,7 +1,8 @@
-"""What calls of APIs are made with again and again, opened: kept for a second at most, and for no write to grants.
+"""What is asked for again and again of grants: kept for a second at most, and for no write to grants.
 
-A connection that another process ends is so over within a second here, and one that this process ends at once. Only
-what there is gets in: that there is none is looked up each time.
+Fetches keep the row, sealed as it is; calls of APIs the opened credential. A connection that another process ends is so
+over within a second here, and one that this process ends at once. Only what there is gets in: that there is none is
+looked up each time. Who may have it is decided each time, too.
 """
 
 import asyncio
@@ -15,7 +16,7 @@ SECONDS = 0.9
 SLOWEST_READ_SECONDS = 0.1
 """What took longer to read is not kept: with `SECONDS`, nothing is older than one."""
 MOST = 2_000
-"""How many are kept at most. Each holds a credential in the clear, so all go as soon as their time is over."""
+"""How many are kept at most. Some hold a credential in the clear, so all go as soon as their time is over."""
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -31,8 +32,10 @@ class Mark(NamedTuple):
 class HotSet(Generic[K, V]):
     """Values that stand as long as nothing is written to the grants, and for a second at most."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, is_on: bool = True) -> None:
+        """`is_on` is the setting: nothing is kept where it is not."""
         self._database = database
+        self._is_on = is_on
         self._entries: dict[K, V] = {}
         self._writes = 0
         self._over: asyncio.TimerHandle | None = None
@@ -53,7 +56,7 @@ class HotSet(Generic[K, V]):
 
     def put(self, key: K, value: V, *, read_since: Mark) -> None:
         """Keep a value that was read since a moment, unless it may be an old one already."""
-        is_new = read_since.writes == self._database.grant_writes
+        is_new = self._is_on and read_since.writes == self._database.grant_writes
         if not is_new or time.monotonic() - read_since.at > SLOWEST_READ_SECONDS or len(self._entries) >= MOST:
             return
         if self._writes != read_since.writes:

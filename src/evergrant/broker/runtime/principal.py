@@ -83,6 +83,25 @@ class Principal:
     withheld: frozenset[str] = frozenset()
     """What may be given to others and not used: an operator makes keys that fetch, and fetches nothing."""
 
+    name: str = field(init=False, repr=False, compare=False)
+    """Who this is, as the audit log writes it.
+
+    `key:<id>`, `operator:<who>`, `session:<id>`, `user:<id>` or `tenant:<id>`.
+    """
+
+    def __post_init__(self) -> None:
+        """Find the name out once: a fetch needs it several times."""
+        object.__setattr__(self, "name", self._name())
+
+    def _name(self) -> str:
+        if self.operator:
+            return f"operator:{self.operator}"
+        if self.session is not None:
+            return f"session:{self.session.id}"
+        if self.claims is None:
+            return f"key:{self.key_id}"
+        return f"user:{self.user_id}" if self.user_id else f"tenant:{','.join(sorted(self.tenant_ids))}"
+
     @property
     def is_user(self) -> bool:
         """Whether this is a user, a tenant's machine or an agent's session, and not a management key."""
@@ -94,20 +113,6 @@ class Principal:
         if self.session is not None:
             return self.tenant_ids or frozenset({""})
         return self.tenant_ids | ({""} if self.user_id else frozenset())
-
-    @property
-    def name(self) -> str:
-        """Who this is, as the audit log writes it.
-
-        `key:<id>`, `operator:<who>`, `session:<id>`, `user:<id>` or `tenant:<id>`.
-        """
-        if self.operator:
-            return f"operator:{self.operator}"
-        if self.session is not None:
-            return f"session:{self.session.id}"
-        if self.claims is None:
-            return f"key:{self.key_id}"
-        return f"user:{self.user_id}" if self.user_id else f"tenant:{','.join(sorted(self.tenant_ids))}"
 
     def check_usable(self, *, client_address: str, now: datetime) -> None:
         """Check what can change between two uses of a key.

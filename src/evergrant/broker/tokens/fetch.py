@@ -168,17 +168,18 @@ async def _usable(
     broker: Broker, principal: Principal, owner: OwnerKey, wanted: FetchRequest, *, now: datetime
 ) -> GrantView:
     """Return the grant that answers, with a token that is good enough; where one cannot, another that covers."""
-    if wanted.scopes is None:
-        view = await broker.grant_reader.latest(owner)
-    else:
-        view = await broker.grant_reader.by_scopes(owner, scope_key(wanted.scopes))
+    key = owner, scope_key(wanted.scopes) if wanted.scopes is not None else ""
+    view = broker.hot_rows.get(key)
+    if view is None or wanted.force_refresh or not is_good_enough(view, wanted, now=now):
+        view = await _read(broker, key)
     if view is None:
         try:
             view = (await load_candidates(broker, owner)).choose(wanted.scopes)
         except ReauthorizationRequired as error:
             _note_refused(broker, principal, error.grant_id, error, now=now)
             raise
-    await _check_policies(broker, principal, wanted, view.scopes)  # they can be more than was asked for
+    if set(view.scopes) != set(wanted.scopes or ()):  # they can be more than was asked for, and checked before
+        await _check_policies(broker, principal, wanted, view.scopes)
     tried: set[str] = set()
     while not is_good_enough(view, wanted, now=now):
         tried.add(view.id)
@@ -196,6 +197,17 @@ async def _usable(
                 raise
         # Who forces a refresh has seen this one's token fail, and not the other's.
         view, wanted = other, replace(wanted, force_refresh=False)
+    return view
+
+
+async def _read(broker: Broker, key: tuple[OwnerKey, str]) -> GrantView | None:
+    """Return the active grant with exactly these scopes; without, that of the latest consent."""
+    owner, scopes = key
+    begun = broker.hot_rows.mark()
+    reader = broker.grant_reader
+    view = await (reader.by_scopes(owner, scopes) if scopes else reader.latest(owner))
+    if view is not None:
+        broker.hot_rows.put(key, view, read_since=begun)
     return view
 
 
