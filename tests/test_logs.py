@@ -2,11 +2,16 @@
 
 import json
 import logging
+import time
 from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from evergrant.logs import configure_logging, redact, request_id
+from evergrant.logs import configure_logging, only_handler, redact, request_id
+from evergrant.metrics import Metrics
+from evergrant.web.middleware import AccessLog
 
 
 @pytest.fixture(autouse=True)
@@ -121,3 +126,39 @@ def test_two_members_of_a_line_of_text_never_look_like_three(capsys: pytest.Capt
     configure_logging(level="info", style="text")
     logging.getLogger("evergrant.test").info("said", extra={"app": "contacts", "user": 'bob actor=key:x "', "ms": 1.5})
     assert capsys.readouterr().err.endswith('said  app=contacts user="bob actor=key:x \\"" ms=1.5\n')
+
+
+@pytest.mark.parametrize(
+    "actor", ["key:k1", "", 'user:"a\\b', "user:größe \u202e\n", f"user:{KEY}", "user:x&code=c0de", "user:evs_a"]
+)
+@pytest.mark.parametrize(
+    "path", ["/v1/mgmt/outbound/app/user/token", f"/connect/{TICKET}", "/?state=s3cret", "/a%20b/evs_x"]
+)
+def test_an_access_line_past_the_logging_module_is_the_same_bytes(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, path: str, actor: str
+) -> None:
+    configure_logging(level="info", style="json")
+    monkeypatch.setattr(time, "time", lambda: 1_764_160_000.123_456)
+    scope: dict[str, Any] = {"method": "POST", "path": path, "client": ("10.1.2.3", 1), "headers": [], "state": {}}
+    scope["app"] = SimpleNamespace(state=SimpleNamespace(broker=SimpleNamespace(metrics=Metrics())))
+    if actor:
+        scope["state"] = {"actor": actor, "project": "Pshop"}
+    token = request_id.set("5f0c2b9d8a7e6f41")
+    try:
+        for is_hot in (True, False):
+            with monkeypatch.context() as later:
+                later.setattr(time, "perf_counter", lambda: 0.01234)
+                AccessLog("127.0.0.1", is_hot=is_hot).note(scope, 200, began=0.0)
+    finally:
+        request_id.reset(token)
+    past, through = capsys.readouterr().err.splitlines(keepends=True)
+    assert past == through
+    assert '"ms": 12.3' in past
+    assert [secret for secret in ("c0de", "s3cret", KEY, TICKET) if secret in past] == []
+
+
+def test_where_anything_else_gets_records_none_goes_past_the_logging_module() -> None:
+    configure_logging(level="info", style="json")
+    assert only_handler() is not None
+    logging.getLogger().addHandler(logging.NullHandler())
+    assert only_handler() is None

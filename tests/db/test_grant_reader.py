@@ -1,5 +1,6 @@
 """The hot row's own reader answers what a session answers: on both databases, whatever the columns and their order."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -83,6 +84,17 @@ async def test_who_has_no_grant_gets_none(database_url: str) -> None:
     async with stored(database_url, FULL) as (reader, _):
         assert await reader.latest(OWNER._replace(user_id="bob")) is None
         assert await reader.by_scopes(OWNER, scope_key(["other"])) is None
+
+
+async def test_those_who_ask_at_once_each_get_their_own(database_url: str) -> None:
+    async with stored(database_url, FULL) as (reader, grant):
+        expected, key = GrantView.of(grant), scope_key(SCOPES)
+        others = [reader.by_scopes(OWNER._replace(user_id=f"user {number}"), key) for number in range(100)]
+        hung_up = asyncio.ensure_future(reader.by_scopes(OWNER, key))
+        await asyncio.sleep(0)
+        hung_up.cancel()
+        found = await asyncio.gather(reader.by_scopes(OWNER, key), *others, reader.by_scopes(OWNER, key))
+        assert (found[0], found[-1], set(found[1:-1])) == (expected, expected, {None})
 
 
 class OtherView(NamedTuple):

@@ -124,7 +124,7 @@ class FetchCall:
         Raises:
             MalformedRequest, MissingArgument, InvalidValue: as the conventional calls.
         """
-        return self._usual(body) or self.read(body)
+        return self.usual(body) or self.read(body)
 
     def read(self, body: bytes) -> FetchRequest:
         """Read a body by its model, whatever it is. Raises as `wanted`."""
@@ -139,7 +139,7 @@ class FetchCall:
             minimum_seconds=asked.options.minimum_seconds,
         )
 
-    def _usual(self, body: bytes) -> FetchRequest | None:
+    def usual(self, body: bytes) -> FetchRequest | None:
         """Read a body as nearly all are: printable ids and scopes, and no option that is set. None for any other.
 
         The model says what can be asked for; this is the usual part of it, at a fifth of the cost.
