@@ -19,6 +19,7 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from evergrant.oauth2.open_files import callers_at_once
+from evergrant.web.streamed_answer import Corked, StreamedCycle
 
 log = logging.getLogger(__name__)
 
@@ -71,40 +72,6 @@ class Due(enum.Enum):
 
 
 _MOST_LOOKS = {Due.HEAD: HEAD_LOOKS, Due.BODY: BODY_LOOKS, Due.REST: REST_LOOKS}
-
-
-class Corked:
-    """A transport that sends the head of an answer and the beginning of its body in one go, if both are there."""
-
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
-        self._transport, self._loop = transport, loop
-        self._held: bytes | None = b""
-        """What waits for more; None once something was sent."""
-
-    def __getattr__(self, name: str) -> Any:
-        """Be the transport in everything else."""
-        return getattr(self._transport, name)
-
-    def write(self, data: bytes) -> None:
-        """Keep the first piece until the second comes, or the loop's next turn."""
-        if self._held is None:
-            self._transport.write(data)
-        elif self._held:
-            self._transport.write(self._held + data)
-            self._held = None
-        else:
-            self._held = data
-            self._loop.call_soon(self._send_held)
-
-    def close(self) -> None:
-        """Send what is left, and close."""
-        self._send_held()
-        self._transport.close()
-
-    def _send_held(self) -> None:
-        if self._held:
-            self._transport.write(self._held)
-            self._held = None
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -229,6 +196,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_headers_complete()
         if self._is_streamed:
             self.cycle.transport = Corked(self.transport, self.loop)  # type: ignore[assignment]  # it is one, in effect
+            self.cycle.__class__ = StreamedCycle  # uvicorn makes its own, which has nothing yet that differs
         self._unanswered.append(self.cycle)
         # Trailers must not become headers: the application has begun to read those.
         self.headers = []
