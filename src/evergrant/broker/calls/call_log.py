@@ -6,26 +6,22 @@ Each batch of a project's calls is sealed by one record of the audit log, in one
 import logging
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Any, cast
 
-from sqlalchemy import String, Table, delete, insert, select, update
+from sqlalchemy import delete, select, update
 
 from evergrant.broker.audit.sealed_calls import CallRow, new_batch, seal_calls
+from evergrant.broker.calls.call_rows import TABLE, insert_rows, row_of
 from evergrant.broker.runtime.broker import Broker
-from evergrant.broker.runtime.unwritten_calls import MOST_PATH, Call
+from evergrant.broker.runtime.unwritten_calls import Call
 from evergrant.db import CallRecord, Project
 from evergrant.errors import Unavailable
 
 log = logging.getLogger(__name__)
 
-TABLE = cast(Table, CallRecord.__table__)
 AT_ONCE = 500
 """How many calls one batch has at most."""
 LEFT = timedelta(minutes=30)
 """So long after its beginning a write without an outcome has none: longer than any call takes."""
-_COLUMNS = [column.name for column in TABLE.columns]
-_TEXTS = {column.name: column.type.length or MOST_PATH for column in TABLE.columns if isinstance(column.type, String)}
-"""How long each text may be, in characters."""
 
 
 async def write_ahead(broker: Broker, call: Call) -> None:
@@ -35,7 +31,7 @@ async def write_ahead(broker: Broker, call: Call) -> None:
         Unavailable: the database is away, and the call must not be sent.
     """
     async with broker.database.write_bare() as connection:
-        await connection.execute(insert(TABLE), [_row_of(call, batch="")])
+        await insert_rows(connection, [row_of(call, batch="")])
     call.is_written_ahead = True
 
 
@@ -107,9 +103,9 @@ async def _write_batch(broker: Broker, calls: Sequence[Call], *, dropped: int) -
             )
             ahead -= set(await session.scalars(gone))
         # What is left was sealed without its outcome, because that took longer than any call may; so it stays.
-        rows = [_row_of(call, batch=batch) for call in calls if call.id not in ahead]
+        rows = [row_of(call, batch=batch) for call in calls if call.id not in ahead]
         if rows:
-            await session.execute(insert(TABLE), rows)
+            await insert_rows(await session.connection(), rows)
             await seal_calls(session, project_id, batch, rows, dropped=dropped)
 
 
@@ -143,18 +139,3 @@ async def seal_left_calls(broker: Broker, *, now: datetime) -> int:
                 await seal_calls(session, project_id, batch, rows, withoutOutcome=len(rows))
         sealed += len(rows)
     return sealed
-
-
-def _row_of(call: Call, *, batch: str) -> dict[str, Any]:
-    row = {name: getattr(call, name) for name in _COLUMNS if name != "batch"}
-    row |= {"act": [_clean(one, 255) for one in call.act], "batch": batch}
-    for name, most in _TEXTS.items():
-        value = row[name]
-        if len(value) > most or not value.isascii() or "\x00" in value:
-            row[name] = _clean(value, most)
-    return row
-
-
-def _clean(value: str, most: int) -> str:
-    """Make a text such that a database takes it, so that nobody keeps out of the log by an odd name."""
-    return value.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()[:most]
