@@ -51,16 +51,13 @@ def _candidates(value: str) -> Iterator[str]:
         yield from pair.split(":", 1)
 
 
-def placed(
-    headers: RawHeaders, query: str, *, headers_of: Mapping[str, str], query_of: Mapping[str, str]
-) -> tuple[list[tuple[bytes, bytes]], str]:
-    """Return headers and query of a call with what it carries, in the place of any of the same name.
+def with_parameters(query: str, carried: Mapping[str, str]) -> str:
+    """Return a query with the parameters of a credential, in the place of any of the same name.
 
-    `headers_of` and `query_of` are a credential as the catalogue's `Api.carried` gives it.
+    They are those of the catalogue's `Api.carried`.
     """
-    names = {name.lower().encode() for name in headers_of}
-    whole = [one for one in headers if one[0].lower() not in names]
-    whole += [(name.encode(), value.encode()) for name, value in headers_of.items()]
-    parts = [without_parameters(query, query_of)]
-    parts += [f"{quote(name, safe='')}={quote(value, safe='')}" for name, value in query_of.items()]
-    return whole, "&".join(part for part in parts if part)
+    if not carried:
+        return query
+    parts = [without_parameters(query, carried)]
+    parts += [f"{quote(name, safe='')}={quote(value, safe='')}" for name, value in carried.items()]
+    return "&".join(part for part in parts if part)

@@ -31,11 +31,11 @@ class Base:
     """Without a slash at its end. It can hold a token."""
     own_paths: frozenset[str] = field(repr=False)
     """The template's own endpoints behind this base, plainly written: they hand out credentials."""
+    origin: str = field(init=False, repr=False)
+    """Its scheme and authority."""
 
-    @property
-    def origin(self) -> str:
-        """Its scheme and authority."""
-        return "/".join(self.url.split("/", 3)[:3])
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "origin", "/".join(self.url.split("/", 3)[:3]))
 
     def is_own_endpoint(self, readings: Iterable[str]) -> bool:
         """Tell whether a path, in one of its readings, is an endpoint of the template's own."""

@@ -29,9 +29,11 @@ from evergrant.oauth2.scrub import Spellings
 
 FRESH_ENOUGH_SECONDS = 5
 """A token that ends sooner is refreshed before the call."""
+_GOOD_ENOUGH = FetchRequest("", ResourceOwner(""), minimum_seconds=FRESH_ENOUGH_SECONDS)
+"""What any call asks of a token."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)  # not frozen: that makes each of these cost three times as much
 class WantedConnection:
     """Whose connection of an app a call wants, and which."""
 
@@ -55,9 +57,16 @@ class Credential:
     """What must come back to nobody: the app's own."""
     spellings: Spellings = field(init=False, repr=False)
     """Those of `secrets`, found out once."""
+    headers: tuple[tuple[bytes, bytes], ...] = field(init=False, repr=False)
+    """Those of `carried`, as they are sent,"""
+    header_names: frozenset[bytes] = field(init=False)
+    """and their names in lower case."""
 
     def __post_init__(self) -> None:
+        lines = tuple((name.encode(), value.encode()) for name, value in self.carried.headers.items())
         object.__setattr__(self, "spellings", Spellings(self.secrets))
+        object.__setattr__(self, "headers", lines)
+        object.__setattr__(self, "header_names", frozenset(name.lower() for name, _ in lines))
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,9 +183,9 @@ async def with_usable_token(
         NotConnected: no consent works any more.
         UpstreamUnavailable, UpstreamRejected: there is no valid token, and none could be had.
     """
-    request = FetchRequest(wanted.app_id, wanted.owner, minimum_seconds=FRESH_ENOUGH_SECONDS)
-    if is_good_enough(view, request, now=now):
+    if is_good_enough(view, _GOOD_ENOUGH, now=now):
         return view
+    request = FetchRequest(wanted.app_id, wanted.owner, minimum_seconds=FRESH_ENOUGH_SECONDS)
     try:
         newer = await refreshed(broker, principal.project_id, view, request, now=now)
     except ReauthorizationRequired as error:

@@ -13,7 +13,7 @@ from evergrant.broker.runtime.unwritten_calls import Call
 from evergrant.db.grant_reader import GrantView
 from evergrant.errors import EvergrantError, RequestTooLarge
 from evergrant.oauth2.hygiene import RawHeaders, forwarded
-from evergrant.oauth2.placement import placed
+from evergrant.oauth2.placement import with_parameters
 from evergrant.oauth2.upstream import UpstreamRequest
 
 REPLAYED_BYTES = 64 * 1024
@@ -114,22 +114,24 @@ class PreparedCall:
 
     def request(self) -> UpstreamRequest:
         """Return it as it is sent now."""
-        carried, base = self.credential.carried, self.credential.base
-        own = self._credential_headers()
-        headers = forwarded(self.asked.headers, credential_headers=own)
+        credential = self.credential
+        headers = forwarded(self.asked.headers, credential_headers=self._credential_headers())
         theirs = {name for name, _ in headers}
-        usual = {name: value for name, value in carried.headers.items() if name.lower().encode() not in theirs}
         if self.needs_plain_answer:
             headers = [one for one in headers if one[0] != b"accept-encoding"]
             headers.append((b"accept-encoding", b"identity"))
-        headers, query = placed(headers, self.asked.query, headers_of=usual, query_of=carried.query)
-        return self._request(f"{base.url}{self.asked.path}", query, headers)
+        if theirs.isdisjoint(credential.header_names):
+            headers += credential.headers
+        else:  # what a caller says goes before what is only usual: the credential's own headers are none that go on
+            headers += [one for one in credential.headers if one[0].lower() not in theirs]
+        query = with_parameters(self.asked.query, credential.carried.query)
+        return self._request(credential.base.url, credential.base.origin, self.asked.path, query, headers)
 
     def followed(self, url: str) -> UpstreamRequest:
         """Return the request for a file to which the API has redirected: no credential goes with it."""
         headers = forwarded(self.asked.headers, credential_headers=self._credential_headers())
         where, _, query = url.partition("?")
-        return self._request(where, query, headers, is_body_sent=False)
+        return self._request(where, "/".join(where.split("/", 3)[:3]), "", query, headers, is_body_sent=False)
 
     @property
     def needs_plain_answer(self) -> bool:
@@ -140,14 +142,16 @@ class PreparedCall:
         credential = self.api.api.credential
         return ["Authorization"] if credential.place == "basic" else [credential.name, "Authorization"]
 
-    def _request(self, where: str, query: str, headers: RawHeaders, *, is_body_sent: bool = True) -> UpstreamRequest:
+    def _request(
+        self, base: str, origin: str, path: str, query: str, headers: RawHeaders, *, is_body_sent: bool = True
+    ) -> UpstreamRequest:
         settings, owner = self.broker.settings, self.wanted.owner
         project_id = self.principal.project_id
         return UpstreamRequest(
-            pool=(project_id, "/".join(where.split("/", 3)[:3])),
+            pool=(project_id, origin),
             owner=(project_id, owner.user_id, owner.tenant_id),
             method=self.asked.method,
-            url=f"{where}?{query}" if query else where,
+            url=f"{base}{path}?{query}" if query else f"{base}{path}",
             headers=headers,
             body=self.body.outgoing() if is_body_sent else None,
             length=self.body.length if is_body_sent else None,

@@ -12,6 +12,7 @@ from evergrant.oauth2.hygiene import RawHeaders, path_problem
 PROXY_PATH = "/v1/proxy/"
 """Below it stand the ids of apps, and below these the paths of their APIs."""
 HOPS = 3
+_LEADING = frozenset((b"link", b"location"))
 _PATH_END = re.compile(r"[?#]")
 _TARGET = re.compile(r"<([^<>]*)>")
 """Of one link in a `Link` header (RFC 8288 section 3)."""
@@ -61,22 +62,24 @@ def location_of(headers: RawHeaders) -> str:
 
 
 def rewritten(prepared: PreparedCall, headers: RawHeaders, *, url: str = "") -> list[tuple[bytes, bytes]]:
-    """Return an answer's headers with `Location` and `Link` leading through the proxy, where they stay inside a base.
+    """Return an answer's headers, in lower case, with `Location` and `Link` leading through the proxy inside a base.
 
     `url` is where the answer comes from, where it is no answer of the API itself: there, relative ones lead elsewhere.
 
     `Evergrant-Base` names the base of a location where it is another than that of the call. A link to another stays as
     it is: whoever follows links knows nothing of bases.
     """
+    if _LEADING.isdisjoint([name for name, _ in headers]):
+        return list(headers)
     found: list[tuple[bytes, bytes]] = []
     here = url or _url(prepared)
     for name, value in headers:
-        if name.lower() == b"link":
+        if name == b"link":
             found.append(
                 (name, _TARGET.sub(partial(_linked, prepared, here), value.decode("latin-1")).encode("latin-1"))
             )
             continue
-        if name.lower() != b"location":
+        if name != b"location":
             found.append((name, value))
             continue
         whole = _joined(here, value.decode("latin-1"))

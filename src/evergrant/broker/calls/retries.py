@@ -89,8 +89,10 @@ async def _looked_into(prepared: PreparedCall, answer: UpstreamAnswer) -> tuple[
     if answer.status == 401:
         return answer.body, True
     expected = prepared.api.expected
+    if all(status != answer.status for status, _, _ in expected.expired):
+        return answer.body, False
     kind = next((value.lower() for name, value in answer.headers if name.lower() == b"content-type"), b"")
-    if b"json" not in kind or all(status != answer.status for status, _, _ in expected.expired):
+    if b"json" not in kind:
         return answer.body, False
     parts, size = [], 0
     async for part in answer.body:
