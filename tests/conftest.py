@@ -14,6 +14,7 @@ import pytest
 
 from evergrant import clock as wall_clock
 from evergrant.settings import Settings
+from tests.infra import statements
 from tests.infra.databases import TEMPLATE, fresh_postgres_database, fresh_sqlite_database, migrate
 from tests.infra.least_covered import write_least_covered
 from tests.infra.ledgers import write_ledgers
@@ -29,6 +30,8 @@ hypothesis.settings.load_profile("house")
 # and speak to this machine alone: one reading will do.
 setattr(httpcore2, "default_ssl_context", functools.cache(httpcore2.default_ssl_context))  # noqa: B010 - not for mypy
 
+
+statements.listen()
 
 DATABASES = ("sqlite", "postgresql")
 FACES = ("web", "trips", "sdk", "console", "cli", "attacks", "calls", "mcp")
@@ -92,6 +95,13 @@ class Clock:
 def _no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith("EVERGRANT_")]:
         monkeypatch.delenv(name)
+
+
+@pytest.fixture(autouse=True)
+def _no_statement_beyond_the_list() -> Iterator[None]:
+    """Hold every statement to what distributed databases share: see docs/scale.md."""
+    yield
+    assert statements.outside_the_list() == [], "deploy/sql/features.toml does not list it"
 
 
 @pytest.fixture
