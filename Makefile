@@ -10,7 +10,7 @@ UV_COMPILE := $(BIN)/uv --no-config pip compile --quiet --universal --python-ver
 	--no-emit-index-url --no-emit-find-links --no-strip-extras --custom-compile-command "make lock" $(UPGRADE)
 
 .PHONY: help demo test everywhere clients coverage check format docs bench soak catalog-audit catalog-table pictures locales lock audit dist sbom pin-images \
-	clean
+	upgrade-drill version date-changelog image-steps 	clean
 
 help: ## Show what there is
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
@@ -58,6 +58,9 @@ bench: $(VENV)/.installed-dev ## Measure fetches, refreshes and calls beside the
 	$(BIN)/python benchmarks/sweep.py
 	$(BIN)/python benchmarks/proxy.py
 
+upgrade-drill: $(VENV)/.installed-dev ## Upgrade under load: the release before this one on the new schema, and beside this one
+	$(BIN)/python benchmarks/upgrade.py
+
 soak: $(VENV)/.installed-dev ## Ten bad minutes: kills, outages, failing providers, and a ledger at the end
 	$(BIN)/python benchmarks/soak.py
 
@@ -91,6 +94,12 @@ dist: $(VENV)/.installed-dev ## Build the wheel and the sdist into dist: the sam
 
 sbom: $(VENV)/.installed-dev ## Write build/sbom.cdx.json: what an installation consists of
 	$(BIN)/python -m scripts.release.sbom
+
+version: $(VENV)/.installed-dev ## Begin to work on the version VERSION=1.2.3, when the one before is tagged
+	$(BIN)/python -m scripts.release.version set $(VERSION)
+
+date-changelog: $(VENV)/.installed-dev ## Date this version's section of the change log, before its tag
+	$(BIN)/python -m scripts.release.version date
 
 pin-images: $(VENV)/.installed-dev ## Write the digests of the base images into their files (needs a network)
 	$(BIN)/python -m scripts.release.images

@@ -15,7 +15,7 @@ PAGE = Path(__file__).parents[1] / "docs/retention.md"
 def rows(heading: str) -> dict[str, str]:
     """Return the table below a heading: the last cell by what stands in the first."""
     section = PAGE.read_text().partition(f"## {heading}\n")[2].partition("\n## ")[0]
-    return {name: last for name, last in re.findall(r"^\| `([^`]+)` \|.*\| ([^|]+) \|$", section, re.MULTILINE)}
+    return dict(re.findall(r"^\| `([^`]+)` \|.*\| ([^|]+) \|$", section, re.MULTILINE))
 
 
 def test_the_page_has_every_table_and_names_chores_and_settings_that_exist() -> None:
