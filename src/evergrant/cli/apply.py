@@ -9,7 +9,7 @@ import click
 
 from evergrant import clock
 from evergrant.broker.apply.plan import Plan, carry_out, make_plan
-from evergrant.broker.apply.step import Change, Step
+from evergrant.broker.apply.step import Change, LeftOver, Step
 from evergrant.broker.runtime.broker import Broker
 from evergrant.cli.apply_file import read_file
 from evergrant.cli.apply_writing import write_file
@@ -63,7 +63,7 @@ def apply(
     async def _apply(broker: Broker) -> int:
         project = await the_project(broker, project_id)
         try:
-            plan = await make_plan(broker, project, wanted, prune=prune, now=clock.now())
+            plan = await make_plan(broker, project, wanted, prune=prune, today=clock.now().date())
         except InvalidRequest as error:
             raise _by_line(lines, error) from None
         if not as_json:
@@ -113,18 +113,18 @@ def _print_plan(plan: Plan) -> None:
     for step in plan.steps:
         note = f": {step.note}" if step.note else ""
         click.echo(f"{_SIGN[step.act]} {_title(step)}{note}")
-        for one in step.changes:
+        for one in step.changes if step.kind != "policy" else ():  # a policy's name says all of it
             click.echo(f"    {one.field}{_values(one, new=step.act == 'create')}")
     for left in plan.left:
-        click.echo(
-            f"  {_KIND.get(left.kind, left.kind)} {left.name} is not in the file, and stays (--prune deletes it)"
-        )
+        click.echo(f"  {_title(left)} is not in the file, and stays: --prune deletes it")
     if not plan.steps:
-        click.echo("Everything is as the file says.")
+        click.echo("Nothing to do.")
 
 
-def _title(step: Step) -> str:
-    return f"{_KIND.get(step.kind, step.kind)} {step.name}"
+def _title(thing: Step | LeftOver) -> str:
+    """Say what this is about. Names come from others too, and shall not move a terminal's cursor."""
+    text = f"{_KIND.get(thing.kind, thing.kind)} {thing.name}"
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def _values(one: Change, *, new: bool) -> str:

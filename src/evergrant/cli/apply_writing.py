@@ -24,8 +24,8 @@ from evergrant.web.api.policies import CreatePolicy
 from evergrant.web.api.trusted_issuers import CreateIssuer, IssuerLogin
 
 _HEAD = """\
-# What the project {project} has, for 'evergrant apply'. Secrets are not in it, and stay as they are where it is
-# applied. Another installation needs them: clientSecret: env:NAME, or file:PATH.
+# What the project {project} has, for 'evergrant apply'.
+# Secrets are not in it, and stay as they are. Another installation needs them: clientSecret: env:NAME, or file:PATH.
 """
 
 

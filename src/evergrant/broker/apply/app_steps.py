@@ -1,7 +1,7 @@
 """Steps for apps: made from a template or by their fields, changed in the fields that are named, deleted."""
 
 from dataclasses import fields, replace
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 
 from pydantic import SecretStr
@@ -26,7 +26,7 @@ _UNSAID: dict[str, Any] = {one.name: one.default for one in fields(AppDefinition
 
 
 async def app_step(
-    broker: Broker, project: Project, entry: Entry, stored: OutboundApp | None, *, now: datetime
+    broker: Broker, project: Project, entry: Entry, stored: OutboundApp | None, *, today: date
 ) -> Step | None:
     """Return what makes an app what is wanted; None when it is. `project` is as it will be.
 
@@ -34,13 +34,13 @@ async def app_step(
         MissingArgument, InvalidValue: a field is wrong.
     """
     if stored is not None:
-        return await _update_step(broker, project, entry, stored, now=now)
+        return await _update_step(broker, project, entry, stored, today=today)
     template_id = entry.given.get("template_id")
     start = definition_of(find_template(broker.catalogue, template_id)) if template_id else AppDefinition(name="")
     definition = replace(start, **entry.given)
-    preview_app(broker, project, definition, stored=None, today=now.date())
+    preview_app(broker, project, definition, stored=None, today=today)
 
-    async def create() -> str:
+    async def create(now: datetime) -> str:
         await create_app(broker, project.id, definition, now=now)
         return ""
 
@@ -49,14 +49,14 @@ async def app_step(
 
 
 async def _update_step(
-    broker: Broker, project: Project, entry: Entry, stored: OutboundApp, *, now: datetime
+    broker: Broker, project: Project, entry: Entry, stored: OutboundApp, *, today: date
 ) -> Step | None:
     given = entry.given
     definition = replace(definition_as_stored(stored), **given)
     if definition.discovery_url != stored.discovery_url:  # what the old address told is not true of the new one
         anew = {name: _UNSAID[name] for name in _FOUND_BY_DISCOVERY if name not in given}
         definition = replace(definition, **anew)
-    merged = preview_app(broker, project, definition, stored=stored, today=now.date())
+    merged = preview_app(broker, project, definition, stored=stored, today=today)
     changes = [
         change(name, getattr(merged, name), getattr(stored, name))
         for name in given
@@ -69,18 +69,18 @@ async def _update_step(
     if not changes:
         return None
 
-    async def update() -> str:
+    async def update(now: datetime) -> str:
         await update_app(broker, project.id, definition, by=None, as_of=stored.updated_at, now=now)
         return ""
 
     return Step(act="update", kind="app", name=stored.id, changes=changes, where=entry.where, do=update)
 
 
-async def app_deletion(broker: Broker, stored: OutboundApp, *, now: datetime) -> Step:
+async def app_deletion(broker: Broker, stored: OutboundApp) -> Step:
     """Return the step that deletes an app, with how many connections end."""
     count, is_all = await count_connections(broker, stored.project_id, stored.id)
 
-    async def delete() -> str:
+    async def delete(now: datetime) -> str:
         await delete_app(broker, stored.project_id, stored.id, by=None, now=now)
         return ""
 

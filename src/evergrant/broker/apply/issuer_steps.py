@@ -31,9 +31,7 @@ def issuer_of(entry: Entry, stored: Sequence[TrustedIssuer]) -> TrustedIssuer | 
     return next((row for row in stored if row.issuer.rstrip("/") == wanted.rstrip("/")), None)
 
 
-async def issuer_step(
-    broker: Broker, project_id: str, entry: Entry, stored: TrustedIssuer | None, *, now: datetime
-) -> Step | None:
+async def issuer_step(broker: Broker, project_id: str, entry: Entry, stored: TrustedIssuer | None) -> Step | None:
     """Return what makes an issuer what is wanted; None when it is.
 
     Raises:
@@ -44,7 +42,7 @@ async def issuer_step(
         if not given.get("audience"):
             raise MissingArgument.of(("audience", "is required"))
 
-        async def create() -> str:
+        async def create(now: datetime) -> str:
             await create_issuer(broker, project_id, **given, now=now)
             return ""
 
@@ -69,7 +67,7 @@ async def issuer_step(
     whole |= {"login_client_secret": secret if keeps_secret else None}
     whole |= {name: given[name] for name in (*looked_at, "login_client_secret") if name in given}
 
-    async def replace() -> str:
+    async def replace(now: datetime) -> str:
         await create_issuer(broker, project_id, **whole, replaced_id=stored.id, now=now)
         return ""
 
@@ -79,7 +77,7 @@ async def issuer_step(
 def issuer_deletion(broker: Broker, stored: TrustedIssuer) -> Step:
     """Return the step that trusts an issuer no longer."""
 
-    async def delete() -> str:
+    async def delete(_now: datetime) -> str:
         await delete_issuer(broker, stored.project_id, stored.id)
         return ""
 

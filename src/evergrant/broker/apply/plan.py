@@ -3,8 +3,9 @@
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import date
 
+from evergrant import clock
 from evergrant.broker.access.policies import list_policies
 from evergrant.broker.apply.app_steps import app_deletion, app_id_of, app_step
 from evergrant.broker.apply.issuer_steps import issuer_deletion, issuer_of, issuer_step
@@ -37,7 +38,7 @@ class Plan:
     left: list[LeftOver]
 
 
-async def make_plan(broker: Broker, project_id: str, wanted: Wanted, *, prune: bool, now: datetime) -> Plan:
+async def make_plan(broker: Broker, project_id: str, wanted: Wanted, *, prune: bool, today: date) -> Plan:
     """Compare what is wanted with what is there. `prune`: of each kind that is looked at, the rest shall go.
 
     Nothing is written, and nobody is asked: what only a provider or an issuer can tell shows when the plan is done.
@@ -49,7 +50,7 @@ async def make_plan(broker: Broker, project_id: str, wanted: Wanted, *, prune: b
     """
     async with broker.database.read() as session:
         stored = await load_project(session, project_id)
-    draft = _Draft(broker, stored, now)
+    draft = _Draft(broker, stored, today)
     if wanted.project is not None:
         with draft.telling_of(wanted.project):
             draft.project = as_it_will_be(stored, wanted.project)
@@ -76,7 +77,7 @@ async def carry_out(plan: Plan) -> AsyncIterator[tuple[Step, str]]:
     """
     for step in plan.steps:
         try:
-            todo = await step.do()
+            todo = await step.do(clock.now())  # a person may have thought about the plan for long
         except InvalidRequest as error:
             raise (error.under(step.where) if error.details.get("fields") and step.where else error) from None
         yield step, todo
@@ -89,7 +90,7 @@ class _Draft:
     broker: Broker
     project: Project
     """As it will be: an app may return to an origin that the project gets by the same plan."""
-    now: datetime
+    today: date
     steps: list[Step] = field(default_factory=list)
     deletions: list[Step] = field(default_factory=list)
     left: list[LeftOver] = field(default_factory=list)
@@ -128,10 +129,10 @@ async def _apps(draft: _Draft, apps: Mapping[str, OutboundApp], entries: Sequenc
     for entry in entries:
         with draft.telling_of(entry):
             stored = apps.get(app_id_of(entry))
-            draft.add(await app_step(draft.broker, draft.project, entry, stored, now=draft.now))
+            draft.add(await app_step(draft.broker, draft.project, entry, stored, today=draft.today))
     unnamed = set(apps) - {app_id_of(entry) for entry in entries}
     for app_id in sorted(unnamed):
-        draft.deletions.append(await app_deletion(draft.broker, apps[app_id], now=draft.now))
+        draft.deletions.append(await app_deletion(draft.broker, apps[app_id]))
         draft.left.append(LeftOver("app", app_id))
     return unnamed
 
@@ -144,7 +145,7 @@ async def _issuers(draft: _Draft, entries: Sequence[Entry] | None) -> None:
     for entry in entries:
         row = issuer_of(entry, rows)
         with draft.telling_of(entry):
-            draft.add(await issuer_step(draft.broker, draft.project.id, entry, row, now=draft.now))
+            draft.add(await issuer_step(draft.broker, draft.project.id, entry, row))
         named |= {row.id} if row is not None else set()
     for row in rows:
         if row.id not in named:
@@ -164,7 +165,7 @@ async def _policies(
         with draft.telling_of(entry):
             policy = wanted_policy(entry, app_ids)
             if (content := content_of(policy)) not in there | wanted:
-                draft.add(policy_step(draft.broker, draft.project.id, entry, policy, now=draft.now))
+                draft.add(policy_step(draft.broker, draft.project.id, entry, policy))
             wanted.add(content)
     for row in rows:
         if content_of(row) not in wanted:
@@ -181,7 +182,7 @@ async def _webhooks(draft: _Draft, entries: Sequence[Entry] | None) -> None:
     for entry in entries:
         row = next((row for row in rows if row.url == entry.given["url"]), None)
         with draft.telling_of(entry):
-            draft.add(await webhook_step(draft.broker, draft.project.id, entry, row, now=draft.now))
+            draft.add(await webhook_step(draft.broker, draft.project.id, entry, row))
         named |= {row.id} if row is not None else set()
     for row in rows:
         if row.id not in named:

@@ -42,10 +42,10 @@ def wanted_policy(entry: Entry, app_ids: Collection[str]) -> AccessPolicy:
     return policy
 
 
-def policy_step(broker: Broker, project_id: str, entry: Entry, wanted: AccessPolicy, *, now: datetime) -> Step:
+def policy_step(broker: Broker, project_id: str, entry: Entry, wanted: AccessPolicy) -> Step:
     """Return the step that makes a policy."""
 
-    async def create() -> str:
+    async def create(now: datetime) -> str:
         await create_policy(broker, project_id, **entry.given, now=now)
         return ""
 
@@ -56,7 +56,7 @@ def policy_step(broker: Broker, project_id: str, entry: Entry, wanted: AccessPol
 def policy_deletion(broker: Broker, stored: AccessPolicy) -> Step:
     """Return the step that deletes a policy."""
 
-    async def delete() -> str:
+    async def delete(_now: datetime) -> str:
         await delete_policy(broker, stored.project_id, stored.id)
         return ""
 

@@ -1,6 +1,7 @@
 """The step for the project itself: its name, and the origins of its applications."""
 
 from collections.abc import Sequence
+from datetime import datetime
 
 from evergrant.broker.apply.step import Step, change
 from evergrant.broker.apply.wanted import Entry
@@ -37,7 +38,7 @@ def project_step(broker: Broker, stored: Project, entry: Entry, wanted: Project)
     if not changes:
         return None
 
-    async def update() -> str:
+    async def update(_now: datetime) -> str:
         await update_project(broker, stored.id, **entry.given)
         return ""
 

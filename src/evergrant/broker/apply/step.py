@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Literal
 
 from pydantic.alias_generators import to_camel
@@ -44,8 +45,8 @@ class Step:
     """What somebody should know before they say yes."""
     where: str = ""
     """The entry that it comes from; empty for a deletion."""
-    do: Callable[[], Awaitable[str]]
-    """Does it, and returns what is left to do for a person; mostly nothing."""
+    do: Callable[[datetime], Awaitable[str]]
+    """Does it now, and returns what is left to do for a person; mostly nothing."""
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,7 @@ from evergrant.broker.webhooks.registry import (
 from evergrant.db import Webhook
 
 
-async def webhook_step(
-    broker: Broker, project_id: str, entry: Entry, stored: Webhook | None, *, now: datetime
-) -> Step | None:
+async def webhook_step(broker: Broker, project_id: str, entry: Entry, stored: Webhook | None) -> Step | None:
     """Return what makes a webhook what is wanted; None when it is.
 
     Raises:
@@ -37,7 +35,7 @@ async def webhook_step(
     enabled = given.get("enabled", stored.enabled if stored is not None else True)
     if stored is None:
 
-        async def create() -> str:
+        async def create(now: datetime) -> str:
             made = await create_webhook(broker, project_id, definition, secret=secret, now=now)
             if not enabled:
                 await update_webhook(broker, project_id, made.webhook.id, definition, enabled=False)
@@ -64,7 +62,7 @@ async def webhook_step(
     if not changes:
         return None
 
-    async def update() -> str:
+    async def update(now: datetime) -> str:
         if defined:
             await update_webhook(broker, project_id, stored.id, definition, enabled=enabled)
         if other_secret:
@@ -79,7 +77,7 @@ async def webhook_step(
 def webhook_deletion(broker: Broker, stored: Webhook) -> Step:
     """Return the step that deletes a webhook."""
 
-    async def delete() -> str:
+    async def delete(_now: datetime) -> str:
         await delete_webhook(broker, stored.project_id, stored.id)
         return ""
 
