@@ -79,6 +79,8 @@ NOT_RUN = {
     "performance.md: python benchmarks/sweep.py": "takes minutes",
     "performance.md: python benchmarks/rotate.py": "takes minutes",
     "performance.md: python benchmarks/shred.py": "takes minutes",
+    'sdks.md: curl -sS "$EVERGRANT/openapi.json" -o openapi.json': "tests/web/test_generated_client.py does it",
+    "sdks.md: from evergrant_api.api.tokens import fetch_latest_user_token": "the same",
     "soak.md: make soak": "takes ten minutes",
     'users.md: const sdk = descopeSdk({ projectId: "P_FROM_INIT", baseUrl: "https://evergrant.example.com" });': (
         "tests/trips/test_browser_sdk.py makes this call in a browser"

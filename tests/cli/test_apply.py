@@ -212,4 +212,10 @@ def test_what_cannot_be_done_is_told_with_what_was_and_the_next_run_goes_on(
     assert [app["id"] for app in project.listed("apps")] == ["google-contacts"]
     assert project.apply("--yes", text=text.replace("/nothing", "")).code == 0
     assert [app["id"] for app in project.listed("apps")] == ["crm", "google-contacts"]
-    assert project.apply("--plan", text=text.replace("/nothing", "")).code == 0
+    text = text.replace("/nothing", "")
+    assert project.apply("--plan", text=text).code == 0
+
+    before = project.listed("issuers")
+    silent = text.replace("tenantClaim: org_id", f"jwksUrl: {idp.url}/nothing")
+    assert re.search(r"yaml:\d+: trustedIssuers\[0\].jwksUrl: ", project.apply("--yes", text=silent).err)
+    assert project.listed("issuers") == before  # it is trusted until its successor is

@@ -9,7 +9,7 @@ import click
 
 from evergrant import clock
 from evergrant.broker.apply.plan import Plan, carry_out, make_plan
-from evergrant.broker.apply.step import Change, LeftOver, Step
+from evergrant.broker.apply.step import Change, LeftOver, PlanStep
 from evergrant.broker.runtime.broker import Broker
 from evergrant.cli.apply_file import read_file
 from evergrant.cli.apply_writing import write_file
@@ -121,7 +121,7 @@ def _print_plan(plan: Plan) -> None:
         click.echo("Nothing to do.")
 
 
-def _title(thing: Step | LeftOver) -> str:
+def _title(thing: PlanStep | LeftOver) -> str:
     """Say what this is about. Names come from others too, and shall not move a terminal's cursor."""
     text = f"{_KIND.get(thing.kind, thing.kind)} {thing.name}"
     return "".join(letter if letter.isprintable() else "?" for letter in text)

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from pydantic import Field, ValidationError
 from pydantic.alias_generators import to_camel
 
-from evergrant.broker.apply.wanted import Entry, Wanted
+from evergrant.broker.apply.wanted import WantedProject, WantedThing
 from evergrant.cli.yaml_lines import Lines, read_yaml
 from evergrant.web.api.app_wire import AppFields, definition
 from evergrant.web.api.policies import CreatePolicy
@@ -72,7 +72,7 @@ _MAY_REFER = {"webhooks": ("url",)}
 _REFERENCE = "write env:NAME or file:PATH, and keep the secret there: this file is no place for one"
 
 
-def read_file(path: Path) -> tuple[Wanted, Lines]:
+def read_file(path: Path) -> tuple[WantedProject, Lines]:
     """Return what a file wants, and where in it each thing stands.
 
     Raises:
@@ -163,9 +163,9 @@ def _read(scheme: str, where: str, folder: Path) -> str:
     return text
 
 
-def _wanted(file: ApplyFile) -> Wanted:
-    return Wanted(
-        project=Entry("project", _named(file.project)) if file.project is not None else None,
+def _wanted(file: ApplyFile) -> WantedProject:
+    return WantedProject(
+        project=WantedThing("project", _named(file.project)) if file.project is not None else None,
         apps=_numbered("apps", file.apps, _app),
         issuers=_numbered("trustedIssuers", file.trusted_issuers, _issuer),
         policies=_numbered("policies", file.policies, _named),
@@ -175,10 +175,10 @@ def _wanted(file: ApplyFile) -> Wanted:
 
 def _numbered(
     section: str, models: Sequence[Model] | None, given: Callable[[Model], Mapping[str, Any]]
-) -> list[Entry] | None:
+) -> list[WantedThing] | None:
     if models is None:
         return None
-    return [Entry(f"{section}[{number}]", given(model)) for number, model in enumerate(models)]
+    return [WantedThing(f"{section}[{number}]", given(model)) for number, model in enumerate(models)]
 
 
 def _named(model: StrictWireModel) -> dict[str, Any]:

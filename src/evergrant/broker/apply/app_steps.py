@@ -6,8 +6,8 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from evergrant.broker.apply.step import Step, all_new, change
-from evergrant.broker.apply.wanted import Entry
+from evergrant.broker.apply.step import PlanStep, all_new, change
+from evergrant.broker.apply.wanted import WantedThing
 from evergrant.broker.apps.apps import create_app, preview_app, update_app
 from evergrant.broker.apps.definition import SECRET_FIELDS, AppDefinition, definition_as_stored
 from evergrant.broker.apps.provider_client import secret_slot
@@ -26,8 +26,8 @@ _UNSAID: dict[str, Any] = {one.name: one.default for one in fields(AppDefinition
 
 
 async def app_step(
-    broker: Broker, project: Project, entry: Entry, stored: OutboundApp | None, *, today: date
-) -> Step | None:
+    broker: Broker, project: Project, entry: WantedThing, stored: OutboundApp | None, *, today: date
+) -> PlanStep | None:
     """Return what makes an app what is wanted; None when it is. `project` is as it will be.
 
     Raises:
@@ -45,12 +45,12 @@ async def app_step(
         return ""
 
     changes = all_new(entry.given, but=["id"])
-    return Step(act="create", kind="app", name=definition.id, changes=changes, where=entry.where, do=create)
+    return PlanStep(act="create", kind="app", name=definition.id, changes=changes, where=entry.where, do=create)
 
 
 async def _update_step(
-    broker: Broker, project: Project, entry: Entry, stored: OutboundApp, *, today: date
-) -> Step | None:
+    broker: Broker, project: Project, entry: WantedThing, stored: OutboundApp, *, today: date
+) -> PlanStep | None:
     given = entry.given
     definition = replace(definition_as_stored(stored), **given)
     if definition.discovery_url != stored.discovery_url:  # what the old address told is not true of the new one
@@ -73,10 +73,10 @@ async def _update_step(
         await update_app(broker, project.id, definition, by=None, as_of=stored.updated_at, now=now)
         return ""
 
-    return Step(act="update", kind="app", name=stored.id, changes=changes, where=entry.where, do=update)
+    return PlanStep(act="update", kind="app", name=stored.id, changes=changes, where=entry.where, do=update)
 
 
-async def app_deletion(broker: Broker, stored: OutboundApp) -> Step:
+async def app_deletion(broker: Broker, stored: OutboundApp) -> PlanStep:
     """Return the step that deletes an app, with how many connections end."""
     count, is_all = await count_connections(broker, stored.project_id, stored.id)
 
@@ -85,7 +85,7 @@ async def app_deletion(broker: Broker, stored: OutboundApp) -> Step:
         return ""
 
     note = f"{count if is_all else f'more than {count}'} connections end and are revoked" if count else ""
-    return Step(act="delete", kind="app", name=stored.id, note=note, do=delete)
+    return PlanStep(act="delete", kind="app", name=stored.id, note=note, do=delete)
 
 
 async def is_the_same(broker: Broker, place: Slot, stored: Sealed | None, wanted: SecretStr | None) -> bool:
@@ -99,6 +99,6 @@ async def is_the_same(broker: Broker, place: Slot, stored: Sealed | None, wanted
         return False
 
 
-def app_id_of(entry: Entry) -> str:
+def app_id_of(entry: WantedThing) -> str:
     """Return the id of the app that an entry is about."""
     return str(entry.given["id"])

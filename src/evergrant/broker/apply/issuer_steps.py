@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from evergrant.broker.apply.step import Step, all_new, change
-from evergrant.broker.apply.wanted import Entry
+from evergrant.broker.apply.step import PlanStep, all_new, change
+from evergrant.broker.apply.wanted import WantedThing
 from evergrant.broker.projects.trusted_issuers import create_issuer, delete_issuer, open_login_secret
 from evergrant.broker.runtime.broker import Broker
 from evergrant.db import TrustedIssuer
@@ -17,7 +17,7 @@ _KEPT = (
 )
 
 
-def issuer_of(entry: Entry, stored: Sequence[TrustedIssuer]) -> TrustedIssuer | None:
+def issuer_meant(entry: WantedThing, stored: Sequence[TrustedIssuer]) -> TrustedIssuer | None:
     """Return the issuer that an entry is about.
 
     Where the keys are discovered, the issuer is stored as its metadata spells it, which may differ by a slash.
@@ -31,7 +31,9 @@ def issuer_of(entry: Entry, stored: Sequence[TrustedIssuer]) -> TrustedIssuer | 
     return next((row for row in stored if row.issuer.rstrip("/") == wanted.rstrip("/")), None)
 
 
-async def issuer_step(broker: Broker, project_id: str, entry: Entry, stored: TrustedIssuer | None) -> Step | None:
+async def issuer_step(
+    broker: Broker, project_id: str, entry: WantedThing, stored: TrustedIssuer | None
+) -> PlanStep | None:
     """Return what makes an issuer what is wanted; None when it is.
 
     Raises:
@@ -47,7 +49,7 @@ async def issuer_step(broker: Broker, project_id: str, entry: Entry, stored: Tru
             return ""
 
         changes = all_new(given, but=["issuer"])
-        return Step(
+        return PlanStep(
             act="create", kind="trustedIssuer", name=given["issuer"], changes=changes, where=entry.where, do=create
         )
     # An empty address of keys means that the issuer's metadata says it, as it did when the issuer was made.
@@ -71,10 +73,12 @@ async def issuer_step(broker: Broker, project_id: str, entry: Entry, stored: Tru
         await create_issuer(broker, project_id, **whole, replaced_id=stored.id, now=now)
         return ""
 
-    return Step(act="update", kind="trustedIssuer", name=stored.issuer, changes=changes, where=entry.where, do=replace)
+    return PlanStep(
+        act="update", kind="trustedIssuer", name=stored.issuer, changes=changes, where=entry.where, do=replace
+    )
 
 
-def issuer_deletion(broker: Broker, stored: TrustedIssuer) -> Step:
+def issuer_deletion(broker: Broker, stored: TrustedIssuer) -> PlanStep:
     """Return the step that trusts an issuer no longer."""
 
     async def delete(_now: datetime) -> str:
@@ -82,4 +86,4 @@ def issuer_deletion(broker: Broker, stored: TrustedIssuer) -> Step:
         return ""
 
     note = "nobody gets in any more with a token of it"
-    return Step(act="delete", kind="trustedIssuer", name=stored.issuer, note=note, do=delete)
+    return PlanStep(act="delete", kind="trustedIssuer", name=stored.issuer, note=note, do=delete)

@@ -8,7 +8,7 @@ from datetime import date
 from evergrant import clock
 from evergrant.broker.access.policies import list_policies
 from evergrant.broker.apply.app_steps import app_deletion, app_id_of, app_step
-from evergrant.broker.apply.issuer_steps import issuer_deletion, issuer_of, issuer_step
+from evergrant.broker.apply.issuer_steps import issuer_deletion, issuer_meant, issuer_step
 from evergrant.broker.apply.policy_steps import (
     Content,
     content_of,
@@ -18,8 +18,8 @@ from evergrant.broker.apply.policy_steps import (
     wanted_policy,
 )
 from evergrant.broker.apply.project_step import as_it_will_be, project_step
-from evergrant.broker.apply.step import LeftOver, Step
-from evergrant.broker.apply.wanted import Entry, Wanted
+from evergrant.broker.apply.step import LeftOver, PlanStep
+from evergrant.broker.apply.wanted import WantedProject, WantedThing
 from evergrant.broker.apply.webhook_steps import host_of, webhook_deletion, webhook_step
 from evergrant.broker.apps.apps import list_apps
 from evergrant.broker.projects.projects import load_project
@@ -34,11 +34,11 @@ from evergrant.errors import EvergrantError, InvalidRequest, InvalidValue
 class Plan:
     """What will be done, in this order, and what is there and stays although nobody has named it."""
 
-    steps: list[Step]
+    steps: list[PlanStep]
     left: list[LeftOver]
 
 
-async def make_plan(broker: Broker, project_id: str, wanted: Wanted, *, prune: bool, today: date) -> Plan:
+async def make_plan(broker: Broker, project_id: str, wanted: WantedProject, *, prune: bool, today: date) -> Plan:
     """Compare what is wanted with what is there. `prune`: of each kind that is looked at, the rest shall go.
 
     Nothing is written, and nobody is asked: what only a provider or an issuer can tell shows when the plan is done.
@@ -55,12 +55,14 @@ async def make_plan(broker: Broker, project_id: str, wanted: Wanted, *, prune: b
         with draft.telling_of(wanted.project):
             draft.project = as_it_will_be(stored, wanted.project)
             draft.add(project_step(broker, stored, wanted.project, draft.project))
-    await _issuers(draft, wanted.issuers)
+    await _plan_issuers(draft, wanted.issuers)
     apps = {app.id: app for app in await list_apps(broker, project_id)}
-    unnamed = await _apps(draft, apps, wanted.apps)
+    unnamed = await _plan_apps(draft, apps, wanted.apps)
     named = {app_id_of(entry) for entry in wanted.apps or ()}
-    await _policies(draft, wanted.policies, app_ids=named | set(apps) - (unnamed if prune else set()), unnamed=unnamed)
-    await _webhooks(draft, wanted.webhooks)
+    await _plan_policies(
+        draft, wanted.policies, app_ids=named | set(apps) - (unnamed if prune else set()), unnamed=unnamed
+    )
+    await _plan_webhooks(draft, wanted.webhooks)
     if draft.problems:
         raise InvalidValue.of(*draft.problems)
     if not prune:
@@ -69,7 +71,7 @@ async def make_plan(broker: Broker, project_id: str, wanted: Wanted, *, prune: b
     return Plan([*draft.steps, *sorted(draft.deletions, key=lambda step: step.kind == "app")], [])
 
 
-async def carry_out(plan: Plan) -> AsyncIterator[tuple[Step, str]]:
+async def carry_out(plan: Plan) -> AsyncIterator[tuple[PlanStep, str]]:
     """Do one step after the other, and yield each that is done with what is left to do for a person.
 
     Raises:
@@ -91,18 +93,18 @@ class _Draft:
     project: Project
     """As it will be: an app may return to an origin that the project gets by the same plan."""
     today: date
-    steps: list[Step] = field(default_factory=list)
-    deletions: list[Step] = field(default_factory=list)
+    steps: list[PlanStep] = field(default_factory=list)
+    deletions: list[PlanStep] = field(default_factory=list)
     left: list[LeftOver] = field(default_factory=list)
     problems: list[tuple[str, str]] = field(default_factory=list)
 
-    def add(self, step: Step | None) -> None:
+    def add(self, step: PlanStep | None) -> None:
         """Add a step, if there is something to do."""
         if step is not None:
             self.steps.append(step)
 
     @contextmanager
-    def telling_of(self, entry: Entry) -> Iterator[None]:
+    def telling_of(self, entry: WantedThing) -> Iterator[None]:
         """Keep what is wrong with an entry for the end, so that all is told at once."""
         try:
             yield
@@ -112,7 +114,7 @@ class _Draft:
             if not named:
                 self.problems.append((entry.where, error.message))
 
-    def tell_of_doubles(self, entries: Sequence[Entry], name: str) -> None:
+    def tell_of_doubles(self, entries: Sequence[WantedThing], name: str) -> None:
         """Keep for the end which entries are about the same thing as one before them."""
         seen = set()
         for entry in entries:
@@ -121,7 +123,7 @@ class _Draft:
             seen.add(entry.given[name])
 
 
-async def _apps(draft: _Draft, apps: Mapping[str, OutboundApp], entries: Sequence[Entry] | None) -> set[str]:
+async def _plan_apps(draft: _Draft, apps: Mapping[str, OutboundApp], entries: Sequence[WantedThing] | None) -> set[str]:
     """Add the steps for apps, and return the ids of those that nobody has named."""
     if entries is None:
         return set()
@@ -137,13 +139,13 @@ async def _apps(draft: _Draft, apps: Mapping[str, OutboundApp], entries: Sequenc
     return unnamed
 
 
-async def _issuers(draft: _Draft, entries: Sequence[Entry] | None) -> None:
+async def _plan_issuers(draft: _Draft, entries: Sequence[WantedThing] | None) -> None:
     if entries is None:
         return
     draft.tell_of_doubles(entries, "issuer")
     rows, named = await list_issuers(draft.broker, draft.project.id), set()
     for entry in entries:
-        row = issuer_of(entry, rows)
+        row = issuer_meant(entry, rows)
         with draft.telling_of(entry):
             draft.add(await issuer_step(draft.broker, draft.project.id, entry, row))
         named |= {row.id} if row is not None else set()
@@ -153,8 +155,8 @@ async def _issuers(draft: _Draft, entries: Sequence[Entry] | None) -> None:
             draft.left.append(LeftOver("trustedIssuer", row.issuer))
 
 
-async def _policies(
-    draft: _Draft, entries: Sequence[Entry] | None, *, app_ids: Collection[str], unnamed: Collection[str]
+async def _plan_policies(
+    draft: _Draft, entries: Sequence[WantedThing] | None, *, app_ids: Collection[str], unnamed: Collection[str]
 ) -> None:
     """Add the steps for policies. `app_ids` are all apps that there will be, `unnamed` those that would be deleted."""
     if entries is None:
@@ -174,7 +176,7 @@ async def _policies(
                 draft.deletions.append(policy_deletion(draft.broker, row))
 
 
-async def _webhooks(draft: _Draft, entries: Sequence[Entry] | None) -> None:
+async def _plan_webhooks(draft: _Draft, entries: Sequence[WantedThing] | None) -> None:
     if entries is None:
         return
     draft.tell_of_doubles(entries, "url")

@@ -6,8 +6,8 @@ from typing import Any
 
 from evergrant.broker.access.policies import create_policy, delete_policy
 from evergrant.broker.access.policy_problems import problems_of_policy
-from evergrant.broker.apply.step import Step, all_new
-from evergrant.broker.apply.wanted import Entry
+from evergrant.broker.apply.step import PlanStep, all_new
+from evergrant.broker.apply.wanted import WantedThing
 from evergrant.broker.runtime.broker import Broker
 from evergrant.db import AccessPolicy
 from evergrant.errors import InvalidValue
@@ -27,7 +27,7 @@ def content_of(policy: AccessPolicy) -> Content:
     return (policy.app_id, policy.action, policy.effect, claims, *(tuple(sorted(set(values))) for values in lists))
 
 
-def wanted_policy(entry: Entry, app_ids: Collection[str]) -> AccessPolicy:
+def wanted_policy(entry: WantedThing, app_ids: Collection[str]) -> AccessPolicy:
     """Return the policy that an entry describes; it is nobody's row.
 
     Raises:
@@ -42,7 +42,7 @@ def wanted_policy(entry: Entry, app_ids: Collection[str]) -> AccessPolicy:
     return policy
 
 
-def policy_step(broker: Broker, project_id: str, entry: Entry, wanted: AccessPolicy) -> Step:
+def policy_step(broker: Broker, project_id: str, entry: WantedThing, wanted: AccessPolicy) -> PlanStep:
     """Return the step that makes a policy."""
 
     async def create(now: datetime) -> str:
@@ -50,17 +50,17 @@ def policy_step(broker: Broker, project_id: str, entry: Entry, wanted: AccessPol
         return ""
 
     changes = all_new(entry.given, but=["app_id", "action"])
-    return Step(act="create", kind="policy", name=name_of(wanted), changes=changes, where=entry.where, do=create)
+    return PlanStep(act="create", kind="policy", name=name_of(wanted), changes=changes, where=entry.where, do=create)
 
 
-def policy_deletion(broker: Broker, stored: AccessPolicy) -> Step:
+def policy_deletion(broker: Broker, stored: AccessPolicy) -> PlanStep:
     """Return the step that deletes a policy."""
 
     async def delete(_now: datetime) -> str:
         await delete_policy(broker, stored.project_id, stored.id)
         return ""
 
-    return Step(act="delete", kind="policy", name=name_of(stored), note=stored.id, do=delete)
+    return PlanStep(act="delete", kind="policy", name=name_of(stored), note=stored.id, do=delete)
 
 
 def name_of(policy: AccessPolicy) -> str:

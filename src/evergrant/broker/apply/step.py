@@ -34,7 +34,7 @@ class Change:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Step:
+class PlanStep:
     """One thing to do, by the use case that anybody else would do it by."""
 
     act: Act

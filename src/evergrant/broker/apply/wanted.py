@@ -6,7 +6,7 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Entry:
+class WantedThing:
     """One thing that shall be. What it does not name stays as it is, or begins as it always does."""
 
     where: str
@@ -16,11 +16,11 @@ class Entry:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wanted:
+class WantedProject:
     """What a project shall have. None is not looked at; empty is: there shall be none."""
 
-    project: Entry | None = None
-    apps: Sequence[Entry] | None = None
-    issuers: Sequence[Entry] | None = None
-    policies: Sequence[Entry] | None = None
-    webhooks: Sequence[Entry] | None = None
+    project: WantedThing | None = None
+    apps: Sequence[WantedThing] | None = None
+    issuers: Sequence[WantedThing] | None = None
+    policies: Sequence[WantedThing] | None = None
+    webhooks: Sequence[WantedThing] | None = None

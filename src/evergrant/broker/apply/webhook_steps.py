@@ -4,8 +4,8 @@ from datetime import datetime
 from urllib.parse import urlsplit
 
 from evergrant.broker.apply.app_steps import is_the_same
-from evergrant.broker.apply.step import Step, all_new, change
-from evergrant.broker.apply.wanted import Entry
+from evergrant.broker.apply.step import PlanStep, all_new, change
+from evergrant.broker.apply.wanted import WantedThing
 from evergrant.broker.runtime.broker import Broker
 from evergrant.broker.webhooks.registry import (
     WebhookDefinition,
@@ -19,7 +19,7 @@ from evergrant.broker.webhooks.registry import (
 from evergrant.db import Webhook
 
 
-async def webhook_step(broker: Broker, project_id: str, entry: Entry, stored: Webhook | None) -> Step | None:
+async def webhook_step(broker: Broker, project_id: str, entry: WantedThing, stored: Webhook | None) -> PlanStep | None:
     """Return what makes a webhook what is wanted; None when it is.
 
     Raises:
@@ -43,7 +43,7 @@ async def webhook_step(broker: Broker, project_id: str, entry: Entry, stored: We
             return "" if secret is not None else f"To get a secret for its receiver: {show}"
 
         name, changes = host_of(given["url"], definition.description), all_new(given, but=["url"])
-        return Step(act="create", kind="webhook", name=name, changes=changes, where=entry.where, do=create)
+        return PlanStep(act="create", kind="webhook", name=name, changes=changes, where=entry.where, do=create)
     changes = [
         change(field, after, before)
         for field, after, before in (
@@ -71,10 +71,10 @@ async def webhook_step(broker: Broker, project_id: str, entry: Entry, stored: We
 
     note = "the secret before signs beside the new one for a day" if other_secret else ""
     name = host_of(stored.url, stored.description)
-    return Step(act="update", kind="webhook", name=name, changes=changes, note=note, where=entry.where, do=update)
+    return PlanStep(act="update", kind="webhook", name=name, changes=changes, note=note, where=entry.where, do=update)
 
 
-def webhook_deletion(broker: Broker, stored: Webhook) -> Step:
+def webhook_deletion(broker: Broker, stored: Webhook) -> PlanStep:
     """Return the step that deletes a webhook."""
 
     async def delete(_now: datetime) -> str:
@@ -82,7 +82,7 @@ def webhook_deletion(broker: Broker, stored: Webhook) -> Step:
         return ""
 
     name = host_of(stored.url, stored.description)
-    return Step(act="delete", kind="webhook", name=name, note="the log of its deliveries goes with it", do=delete)
+    return PlanStep(act="delete", kind="webhook", name=name, note="the log of its deliveries goes with it", do=delete)
 
 
 def host_of(url: str, description: str) -> str:
