@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
@@ -30,6 +31,7 @@ from evergrant.settings import Settings
 from evergrant.web.app import create_app
 from tests.infra.installation import APP_ID, Backend, Installation
 from tests.infra.postgres import PostgresServer
+from tests.infra.promql import documented_metrics
 from tests.infra.rows import execute
 from tests.infra.settings import settings_on
 from tests.infra.waiting import PATIENCE
@@ -277,12 +279,11 @@ def test_labels_name_projects_apps_and_endpoints_and_nobody(connected: Installat
 
 def test_the_page_names_every_metric_and_no_other(connected: Installation) -> None:
     force(connected)
-    exposed = {line.split()[2] for line in scrape(connected).text.splitlines() if line.startswith("# TYPE")}
-    page = (Path(__file__).parents[2] / "docs/monitoring.md").read_text()
-    documented = {
-        line.split("`")[1].partition("{")[0] for line in page.splitlines() if line.startswith("| `evergrant_")
-    }
-    assert exposed == documented
+    found, documented = scrape(connected), documented_metrics()
+    assert {line.split()[2] for line in found.text.splitlines() if line.startswith("# TYPE")} == documented.keys()
+    for sample in found.samples:
+        name = re.sub("^(evergrant_fetch_seconds)_.*", r"\1", sample.name)
+        assert set(sample.labels) - {"le"} == documented[name], name
 
 
 @asynccontextmanager
