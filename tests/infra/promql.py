@@ -26,7 +26,9 @@ def selectors(expression: str) -> list[Selector]:
     """Return the metrics that an expression reads."""
     rest = re.sub(r"\[[^\]]*\]|offset \w+", " ", _GROUPING.sub(" ", expression))
     return [
-        Selector(name, tuple(_MATCHER.findall(inside))) for name, inside in _SELECTOR.findall(rest) if name not in _WORDS
+        Selector(name, tuple(_MATCHER.findall(inside)))
+        for name, inside in _SELECTOR.findall(rest)
+        if name not in _WORDS
     ]
 
 
