@@ -53,10 +53,8 @@ format: $(VENV)/.installed-dev ## Format, and mend what the linter can
 docs: $(VENV)/.installed-docs ## Build the documentation site into build/docs: open build/docs/index.html
 	$(BIN)/python -m scripts.docs.build
 
-bench: $(VENV)/.installed-dev ## Measure fetches, refreshes and calls beside the least that such work costs
-	$(BIN)/python benchmarks/fetch.py
-	$(BIN)/python benchmarks/sweep.py
-	$(BIN)/python benchmarks/proxy.py
+bench: $(VENV)/.installed-dev ## Measure everything that has a goal, and say which are reached; QUICK=--quick is a look
+	$(BIN)/python benchmarks/goals.py $(QUICK)
 
 upgrade-drill: $(VENV)/.installed-dev ## Upgrade under load: the release before this one on the new schema, and beside this one
 	$(BIN)/python benchmarks/upgrade.py

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from sqlalchemy import ColumnElement, Table, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from benchmarks.seed import settle
+from benchmarks.seed import APP_ID, settle
 from evergrant import clock
 from evergrant.db import Grant
 from evergrant.db.engine import database_url, make_engine
@@ -17,6 +17,8 @@ from evergrant.settings import Settings
 
 T = TypeVar("T")
 GRANTS: Table = Grant.metadata.tables["grants"]
+OURS = GRANTS.c.app_id == APP_ID
+"""Those with tokens that can be opened. There may be millions of others."""
 
 
 class Backlog:
@@ -38,7 +40,7 @@ class Backlog:
 
     async def _set(self, due: datetime, *, tidy: bool) -> None:
         async with self._engine.begin() as connection:
-            await connection.execute(update(GRANTS).values(next_refresh_at=due))
+            await connection.execute(update(GRANTS).where(OURS).values(next_refresh_at=due))
         if tidy and self._engine.dialect.name == "postgresql":
             await settle(self._engine.url)
 
@@ -46,7 +48,7 @@ class Backlog:
         """Return how often tokens were stored, ever."""
 
         async def count(connection: AsyncConnection) -> int:
-            return int((await connection.execute(select(func.sum(GRANTS.c.token_version)))).scalar_one())
+            return int((await connection.execute(select(func.sum(GRANTS.c.token_version)).where(OURS))).scalar_one())
 
         return self._run(self._with_connection(count))
 
@@ -60,7 +62,7 @@ class Backlog:
 
     def _count(self, which: ColumnElement[bool]) -> int:
         async def count(connection: AsyncConnection) -> int:
-            return int((await connection.execute(select(func.count()).where(which))).scalar_one())
+            return int((await connection.execute(select(func.count()).where(OURS, which))).scalar_one())
 
         return self._run(self._with_connection(count))
 

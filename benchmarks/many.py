@@ -27,11 +27,12 @@ SPREAD = "(86400 + n % 86400 * 7919 % 86400)"
 
 
 class Many:
-    """Grants without number, in one project and `APPS` apps."""
+    """Grants without number, in one project and `apps` apps."""
 
-    def __init__(self, settings: Settings, project_id: str) -> None:
+    def __init__(self, settings: Settings, project_id: str, *, apps: int = APPS) -> None:
         self._settings = settings
         self._project_id = project_id
+        self._apps = apps
         configured = settings.database_url.get_secret_value() if settings.database_url else None
         self._url = database_url(configured, Path(settings.data_dir))
         self._stored = 0
@@ -46,7 +47,7 @@ class Many:
     async def _create_apps(self) -> None:
         now = clock.now()
         async with open_broker(self._settings) as broker, broker.database.write() as session:
-            for number in range(APPS):
+            for number in range(self._apps):
                 name = f"app-{number}"
                 app = {"project_id": self._project_id, "id": name, "name": name, "client_id": "evergrant"}
                 where = f"https://provider-{number}.example.com/token"
@@ -55,7 +56,7 @@ class Many:
     async def _grow_postgresql(self, size: int) -> None:
         values = SAME.format(
             project=self._project_id,
-            apps=APPS,
+            apps=self._apps,
             id="lpad(to_hex(n), 32, '0')",
             now="now()",
             later=f"now() + {SPREAD} * interval '1 second'",
@@ -83,7 +84,7 @@ class Many:
     async def _grow_sqlite(self, size: int) -> None:
         values = SAME.format(
             project=self._project_id,
-            apps=APPS,
+            apps=self._apps,
             id="printf('%032x', n)",
             now="datetime('now') || '.000000'",
             later=f"datetime('now', {SPREAD} || ' seconds') || '.000000'",
@@ -138,7 +139,7 @@ class Many:
                 if ids:
                     database.executemany(f"{statement} AND id = ?", [(self._project_id, one) for one in ids])
                 else:
-                    apps = [f"app-{number}" for number in range(APPS)]
+                    apps = [f"app-{number}" for number in range(self._apps)]
                     due = f"{statement} AND app_id = ? AND next_refresh_at <= datetime('now')"
                     database.executemany(due, [(self._project_id, app) for app in apps])
                 database.execute("COMMIT")

@@ -74,15 +74,21 @@ async def seed(settings: Settings, grants: int, *, token_url: str = "") -> Seede
                     updated_at=now,
                 )
             )
-        store = _into_sqlite if broker.database.is_sqlite else _into_postgresql
-        for first in range(0, grants, BATCH):
-            numbers = range(first, min(first + BATCH, grants))
-            # Sealed before storing: the vault may have to write, and SQLite has one writer at a time.
-            tokens = [await _sealed(broker, made.project_id, number) for number in numbers]
-            await store(broker, list(_rows(made.project_id, numbers, tokens, now=now)))
+        await add_grants(broker, made.project_id, range(grants))
         if not broker.database.is_sqlite:
             await settle(broker.database.engine.url)
     return Seeded(made.project_id, made.management_key, time.perf_counter() - began)
+
+
+async def add_grants(broker: Broker, project_id: str, users: range) -> None:
+    """Store the tokens of these users."""
+    now = clock.now()
+    store = _into_sqlite if broker.database.is_sqlite else _into_postgresql
+    for first in range(users.start, users.stop, BATCH):
+        numbers = range(first, min(first + BATCH, users.stop))
+        # Sealed before storing: the vault may have to write, and SQLite has one writer at a time.
+        tokens = [await _sealed(broker, project_id, number) for number in numbers]
+        await store(broker, list(_rows(project_id, numbers, tokens, now=now)))
 
 
 async def _sealed(broker: Broker, project_id: str, number: int) -> tuple[str, Sealed, Sealed]:

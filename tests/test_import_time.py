@@ -1,10 +1,18 @@
-"""Nothing is read from the clock while modules are imported or tests are collected: such a "now" ages with the run."""
+"""What imports do: they read no clock (such a "now" ages with the run), and a start imports nothing in vain."""
 
 import ast
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from evergrant.broker.operations.setup import upgrade
+from evergrant.settings import PREFIX, Settings
+from tests.infra.serving import environment_of
+from tests.infra.waiting import PATIENCE
 
 ROOT = Path(__file__).parents[1]
 READS = {"monotonic", "monotonic_ns", "now", "perf_counter", "time", "time_ns", "today", "utcnow"}
@@ -73,3 +81,29 @@ def test_a_clock_that_is_read_too_early_is_found(source: str) -> None:
 )
 def test_a_clock_that_is_read_when_it_is_needed_is_not(source: str) -> None:
     assert clock_reads(source) == []
+
+
+STARTING = """
+import asyncio, sys
+import evergrant.cli.serve
+from evergrant.broker.operations.setup import prepare_database
+from evergrant.settings import load_settings
+
+asyncio.run(prepare_database(load_settings()))
+print(*sorted({name for name in sys.modules if name in sys.argv[1:]}))
+"""
+
+
+async def test_a_start_imports_neither_pages_for_a_refresher_nor_migrations_that_are_done(settings: Settings) -> None:
+    await upgrade(settings)
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+    spared = ["alembic", "mako", "fastapi", "jinja2", "evergrant.web.app", "evergrant.practice", "evergrant.cli.demo"]
+    done = subprocess.run(
+        [sys.executable, "-c", STARTING, *spared],
+        env=clean | environment_of(settings),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=True,
+    )
+    assert done.stdout.split() == []
