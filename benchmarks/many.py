@@ -36,11 +36,13 @@ class Many:
         configured = settings.database_url.get_secret_value() if settings.database_url else None
         self._url = database_url(configured, Path(settings.data_dir))
         self._stored = 0
+        self._has_apps = False
 
     async def grow(self, size: int) -> None:
         """Let there be `size` grants, none of them due."""
-        if not self._stored:
+        if not self._has_apps:
             await self._create_apps()
+            self._has_apps = True
         await (self._grow_sqlite(size) if self._settings.uses_sqlite else self._grow_postgresql(size))
         self._stored = size
 

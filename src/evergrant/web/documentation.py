@@ -8,7 +8,6 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, FastAPI, Path, Request
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import Response
-from fastapi.routing import APIRoute
 
 from evergrant.errors import NotFound
 from evergrant.web.cors import CALLED_FROM_BROWSERS
@@ -22,12 +21,6 @@ Tag = Annotated[str, Path(max_length=40, pattern=r"^[a-z-]+$")]
 
 _LIMIT_HEADERS = {name: {"description": text, "schema": {"type": "integer"}} for name, text in LIMIT_HEADERS.items()}
 _REF = "#/components/schemas/"
-
-
-def operation_id(route: APIRoute) -> str:
-    """Name an operation after its handler, `create_app` as createApp: code generators make methods of these names."""
-    head, *rest = route.name.split("_")
-    return head + "".join(word.capitalize() for word in rest)
 
 
 def openapi_document(

@@ -6,8 +6,9 @@ from fastapi import APIRouter, Response
 
 from evergrant.errors import Unavailable
 from evergrant.web.deps import BrokerDep
+from evergrant.web.routing import operation_id
 
-router = APIRouter(tags=["health"])
+router = APIRouter(tags=["health"], generate_unique_id_function=operation_id)
 
 
 def _says(status: str) -> dict[str, Any]:

@@ -10,8 +10,9 @@ from evergrant.crypto.opaque import digest, equal
 from evergrant.networks import is_loopback_host
 from evergrant.web.asked import address_of
 from evergrant.web.deps import get_broker
+from evergrant.web.routing import operation_id
 
-router = APIRouter(tags=["health"])
+router = APIRouter(tags=["health"], generate_unique_id_function=operation_id)
 
 _OF_PROXIES = ("x-", "forwarded", "via", "cf-", "true-client-ip", "fly-", "fastly-", "cdn-loop")
 """How headers begin that proxies add. Prometheus and curl send none of them."""

@@ -2,7 +2,6 @@
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter
 from pydantic import Field
 
 from evergrant import clock
@@ -11,8 +10,9 @@ from evergrant.errors import MissingArgument
 from evergrant.web.api.wire import AppId, OptionalId, PastedText, ShortText, WireModel, epoch, errors, example
 from evergrant.web.cors import BrowserRoute
 from evergrant.web.deps import BrokerDep, ConnectorOrUser
+from evergrant.web.routing import ApiRouter
 
-router = APIRouter(prefix="/v1/mgmt/outbound", tags=["connect"])
+router = ApiRouter(prefix="/v1/mgmt/outbound", tags=["connect"])
 
 Label = Annotated[PastedText, Field(max_length=120)]
 

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import Depends, Query
 from pydantic import Field
 
 from evergrant import clock
@@ -11,8 +11,9 @@ from evergrant.broker.activity.series import ActivityOf, Sums, read_activity
 from evergrant.broker.runtime.principal import Permission, Principal
 from evergrant.web.api.wire import PastedText, WireModel, epoch, errors, example
 from evergrant.web.deps import BrokerDep, require
+from evergrant.web.routing import ApiRouter
 
-router = APIRouter(prefix="/v1/mgmt/outbound", tags=["activity"])
+router = ApiRouter(prefix="/v1/mgmt/outbound", tags=["activity"])
 
 ConnectionsReader = Annotated[Principal, Depends(require(Permission.CONNECTIONS_READ))]
 

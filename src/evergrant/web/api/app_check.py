@@ -1,15 +1,14 @@
 """Checks an app: is its registration right, and does the provider's API take a connection's credential?"""
 
-from fastapi import APIRouter
-
 from evergrant import clock
 from evergrant.broker.apps.check import check_app
 from evergrant.broker.grants.grants import ResourceOwner
 from evergrant.broker.trials.api import check_api
 from evergrant.web.api.wire import AppId, OptionalId, WireModel, errors, example
 from evergrant.web.deps import AppsReader, BrokerDep
+from evergrant.web.routing import ApiRouter
 
-router = APIRouter(prefix="/v1/mgmt/outbound", tags=["apps"])
+router = ApiRouter(prefix="/v1/mgmt/outbound", tags=["apps"])
 
 
 class CheckApp(WireModel):

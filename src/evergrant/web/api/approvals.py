@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 from pydantic import Field
 
 from evergrant import clock
@@ -18,8 +18,9 @@ from evergrant.broker.runtime.list_places import Place
 from evergrant.db import Approval
 from evergrant.web.api.wire import OptionalId, StrictWireModel, Text, WireModel, epoch, errors, example
 from evergrant.web.deps import BrokerDep, SessionsKeeper
+from evergrant.web.routing import ApiRouter
 
-router = APIRouter(prefix="/v1/mgmt/outbound", tags=["approvals"])
+router = ApiRouter(prefix="/v1/mgmt/outbound", tags=["approvals"])
 
 _APPROVAL = {
     "id": "4Kd8Rw2Lx7Tq9Vb3Nc6Hm1",

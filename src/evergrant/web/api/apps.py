@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path
+from fastapi import Path
 from pydantic import Field
 
 from evergrant import clock
@@ -21,8 +21,9 @@ from evergrant.web.api.app_wire import (
 )
 from evergrant.web.api.wire import Nothing, PastedText, WireModel, errors, example
 from evergrant.web.deps import AppsReader, AppsWriter, BrokerDep
+from evergrant.web.routing import ApiRouter
 
-router = APIRouter(prefix="/v1/mgmt/outbound", tags=["apps"])
+router = ApiRouter(prefix="/v1/mgmt/outbound", tags=["apps"])
 
 AppIdPath = Annotated[PastedText, Path(alias="id", max_length=64, examples=["google-contacts"])]
 

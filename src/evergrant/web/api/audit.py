@@ -4,7 +4,7 @@ import json
 import re
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 from fastapi.responses import StreamingResponse
 from pydantic import AfterValidator, Field
 
@@ -30,8 +30,9 @@ from evergrant.web.api.wire import (
     storable_json,
 )
 from evergrant.web.deps import Auditor, BrokerDep
+from evergrant.web.routing import ApiRouter
 
-router = APIRouter(prefix="/v1/mgmt/audit", tags=["audit"])
+router = ApiRouter(prefix="/v1/mgmt/audit", tags=["audit"])
 
 MAX_DATA = 10_000
 MAX_ACTION = 64

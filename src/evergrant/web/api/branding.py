@@ -2,7 +2,6 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter
 from pydantic import Field
 
 from evergrant import clock
@@ -18,8 +17,9 @@ from evergrant.web.api.picture_wire import EXAMPLE_PICTURE, PictureText, picture
 from evergrant.web.api.wire import Flag, PastedText, StrictWireModel, WireModel, epoch, errors, example
 from evergrant.web.deps import AppsReader, AppsWriter, BrokerDep
 from evergrant.web.logos import project_logo
+from evergrant.web.routing import ApiRouter
 
-router = APIRouter(prefix="/v1/mgmt/outbound/branding", tags=["branding"])
+router = ApiRouter(prefix="/v1/mgmt/outbound/branding", tags=["branding"])
 
 Colour = Annotated[PastedText, Field(max_length=7)]
 Choice = Annotated[PastedText, Field(max_length=16)]

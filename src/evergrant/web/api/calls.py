@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 from fastapi.responses import StreamingResponse
 from pydantic import Field
 
@@ -11,8 +11,9 @@ from evergrant.broker.runtime.list_places import Place
 from evergrant.db import CallRecord
 from evergrant.web.api.wire import From, OptionalId, Text, To, WireModel, epoch_milliseconds, errors, example, moment
 from evergrant.web.deps import Auditor, BrokerDep
+from evergrant.web.routing import ApiRouter
 
-router = APIRouter(prefix="/v1/mgmt/outbound", tags=["calls"])
+router = ApiRouter(prefix="/v1/mgmt/outbound", tags=["calls"])
 
 _CALL = {
     "id": "01956a3c7d2e0f4b8a6c1d",

@@ -2,7 +2,6 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter
 from pydantic import AliasChoices, Field
 
 from evergrant import clock
@@ -24,8 +23,9 @@ from evergrant.web.api.wire import (
 )
 from evergrant.web.cors import BrowserRoute
 from evergrant.web.deps import BrokerDep, Connector, ConnectorOrUser
+from evergrant.web.routing import ApiRouter
 
-router = APIRouter(tags=["connect"])
+router = ApiRouter(tags=["connect"])
 
 
 Label = Annotated[ShortText, Field(max_length=120)]

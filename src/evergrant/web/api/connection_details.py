@@ -2,7 +2,6 @@
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter
 from fastapi.responses import StreamingResponse
 from pydantic import Field
 
@@ -15,8 +14,9 @@ from evergrant.db import GrantEvent
 from evergrant.web.api.connection_wire import AnApp, OneToken, TokenMetadataAnswer, metadata, wanted_of
 from evergrant.web.api.wire import OptionalId, PastedText, WireModel, epoch, errors, example
 from evergrant.web.deps import BrokerDep, ConnectionsReader, ConnectionsReaderOrUser
+from evergrant.web.routing import ApiRouter
 
-router = APIRouter(prefix="/v1/mgmt/outbound", tags=["connections"])
+router = ApiRouter(prefix="/v1/mgmt/outbound", tags=["connections"])
 
 CSV = {"text/csv": {"schema": {"type": "string"}, "example": "id,appId,userId\r\n9b2f6f0c,google-contacts,alice\r\n"}}
 

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 from pydantic import Field
 
 from evergrant import clock
@@ -27,10 +27,11 @@ from evergrant.web.api.connection_wire import (
 from evergrant.web.api.wire import Nothing, OptionalId, Text, WireModel, errors, example
 from evergrant.web.cors import BrowserRoute
 from evergrant.web.deps import BrokerDep, ConnectionsReaderOrUser, TokensWriter
+from evergrant.web.routing import ApiRouter
 
 MOST_ID_LETTERS = 32
 
-router = APIRouter(prefix="/v1/mgmt/outbound", tags=["connections"])
+router = ApiRouter(prefix="/v1/mgmt/outbound", tags=["connections"])
 
 
 class TokensAnswer(WireModel):

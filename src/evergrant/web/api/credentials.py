@@ -2,7 +2,6 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter
 from pydantic import AfterValidator, Field, SecretStr, Strict
 
 from evergrant import clock
@@ -23,8 +22,9 @@ from evergrant.web.api.wire import (
     storable,
 )
 from evergrant.web.deps import BrokerDep, TokensWriter
+from evergrant.web.routing import ApiRouter
 
-router = APIRouter(prefix="/v1/mgmt/outbound/app", tags=["uploads"])
+router = ApiRouter(prefix="/v1/mgmt/outbound/app", tags=["uploads"])
 
 
 def _storable(value: SecretStr) -> SecretStr:

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import parse_qsl
 
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 
@@ -43,10 +43,11 @@ from evergrant.web.api.token_wire import carried_members
 from evergrant.web.api.wire import example
 from evergrant.web.deps import get_broker, recognised
 from evergrant.web.errors import note_limit
+from evergrant.web.routing import ApiRouter
 
 log = logging.getLogger(__name__)
 
-router = APIRouter(tags=["token exchange"])
+router = ApiRouter(tags=["token exchange"])
 
 GRANT_TYPE = "urn:ietf:params:oauth:grant-type:token-exchange"
 

@@ -1,6 +1,5 @@
 """A project's first steps: what is done, and putting the list away."""
 
-from fastapi import APIRouter
 from pydantic import Field
 
 from evergrant import clock
@@ -8,8 +7,9 @@ from evergrant.broker.trials import first_steps
 from evergrant.broker.trials.first_steps import FirstStep
 from evergrant.web.api.wire import Nothing, WireModel, errors, example
 from evergrant.web.deps import AppsWriter, BrokerDep
+from evergrant.web.routing import ApiRouter
 
-router = APIRouter(prefix="/v1/mgmt/project/first-steps", tags=["projects"])
+router = ApiRouter(prefix="/v1/mgmt/project/first-steps", tags=["projects"])
 
 
 class FirstStepsAnswer(WireModel):

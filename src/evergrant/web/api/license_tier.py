@@ -1,12 +1,13 @@
 """The license call: SDKs make it when they are constructed."""
 
-from fastapi import APIRouter, Depends
+from fastapi import Depends
 from pydantic import Field
 
 from evergrant.web.api.wire import WireModel, errors, example
 from evergrant.web.deps import principal_of
+from evergrant.web.routing import ApiRouter
 
-router = APIRouter(prefix="/v1/mgmt", tags=["license"])
+router = ApiRouter(prefix="/v1/mgmt", tags=["license"])
 
 
 class LicenseAnswer(WireModel):

@@ -1,6 +1,5 @@
 """Logos of apps that you upload."""
 
-from fastapi import APIRouter
 from pydantic import Field
 
 from evergrant import clock
@@ -9,8 +8,9 @@ from evergrant.web.api.picture_wire import EXAMPLE_PICTURE, PictureText, picture
 from evergrant.web.api.wire import AppId, StrictWireModel, WireModel, errors, example
 from evergrant.web.deps import AppsWriter, BrokerDep
 from evergrant.web.logos import app_logo
+from evergrant.web.routing import ApiRouter
 
-router = APIRouter(prefix="/v1/mgmt/outbound/app", tags=["apps"])
+router = ApiRouter(prefix="/v1/mgmt/outbound/app", tags=["apps"])
 
 
 class UploadLogo(StrictWireModel):

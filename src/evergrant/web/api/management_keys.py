@@ -3,7 +3,7 @@
 from datetime import timedelta
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 from pydantic import Field
 
 from evergrant import clock
@@ -14,8 +14,9 @@ from evergrant.db import ManagementKey
 from evergrant.errors import InvalidRequest, InvalidValue, MissingArgument
 from evergrant.web.api.wire import AppId, Text, WireModel, errors, example
 from evergrant.web.deps import BrokerDep, KeysKeeper
+from evergrant.web.routing import ApiRouter
 
-router = APIRouter(prefix="/v1/mgmt/managementkey", tags=["management keys"])
+router = ApiRouter(prefix="/v1/mgmt/managementkey", tags=["management keys"])
 
 ROLES = {"admin": ALL_PERMISSIONS, "auditor": frozenset({Permission.AUDIT})}
 """The vendor's roles that have a meaning here; every permission is a role too."""

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 from pydantic import ConfigDict, Field, JsonValue
 
 from evergrant import clock
@@ -10,8 +10,9 @@ from evergrant.broker.access import policies
 from evergrant.db import AccessPolicy
 from evergrant.web.api.wire import AppId, Nothing, ShortText, StrictWireModel, Text, WireModel, errors, example
 from evergrant.web.deps import BrokerDep, PoliciesKeeper
+from evergrant.web.routing import ApiRouter
 
-router = APIRouter(prefix="/v1/mgmt/outbound", tags=["policies"])
+router = ApiRouter(prefix="/v1/mgmt/outbound", tags=["policies"])
 
 _POLICY: dict[str, JsonValue] = {
     "appId": "google-contacts",

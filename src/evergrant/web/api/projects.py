@@ -3,7 +3,7 @@
 from datetime import timedelta
 from typing import Annotated
 
-from fastapi import APIRouter, Depends
+from fastapi import Depends
 from pydantic import Field
 
 from evergrant import clock
@@ -24,8 +24,9 @@ from evergrant.web.api.wire import (
     example,
 )
 from evergrant.web.deps import AppsReader, BrokerDep, principal_of
+from evergrant.web.routing import ApiRouter
 
-router = APIRouter(prefix="/v1/mgmt/project", tags=["projects"])
+router = ApiRouter(prefix="/v1/mgmt/project", tags=["projects"])
 
 MAX_HOURS = 24 * 30
 Origins = Annotated[list[ShortText], Field(max_length=100)]

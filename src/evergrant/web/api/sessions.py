@@ -3,7 +3,7 @@
 from datetime import timedelta
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 
 from evergrant import clock
 from evergrant.broker.access import session_list
@@ -23,8 +23,9 @@ from evergrant.web.api.session_wire import (
 )
 from evergrant.web.api.wire import AppId, OptionalId, OwnerId, StrictWireModel, Text, WireModel, errors, example
 from evergrant.web.deps import BrokerDep, SessionsKeeper
+from evergrant.web.routing import ApiRouter
 
-router = APIRouter(prefix="/v1/mgmt/outbound", tags=["agent sessions"])
+router = ApiRouter(prefix="/v1/mgmt/outbound", tags=["agent sessions"])
 
 
 class RevokeSessions(StrictWireModel):

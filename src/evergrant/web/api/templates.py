@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from fastapi import Depends, Path, Query, Request, Response
 from pydantic import Field, ValidationError
 from pydantic.alias_generators import to_camel
 
@@ -39,8 +39,9 @@ from evergrant.web.api.wire import (
 )
 from evergrant.web.deps import AppsWriter, BrokerDep, require
 from evergrant.web.errors import invalid_request
+from evergrant.web.routing import ApiRouter
 
-router = APIRouter(prefix="/v1/mgmt/outbound", tags=["templates"])
+router = ApiRouter(prefix="/v1/mgmt/outbound", tags=["templates"])
 
 READER = Depends(require(Permission.APPS_READ))
 FIXED = frozenset({"appType", "templateId"})

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 from pydantic import Field
 
 from evergrant import clock
@@ -11,8 +11,9 @@ from evergrant.broker.trials.trial import begin_trial, read_trial
 from evergrant.errors import NotFound
 from evergrant.web.api.wire import AppId, Flag, WireModel, epoch, errors, example
 from evergrant.web.deps import AppsReader, AppsWriter, BrokerDep
+from evergrant.web.routing import ApiRouter
 
-router = APIRouter(prefix="/v1/mgmt/outbound", tags=["apps"])
+router = ApiRouter(prefix="/v1/mgmt/outbound", tags=["apps"])
 
 
 class BeginTrial(WireModel):

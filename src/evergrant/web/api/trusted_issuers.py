@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 from pydantic import Field
 
 from evergrant import clock
@@ -25,8 +25,9 @@ from evergrant.web.api.wire import (
     example,
 )
 from evergrant.web.deps import BrokerDep, KeysKeeper
+from evergrant.web.routing import ApiRouter
 
-router = APIRouter(prefix="/v1/mgmt", tags=["trusted issuers"])
+router = ApiRouter(prefix="/v1/mgmt", tags=["trusted issuers"])
 
 _ISSUER = {
     "issuer": "https://login.example.com/",

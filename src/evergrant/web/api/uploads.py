@@ -2,7 +2,6 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter
 from pydantic import Field
 
 from evergrant import clock
@@ -25,8 +24,9 @@ from evergrant.web.api.wire import (
     example,
 )
 from evergrant.web.deps import BrokerDep, TokensWriter
+from evergrant.web.routing import ApiRouter
 
-router = APIRouter(prefix="/v1/mgmt/outbound/app", tags=["uploads"])
+router = ApiRouter(prefix="/v1/mgmt/outbound/app", tags=["uploads"])
 
 _TOKENS = {
     "refreshToken": "1//0gFromTheOldPlace",

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 from pydantic import Field
 
 from evergrant import clock
@@ -14,8 +14,9 @@ from evergrant.errors import InvalidRequest, InvalidValue
 from evergrant.web.api.webhook_wire import WEBHOOK_ID, WhichWebhook
 from evergrant.web.api.wire import StrictWireModel, Text, WireModel, epoch, errors, example
 from evergrant.web.deps import BrokerDep, WebhooksKeeper
+from evergrant.web.routing import ApiRouter
 
-router = APIRouter(prefix="/v1/mgmt/outbound", tags=["webhooks"])
+router = ApiRouter(prefix="/v1/mgmt/outbound", tags=["webhooks"])
 
 _MESSAGE = "msg_019573f1c2d04f8a9b3c6d7e"
 _DELIVERY = {

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Path
+from fastapi import Path
 from pydantic import Field
 
 from evergrant import clock
@@ -12,8 +12,9 @@ from evergrant.db import Webhook
 from evergrant.web.api.webhook_wire import WEBHOOK_ID, WebhookId, WhichWebhook
 from evergrant.web.api.wire import Flag, Nothing, ShortText, StrictWireModel, Text, WireModel, epoch, errors, example
 from evergrant.web.deps import BrokerDep, WebhooksKeeper
+from evergrant.web.routing import ApiRouter
 
-router = APIRouter(prefix="/v1/mgmt/outbound", tags=["webhooks"])
+router = ApiRouter(prefix="/v1/mgmt/outbound", tags=["webhooks"])
 
 _DEFINED = {
     "url": "https://api.example.com/hooks/evergrant",
