@@ -55,12 +55,13 @@ NOT_RUN = {
     'connected-accounts.md: const accounts = document.querySelector("evergrant-accounts");': (
         "tests/trips/test_accounts_browser.py has the elements in a browser"
     ),
+    "tracing.md: pip install 'evergrant[otel]'": "a released package; tests/test_tracing.py has the server's traces",
     "deletion.md: evergrant projects delete P_FROM_INIT": "asks for the id; tests/attacks/test_shredding.py does it",
     "deletion.md: evergrant projects delete P_FROM_INIT --revoke-first --within 48": "the same",
     "deploy.md: cp .env.example .env": "needs a container engine; tests/test_house.py reads the compose file",
     "deploy.md: docker compose run --rm evergrant doctor": "the same; tests/test_house.py knows every verb and option",
     "deploy.md: docker compose build": "needs a container engine",
-    "deploy.md: docker compose --profile proxy --profile monitoring up": "the same; tests/deploy reads the compose file",
+    "deploy.md: docker compose --profile proxy --profile monitoring up": "the same; tests/deploy reads the file",
     "deploy.md: python3 -m venv /opt/evergrant": "installs into the machine; tests/deploy has systemd read the units",
     "deploy.md: systemctl daemon-reload": "needs a machine that systemd runs",
     "deploy.md: sudo --user=evergrant sh -ac '. /etc/evergrant/evergrant.env; exec \"$@\"' -"

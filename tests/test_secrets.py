@@ -17,6 +17,7 @@ from evergrant.crypto.kms.local import new_master_key
 from evergrant.crypto.sealed import Sealed
 from evergrant.practice.faults import half_a_body, html, instead
 from evergrant.settings import Settings
+from tests.infra.collector import Collector, Span
 from tests.infra.console import Operator
 from tests.infra.installation import APP_ID, Backend, Browser, Provider, new_project, practice_provider
 from tests.infra.receiver import Received, Receiver
@@ -59,6 +60,7 @@ class Evidence:
     """What the call log, the audit log and the approvals hold, as they are in the database."""
     told: list[Received] = field(default_factory=list)
     """What webhooks were sent."""
+    spans: list[Span] = field(default_factory=list)
 
     def plant(self, what: str, *values: str) -> None:
         assert all(len(value) > 12 for value in values), what
@@ -97,7 +99,12 @@ def evidence(
     evidence.plant("what bad requests held", BAD)
     try:
         with contextlib.ExitStack() as stack:
-            server = ServerProcess(environment_of(settings), port=free_port(), log=data_dir / "log")
+            collector = stack.enter_context(serving(Collector()))
+            environment = environment_of(settings) | {
+                "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url,
+                "FASTAPI_OTEL_AUTO_CONFIGURE": "true",  # the framework's spans, which have paths and queries
+            }
+            server = ServerProcess(environment, port=free_port(), log=data_dir / "log")
             provider = stack.enter_context(practice_provider(server.url))
             provider.state.clients["evergrant"] = CLIENT_SECRET
             stack.enter_context(server)
@@ -129,6 +136,7 @@ def evidence(
             server.stop()
             evidence.told = hooks.received
             evidence.log = server.output()
+            evidence.spans = collector.spans
             evidence.plant("access token", *provider.state.access_tokens)
             evidence.plant("refresh token", *provider.state.refresh_tokens)
             evidence.plant("code", *provider.state.codes)
@@ -391,6 +399,13 @@ def test_what_webhooks_are_sent_holds_no_secret(evidence: Evidence) -> None:
     for one in evidence.told:
         allowed = ["approval's ticket"] if one.type == "approval.requested" else []
         assert evidence.found_in(f"{one.body.decode()} {one.headers}") == allowed, one.type
+
+
+def test_traces_tell_much_and_no_secret(evidence: Evidence) -> None:
+    names = {span.name for span in evidence.spans}
+    assert names >= {"refresh", "webhook delivery", "POST 127.0.0.1", "call 127.0.0.1", "GET /connect/{ticket}"}
+    assert {span.name for span in evidence.spans if span.failure} >= {"refresh", "POST 127.0.0.1"}
+    assert evidence.found_in("\n".join(map(str, evidence.spans))) == []
 
 
 def test_the_search_would_find_them(evidence: Evidence) -> None:

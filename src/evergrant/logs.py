@@ -11,7 +11,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -20,6 +20,8 @@ from typing import Any
 request_id: ContextVar[str] = ContextVar("request_id", default="")
 _PROCESS = os.urandom(4).hex()
 _numbers = itertools.count()
+read_trace_id: Callable[[], str] | None = None
+"""Returns the id of the current trace, empty outside of any. `evergrant.tracing` sets it while traces are on."""
 
 
 def new_request_id() -> str:
@@ -93,6 +95,8 @@ class JsonFormatter(logging.Formatter):
         }
         if rid := request_id.get():
             entry["requestId"] = rid
+        if read_trace_id is not None and (trace := read_trace_id()):
+            entry["traceId"] = trace
         entry |= {name: getattr(record, name) for name in sorted(vars(record).keys() - _STANDARD_ATTRIBUTES)}
         if record.exc_info:
             entry["exception"] = self.formatException(record.exc_info)
@@ -115,11 +119,14 @@ class JsonHandler(logging.StreamHandler[Any]):
     ) -> bool:
         """Write the line that a record of level INFO would be, past the logging module, which costs ten times as much.
 
-        Tells whether it is written: where the stream takes nothing, the logging module says so in its own way.
+        Tells whether it is written: where the stream takes nothing, the logging module says so in its own way, and
+        where there are traces, the line has one more member.
 
         Its extra members are `before`, `ms` and `after`, in this order, which is that of their names. What does not
         change from one line to the next is remembered redacted, so this is for messages that come again and again.
         """
+        if read_trace_id is not None:
+            return False
         begin, middle, end = _parts(logger, message, tuple(before.items()), tuple(after.items()))
         line = f'{{"time": "{_time_of(time.time())}"{begin}{request_id.get()}{middle}{ms}{end}'
         try:
@@ -164,6 +171,8 @@ class TextFormatter(logging.Formatter):
         """Return the line or, with a traceback, the lines, redacted. Only its first one begins with a time."""
         line = f"{self.formatTime(record)} {record.levelname:<7} {record.name}: {printable(record.getMessage())}"
         said = {name: value for name, value in vars(record).items() if name not in _STANDARD_ATTRIBUTES}
+        if read_trace_id is not None and (trace := read_trace_id()):
+            said["traceId"] = trace
         if said:
             line += "  " + " ".join(f"{name}={_word(str(value))}" for name, value in said.items())
         traceback = self.formatException(record.exc_info).split("\n") if record.exc_info else ()

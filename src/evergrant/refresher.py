@@ -16,6 +16,7 @@ from evergrant.broker.webhooks.delivery import deliver_until
 from evergrant.chores import OF_A_PROCESS, OF_A_REFRESHER, WRITE_ACTIVITY, do_a_last_time, do_until
 from evergrant.errors import EvergrantError, Unavailable
 from evergrant.settings import Settings
+from evergrant.tracing import stop_tracing
 
 log = logging.getLogger(__name__)
 
@@ -72,3 +73,4 @@ async def run(settings: Settings) -> None:
             do_until(broker, OF_A_PROCESS, stop), refresh_until(broker, stop), deliver_until(broker, stop)
         )
         await do_a_last_time(broker, [WRITE_ACTIVITY])
+    await stop_tracing()

@@ -25,6 +25,7 @@ from evergrant.broker.runtime.broker import open_broker
 from evergrant.logs import configure_logging
 from evergrant.networks import is_loopback_host
 from evergrant.settings import PREFIX, Settings, load_settings, share_folder_with_workers
+from evergrant.tracing import start_tracing
 from evergrant.web.protocol import HTTP_OPTIONS
 
 if sys.platform == "win32":
@@ -83,6 +84,7 @@ def refresher(migrate: bool, metrics_port: int | None, metrics_host: str) -> Non
     settings = load_settings()
     configure_logging(level=settings.log_level, style=settings.log_format)
     asyncio.run(prepare_database(settings, migrate=migrate))
+    start_tracing()
     if metrics_port is None:
         with asyncio.Runner(loop_factory=LOOP_FACTORY) as runner:
             runner.run(background.run(settings))

@@ -18,6 +18,7 @@ import httpx2
 
 from evergrant import __version__, pace
 from evergrant.errors import EgressRefused, Trouble, UpstreamUnavailable
+from evergrant.oauth2.call_span import call_span
 from evergrant.oauth2.egress import LOOPBACK, Opened, Target, check_url, is_own, opened_networks, parse_target
 from evergrant.oauth2.guarded_network import GuardedNetwork
 from evergrant.oauth2.incoming import HttpAnswer, Incoming, UnusableAnswer
@@ -113,7 +114,10 @@ class Http:
                 "evergrant is making as many calls as it can.", retry_after=2, trouble=Trouble.OURS
             ) from None
         try:
-            return await self._request(method, target, headers, content)
+            with call_span(method, target) as call:
+                answer = await self._request(method, target, headers, content)
+                call.note("http.response.status_code", answer.status)
+                return answer
         finally:
             self._slots.release()
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from fastapi import FastAPI
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from evergrant.broker.apps.provider_client import CALLBACK_PATH
 from evergrant.broker.runtime.broker import PRACTICE_PATH
@@ -12,7 +12,7 @@ from evergrant.logs import configure_logging
 from evergrant.practice.provider import create_provider, metadata
 from evergrant.practice.world import SCOPES
 from evergrant.settings import Settings, load_settings
-from evergrant.web.app import create_app
+from evergrant.web.app import create_app, with_traces
 
 CLIENT_ID = "evergrant-practice"
 CLIENT_SECRET = "pretend-secret"  # of pretend accounts on this machine; the same after a restart
@@ -50,8 +50,8 @@ def create_app_beside_practice(settings: Settings) -> FastAPI:
     return app
 
 
-def create_app_from_environment() -> FastAPI:
+def create_app_from_environment() -> ASGIApp:
     """Make the application in the process of `evergrant serve`."""
     settings = load_settings()
     configure_logging(level=settings.log_level, style=settings.log_format)
-    return create_app_beside_practice(settings)
+    return with_traces(create_app_beside_practice(settings))

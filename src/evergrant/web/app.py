@@ -11,6 +11,7 @@ from pathlib import Path
 from types import FrameType
 
 from fastapi import Depends, FastAPI
+from fastapi.telemetry import TelemetryConfig
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from evergrant import __version__
@@ -22,6 +23,7 @@ from evergrant.chores import AT_THE_END, OF_A_PROCESS, OF_A_SERVER, do_a_last_ti
 from evergrant.logs import configure_logging
 from evergrant.refresher import refresh_until
 from evergrant.settings import Settings, folder_of_workers, load_settings
+from evergrant.tracing import start_tracing, stop_tracing
 from evergrant.web import (
     accounts,
     approve,
@@ -77,6 +79,10 @@ from evergrant.web.plain import PlainCalls
 from evergrant.web.protocol import STREAMED
 from evergrant.web.proxy import Proxy
 from evergrant.web.proxy_document import proxy_paths
+from evergrant.web.traced import traced
+
+NO_TELEMETRY: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
+"""FastAPI's own spans have paths and queries, with the secrets of links and callbacks; ours are in `traced`."""
 
 
 def create_app(
@@ -95,6 +101,7 @@ def create_app(
         docs_url=None,  # ours are in `documentation`
         redoc_url=None,
         openapi_url="/openapi.json",
+        telemetry=NO_TELEMETRY,
         redirect_slashes=False,  # such a redirect leads where the Host header says
         generate_unique_id_function=documentation.operation_id,
     )
@@ -190,7 +197,14 @@ def _add_middleware(app: FastAPI, settings: Settings) -> None:
 
 def create_refresher_app(settings: Settings) -> FastAPI:
     """Make the application of `evergrant refresher --metrics-port`: it refreshes, and tells only how that goes."""
-    app = FastAPI(lifespan=_lifespan(settings), docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
+    app = FastAPI(
+        lifespan=_lifespan(settings),
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        telemetry=NO_TELEMETRY,
+        redirect_slashes=False,
+    )
     errors.install(app)
     _add_middleware(app, settings)
     for router in (health.router, metrics.router):
@@ -223,15 +237,22 @@ def _lifespan(
                 stop.set()
                 broker.stop_waiting()
                 await asyncio.gather(do_a_last_time(broker, AT_THE_END), *tasks)
+                await stop_tracing()
 
     return lifespan
 
 
-def create_app_from_environment() -> FastAPI:
+def create_app_from_environment() -> ASGIApp:
     """Make the application in a worker process of `evergrant serve`."""
     settings = load_settings()
     configure_logging(level=settings.log_level, style=settings.log_format)
-    return create_app(settings, workers_folder=folder_of_workers())
+    return with_traces(create_app(settings, workers_folder=folder_of_workers()))
+
+
+def with_traces(app: FastAPI) -> ASGIApp:
+    """Begin with traces, where they are wanted, and return the application with a span for each request."""
+    start_tracing()
+    return traced(app, plain=tokens.PATHS, streamed=STREAMED)
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ from urllib.parse import urljoin, urlsplit
 
 from evergrant.broker.calls.outgoing import PreparedCall
 from evergrant.broker.calls.retries import StandingAnswer
+from evergrant.broker.calls.sending import send
 from evergrant.oauth2.documents import REDIRECTS
 from evergrant.oauth2.hygiene import RawHeaders, path_problem
 
@@ -41,7 +42,7 @@ async def followed(prepared: PreparedCall, given: StandingAnswer) -> StandingAns
         if not is_file_store:
             break
         given.answer.end()
-        answer = await prepared.broker.upstream.send(prepared.followed(url))
+        answer = await send(prepared, prepared.followed(url))
         given = StandingAnswer(answer, answer.body, url)
     return given
 

@@ -8,6 +8,7 @@ from datetime import datetime
 from evergrant import clock
 from evergrant.broker.calls.connections import not_connected, open_credential
 from evergrant.broker.calls.outgoing import PreparedCall
+from evergrant.broker.calls.sending import send
 from evergrant.broker.refresh.refresh import refresh_grant
 from evergrant.broker.runtime.broker import REFUSED_TOKEN_SECONDS, Broker
 from evergrant.broker.tokens.fetch import WAIT_SECONDS
@@ -76,12 +77,12 @@ async def _sent(prepared: PreparedCall) -> UpstreamAnswer:
     """Send a call; once more where it went over a kept connection that the server closed as it came."""
     prepared.entry.attempts += 1
     try:
-        return await prepared.broker.upstream.send(prepared.request())
+        return await send(prepared, prepared.request())
     except AnswerLost as error:
         if not error.on_kept_connection or not prepared.may_repeat:
             raise
     prepared.entry.attempts += 1
-    return await prepared.broker.upstream.send(prepared.request())
+    return await send(prepared, prepared.request())
 
 
 async def _looked_into(prepared: PreparedCall, answer: UpstreamAnswer) -> tuple[AsyncIterator[bytes], bool]:

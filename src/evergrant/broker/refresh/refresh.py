@@ -43,6 +43,7 @@ from evergrant.errors import (
 from evergrant.oauth2.failures import app_refused, credentials_refused, grant_refused
 from evergrant.oauth2.token_endpoint import CONNECT_AGAIN, consent_ended
 from evergrant.oauth2.token_response import TokenResponse
+from evergrant.tracing import Attributes, span
 
 log = logging.getLogger(__name__)
 
@@ -120,8 +121,16 @@ async def _refresh(
             return turn
         leased = turn
     app = claim.app if claim is not None else None
+    why = "forced" if forced else "fetch" if app is None else "background"
+    about: Attributes = {
+        "evergrant.project": project_id,
+        "evergrant.app": leased.grant.app_id,
+        "evergrant.connection": grant_id,
+        "evergrant.refresh.why": why,
+    }
     try:
-        grant = await _refresh_leased(broker, leased, app, seen_version=seen_version, forced=forced)
+        with span("refresh", about):
+            grant = await _refresh_leased(broker, leased, app, seen_version=seen_version, forced=forced)
     except Exception:
         await lease.let_go(broker, leased)
         raise

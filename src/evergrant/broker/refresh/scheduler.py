@@ -35,6 +35,8 @@ class Scheduler:
             most=broker.settings.refresh_concurrency, most_per_key=self._per_endpoint
         )
         """The refreshes under way, by token URL."""
+        self.begun = 0
+        """How many it has begun since its start."""
 
     async def fill_slots(self, queues: Queues, *, now: datetime) -> bool:
         """Begin due refreshes in free slots, and strike them off the queues; False where no queue could have any.
@@ -112,6 +114,7 @@ class Scheduler:
                     del self._overdue_at[url]
 
         self._overdue_at[url] += overdue
+        self.begun += 1
         self.pool.start(url, refresh())
 
 

@@ -15,6 +15,7 @@ from evergrant.broker.refresh.queues import Queues
 from evergrant.broker.refresh.scheduler import Scheduler
 from evergrant.broker.runtime.backoff import jittered
 from evergrant.broker.runtime.broker import Broker
+from evergrant.tracing import record_span
 
 POLL_SECONDS = (1.0, 5.0)
 """How long a sweep lasts: at least, and at most."""
@@ -45,7 +46,15 @@ class Sweep:
         Raises:
             Unavailable: the database is away.
         """
-        await self._look()
+        before = self._scheduler.begun
+        try:
+            await self._look()
+            await self._begin_until_over()
+        finally:
+            if begun := self._scheduler.begun - before:  # most sweeps find nothing
+                record_span("sweep", {"evergrant.begun": begun}, seconds=time.monotonic() - self._began)
+
+    async def _begin_until_over(self) -> None:
         while not self._stop.is_set() and self._left > 0:
             if self._landings_go_first:
                 await asyncio.sleep(GATHER_SECONDS)

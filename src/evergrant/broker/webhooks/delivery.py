@@ -29,6 +29,7 @@ from evergrant.db import Webhook, WebhookDelivery
 from evergrant.db.types import database_now
 from evergrant.errors import EvergrantError, Unavailable, UpstreamError
 from evergrant.oauth2.failures import retry_after
+from evergrant.tracing import Attributes, span
 
 log = logging.getLogger(__name__)
 
@@ -178,8 +179,13 @@ def _lease() -> dict[str, object]:
 async def _deliver(broker: Broker, claim: ClaimedDelivery, *, now: datetime) -> None:
     """Make one attempt. Errors go to the row or the log, and stop nothing else."""
     about = {"webhook": claim.webhook.id, "delivery": claim.delivery.id, "project": claim.webhook.project_id}
+    attributes: Attributes = {
+        **{f"evergrant.{name}": value for name, value in about.items()},
+        "evergrant.attempt": claim.delivery.attempts,
+    }
     try:
-        await attempt_delivery(broker, claim, now=now)
+        with span("webhook delivery", attributes):
+            await attempt_delivery(broker, claim, now=now)
     except EvergrantError as error:
         # Without a word on the row the lease runs out, and the delivery is due again.
         log.warning("a delivery will be repeated", extra={**about, "error": error.message})
