@@ -51,7 +51,7 @@ def test_a_bug_is_answered_with_an_id_under_which_the_log_has_it(
     caplog.set_level(logging.ERROR)
     here.connected("bob")
     execute(here.settings, "UPDATE grants SET scopes = '7' WHERE user_id = 'bob'")
-    answer = here.backend.fetch("bob", latest=True)
+    answer = here.backend.fetch("bob")
     assert (answer.status_code, answer.json()["errorCode"]) == (500, "E011000")
     (record,) = [line for line in map(json.loads, caplog.text.splitlines()) if "exception" in line]
     assert record["requestId"] == answer.json()["requestId"] == answer.headers["x-request-id"]
