@@ -71,9 +71,17 @@ def test_a_secret_comes_from_a_file_without_its_line_break_and_does_not_print(
     monkeypatch.setenv(f"EVERGRANT_{name.upper()}_FILE", str(file))
     if name == "bootstrap_management_key":
         monkeypatch.setenv("EVERGRANT_BOOTSTRAP_PROJECT_ID", "shop")
+    if name == "database_read_url":
+        monkeypatch.setenv("EVERGRANT_DATABASE_URL", "postgresql://one/evergrant")
     settings = load_settings()
     assert getattr(settings, name).get_secret_value() == "the-planted-secret"
     assert "the-planted-secret" not in f"{settings} {settings!r} {settings.model_dump_json()}"
+
+
+def test_a_read_replica_is_of_postgresql(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EVERGRANT_DATABASE_READ_URL", "postgresql://two/evergrant")
+    with pytest.raises(ConfigurationError, match="EVERGRANT_DATABASE_READ_URL is for a standby of PostgreSQL"):
+        load_settings()
 
 
 def test_the_bootstrap_project_and_its_key_are_set_together(monkeypatch: pytest.MonkeyPatch) -> None:
