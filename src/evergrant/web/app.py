@@ -10,7 +10,7 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from types import FrameType
 
-from fastapi import Depends, FastAPI
+from fastapi import FastAPI
 from fastapi.telemetry import TelemetryConfig
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -72,7 +72,6 @@ from evergrant.web.api import (
 )
 from evergrant.web.api import connect as api_connect
 from evergrant.web.console.router import router as console_router
-from evergrant.web.deps import refuse_odd_text
 from evergrant.web.mcp.routes import ROUTES as MCP_ROUTES
 from evergrant.web.middleware import RequestMiddleware
 from evergrant.web.plain import PlainCalls
@@ -103,15 +102,16 @@ def create_app(
         openapi_url="/openapi.json",
         telemetry=NO_TELEMETRY,
         redirect_slashes=False,  # such a redirect leads where the Host header says
-        generate_unique_id_function=documentation.operation_id,
     )
     app.state.practice = practice
     errors.install(app)
     _add_middleware(app, settings)
     places = {"public_url": settings.public_url, "trusted_proxies": settings.trusted_proxies}
     app.streamed, app.fetches = Proxy(**places), PlainCalls(tokens.CALLS, **places)
-    app.router.routes.extend(tokens.router.routes)  # for the document; not included, so they name their operations
+    # Their routes as they are: to include a router would make each of them again (see `routing`). Those of fetches are
+    # here for the document.
     for router in (
+        tokens.router,
         apps.router,
         templates.router,
         uploads.router,
@@ -138,9 +138,6 @@ def create_app(
         webhook_deliveries.router,  # first: its paths are no ids of webhooks
         webhooks.router,
         license_tier.router,
-    ):
-        app.include_router(router, dependencies=[Depends(refuse_odd_text)])
-    for router in (
         connect.router,
         login.router,
         approve.router,
@@ -156,7 +153,7 @@ def create_app(
         home.router,
         static_files.router,
     ):
-        app.include_router(router)
+        app.router.routes.extend(router.routes)
     app.router.routes.extend(MCP_ROUTES)
     app.router.routes.extend(console_router.routes)
     app.router.routes.extend(cors.PREFLIGHTS)
@@ -208,7 +205,7 @@ def create_refresher_app(settings: Settings) -> FastAPI:
     errors.install(app)
     _add_middleware(app, settings)
     for router in (health.router, metrics.router):
-        app.include_router(router)
+        app.router.routes.extend(router.routes)
     return app
 
 
