@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evergrant.errors import AnswerLost, InvalidValue, MalformedRequest, UpstreamUnavailable
+from evergrant.oauth2 import upstream_connection
 from evergrant.oauth2.upstream import BrokenOff, UpstreamAnswer, open_upstream
 from tests.infra.raw_api import Script, answer_of, body_of, get, ok, raw_api
 from tests.oauth2.network import LOOPBACK, TLS, Names
@@ -169,4 +170,17 @@ async def test_a_caller_that_hangs_up_before_the_answer_leaves_it_to_nobody() ->
             async with asyncio.timeout(0.02):
                 await body_of(upstream, get(api, "/slow"))
         assert await body_of(upstream, get(api, "/quick")) == b"x"
+        assert api.connections == 2
+
+
+async def test_a_connection_is_used_again_and_closed_when_nobody_has_called_for_a_while(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(upstream_connection, "KEEPALIVE_SECONDS", 0.1)
+    async with raw_api(lambda _: [ok(b"x")]) as (api, upstream):
+        assert [await body_of(upstream, get(api)) for _ in range(3)] == [b"x"] * 3
+        assert api.connections == 1
+        async with asyncio.timeout(5):
+            await api.ended.wait()
+        assert await body_of(upstream, get(api)) == b"x"
         assert api.connections == 2
