@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from evergrant.db import Base
 from evergrant.db.engine import database_url, make_engine
 from evergrant.settings import Settings
+from tests.infra.statements import OF_A_TEST
 from tests.infra.waiting import in_a_thread
 
 NOTED_LATER = {
@@ -40,7 +41,7 @@ def in_database(settings: Settings, work: Callable[[AsyncConnection], Awaitable[
 
     async def run() -> T:
         url = settings.database_url.get_secret_value() if settings.database_url else None
-        engine = make_engine(database_url(url, Path(settings.data_dir)))
+        engine = make_engine(database_url(url, Path(settings.data_dir))).execution_options(**{OF_A_TEST: True})
         try:
             async with engine.begin() as connection:
                 return await work(connection)
