@@ -99,6 +99,9 @@ version: $(VENV)/.installed-dev ## Begin to work on the version VERSION=1.2.3, w
 date-changelog: $(VENV)/.installed-dev ## Date this version's section of the change log, before its tag
 	$(BIN)/python -m scripts.release.version date
 
+image-steps: $(VENV)/.installed-dev ## Run the Dockerfile's steps as commands in a folder, and start what they make (needs a network)
+	$(BIN)/python -m scripts.release.image_steps
+
 pin-images: $(VENV)/.installed-dev ## Write the digests of the base images into their files (needs a network)
 	$(BIN)/python -m scripts.release.images
 
