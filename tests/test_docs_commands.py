@@ -68,6 +68,7 @@ NOT_RUN = {
     " /opt/evergrant/bin/evergrant doctor": "the same",
     "development.md: export EVERGRANT_DATA_DIR=/tmp/evergrant-migration": "writes a migration into the checkout",
     "failover.md: .venv/bin/python benchmarks/failover.py killed": "tests/faults/test_failover.py does this",
+    "upgrades.md: .venv/bin/python benchmarks/upgrade.py": "tests/faults/test_upgrades.py does this",
     "failover.md: patronictl -c /etc/patroni.yml list": "needs a cluster of servers",
     "faults.md: make test": "runs this very test",
     "scale.md: .venv/bin/python -m pytest -q tests/faults/test_replicas.py": "the tests run it anyway",
