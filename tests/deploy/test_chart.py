@@ -102,8 +102,9 @@ def test_every_process_has_the_same_settings_and_secrets_only_as_files(most: Obj
 
 def test_the_schema_has_every_setting_and_no_other() -> None:
     every = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
-    assert set(SCHEMA["properties"]["secrets"]["properties"]) == FROM_FILES
-    assert set(SCHEMA["properties"]["settings"]["properties"]) == every - FROM_FILES - OF_THE_CHART
+    mend = "a new setting goes into values.schema.json of the chart too, under `settings` or `secrets`"
+    assert set(SCHEMA["properties"]["secrets"]["properties"]) == FROM_FILES, mend
+    assert set(SCHEMA["properties"]["settings"]["properties"]) == every - FROM_FILES - OF_THE_CHART, mend
 
 
 def test_a_wrong_value_is_refused_by_its_name() -> None:
