@@ -7,6 +7,7 @@ the path of a file that holds the value, as container platforms mount them.
 import os
 import re
 from datetime import timedelta
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -22,6 +23,8 @@ PREFIX = "EVERGRANT_"
 _WORKERS_FOLDER = "_EVERGRANT_WORKERS_FOLDER"  # from us to ourselves, and no setting
 WIDEST_OF_PROXIES = 7
 """How many bits a network of proxies fixes at least: the widest private one, fc00::/7, has so many."""
+OTHERS = frozenset(f"{PREFIX}{name}" for name in ("URL", "PROJECT_ID", "MANAGEMENT_KEY", "WEBHOOK_SECRET"))
+"""What the helpers for agents and the examples read, perhaps on the same machine."""
 SECRETS = (
     "database_url",
     "database_read_url",
@@ -322,6 +325,19 @@ def folder_of_workers() -> Path | None:
     """Return the folder where this worker's server adds numbers up; None where it is the only process."""
     folder = os.environ.get(_WORKERS_FOLDER)
     return Path(folder) if folder else None
+
+
+def unknown_variables() -> dict[str, str]:
+    """Return the variables that look like settings and are none, each with the one that may be meant, or nothing.
+
+    Those that evergrant's helpers for agents read are none of these.
+    """
+    known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
+    known |= {f"{PREFIX}{name.upper()}_FILE" for name in SECRETS}
+    unknown = (name for name in sorted(os.environ) if name.startswith(PREFIX) and name not in known)
+    return {
+        name: next(iter(get_close_matches(name, known, n=1, cutoff=0.8)), "") for name in unknown if name not in OTHERS
+    }
 
 
 def load_settings() -> Settings:

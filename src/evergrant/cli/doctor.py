@@ -6,7 +6,8 @@ import sys
 
 import click
 
-from evergrant.broker.operations.doctor import Finding, examine_installation
+from evergrant.broker.operations.doctor import examine_installation
+from evergrant.broker.operations.doctor_finding import Finding
 from evergrant.cli.running import json_option, settings_for_commands
 from evergrant.errors import ConfigurationError
 from evergrant.settings import Settings
@@ -15,7 +16,7 @@ from evergrant.settings import Settings
 @click.command()
 @json_option
 def doctor(as_json: bool) -> None:
-    """Check settings, database, migrations, keys, public URL and clock; the exit code is 1 when something is wrong."""
+    """Check everything that can be told, and say what to do; the exit code is 1 when something is wrong."""
     try:
         findings = asyncio.run(_all(settings_for_commands()))
     except ConfigurationError as error:
@@ -26,7 +27,7 @@ def doctor(as_json: bool) -> None:
     else:
         for finding in findings:
             word = "WRONG" if not finding.good else "todo" if finding.advice else "ok"
-            click.echo(f"{word:<5}  {finding.what:<12}  {finding.text}")
+            click.echo(f"{word:<5}  {finding.what:<19}  {finding.text}")
     sys.exit(0 if all(finding.good for finding in findings) else 1)
 
 

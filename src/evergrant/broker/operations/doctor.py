@@ -7,13 +7,18 @@ import secrets
 import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from urllib.parse import urlsplit
 
 from sqlalchemy import LargeBinary, func, select, type_coerce
 
 from evergrant import clock
 from evergrant.broker.apps.warnings import warnings_about
+from evergrant.broker.operations.doctor_finding import Finding
+from evergrant.broker.operations.doctor_machine import examine_machine
+from evergrant.broker.operations.doctor_postgresql import examine_postgresql
+from evergrant.broker.operations.doctor_rows import examine_rows
+from evergrant.broker.operations.doctor_settings import examine_settings
 from evergrant.broker.operations.key_rotation import EVERYTHING_SEALED
 from evergrant.broker.runtime.broker import load_keyring, open_database
 from evergrant.broker.runtime.vault import unwrapped
@@ -32,20 +37,11 @@ from evergrant.settings import Settings
 MAX_CLOCK_SKEW_SECONDS = 5.0
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """The outcome of one check."""
-
-    what: str
-    good: bool
-    text: str
-    advice: bool = False
-    """Nothing is wrong, but something should be changed while that is so."""
-
-
 async def examine_installation(settings: Settings) -> AsyncIterator[Finding]:
-    """Check everything that a start needs, in the order in which it would fail."""
+    """Check everything that a start needs, in the order in which it would fail; then all else that can be told."""
     yield Finding("settings", True, "read")
+    for finding in (*examine_settings(settings), *await asyncio.to_thread(lambda: [*examine_machine(settings)])):
+        yield finding
     catalogue: Mapping[str, Template] | None = None
     try:
         catalogue = load_catalogue(settings.catalog_dir)
@@ -74,9 +70,6 @@ async def examine_installation(settings: Settings) -> AsyncIterator[Finding]:
     is_there = importlib.util.find_spec("mcp") is not None
     missing = "not installed: /mcp answers 500; agents' MCP clients need evergrant[mcp]"
     yield Finding("MCP server", True, "installed" if is_there else missing)
-    if settings.egress_allow:
-        opened = ", ".join(str(network) for network in settings.egress_allow)
-        yield Finding("egress", True, f"providers may also be in {opened}")
 
 
 async def _database(
@@ -92,7 +85,11 @@ async def _database(
     if database.replica is not None:
         yield await _read_replica(database, database.replica)
     skew = abs((clock.now() - theirs).total_seconds())
-    yield Finding("clock", skew <= MAX_CLOCK_SKEW_SECONDS, f"{skew:.1f} s from the database's")
+    text = f"{skew:.1f} s from the database's"
+    is_right = skew <= MAX_CLOCK_SKEW_SECONDS
+    yield Finding(
+        "clock", is_right, text if is_right else f"{text}: synchronise this machine's by NTP, or the database's"
+    )
     try:
         await database.require_current_schema()
         yield Finding("migrations", True, "current")
@@ -102,6 +99,11 @@ async def _database(
     if keyring is not None:
         yield await _data_keys(database, keyring)
         yield await _owners(database)
+    if not database.is_sqlite:
+        async for finding in examine_postgresql(database):
+            yield finding
+    async for finding in examine_rows(database, settings, now=theirs):
+        yield finding
     if catalogue is not None:
         yield await _templates(database, catalogue)
     async with database.read() as session:
@@ -126,19 +128,19 @@ async def _templates(database: Database, catalogue: Mapping[str, Template]) -> F
 
 async def _master_key(key: MasterKey, number: int) -> Finding:
     """Let a master key wrap something, and see that it opens in its place and in no other."""
-    what, text = "master key", f"{key.id} ({key.name})"
+    text = f"{key.id} ({key.name})"
     place = Slot("doctor", "data_keys", "wrapped", secrets.token_hex(8))
     tried = os.urandom(KEY_BYTES)
     try:
         wrapped = await key.wrap(place, tried)
         if await key.unwrap(place, wrapped) != tried:
-            return Finding(what, False, f"{text} unwraps something else than it wrapped")
+            return Finding("master key", False, f"{text} unwraps something else than it wrapped")
     except EvergrantError as error:
-        return Finding(what, False, f"{text}: {error.message}")
+        return Finding("master key", False, f"{text}: {error.message}")
     with suppress(EvergrantError):
         await key.unwrap(replace(place, row_id="moved"), wrapped)
-        return Finding(what, False, f"{text} does not heed associated data: use a key of the type aes256-gcm96")
-    return Finding(what, True, f"{text} wraps and unwraps{' and is the first' if number == 1 else ''}")
+        return Finding("master key", False, f"{text} does not heed associated data: use a key of the type aes256-gcm96")
+    return Finding("master key", True, f"{text} wraps and unwraps{' and is the first' if number == 1 else ''}")
 
 
 async def _owners(database: Database) -> Finding:
@@ -189,6 +191,8 @@ async def _public_url(settings: Settings) -> Finding:
     try:
         await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except OSError:
-        return Finding("public URL", False, f"{settings.public_url}: the name does not resolve from here")
+        return Finding(
+            "public URL", False, f"{settings.public_url}: the name does not resolve from here; correct it, or your DNS"
+        )
     kind = "plain http, for loopback trials only" if settings.is_loopback_trial else "https"
     return Finding("public URL", True, f"{settings.public_url} ({kind})")

@@ -7,7 +7,8 @@ from fastapi.responses import Response
 
 from evergrant import clock
 from evergrant.broker.activity.attention import take_a_glance
-from evergrant.broker.operations.doctor import Finding, examine_installation
+from evergrant.broker.operations.doctor import examine_installation
+from evergrant.broker.operations.doctor_finding import Finding
 from evergrant.broker.operations.health_report import HealthReport, read_health
 from evergrant.errors import PermissionDenied
 from evergrant.web.console import activity_view as view

@@ -1,0 +1,88 @@
+"""What PostgreSQL tells of itself: durability, room for connections, vacuuming, and the line to it."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from evergrant.broker.operations.doctor_finding import Finding, todo
+from evergrant.db.engine import Database
+
+PER_PROCESS = 40
+"""Connections that one process may have open: 20 for statements, 10 for landings, fetches and the heartbeat."""
+FULL = 0.8
+MUST_BE_ON = ("fsync", "full_page_writes", "synchronous_commit")
+MANY_DEAD, DEAD_SHARE = 10_000, 0.3
+_ASKED = text(
+    """SELECT current_setting('fsync') AS fsync, current_setting('full_page_writes') AS full_page_writes,
+    current_setting('synchronous_commit') AS synchronous_commit, current_setting('autovacuum') AS autovacuum,
+    current_setting('synchronous_standby_names') AS synchronous, current_setting('max_connections')::int AS most,
+    (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend') AS used,
+    (SELECT count(*) FROM pg_stat_replication) AS standbys,
+    (SELECT count(*) FROM holders WHERE beat_at > now() - interval '1 minute') AS holders,
+    (SELECT coalesce(array_to_string(reloptions, ' '), '') FROM pg_class WHERE oid = 'grants'::regclass) AS options,
+    (SELECT n_dead_tup FROM pg_stat_user_tables WHERE relid = 'grants'::regclass) AS dead,
+    (SELECT n_live_tup FROM pg_stat_user_tables WHERE relid = 'grants'::regclass) AS live,
+    (SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()) AS is_encrypted,
+    coalesce(inet_server_addr() << '127.0.0.0/8' OR inet_server_addr() = '::1', true) AS is_near"""
+)
+
+
+async def examine_postgresql(database: Database) -> AsyncIterator[Finding]:
+    """Look at the server."""
+    async with database.engine.connect() as connection:
+        row = await asked(connection)
+    for finding in (_durability(row), _standbys(row), _connections(row, database), _vacuum(row), _line(row)):
+        yield finding
+
+
+async def asked(connection: AsyncConnection) -> Any:
+    """Return all that is looked at, as one row."""
+    return (await connection.execute(_ASKED)).one()
+
+
+def _durability(row: Any) -> Finding:
+    off = [name for name in MUST_BE_ON if getattr(row, name) == "off"]
+    if off:
+        text = f"{', '.join(off)} is off: a power cut takes rotated refresh tokens back, and with them consents"
+        return Finding("durability", False, f"{text}. Set it to on in postgresql.conf")
+    return Finding("durability", True, "commits are on the disk")
+
+
+def _standbys(row: Any) -> Finding:
+    if row.standbys and not row.synchronous:
+        text = f"{row.standbys} standbys, none synchronous: a failover loses the last refresh tokens"
+        return todo("standbys", f"{text}. Set synchronous_standby_names, see docs/failover.md")
+    return Finding("standbys", True, str(row.standbys))
+
+
+def _connections(row: Any, database: Database) -> Finding:
+    is_pooled = bool(database.servers and database.servers.is_pooled)
+    said = f"{row.used} of {row.most} in use, {row.holders} processes" + (" behind a connection pooler" * is_pooled)
+    if row.used > FULL * row.most:
+        return Finding("connections", False, f"{said}: raise max_connections, or put PgBouncer before the database")
+    if row.holders * PER_PROCESS > row.most and not is_pooled:
+        text = f"{said}, which may want {row.holders * PER_PROCESS}: raise max_connections to that"
+        return todo("connections", f"{text}, or put PgBouncer before the database")
+    return Finding("connections", True, said)
+
+
+def _vacuum(row: Any) -> Finding:
+    if row.autovacuum == "off":
+        text = "autovacuum is off: refreshes leave dead rows, and looking for what is due takes ever longer"
+        return Finding("autovacuum", False, f"{text}. Set it to on in postgresql.conf")
+    if "autovacuum_vacuum_scale_factor" not in row.options or "autovacuum_enabled=false" in row.options:
+        remedy = "ALTER TABLE grants SET (autovacuum_enabled = true, autovacuum_vacuum_scale_factor = 0.02)"
+        return todo("autovacuum", f"the settings of the table grants are gone: {remedy}")
+    if (row.dead or 0) > max(MANY_DEAD, DEAD_SHARE * (row.live or 0)):
+        text = f"{row.dead} dead rows in grants: VACUUM grants, and look for a transaction that has been open for long"
+        return todo("autovacuum", text)
+    return Finding("autovacuum", True, "keeps up")
+
+
+def _line(row: Any) -> Finding:
+    if not row.is_encrypted and not row.is_near:
+        text = "the line is not encrypted: write ?sslmode=verify-full in EVERGRANT_DATABASE_URL"
+        return todo("line", text)
+    return Finding("line", True, "encrypted" if row.is_encrypted else "on this machine")

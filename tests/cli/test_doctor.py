@@ -1,0 +1,157 @@
+"""The doctor, on installations with many things wrong at once; tests/cli/test_commands.py has a good one."""
+
+import ast
+import re
+import resource
+import shutil
+from datetime import timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from sqlalchemy import text, update
+
+from evergrant import clock
+from evergrant.broker.operations import doctor_machine, doctor_postgresql
+from evergrant.broker.runtime.broker import open_broker
+from evergrant.broker.runtime.journal import Census, Journal
+from evergrant.crypto.sealed import Sealed
+from evergrant.db import Grant, Holder, ManagementKey, OutboundApp, TrustedIssuer, Webhook
+from evergrant.db.grant import scope_key
+from evergrant.settings import Settings
+from tests.cli.conftest import Evergrant
+from tests.infra.serving import environment_of
+from tests.infra.settings import settings_on
+from tests.infra.waiting import in_a_thread
+
+ROOT = Path(__file__).parents[2]
+AS_IT_IS = doctor_postgresql.asked
+OPERATIONS = ROOT / "src/evergrant/broker/operations"
+
+
+def states(findings: list[dict[str, Any]]) -> dict[str, str]:
+    """Return how each check came out, the worst where it has several findings."""
+    words: dict[str, str] = {}
+    for one in findings:
+        word = "WRONG" if not one["good"] else "todo" if one["advice"] else "ok"
+        words[one["check"]] = max(word, words.get(one["check"], ""), key=["", "ok", "todo", "WRONG"].index)
+    return words
+
+
+def test_the_page_has_a_row_for_each_check_and_no_other() -> None:
+    made = set[str]()
+    for file in OPERATIONS.glob("doctor*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in ("Finding", "todo") and node.args:
+                name = node.args[0]
+                made.add(
+                    name.value
+                    if isinstance(name, ast.Constant)
+                    else "app ID"
+                    if isinstance(name, ast.JoinedStr)
+                    else ""
+                )
+    rows = re.findall(r"^\| `([^`]+)` \|", (ROOT / "docs/doctor.md").read_text(), flags=re.MULTILINE)
+    assert sorted(rows) == sorted(made - {""})
+
+
+def test_doctor_finds_what_is_unwise_in_settings_and_rows(
+    evergrant: Evergrant, sqlite_url: str, data_dir: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    settings = settings_on(sqlite_url, data_dir)
+    project = evergrant(settings, "init", "--json").json["projectId"]
+    in_a_thread(_spoil(settings, project))
+    data_dir.chmod(0o755)
+    mounts = tmp_path / "mounts"
+    mounts.write_text(f"/dev/sda / ext4 rw 0 0\nserver:/share /tmp nfs4 rw 0 0\nserver:/share {data_dir} nfs4 rw 0 0\n")
+    monkeypatch.setattr(doctor_machine, "MOUNTS", mounts)
+    monkeypatch.setattr(Journal, "census", lambda _: Census(2, 1.0, 0))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1024))
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, 1024))
+    environment = environment_of(settings) | {
+        "EVERGRANT_PUBLIC_URL": "https://localhost",
+        "EVERGRANT_PUBLC_URL": "https://localhost",
+        "EVERGRANT_EGRESS_ALLOW": "0.0.0.0/0",
+        "EVERGRANT_RATE_LIMIT_PER_KEY": "0",
+        "EVERGRANT_CALL_RETENTION_DAYS": "0",
+        "EVERGRANT_LOG_LEVEL": "debug",
+        "EVERGRANT_BOOTSTRAP_PROJECT_ID": "Pshop",
+        "EVERGRANT_BOOTSTRAP_MANAGEMENT_KEY": "change-me-change-me-change-me-change-me",
+        "OTEL_TRACES_EXPORTER": "jaeger",
+    }
+    done = evergrant(environment, "doctor", "--json")
+    found = states(done.json)
+    wrong = {name for name, word in found.items() if word == "WRONG"}
+    assert wrong == {
+        *("bootstrap key", "egress", "traces", "disk", "file system", "journal"),
+        *("refreshers", "trusted issuers"),
+    }
+    todo = {name for name, word in found.items() if word == "todo"}
+    assert todo >= {
+        *(
+            "variables",
+            "trusted proxies",
+            "console",
+            "metrics",
+            "limits",
+            "retention",
+            "log",
+            "data folder",
+            "open files",
+        ),
+        *("management keys", "webhooks", "apps' registrations", "redirect origins", "callbacks", "app crm"),
+    }
+    assert "did you mean EVERGRANT_PUBLIC_URL?" in done.out
+    assert done.code == 1
+
+
+async def _spoil(settings: Settings, project: str) -> None:
+    now = clock.now()
+    async with open_broker(settings) as broker, broker.database.write() as session:
+        session.add(
+            OutboundApp(
+                project_id=project,
+                id="crm",
+                name="CRM",
+                created_at=now,
+                updated_at=now,
+                unhealthy_since=now,
+                skip_consent_page=True,
+                registered_redirect_uri="https://old.example.com/callback",
+            )
+        )
+        await session.flush()
+        late = {"consented_at": now, "next_refresh_at": now - timedelta(hours=1), "scope_key": scope_key(["x"])}
+        session.add(Grant(project_id=project, id="g1", app_id="crm", user_id="alice", scopes=["x"], **late))
+        await session.execute(update(ManagementKey).values(expires_at=now - timedelta(days=1)))
+        hook = {"project_id": project, "id": "w1", "url": "https://hooks.example.com", "created_at": now}
+        session.add(Webhook(**hook, secret=Sealed(b"x" * 40), failing_since=now))
+        issuer = {"project_id": project, "id": "i1", "audience": "us", "created_at": now}
+        session.add(TrustedIssuer(**issuer, issuer="https://id.example.com", jwks_url="http://127.0.0.1:9/keys"))
+
+
+def test_doctor_finds_that_postgresql_forgets_is_full_and_is_not_tidied(
+    evergrant: Evergrant, postgresql_url: str, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings_on(postgresql_url, data_dir)
+    in_a_thread(_untidy(settings))
+    monkeypatch.setattr(doctor_postgresql, "FULL", 0.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(doctor_postgresql, "asked", AS_IT_IS)  # the tests' servers really are so
+        found = states(evergrant(settings, "doctor", "--json").json)
+        assert (found["durability"], found["autovacuum"]) == ("WRONG", "WRONG")
+    done = evergrant(settings, "doctor", "--json")
+    found = states(done.json)
+    assert (found["durability"], found["connections"], found["autovacuum"]) == ("ok", "WRONG", "todo")
+    assert (found["standbys"], found["line"]) == ("ok", "ok")
+    monkeypatch.setattr(doctor_postgresql, "FULL", 1.0)
+    monkeypatch.setattr(doctor_postgresql, "PER_PROCESS", 10_000)
+    assert states(evergrant(settings, "doctor", "--json").json)["connections"] == "todo"
+
+
+async def _untidy(settings: Settings) -> None:
+    async with open_broker(settings) as broker, broker.database.write() as session:
+        await session.execute(text("ALTER TABLE grants RESET (autovacuum_vacuum_scale_factor)"))
+        now = clock.now()
+        session.add(Holder(id="h" * 16, name="machine:1", started_at=now, beat_at=now))
