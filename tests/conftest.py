@@ -7,12 +7,16 @@ import zlib
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import httpcore2
 import hypothesis
 import pytest
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from evergrant import clock as wall_clock
+from evergrant.broker.operations import doctor_postgresql
 from evergrant.settings import Settings
 from tests.infra import statements
 from tests.infra.databases import TEMPLATE, fresh_postgres_database, fresh_sqlite_database, migrate
@@ -171,3 +175,15 @@ def settings(database_url: str, data_dir: Path) -> Settings:
     """Settings of a loopback trial on `database_url`; `model_copy(update=...)` changes some."""
     # No limit, because every browser and every wrong key of a test comes from one address.
     return settings_on(database_url, data_dir)
+
+
+@pytest.fixture
+def safe_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the doctor see a PostgreSQL that forgets nothing: the tests' servers are fast instead."""
+    asked = doctor_postgresql.asked
+
+    async def asked_of_a_safe_server(connection: AsyncConnection) -> Any:
+        on = dict.fromkeys((*doctor_postgresql.MUST_BE_ON, "autovacuum"), "on")
+        return SimpleNamespace(**{**(await asked(connection))._mapping, **on})
+
+    monkeypatch.setattr(doctor_postgresql, "asked", asked_of_a_safe_server)

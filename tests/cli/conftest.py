@@ -5,13 +5,10 @@ import logging
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from sqlalchemy.ext.asyncio import AsyncConnection
 
-from evergrant.broker.operations import doctor_postgresql
 from evergrant.cli import main
 from evergrant.settings import Settings
 from tests.infra.serving import environment_of
@@ -32,15 +29,10 @@ Evergrant = Callable[..., Done]
 
 
 @pytest.fixture
-def evergrant(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Evergrant]:
+def evergrant(
+    safe_server: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Evergrant]:
     """Run a command with these settings, and nothing else in the environment."""
-    asked = doctor_postgresql.asked
-
-    async def asked_of_a_safe_server(connection: AsyncConnection) -> Any:
-        on = dict.fromkeys((*doctor_postgresql.MUST_BE_ON, "autovacuum"), "on")  # the tests' servers are fast instead
-        return SimpleNamespace(**{**(await asked(connection))._mapping, **on})
-
-    monkeypatch.setattr(doctor_postgresql, "asked", asked_of_a_safe_server)
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
 

@@ -254,7 +254,9 @@ def test_calls_give_what_the_pages_show(here: Installation, operator: Operator) 
     assert "practice" in [one["appId"] for one in glance["apps"]]
 
 
-def test_the_checks_of_the_installation_are_those_of_the_command(here: Installation, operator: Operator) -> None:
+def test_the_checks_of_the_installation_are_those_of_the_command(
+    safe_server: None, here: Installation, operator: Operator
+) -> None:
     assert "Check the installation" in words_of(operator.get("health"))
     answer = operator.post("health")
     said = words_of(answer)

@@ -32,8 +32,8 @@ async def examine_rows(database: Database, settings: Settings, *, now: datetime)
             await _hosts(session, database, now=now),
             await _keys(session, now=now),
             await _webhooks(session),
-            await _refused(session),
-            await _origins(session),
+            await _refused_apps(session),
+            await _redirect_origins(session),
             await _callbacks(session, settings),
         ]
         issuers = list(await session.scalars(select(TrustedIssuer).order_by(TrustedIssuer.id).limit(MOST_ISSUERS)))
@@ -106,7 +106,7 @@ async def _webhooks(session: AsyncSession) -> Finding:
     return Finding("webhooks", True, "none fails")
 
 
-async def _refused(session: AsyncSession) -> Finding:
+async def _refused_apps(session: AsyncSession) -> Finding:
     ids = list(await session.scalars(select(OutboundApp.id).where(OutboundApp.unhealthy_since.is_not(None))))
     if ids:
         text = f"the provider refuses the client id or secret of {_named(ids)}"
@@ -114,7 +114,7 @@ async def _refused(session: AsyncSession) -> Finding:
     return Finding("apps' registrations", True, "none is refused")
 
 
-async def _origins(session: AsyncSession) -> Finding:
+async def _redirect_origins(session: AsyncSession) -> Finding:
     projects = await session.scalars(select(Project).where(Project.closed_at.is_(None)))
     without = [project.id for project in projects if not project.redirect_origins]
     if without:

@@ -15,8 +15,8 @@ FEWEST_LETTERS = 12
 
 def examine_settings(settings: Settings) -> Iterator[Finding]:
     """Look at the settings, and at variables that are none."""
-    yield from _unknown()
-    yield _bootstrap(settings)
+    yield from _unknown_variables()
+    yield _bootstrap_key(settings)
     yield _proxies(settings)
     yield _egress(settings)
     yield _console(settings)
@@ -27,13 +27,13 @@ def examine_settings(settings: Settings) -> Iterator[Finding]:
     yield _traces()
 
 
-def _unknown() -> Iterator[Finding]:
+def _unknown_variables() -> Iterator[Finding]:
     for name, meant in unknown_variables().items():
         hint = f"did you mean {meant}?" if meant else "take it out"
         yield todo("variables", f"{name} is no setting, so nobody heeds it: {hint}")
 
 
-def _bootstrap(settings: Settings) -> Finding:
+def _bootstrap_key(settings: Settings) -> Finding:
     key = settings.bootstrap_management_key
     if key is None:
         return Finding("bootstrap key", True, "none")
