@@ -92,7 +92,7 @@ def test_the_wheel_installs_and_runs_in_an_environment_that_has_the_locked_packa
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("EVERGRANT_", "PYTHONPATH"))}
     clean |= {"EVERGRANT_DATA_DIR": str(tmp_path / "data"), "PYTHONDONTWRITEBYTECODE": ""}  # it is compiled once
 
-    where = [python, "-c", "import evergrant; print(evergrant.__file__)"]
+    where = [str(python), "-c", "import evergrant; print(evergrant.__file__)"]
     found = subprocess.run(where, cwd=tmp_path, env=clean, check=True, capture_output=True, text=True).stdout
     assert found.startswith(str(tmp_path / "environment"))
     clean |= {"EVERGRANT_BOOTSTRAP_PROJECT_ID": PROJECT, "EVERGRANT_BOOTSTRAP_MANAGEMENT_KEY": KEY}
