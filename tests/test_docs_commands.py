@@ -90,6 +90,7 @@ NOT_RUN = {
     " tests/cli/test_serve.py does so",
     "performance.md: make bench": "takes minutes",
     "performance.md: python benchmarks/console.py": "takes minutes",
+    "performance.md: python benchmarks/flat.py": "takes an hour",
     "performance.md: python benchmarks/proxy.py": "takes minutes",
     "performance.md: python benchmarks/sweep.py": "takes minutes",
     "performance.md: python benchmarks/rotate.py": "takes minutes",
