@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 from alembic import command
 from alembic.config import Config
@@ -123,9 +124,10 @@ async def test_an_upgrade_keeps_nobody_in_line_behind_a_table_that_is_held(
     async with asyncio.timeout(PATIENCE):
         async with engine.begin() as connection:
             await connection.run_sync(upgrade, VERSION_BEFORE)
-        async with engine.begin() as somebody:
-            await somebody.exec_driver_sql("LOCK TABLE alembic_version IN SHARE MODE")
-            with pytest.raises(UpgradeHeldUp):
-                await upgrade_database(engine)
+        somebody = await asyncpg.connect(postgres_server.url("held"))
+        await somebody.execute("BEGIN; LOCK TABLE alembic_version IN SHARE MODE")
+        with pytest.raises(UpgradeHeldUp):
+            await upgrade_database(engine)
+        await somebody.close()
         await upgrade_database(engine)
     await engine.dispose()
