@@ -15,6 +15,7 @@ from evergrant.db import engine as engines
 from evergrant.db.engine import Database, database_url
 from evergrant.errors import Busy, Unavailable
 from evergrant.settings import Settings
+from tests.infra.statements import OF_A_TEST
 from tests.infra.waiting import until
 
 AWAY = ["08006", "08P01", "25006", "28000", "28P01", "3D000", "53100", "53300", "57P01", "57P02", "57P03", "58030"]
@@ -30,6 +31,7 @@ async def test_a_state_of_postgresql_means(postgresql_url: str, state: str, mean
     database = Database.at(database_url(postgresql_url, Path()))
     with pytest.raises(meaning) as raised:
         async with database.write() as session:
+            await session.connection(execution_options={OF_A_TEST: True})
             await session.execute(text(f"DO $$ BEGIN RAISE EXCEPTION 'said' USING ERRCODE = '{state}'; END $$"))
     assert type(raised.value) is meaning or meaning is DBAPIError
     await database.ping()

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from evergrant.broker.operations.doctor import Finding, examine_installation
+from evergrant.broker.operations.doctor import examine_installation
+from evergrant.broker.operations.doctor_finding import Finding
 from evergrant.settings import Settings
 from evergrant.web.app import create_app
 from tests.infra.cable import Cable

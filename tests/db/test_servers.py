@@ -21,6 +21,7 @@ from tests.infra.databases import migrate
 from tests.infra.pair import PostgresPair
 from tests.infra.pgbouncer import PgBouncer
 from tests.infra.postgres import PostgresServer
+from tests.infra.statements import OF_A_TEST
 from tests.infra.waiting import PATIENCE, until, wait_until
 
 OWNER = OwnerKey("Pshop", "practice", "alice", "", "")
@@ -190,6 +191,7 @@ async def test_a_landing_keeps_its_place_before_a_lock_for_longer_than_other_sta
     async with opened(pair.url) as (database, _):
         await note_as_landing(database, "before")
         async with database.write() as session:
+            await session.connection(execution_options={OF_A_TEST: True})
             await session.execute(text("LOCK TABLE notes"))
             landing = asyncio.create_task(note_as_landing(database, "landed"))
             waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
@@ -205,6 +207,7 @@ async def test_a_queue_for_landings_is_no_outage(pair: PostgresPair) -> None:
     """More landings than there are connections for them, all of them behind a lock."""
     async with opened(pair.url) as (database, _):
         async with database.write() as session:
+            await session.connection(execution_options={OF_A_TEST: True})
             await session.execute(text("LOCK TABLE notes"))
             landings = [asyncio.create_task(note_as_landing(database, f"{n:02}")) for n in range(30)]
             waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"

@@ -18,13 +18,13 @@ _ASKED = text(
     """SELECT current_setting('fsync') AS fsync, current_setting('full_page_writes') AS full_page_writes,
     current_setting('synchronous_commit') AS synchronous_commit, current_setting('autovacuum') AS autovacuum,
     current_setting('synchronous_standby_names') AS synchronous, current_setting('max_connections')::int AS most,
-    (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend') AS used,
-    (SELECT count(*) FROM pg_stat_replication) AS standbys,
+    (SELECT count(*) FROM pg_catalog.pg_stat_activity WHERE backend_type = 'client backend') AS used,
+    (SELECT count(*) FROM pg_catalog.pg_stat_replication) AS standbys,
     (SELECT count(*) FROM holders WHERE beat_at > now() - interval '1 minute') AS holders,
-    (SELECT coalesce(array_to_string(reloptions, ' '), '') FROM pg_class WHERE oid = 'grants'::regclass) AS options,
-    (SELECT n_dead_tup FROM pg_stat_user_tables WHERE relid = 'grants'::regclass) AS dead,
-    (SELECT n_live_tup FROM pg_stat_user_tables WHERE relid = 'grants'::regclass) AS live,
-    (SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()) AS is_encrypted,
+    (SELECT coalesce(array_to_string(reloptions, ' '), '') FROM pg_catalog.pg_class WHERE oid = 'grants'::regclass) AS options,
+    (SELECT n_dead_tup FROM pg_catalog.pg_stat_user_tables WHERE relid = 'grants'::regclass) AS dead,
+    (SELECT n_live_tup FROM pg_catalog.pg_stat_user_tables WHERE relid = 'grants'::regclass) AS live,
+    (SELECT ssl FROM pg_catalog.pg_stat_ssl WHERE pid = pg_backend_pid()) AS is_encrypted,
     coalesce(inet_server_addr() << '127.0.0.0/8' OR inet_server_addr() = '::1', true) AS is_near"""
 )
 

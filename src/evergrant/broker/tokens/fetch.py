@@ -171,7 +171,7 @@ async def _usable(
     key = owner, scope_key(wanted.scopes) if wanted.scopes is not None else ""
     view = broker.hot_rows.get(key)
     if view is None or wanted.force_refresh or not is_good_enough(view, wanted, now=now):
-        view = await _read(broker, key)
+        view = await _read_row(broker, key)
     if view is None:
         try:
             view = (await load_candidates(broker, owner)).choose(wanted.scopes)
@@ -200,7 +200,7 @@ async def _usable(
     return view
 
 
-async def _read(broker: Broker, key: tuple[OwnerKey, str]) -> GrantView | None:
+async def _read_row(broker: Broker, key: tuple[OwnerKey, str]) -> GrantView | None:
     """Return the active grant with exactly these scopes; without, that of the latest consent."""
     owner, scopes = key
     begun = broker.hot_rows.mark()
