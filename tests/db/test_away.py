@@ -30,12 +30,16 @@ WRONG = ["22001", "22P02", "23505", "42P01", "42703", "42501", "42P05", "25P02",
 async def test_a_state_of_postgresql_means(postgresql_url: str, state: str, meaning: type[Exception]) -> None:
     database = Database.at(database_url(postgresql_url, Path()))
     with pytest.raises(meaning) as raised:
-        async with database.write() as session:
-            await session.connection(execution_options={OF_A_TEST: True})
-            await session.execute(text(f"DO $$ BEGIN RAISE EXCEPTION 'said' USING ERRCODE = '{state}'; END $$"))
+        await _raise(database, state)
     assert type(raised.value) is meaning or meaning is DBAPIError
     await database.ping()
     await database.dispose()
+
+
+async def _raise(database: Database, state: str) -> None:
+    async with database.write() as session:
+        _ = await session.connection(execution_options={OF_A_TEST: True})
+        await session.execute(text(f"DO $$ BEGIN RAISE EXCEPTION 'said' USING ERRCODE = '{state}'; END $$"))
 
 
 async def test_a_value_that_the_driver_cannot_send_is_no_outage(postgresql_url: str) -> None:

@@ -191,7 +191,7 @@ async def test_a_landing_keeps_its_place_before_a_lock_for_longer_than_other_sta
     async with opened(pair.url) as (database, _):
         await note_as_landing(database, "before")
         async with database.write() as session:
-            await session.connection(execution_options={OF_A_TEST: True})
+            _ = await session.connection(execution_options={OF_A_TEST: True})
             await session.execute(text("LOCK TABLE notes"))
             landing = asyncio.create_task(note_as_landing(database, "landed"))
             waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
@@ -207,7 +207,7 @@ async def test_a_queue_for_landings_is_no_outage(pair: PostgresPair) -> None:
     """More landings than there are connections for them, all of them behind a lock."""
     async with opened(pair.url) as (database, _):
         async with database.write() as session:
-            await session.connection(execution_options={OF_A_TEST: True})
+            _ = await session.connection(execution_options={OF_A_TEST: True})
             await session.execute(text("LOCK TABLE notes"))
             landings = [asyncio.create_task(note_as_landing(database, f"{n:02}")) for n in range(30)]
             waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"

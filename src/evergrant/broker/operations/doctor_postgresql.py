@@ -21,7 +21,8 @@ _ASKED = text(
     (SELECT count(*) FROM pg_catalog.pg_stat_activity WHERE backend_type = 'client backend') AS used,
     (SELECT count(*) FROM pg_catalog.pg_stat_replication) AS standbys,
     (SELECT count(*) FROM holders WHERE beat_at > now() - interval '1 minute') AS holders,
-    (SELECT coalesce(array_to_string(reloptions, ' '), '') FROM pg_catalog.pg_class WHERE oid = 'grants'::regclass) AS options,
+    (SELECT coalesce(array_to_string(reloptions, ' '), '')
+        FROM pg_catalog.pg_class WHERE oid = 'grants'::regclass) AS options,
     (SELECT n_dead_tup FROM pg_catalog.pg_stat_user_tables WHERE relid = 'grants'::regclass) AS dead,
     (SELECT n_live_tup FROM pg_catalog.pg_stat_user_tables WHERE relid = 'grants'::regclass) AS live,
     (SELECT ssl FROM pg_catalog.pg_stat_ssl WHERE pid = pg_backend_pid()) AS is_encrypted,
