@@ -47,14 +47,18 @@ class Spellings:
 
     def found_in(self, data: bytes) -> list[tuple[int, int]]:
         """Return where spellings begin and end in `data`, byte for byte."""
-        return [
-            span
-            for rarest, spelled in self._by_rarest.items()
-            if rarest in data
-            for more, spelling in spelled
-            if all(rare in data for rare in more) and spelling in data
-            for span in _spans(data, spelling)
-        ]
+        found: list[tuple[int, int]] = []
+        for rarest, spelled in self._by_rarest.items():
+            if rarest not in data:
+                continue
+            for more, spelling in spelled:
+                for rare in more:
+                    if rare not in data:
+                        break
+                else:
+                    if spelling in data:
+                        found += _spans(data, spelling)
+        return found
 
     def begun_in(self, data: bytes) -> int:
         """Return how long the longest beginning of a spelling is with which `data` ends, short of all of it."""

@@ -37,6 +37,7 @@ _BUFFER = 64 * 1024
 _PROBE = b"HTTP/1.1 299 -\r\nContent-Length: 0\r\n\r\n"
 _PROBE_FIELDS = ((b"Content-Length", b"0"),)
 _GARBLED = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|(?<!\r)\n|\r(?!\n)|\r\n[ \t]")
+_CHALLENGES = frozenset((b"www-authenticate", b"proxy-authenticate"))
 _BOUND = (b"negotiate", b"ntlm")
 
 
@@ -190,10 +191,9 @@ class OneAnswer(ResponseHandler):
 
 def _binds_the_connection(headers: Sequence[tuple[bytes, bytes]]) -> bool:
     """Tell whether an answer speaks of authentication that holds for all that follows on a connection (RFC 4559)."""
-    return any(
-        name.lower() in (b"www-authenticate", b"proxy-authenticate") and value.lower().startswith(_BOUND)
-        for name, value in headers
-    )
+    if _CHALLENGES.isdisjoint([name.lower() for name, _ in headers]):
+        return False
+    return any(name.lower() in _CHALLENGES and value.lower().startswith(_BOUND) for name, value in headers)
 
 
 class GuardedConnector(aiohttp.TCPConnector):

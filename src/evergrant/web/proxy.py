@@ -149,7 +149,11 @@ async def _proxy(scope: Scope, receive: Receive, answer: _Answer) -> None:
     async with call(broker, principal, asked, now=clock.now()) as given:
         answer.is_providers = True
         await answer.begin(given.status, [*given.headers, PROVIDER])
-        left = next((int(value) for name, value in given.headers if name == b"content-length"), -1)
+        left = -1
+        for name, value in given.headers:
+            if name == b"content-length":
+                left = int(value)
+                break
         async for part in given.body:
             left -= len(part)
             await answer.send({"type": "http.response.body", "body": part, "more_body": left != 0})
@@ -170,7 +174,11 @@ async def _recognised(scope: Scope, broker: Broker, app_id: str, headers: Header
         AuthenticationFailed, RateLimited: as `authenticate`.
         AppNotFound: there is no such app, for whoever is authenticated.
     """
-    authorization = next((value.decode("latin-1") for name, value in headers if name == b"authorization"), "")
+    authorization = ""
+    for name, value in headers:
+        if name == b"authorization":
+            authorization = value.decode("latin-1")
+            break
     key = None
     if authorization[:7].lower() != "bearer ":
         # Where the app's credential stands is told to nobody before it is known who asks.
@@ -202,7 +210,7 @@ def _asked(method: str, app_id: str, path: str, query: str, headers: Headers, re
             length = int(value)
         elif name == b"transfer-encoding":
             has_body = True
-    user, tenant = (_identifier(said, name) for name in ("evergrant-user", "evergrant-tenant"))
+    user, tenant = _identifier(said, "evergrant-user"), _identifier(said, "evergrant-tenant")
     account = said.get("evergrant-external-identifier")
     if account is not None:
         account = _identifier(said, "evergrant-external-identifier")

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from operator import itemgetter
+from operator import gt, itemgetter
 from typing import Any, cast
 
 from sqlalchemy import Dialect, String, Table
@@ -17,6 +17,7 @@ _OF_ENTRY = [name for name in _NAMES if name not in ("act", "batch")]
 _MOST = {column.name: column.type.length or MOST_PATH for column in TABLE.columns if isinstance(column.type, String)}
 """How long each text may be, in characters."""
 _TEXTS = [name for name in _MOST if name != "batch"]
+_LENGTHS = [_MOST[name] for name in _TEXTS]
 _values_of, _texts_of = itemgetter(*_NAMES), itemgetter(*_TEXTS)
 
 
@@ -25,8 +26,9 @@ def row_of(call: Call, *, batch: str) -> dict[str, Any]:
     row = {name: getattr(call, name) for name in _OF_ENTRY}
     row["act"] = [_clean(one, 255) for one in call.act]
     row["batch"] = batch
-    whole = "".join(_texts_of(row))
-    if not whole.isascii() or "\x00" in whole or any(len(row[name]) > _MOST[name] for name in _TEXTS):
+    texts = _texts_of(row)
+    whole = "".join(texts)
+    if not whole.isascii() or "\x00" in whole or any(map(gt, map(len, texts), _LENGTHS)):
         row |= {name: _clean(row[name], _MOST[name]) for name in _TEXTS}
     return row
 
