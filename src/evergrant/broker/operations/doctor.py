@@ -162,17 +162,19 @@ async def _owners(database: Database) -> Finding:
 
 
 async def _read_replica(database: Database, replica: ReadReplica) -> Finding:
-    what, meanwhile = "read replica", "the primary answers lists meanwhile"
+    meanwhile = "the primary answers lists meanwhile"
     try:
         async with database.read() as session:
             behind = await replica.bytes_behind(session)
     except NotItsStandby as error:
-        return Finding(what, False, error.message)
+        return Finding("read replica", False, error.message)
     except Unavailable:
-        return Finding(what, True, f"EVERGRANT_DATABASE_READ_URL: it does not answer; {meanwhile}", advice=True)
+        return Finding(
+            "read replica", True, f"EVERGRANT_DATABASE_READ_URL: it does not answer; {meanwhile}", advice=True
+        )
     if behind:
-        return Finding(what, True, f"{behind} bytes of the log behind the primary; {meanwhile}", advice=True)
-    return Finding(what, True, "has everything that is committed")
+        return Finding("read replica", True, f"{behind} bytes of the log behind the primary; {meanwhile}", advice=True)
+    return Finding("read replica", True, "has everything that is committed")
 
 
 async def _data_keys(database: Database, keyring: Keyring) -> Finding:

@@ -8,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from evergrant.broker.operations.doctor_finding import Finding, todo
 from evergrant.db.engine import Database
+from evergrant.networks import is_loopback_host
 
 PER_PROCESS = 40
 """Connections that one process may have open: 20 for statements, 10 for landings, fetches and the heartbeat."""
@@ -18,15 +19,13 @@ _ASKED = text(
     """SELECT current_setting('fsync') AS fsync, current_setting('full_page_writes') AS full_page_writes,
     current_setting('synchronous_commit') AS synchronous_commit, current_setting('autovacuum') AS autovacuum,
     current_setting('synchronous_standby_names') AS synchronous, current_setting('max_connections')::int AS most,
-    (SELECT count(*) FROM pg_catalog.pg_stat_activity WHERE backend_type = 'client backend') AS used,
-    (SELECT count(*) FROM pg_catalog.pg_stat_replication) AS standbys,
+    (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend') AS used,
+    (SELECT count(*) FROM pg_stat_replication) AS standbys,
     (SELECT count(*) FROM holders WHERE beat_at > now() - interval '1 minute') AS holders,
-    (SELECT coalesce(array_to_string(reloptions, ' '), '')
-        FROM pg_catalog.pg_class WHERE oid = 'grants'::regclass) AS options,
-    (SELECT n_dead_tup FROM pg_catalog.pg_stat_user_tables WHERE relid = 'grants'::regclass) AS dead,
-    (SELECT n_live_tup FROM pg_catalog.pg_stat_user_tables WHERE relid = 'grants'::regclass) AS live,
-    (SELECT ssl FROM pg_catalog.pg_stat_ssl WHERE pid = pg_backend_pid()) AS is_encrypted,
-    coalesce(inet_server_addr() << '127.0.0.0/8' OR inet_server_addr() = '::1', true) AS is_near"""
+    (SELECT coalesce(reloptions::text, '') FROM pg_class WHERE oid = 'grants'::regclass) AS options,
+    (SELECT n_dead_tup FROM pg_stat_user_tables WHERE relid = 'grants'::regclass) AS dead,
+    (SELECT n_live_tup FROM pg_stat_user_tables WHERE relid = 'grants'::regclass) AS live,
+    (SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()) AS is_encrypted"""
 )
 
 
@@ -34,7 +33,7 @@ async def examine_postgresql(database: Database) -> AsyncIterator[Finding]:
     """Look at the server."""
     async with database.engine.connect() as connection:
         row = await asked(connection)
-    for finding in (_durability(row), _standbys(row), _connections(row, database), _vacuum(row), _line(row)):
+    for finding in (_durability(row), _standbys(row), _connections(row, database), _vacuum(row), _line(row, database)):
         yield finding
 
 
@@ -82,8 +81,12 @@ def _vacuum(row: Any) -> Finding:
     return Finding("autovacuum", True, "keeps up")
 
 
-def _line(row: Any) -> Finding:
-    if not row.is_encrypted and not row.is_near:
+def _line(row: Any, database: Database) -> Finding:
+    url = database.engine.url
+    named = url.query.get("host", ())  # several servers, or the folder of a socket
+    hosts = [url.host] if url.host else ",".join([named] if isinstance(named, str) else named).split(",")
+    is_near = all(not host or host.startswith("/") or is_loopback_host(host.partition(":")[0]) for host in hosts)
+    if not row.is_encrypted and not is_near:
         text = "the line is not encrypted: write ?sslmode=verify-full in EVERGRANT_DATABASE_URL"
         return todo("line", text)
     return Finding("line", True, "encrypted" if row.is_encrypted else "on this machine")
