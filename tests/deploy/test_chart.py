@@ -131,7 +131,9 @@ def test_prometheus_scrapes_each_replica_and_has_our_alerts_and_grafana_our_dash
         and endpoint["port"] in {port["name"] for port in one["spec"]["ports"]}
     }
     assert found == {"server": "None", "refresher": "None"}
-    assert most["Service", "server"]["metadata"]["labels"][monitor["jobLabel"]] == "evergrant", "alerts name this job"
+    # Not the release's name, which the operator chooses: alerts name the job `evergrant`.
+    assert monitor["jobLabel"] == "app.kubernetes.io/name"
+    assert most["Service", "server"]["metadata"]["labels"][monitor["jobLabel"]] == "evergrant"
     assert most["PrometheusRule", ""]["spec"] == yaml.safe_load((ROOT / "deploy/monitoring/alerts.yml").read_text())
     dashboard = (ROOT / "deploy/monitoring/grafana/evergrant.json").read_text()
     assert json.loads(most["ConfigMap", "dashboard"]["data"]["evergrant.json"]) == json.loads(dashboard)
