@@ -1,5 +1,6 @@
 """The log: one line a record, for machines or people, and a last net for what looks like a credential."""
 
+import asyncio
 import json
 import logging
 import time
@@ -12,6 +13,7 @@ import pytest
 from evergrant.logs import configure_logging, only_handler, redact, request_id
 from evergrant.metrics import Metrics
 from evergrant.web.middleware import AccessLog
+from tests.infra.waiting import in_a_thread
 
 
 @pytest.fixture(autouse=True)
@@ -143,14 +145,16 @@ def test_an_access_line_past_the_logging_module_is_the_same_bytes(
     scope["app"] = SimpleNamespace(state=SimpleNamespace(broker=SimpleNamespace(metrics=Metrics())))
     if actor:
         scope["state"] = {"actor": actor, "project": "Pshop"}
-    token = request_id.set("5f0c2b9d8a7e6f41")
-    try:
-        for is_hot in (True, False):
-            with monkeypatch.context() as later:
-                later.setattr(time, "perf_counter", lambda: 0.01234)
-                AccessLog("127.0.0.1", is_hot=is_hot).note(scope, 200, began=0.0)
-    finally:
-        request_id.reset(token)
+
+    async def note(*, is_hot: bool) -> None:
+        request_id.set("5f0c2b9d8a7e6f41")
+        with monkeypatch.context() as later:
+            later.setattr(time, "perf_counter", lambda: 0.01234)
+            AccessLog("127.0.0.1", is_hot=is_hot).note(scope, 200, began=0.0)
+        await asyncio.sleep(0)
+
+    for is_hot in (True, False):
+        in_a_thread(note(is_hot=is_hot))
     past, through = capsys.readouterr().err.splitlines(keepends=True)
     assert past == through
     assert '"ms": 12.3' in past
@@ -162,3 +166,21 @@ def test_where_anything_else_gets_records_none_goes_past_the_logging_module() ->
     assert only_handler() is not None
     logging.getLogger().addHandler(logging.NullHandler())
     assert only_handler() is None
+
+
+HERE = (("address", "10.1.2.3"),)
+
+
+async def test_lines_stand_in_their_order_whichever_way_they_are_written(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging(level="info", style="json")
+    handler = only_handler()
+    assert handler is not None
+    handler.write_info("evergrant.access", "first", HERE, 1.0, ())
+    logging.getLogger("evergrant.test").info("second")
+    handler.write_info("evergrant.access", "third", HERE, 1.0, ())
+    handler.flush()
+    assert [json.loads(line)["message"] for line in capsys.readouterr().err.splitlines()] == [
+        "first",
+        "second",
+        "third",
+    ]

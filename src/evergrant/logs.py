@@ -4,6 +4,7 @@ Secrets are kept out of the log by their types (`SecretStr`, `Sealed`), which ca
 here is for what slips past types: a library that logs a URL, a traceback that quotes a header.
 """
 
+import asyncio
 import itertools
 import json
 import logging
@@ -113,29 +114,43 @@ class JsonHandler(logging.StreamHandler[Any]):
     def __init__(self) -> None:
         super().__init__(sys.stderr)
         self.setFormatter(JsonFormatter())
+        self._held: list[str] = []
 
-    def writes_info(
-        self, logger: str, message: str, before: Mapping[str, str], ms: float, after: Mapping[str, str]
-    ) -> bool:
+    def write_info(
+        self,
+        logger: str,
+        message: str,
+        before: tuple[tuple[str, str], ...],
+        ms: float,
+        after: tuple[tuple[str, str], ...],
+    ) -> None:
         """Write the line that a record of level INFO would be, past the logging module, which costs ten times as much.
-
-        Tells whether it is written: where the stream takes nothing, the logging module says so in its own way, and
-        where there are traces, the line has one more member.
 
         Its extra members are `before`, `ms` and `after`, in this order, which is that of their names. What does not
         change from one line to the next is remembered redacted, so this is for messages that come again and again.
+        Lines of one turn of the event loop, which has to be running, are written together.
         """
-        if read_trace_id is not None:
-            return False
-        begin, middle, end = _parts(logger, message, tuple(before.items()), tuple(after.items()))
-        line = f'{{"time": "{_time_of(time.time())}"{begin}{request_id.get()}{middle}{ms}{end}'
+        begin, middle, end = _parts(logger, message, before, after)
+        if not self._held:
+            asyncio.get_running_loop().call_soon(self.flush)
+        self._held.append(f'{{"time": "{_time_of(time.time())}"{begin}{request_id.get()}{middle}{ms}{end}')
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record, after the lines that came before it."""
+        self._write_held()
+        super().emit(record)
+
+    def flush(self) -> None:
+        """Write everything."""
+        self._write_held()
+        super().flush()
+
+    def _write_held(self) -> None:
+        lines, self._held = self._held, []
         try:
-            with self.lock:  # type: ignore[union-attr]  # it has one
-                self.stream.write(line)
-                self.stream.flush()
-        except (OSError, ValueError):
-            return False
-        return True
+            self.stream.write("".join(lines))
+        except (OSError, ValueError):  # the stream takes nothing: what the logging module does then is right for us too
+            self.handleError(logging.makeLogRecord({"msg": "access log"}))
 
 
 @lru_cache(maxsize=1024)
@@ -159,9 +174,10 @@ def _parts(
 
 
 def only_handler() -> JsonHandler | None:
-    """Return ours, where nothing else gets records: no test, tracer or program around us."""
+    """Return ours, where nothing else gets records, no test or program around us, and lines name no traces."""
     handlers = logging.root.handlers
-    return handlers[0] if len(handlers) == 1 and isinstance(handlers[0], JsonHandler) else None
+    is_only = read_trace_id is None and len(handlers) == 1 and isinstance(handlers[0], JsonHandler)
+    return handlers[0] if is_only else None  # type: ignore[return-value]
 
 
 class TextFormatter(logging.Formatter):

@@ -9,7 +9,7 @@ from starlette.types import Scope
 
 from evergrant import clock
 from evergrant.broker.access.authentication import authenticate
-from evergrant.broker.audit.record import Actor
+from evergrant.broker.audit.record import known_actor
 from evergrant.broker.connect.authorization_requests import Authorization
 from evergrant.broker.runtime.broker import Broker
 from evergrant.broker.runtime.principal import Permission, Principal
@@ -60,7 +60,7 @@ async def recognised_in(scope: Scope, broker: Broker, authorization: str) -> Pri
     """Do the same for a request whose answer does not say what is left of a limit."""
     address = address_of(scope)
     principal = await authenticate(broker, authorization, client_address=address, now=clock.now())
-    note_actor(scope, Actor(principal.name, address, principal.agent), principal.project_id)
+    note_actor(scope, known_actor(principal.name, address, principal.agent), principal.project_id)
     return principal
 
 

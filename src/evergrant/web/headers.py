@@ -31,3 +31,14 @@ def usual_headers(public_url: str) -> RawHeaders:
 def limit_headers(left: Left) -> RawHeaders:
     """Return the headers that say what a caller has left of its limit."""
     return [(_LIMIT, b"%d" % left.limit), (_REMAINING, b"%d" % left.remaining), (_RESET, b"%d" % left.reset)]
+
+
+@lru_cache(maxsize=1024)
+def limit_lines(left: Left) -> bytes:
+    """Return the same headers as lines of an answer."""
+    return as_lines(limit_headers(left))
+
+
+def as_lines(headers: RawHeaders) -> bytes:
+    """Write headers, none of which a caller has a part in, as lines of an answer."""
+    return b"".join(b"%b: %b\r\n" % header for header in headers)

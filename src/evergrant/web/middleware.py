@@ -25,6 +25,7 @@ MAX_BODY_BYTES = 1024 * 1024
 MAX_BATCH_BODY_BYTES = 10 * 1024 * 1024
 BATCH_PATHS = frozenset(f"/v1/mgmt/outbound/app/{owner}/oauthtoken/batch/upload" for owner in ("user", "tenant"))
 
+Members = tuple[tuple[str, str], ...]
 LONGEST_LOGGED = 300
 """Characters of a path or a name in the access log."""
 
@@ -46,13 +47,15 @@ class AccessLog:
             # The path only: query strings carry codes and states. What is secret in a path, the formatter redacts.
             message = f"{scope['method']} {_path(scope['path'])} {status}"
             ms = round((time.perf_counter() - began) * 1000, 1)
-            who, where = {"address": address_of(scope)}, {}
+            who: Members = (("address", address_of(scope)),)
+            where: Members = ()
             if "actor" in state:
-                who = {"actor": state["actor"][:LONGEST_LOGGED], **who}
-                where = {"project": state["project"]}
+                who, where = (("actor", state["actor"][:LONGEST_LOGGED]), *who), (("project", state["project"]),)
             handler = only_handler() if self._is_hot and level == logging.INFO else None
-            if handler is None or not handler.writes_info(log.name, message, who, ms, where):
-                log.log(level, message, extra={**who, "ms": ms, **where})
+            if handler is not None:
+                handler.write_info(log.name, message, who, ms, where)
+            else:
+                log.log(level, message, extra={**dict(who), "ms": ms, **dict(where)})
         if "actor" not in state:
             self._proxies.look_at(scope)
 

@@ -16,7 +16,8 @@ from starlette.types import Receive, Scope, Send
 from evergrant.errors import EvergrantError
 from evergrant.logs import new_request_id, request_id
 from evergrant.web import errors
-from evergrant.web.headers import RawHeaders, limit_headers, usual_headers
+from evergrant.web.answer_cycle import WHOLE
+from evergrant.web.headers import RawHeaders, as_lines, limit_headers, limit_lines, usual_headers
 from evergrant.web.middleware import AccessLog
 
 log = logging.getLogger(__name__)
@@ -43,6 +44,7 @@ class PlainCalls:
         """`public_url` and `trusted_proxies` are the settings."""
         self._calls = calls
         self._headers = usual_headers(public_url)
+        self._lines = as_lines([_JSON, *self._headers])
         self._access = AccessLog(trusted_proxies, is_hot=True)
 
     def takes(self, scope: Scope) -> bool:
@@ -54,11 +56,11 @@ class PlainCalls:
         began, status, is_answering = time.perf_counter(), 500, False
         rid = new_request_id()
         named = request_id.set(rid)
-        state = scope.setdefault("state", {})
+        scope.setdefault("state", {})
         try:
+            own: RawHeaders | None = None
             try:
-                body = await self._calls[scope["path"]](scope, receive)
-                status, own = 200, [(b"content-length", b"%d" % len(body)), _JSON]
+                status, body = 200, await self._calls[scope["path"]](scope, receive)
             except ClientDisconnect:
                 raise
             except EvergrantError as error:
@@ -67,10 +69,7 @@ class PlainCalls:
                 log.exception("a bug")
                 status, own, body = _refusal(scope, EvergrantError())
             is_answering = True
-            left = limit_headers(state["left"]) if "left" in state else ()
-            headers = [*own, *self._headers, *left, (b"x-request-id", rid.encode())]
-            await send({"type": "http.response.start", "status": status, "headers": headers})
-            await send({"type": "http.response.body", "body": body})
+            await self._send(scope, send, rid.encode(), status, own, body)
         except ClientDisconnect:
             status = 400  # half a body; nobody is there to read an answer
         except Exception:
@@ -80,6 +79,22 @@ class PlainCalls:
         finally:
             self._access.note(scope, status, began=began)
             request_id.reset(named)
+
+    async def _send(
+        self, scope: Scope, send: Send, rid: bytes, status: int, own: RawHeaders | None, body: bytes
+    ) -> None:
+        """Send an answer. `own` are the headers of a refusal; a good answer has the same ones each time."""
+        left = scope["state"].get("left")
+        send_whole = scope.get("extensions", {}).get(WHOLE)
+        if own is None and send_whole is not None:
+            limits = limit_lines(left) if left is not None else b""
+            await send_whole(status, b"%b%bx-request-id: %b\r\n" % (self._lines, limits, rid), body)
+            return
+        if own is None:
+            own = [(b"content-length", b"%d" % len(body)), _JSON]
+        headers = [*own, *self._headers, *(limit_headers(left) if left is not None else ()), (b"x-request-id", rid)]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
 
 
 def _refusal(scope: Scope, error: EvergrantError) -> tuple[int, RawHeaders, bytes]:

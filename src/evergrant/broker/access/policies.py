@@ -171,6 +171,12 @@ async def _lock_policies(session: AsyncSession, project_id: str, app_id: str, ac
     return list(await session.scalars(query))
 
 
+def are_known_to_be_none(broker: Broker, principal: Principal, app_id: str, action: str) -> bool:
+    """Tell whether it is remembered that an app and action have no policy, so that nothing else need be asked."""
+    by_use = broker.policies.get(principal.project_id)
+    return by_use is not None and (app_id, action) not in by_use
+
+
 async def may_have_tokens(broker: Broker, principal: Principal, app_id: str) -> bool:
     """Tell whether nothing keeps an app's tokens from somebody. Whom a policy might keep them from does not count."""
     if Permission.TOKENS_FETCH not in principal.permissions:

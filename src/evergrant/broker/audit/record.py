@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import func, select
@@ -32,6 +33,8 @@ class Actor:
     """The agent that acts for them, where a credential says so; a record has it in its data."""
 
 
+known_actor = lru_cache(maxsize=1024)(Actor)
+"""Makes an actor, or finds it again: the hot path has the same few."""
 OURSELVES = Actor("evergrant")
 actor: ContextVar[Actor] = ContextVar("actor", default=OURSELVES)
 """Set by the faces when they know who is asking; the background refresher acts as evergrant itself."""

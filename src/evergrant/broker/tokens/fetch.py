@@ -142,7 +142,8 @@ async def _fetch(broker: Broker, principal: Principal, wanted: FetchRequest, *, 
     principal.require_for(Permission.TOKENS_FETCH, user_id=wanted.owner.user_id, tenant_id=wanted.owner.tenant_id)
     if wanted.with_refresh_token:
         principal.require(Permission.TOKENS_FETCH_REFRESH_TOKEN)
-    await _check_policies(broker, principal, wanted, wanted.scopes or ())
+    if not policies.are_known_to_be_none(broker, principal, wanted.app_id, FETCH):
+        await _check_policies(broker, principal, wanted, wanted.scopes or ())
     project_id = principal.project_id
     owner = OwnerKey(
         project_id, wanted.app_id, wanted.owner.user_id, wanted.owner.tenant_id, wanted.external_identifier

@@ -1,4 +1,4 @@
-"""How answers that stream are written: as uvicorn writes them, with fewer steps for each header and each piece."""
+"""How answers are written: as uvicorn writes them, with fewer steps for each header and each piece."""
 
 import asyncio
 from typing import Any
@@ -6,6 +6,10 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import HEADER_RE, HEADER_VALUE_RE, STATUS_LINE, RequestResponseCycle
 
 _WITHOUT_BODY = frozenset((204, 304))
+
+
+WHOLE = "evergrant.whole_answer"
+"""The extension of a scope that takes an answer whose headers are lines already: `AnswerCycle.send_whole`."""
 
 
 class Corked:
@@ -31,6 +35,11 @@ class Corked:
             self._held = data
             self._loop.call_soon(self._send_held)
 
+    def send(self, data: bytes) -> None:
+        """Send all that there is, at once."""
+        self._transport.write(data)
+        self._held = None
+
     def close(self) -> None:
         """Send what is left, and close."""
         self._send_held()
@@ -42,7 +51,7 @@ class Corked:
             self._held = None
 
 
-class StreamedCycle(RequestResponseCycle):
+class AnswerCycle(RequestResponseCycle):
     """A request whose application answers with a head and then pieces, and leaves to us how the body is framed.
 
     All names are looked at in one go, and all values. uvicorn looks at each: half of what an answer costs goes there.
@@ -64,6 +73,24 @@ class StreamedCycle(RequestResponseCycle):
             self._go_on(message.get("body", b""), is_last=not message.get("more_body", False))
         else:
             raise RuntimeError(f"'{message['type']}' is no part of the answer that can come here")
+
+    async def send_whole(self, status: int, head: bytes, body: bytes) -> None:
+        """Send a whole answer, when the one before has gone.
+
+        `head` has header lines that whoever calls this has made itself, so that nobody needs to look at them.
+        """
+        if self.flow.write_paused and not self.disconnected:
+            await self.flow.drain()
+        if self.disconnected:
+            return
+        self.response_started, self.waiting_for_100_continue = True, False
+        lines = [b"%b: %b\r\n" % header for header in self.default_headers]
+        if not self.keep_alive:
+            lines.append(b"connection: close\r\n")
+        self.transport.send(  # type: ignore[attr-defined]  # a `Corked`
+            b"".join((STATUS_LINE[status], *lines, head, b"content-length: %d\r\n\r\n" % len(body), body))
+        )
+        self._end()
 
     def _begin(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         self.response_started, self.waiting_for_100_continue = True, False
@@ -96,8 +123,11 @@ class StreamedCycle(RequestResponseCycle):
                 raise RuntimeError("the body is not as long as its header says")
             self.transport.write(body)
         if is_last:
-            self.response_complete = True
-            self.message_event.set()
-            if not self.keep_alive:
-                self.transport.close()
-            self.on_response()
+            self._end()
+
+    def _end(self) -> None:
+        self.response_complete = True
+        self.message_event.set()
+        if not self.keep_alive:
+            self.transport.close()
+        self.on_response()
