@@ -8,10 +8,6 @@ from uvicorn.protocols.http.httptools_impl import HEADER_RE, HEADER_VALUE_RE, ST
 _WITHOUT_BODY = frozenset((204, 304))
 
 
-WHOLE = "evergrant.whole_answer"
-"""The extension of a scope that takes an answer whose headers are lines already: `AnswerCycle.send_whole`."""
-
-
 class Corked:
     """A transport that sends the head of an answer and the beginning of its body in one go, if both are there."""
 

@@ -19,7 +19,7 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from evergrant.oauth2.open_files import callers_at_once
-from evergrant.web.answer_cycle import WHOLE, AnswerCycle, Corked
+from evergrant.web.answer_cycle import AnswerCycle, Corked
 
 log = logging.getLogger(__name__)
 
@@ -191,11 +191,12 @@ class BoundedProtocol(HttpToolsProtocol):
         if len(self.pipeline) >= MOST_PIPELINED:
             self._stop_parsing(400, "There are too many requests without an answer.")
         self._is_streamed = self.url.startswith(STREAMED)
+        if self._is_streamed:
+            self.scope["extensions"] = {CALLER: self}  # type: ignore[dict-item]  # ours; servers may add such
         super().on_headers_complete()
         cycle = self.cycle
         cycle.transport = Corked(self.transport, self.loop)  # type: ignore[assignment]  # it is one, in effect
         cycle.__class__ = AnswerCycle  # uvicorn makes its own, which has nothing yet that differs
-        self.scope["extensions"] = {CALLER: self, WHOLE: cycle.send_whole}  # type: ignore[attr-defined, dict-item]  # ours
         self._unanswered.append(self.cycle)
         # Trailers must not become headers: the application has begun to read those.
         self.headers = []

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from evergrant.tracing import tracer_in_use
-from evergrant.web.answer_cycle import WHOLE
 
 if TYPE_CHECKING:
     from evergrant.tracing.sdk import Tracer
@@ -30,7 +29,6 @@ class TracedRequests:
             await self._app(scope, receive, send)
             return
         method = scope["method"] if scope["method"] in _METHODS else "_OTHER"
-        scope.get("extensions", {}).pop(WHOLE, None)  # such an answer would pass us by
         attributes = {"http.request.method": method, "url.scheme": scope["scheme"]}
         with self._tracer.answering(method, attributes, scope["headers"]) as span:
 
