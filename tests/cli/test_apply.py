@@ -8,10 +8,13 @@ from typing import Any
 
 import pytest
 
+from evergrant.cli.apply_file import read_file
+from evergrant.errors import InvalidValue
 from evergrant.settings import Settings
 from tests.cli.conftest import Done, Evergrant
 from tests.infra.docs_reader import BLOCKS
 from tests.infra.issuer import Issuer
+from tests.infra.rows import execute
 from tests.infra.scripted import serving
 from tests.infra.serving import environment_of
 
@@ -196,6 +199,42 @@ def test_what_is_wrong_is_told_by_line_and_field_and_nothing_is_done(
         assert abs(int(first[1]) - line) <= 1, (wrong, done.err)
         assert "hunter2" not in done.err
     assert {"app.created", "project.renamed"} & set(project.audited()) == set()
+
+
+SECRET = "apps:\n- id: crm\n  clientSecret: "
+TENFOLD = "".join(f"    - &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 7))
+ODD = [
+    (SECRET + "*hunter2", ":3: this is no YAML: found undefined alias"),
+    (SECRET + "!hunter2 x", ":3: this is no YAML: could not determine a constructor for the tag"),
+    (SECRET + "!hunter2!x y", ":3: this is no YAML: found undefined tag handle"),
+    (SECRET + "&hunter2 [*hunter2]", ": this is no YAML that can be read"),
+    (SECRET + "\n    - &a0 [hunter2]\n" + TENFOLD, ": its aliases stand for more than 1,000,000 values"),
+    (SECRET + "\0hunter2", ": this is no YAML that can be read"),
+    (SECRET + "file:/dev/zero", ":3: apps[0].clientSecret: /dev/zero is longer than any secret"),
+    ('"app\\e[2J": []', r":1: app\u001b[2J: there is no such field"),
+]
+
+
+@pytest.mark.parametrize(("text", "problem"), ODD, ids=range(len(ODD)))
+def test_an_odd_file_is_refused_before_it_costs_anything_and_what_may_be_a_secret_is_not_quoted(
+    tmp_path: Path, text: str, problem: str
+) -> None:
+    file = tmp_path / "odd.yaml"
+    file.write_text(text)
+    with pytest.raises(InvalidValue) as refused:
+        read_file(file)
+    assert refused.value.message.startswith(f"{file}{problem}")
+    assert "hunter2" not in refused.value.message
+
+
+def test_a_plan_moves_no_cursor_whatever_others_have_named_their_things(
+    evergrant: Evergrant, settings: Settings, tmp_path: Path
+) -> None:
+    project = Project(evergrant, settings, tmp_path, "project: {name: Shop}\n")
+    execute(settings, "UPDATE projects SET name = '\x9b2J\u202eShop'")
+    planned = project.apply("--plan")
+    assert r'name: "\u009b2J\u202eShop" -> "Shop"' in planned.out
+    assert planned.out.replace("\n", "").isprintable()
 
 
 def test_what_cannot_be_done_is_told_with_what_was_and_the_next_run_goes_on(

@@ -16,6 +16,7 @@ from evergrant.cli.apply_writing import write_file
 from evergrant.cli.running import json_option, project_option, run, the_project
 from evergrant.cli.yaml_lines import Lines
 from evergrant.errors import EvergrantError, InvalidRequest
+from evergrant.logs import printable
 
 WOULD_CHANGE = 2
 """The exit code of --plan where something is to be done."""
@@ -123,8 +124,7 @@ def _print_plan(plan: Plan) -> None:
 
 def _title(thing: PlanStep | LeftOver) -> str:
     """Say what this is about. Names come from others too, and shall not move a terminal's cursor."""
-    text = f"{_KIND.get(thing.kind, thing.kind)} {thing.name}"
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
+    return printable(f"{_KIND.get(thing.kind, thing.kind)} {thing.name}")
 
 
 def _values(one: Change, *, new: bool) -> str:
@@ -134,7 +134,7 @@ def _values(one: Change, *, new: bool) -> str:
 
 
 def _text(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)
+    return printable(json.dumps(value, ensure_ascii=False))
 
 
 def _document(project_id: str, plan: Plan, *, applied: bool) -> dict[str, Any]:

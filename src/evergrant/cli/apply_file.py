@@ -68,6 +68,8 @@ _MUST_REFER = {
     "trustedIssuers.login": ("clientSecret",),
     "webhooks": ("secret",),
 }
+MOST_SECRET = 100_000
+"""Characters that are read of a file with a secret: there are files without an end."""
 _MAY_REFER = {"webhooks": ("url",)}
 _REFERENCE = "write env:NAME or file:PATH, and keep the secret there: this file is no place for one"
 
@@ -153,13 +155,16 @@ def _read(scheme: str, where: str, folder: Path) -> str:
             raise ValueError(f"the environment has no {where}: set it")
         return os.environ[where]
     try:
-        text = (folder / where).read_text()
+        with (folder / where).open(encoding="utf-8") as file:
+            text = file.read(MOST_SECRET + 1)
     except OSError as error:
         raise ValueError(f"{where} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise ValueError(f"{where} is no text in UTF-8") from None
     if not text.strip():
         raise ValueError(f"{where} is empty")
+    if len(text) > MOST_SECRET:
+        raise ValueError(f"{where} is longer than any secret: name a file that holds it alone")
     return text
 
 
