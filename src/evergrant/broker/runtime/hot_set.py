@@ -38,6 +38,7 @@ class HotSet(Generic[K, V]):
         self._is_on = is_on
         self._entries: dict[K, V] = {}
         self._writes = 0
+        self._until = 0.0
         self._over: asyncio.TimerHandle | None = None
 
     def __len__(self) -> int:
@@ -50,7 +51,8 @@ class HotSet(Generic[K, V]):
 
     def get(self, key: K) -> V | None:
         """Return what is kept for `key`, or None."""
-        if self._writes != self._database.grant_writes:
+        # The timer alone would not do: who was held up, or stopped, by its machine may come here before it.
+        if self._writes != self._database.grant_writes or time.monotonic() > self._until:
             self.clear()
         return self._entries.get(key)
 
@@ -62,6 +64,7 @@ class HotSet(Generic[K, V]):
         if self._writes != read_since.writes:
             self.clear()
         if self._over is None:
+            self._until = time.monotonic() + SECONDS
             self._over = asyncio.get_running_loop().call_later(SECONDS, self.clear)
         self._entries[key] = value
 
