@@ -2,12 +2,14 @@
 
 import json
 import logging
+from typing import Any
 
 import httpx2
 import pytest
 
 from evergrant.logs import JsonFormatter
 from evergrant.web.api.tokens import CALLS
+from evergrant.web.middleware import body_of
 from tests.infra.installation import Installation
 from tests.infra.rows import execute
 
@@ -42,6 +44,22 @@ def test_other_methods_and_addresses_that_only_look_alike_are_refused(here: Inst
         assert ask(here, path, method, b"").status_code == 405
     for alike in (f"{path}%0A", f"{path}/", path.upper()):
         assert ask(here, alike).status_code == 404
+
+
+class Piece(bytes):
+    """A piece of a body that does not like to be added to what came before it: that copies all of it."""
+
+    def __radd__(self, before: bytes) -> bytes:
+        raise AssertionError(f"{len(before)} bytes are copied for {len(self)} more")
+
+
+async def test_a_body_in_many_pieces_is_put_together_once() -> None:
+    pieces = [Piece(b" ")] * 1_000
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": pieces.pop(), "more_body": bool(pieces)}
+
+    assert await body_of({"headers": [], "path": "/"}, receive) == b" " * 1_000
 
 
 def test_a_bug_is_answered_with_an_id_under_which_the_log_has_it(

@@ -138,16 +138,20 @@ async def body_of(scope: Scope, receive: Receive) -> bytes:
         ClientDisconnect: the caller hung up in the middle of it.
     """
     _check_announced_body(scope)
-    body: bytes = b""
+    parts: list[
+        bytes
+    ] = []  # a body that grew would be copied for each of them, and a caller chooses how many there are
+    size = 0
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientDisconnect
-        body += message.get("body", b"")
-        if len(body) > MAX_BODY_BYTES:
-            _check_size(scope, len(body))
+        parts.append(message.get("body", b""))
+        size += len(parts[-1])
+        if size > MAX_BODY_BYTES:
+            _check_size(scope, size)
         if not message.get("more_body", False):
-            return body
+            return b"".join(parts)
 
 
 def _check_announced_body(scope: Scope) -> None:
