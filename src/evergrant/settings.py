@@ -280,7 +280,7 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _bootstrap_is_whole(self) -> "Settings":
         if (self.bootstrap_project_id is None) != (self.bootstrap_management_key is None):
-            raise ValueError("bootstrap_project_id and bootstrap_management_key are set together or not at all")
+            raise ValueError("EVERGRANT_BOOTSTRAP_PROJECT_ID and _MANAGEMENT_KEY are set together or not at all")
         return self
 
     @model_validator(mode="after")
@@ -358,7 +358,9 @@ def load_settings() -> Settings:
         return Settings(**from_files)  # type: ignore[arg-type]  # checked by pydantic, which is the point
     except ValidationError as error:
         problems = [
-            f"{PREFIX}{str(e['loc'][0]).upper() if e['loc'] else '*'}: {e['msg'].removeprefix('Value error, ')}"
+            # What is about several variables names them itself.
+            f"{PREFIX}{str(e['loc'][0]).upper()}: {said}" if e["loc"] else said
             for e in error.errors(include_url=False, include_input=False)
+            if (said := e["msg"].removeprefix("Value error, "))
         ]
         raise ConfigurationError("; ".join(problems)) from None

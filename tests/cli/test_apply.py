@@ -198,6 +198,10 @@ def test_what_is_wrong_is_told_by_line_and_field_and_nothing_is_done(
         assert first[2].startswith(problem), done.err
         assert abs(int(first[1]) - line) <= 1, (wrong, done.err)
         assert "hunter2" not in done.err
+    both = EXAMPLE.replace("    name: CRM", "    nam: CRM\n    prompt: none")
+    told = project.apply("--yes", text=both).err
+    assert "apps[1].nam: there is no such field; did you mean name?" in told
+    assert "apps[1].prompt: is a list" in told
     assert {"app.created", "project.renamed"} & set(project.audited()) == set()
 
 

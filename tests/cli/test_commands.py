@@ -294,6 +294,11 @@ def test_doctor_finds_that_the_database_is_away(evergrant: Evergrant, data_dir: 
     away = settings_on(f"postgresql://postgres:s3cret@/nowhere?host={tmp_path}", data_dir)
     done = evergrant(away, "doctor", "--json")
     assert (done.code, check(done)["database"]) == (1, False)
+    assert "No such file or directory. See that PostgreSQL runs" in done.out
+    assert "s3cret" not in done.out
+    nowhere = evergrant(Settings(data_dir=tmp_path / "nowhere"), "doctor", "--json")
+    assert (nowhere.code, check(nowhere)["database"]) == (1, False)
+    assert f"there is none in {tmp_path / 'nowhere'}: 'evergrant serve' makes it" in nowhere.out
     for command in ("init", "serve"):
         refused = evergrant(away, command)
         assert failed_in_one_line(refused), refused

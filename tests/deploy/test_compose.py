@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from evergrant.settings import Settings
+from evergrant.settings import PREFIX, Settings
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docker-compose.yml").read_text()
@@ -40,6 +40,16 @@ def test_a_service_of_a_profile_has_next_to_no_privileges_and_mounts_what_is_the
             assert mode == ["ro"]
         else:
             assert source in COMPOSE["volumes"]
+
+
+@pytest.mark.parametrize("name", ["migrate", "evergrant", "refresher"])
+def test_every_setting_in_env_reaches_evergrant(name: str) -> None:
+    bootstrap = {setting for setting in Settings.model_fields if setting.startswith("bootstrap_")}
+    by_itself = {"data_dir", "refresher"} | (set() if name == "evergrant" else bootstrap)
+    handed_on = {f"{PREFIX}{setting.upper()}" for setting in Settings.model_fields.keys() - by_itself}
+    environment = SERVICES[name]["environment"]
+    assert {variable for variable in environment if variable.startswith(PREFIX)} == handed_on
+    assert "OTEL_EXPORTER_OTLP_ENDPOINT" in environment
 
 
 def test_only_the_proxy_is_reached_from_outside_of_the_machine() -> None:

@@ -86,13 +86,14 @@ def read_file(path: Path) -> tuple[WantedProject, Lines]:
         raise lines.error([("", f"begin with a section: {', '.join(SECTIONS)}")])
     problems += _unknown(data)
     problems += _refer(data, path.parent)
-    if problems:
-        raise lines.error(problems)
+    told = {path for path, _ in problems}
     try:
         file = ApplyFile.model_validate(data)
     except ValidationError as error:
-        wrong = invalid_request(error.errors(include_url=False, include_input=False))
-        raise lines.error([(one["field"], _in_yaml(one["problem"])) for one in wrong.details["fields"]]) from None
+        wrong = invalid_request(error.errors(include_url=False, include_input=False)).details["fields"]
+        problems += [(one["field"], _in_yaml(one["problem"])) for one in wrong if one["field"] not in told]
+    if problems:
+        raise lines.error(problems)
     return _wanted(file), lines
 
 

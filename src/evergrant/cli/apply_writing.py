@@ -26,6 +26,7 @@ from evergrant.web.api.trusted_issuers import CreateIssuer, IssuerLogin
 _HEAD = """\
 # What the project {project} has, for 'evergrant apply'.
 # Secrets are not in it, and stay as they are. Another installation needs them: clientSecret: env:NAME, or file:PATH.
+# A webhook's address is in it, and can be as good as a password: then write url: env:NAME before others read this.
 """
 
 

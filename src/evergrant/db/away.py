@@ -62,6 +62,12 @@ def meaning_of(error: BaseException) -> Unavailable | None:
     return None
 
 
+def driver_says(error: Unavailable) -> str:
+    """Return in the driver's own words why the database is away, for its operator. They hold no password."""
+    reason = _driver_error(error.__cause__) if error.__cause__ is not None else error
+    return (str(reason) or type(reason).__name__).splitlines()[0]
+
+
 def is_read_only(error: BaseException) -> bool:
     """Tell whether the server refused to write because it is not, or no longer, the primary."""
     return isinstance(_driver_error(error), asyncpg.ReadOnlySQLTransactionError)

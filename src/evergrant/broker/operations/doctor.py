@@ -28,6 +28,7 @@ from evergrant.crypto.keyring import Keyring
 from evergrant.crypto.kms.master_key import KEY_BYTES, MasterKey
 from evergrant.crypto.sealed import Slot
 from evergrant.db import DataKeyRow, OutboundApp
+from evergrant.db.away import driver_says
 from evergrant.db.engine import Database
 from evergrant.db.read_replica import NotItsStandby, ReadReplica
 from evergrant.db.types import database_now
@@ -79,8 +80,8 @@ async def _database(
         async with database.read() as session:
             theirs = (await session.execute(select(database_now()))).scalar_one()
         yield Finding("database", True, database.kind)
-    except EvergrantError as error:
-        yield Finding("database", False, error.message)
+    except Unavailable as error:
+        yield Finding("database", False, _why_away(error, settings))
         return
     if database.replica is not None:
         yield await _read_replica(database, database.replica)
@@ -113,6 +114,16 @@ async def _database(
         for warning in warnings_about(app, template, public_url=settings.public_url, today=clock.now().date()):
             text = f"{warning.text} (project {app.project_id})"
             yield Finding(f"app {app.id}", not warning.is_late, text, advice=True)
+
+
+def _why_away(error: Unavailable, settings: Settings) -> str:
+    if not settings.uses_sqlite:
+        text = f"it does not answer or refuses us: {driver_says(error)}"
+        return f"{text}. See that PostgreSQL runs, and that EVERGRANT_DATABASE_URL names it, its database and a role"
+    if not settings.data_dir.exists():
+        text = f"there is none in {settings.data_dir}: 'evergrant serve' makes it, and a master key"
+        return f"{text}; or set EVERGRANT_DATA_DIR"
+    return f"the file in {settings.data_dir} cannot be read: {driver_says(error)}. Let this user read and write there"
 
 
 async def _templates(database: Database, catalogue: Mapping[str, Template]) -> Finding:

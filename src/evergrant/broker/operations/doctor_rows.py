@@ -65,7 +65,7 @@ async def _refreshers(session: AsyncSession, *, now: datetime) -> Finding:
     alive = select(func.count()).select_from(Holder).where(Holder.beat_at > now - ALIVE)
     n = (await session.execute(alive)).scalar_one()
     if not late:
-        return Finding("refreshers", True, f"nothing is late; {n} processes have shown themselves within a minute")
+        return Finding("refreshers", True, f"nothing is late; {n} processes that have refreshed something are there")
     since = min(row.since for row in late)
     text = f"connections of {_named([row.id for row in late])} are due since {since:%Y-%m-%d %H:%M}"
     if not n:
@@ -79,7 +79,7 @@ async def _hosts(session: AsyncSession, database: Database, *, now: datetime) ->
     if database.is_sqlite and len(hosts) > 1:
         text = f"{_named(hosts)} use one SQLite file, whose locks hold on one machine only: move to PostgreSQL"
         return Finding("hosts", False, text)
-    return Finding("hosts", True, str(len(hosts)))
+    return Finding("hosts", True, _named(hosts) if hosts else "nobody has refreshed anything yet")
 
 
 async def _keys(session: AsyncSession, *, now: datetime) -> Finding:
