@@ -112,6 +112,8 @@ def test_a_wrong_value_is_refused_by_its_name() -> None:
         ("settings.EVERGRANT_TRUSTED_PROXY=10.0.0.1", "EVERGRANT_TRUSTED_PROXY"),
         ("publicUrl=http://evergrant.example.com", "publicUrl"),
         ("server.replica=3", "replica"),
+        ("journal.size=lots", r"journal\.size"),
+        ("server.autoscaling.enabled=true,server.autoscaling.minReplicas=11", r"autoscaling\.minReplicas"),
     ):
         with pytest.raises(check_chart.Wrong, match=named):
             made_with("least", "--set", wrong)
