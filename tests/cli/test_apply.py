@@ -198,6 +198,8 @@ def test_what_is_wrong_is_told_by_line_and_field_and_nothing_is_done(
         assert first[2].startswith(problem), done.err
         assert abs(int(first[1]) - line) <= 1, (wrong, done.err)
         assert "hunter2" not in done.err
+    folder = evergrant(settings, "apply", "--plan", str(tmp_path))
+    assert (folder.code, "is a directory" in folder.err.lower()) == (1, True), "2 says that something would change"
     both = EXAMPLE.replace("    name: CRM", "    nam: CRM\n    prompt: none")
     told = project.apply("--yes", text=both).err
     assert "apps[1].nam: there is no such field; did you mean name?" in told

@@ -26,7 +26,7 @@ _KIND = {"trustedIssuer": "trusted issuer"}
 
 @click.command()
 @project_option
-@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@click.argument("file", type=click.Path(path_type=Path))
 @click.option(
     "--plan", "only_plan", is_flag=True, help="Only say what would change: exit code 2 where something would."
 )
