@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from evergrant import __version__
 from evergrant.settings import Settings
 from tests.infra.docs_reader import BLOCKS, Block, Reader
 from tests.infra.installation import (
@@ -77,7 +78,7 @@ NOT_RUN = {
     "scale.md: python benchmarks/scale.py": "tests/test_scale.py compares what it prints",
     "journal.md: EVERGRANT_DATA_DIR=/mnt/old-replica evergrant refresher": "runs until it is stopped",
     "journal.md: python3 -m json.tool evergrant-data/journal/0123456789abcdef.json": "only outages leave such files",
-    "kubernetes.md:    docker build --tag registry.example.com/evergrant:0.1.0 .": "needs a container engine",
+    f"kubernetes.md:    docker build --tag registry.example.com/evergrant:{__version__} .": "needs a container engine",
     "kubernetes.md:    kubectl create namespace evergrant": "needs a cluster; tests/deploy renders the chart",
     "kubernetes.md:    helm upgrade --install --namespace=evergrant --values=values.yaml --wait evergrant"
     " ./deploy/helm/evergrant": "the same",

@@ -20,9 +20,10 @@ PLACES = {
     "src/evergrant/__init__.py": r'^__version__ = "(.+)"$',
     "clients/python/pyproject.toml": r'^version = "(.+)"$',
     "docker-compose.yml": r"^  image: evergrant:(.+)$",
+    "docs/kubernetes.md": r"registry\.example\.com/evergrant:([^\s`]+)",
     "deploy/helm/*/Chart.yaml": r'^(?:version|appVersion): "?([^"\n]+)"?$',
 }
-"""By file, or pattern of files: the line that says the version, which is its first group."""
+"""By file, or pattern of files: what says the version there, which is its first group."""
 CHANGES = "CHANGELOG.md"
 PREVIOUS = "scripts/release/previous.toml"
 UNRELEASED = "unreleased"
