@@ -83,6 +83,22 @@ def test_a_clock_that_is_read_when_it_is_needed_is_not(source: str) -> None:
     assert clock_reads(source) == []
 
 
+APPLICATION = """
+import sys
+import evergrant.web.app
+from evergrant.web.api.app_wire import AppBody
+
+print("aiohttp" in sys.modules, AppBody.__pydantic_complete__)
+"""
+
+
+def test_an_application_imports_no_client_of_apis_and_builds_no_models_before_they_are_used() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", APPLICATION], capture_output=True, text=True, timeout=PATIENCE, check=True
+    )
+    assert done.stdout.split() == ["False"] * 2
+
+
 STARTING = """
 import asyncio, sys
 import evergrant.cli.serve

@@ -10,8 +10,8 @@ import pytest
 
 from evergrant.errors import UpstreamRejected
 from evergrant.oauth2.scrub import Scrubber
-from evergrant.oauth2.upstream import BrokenOff
 from evergrant.oauth2.upstream_decoding import plain
+from evergrant.oauth2.upstream_messages import BrokenOff
 
 TOKEN = "tok_a/b+c=d~5Gh7-Kq_2zPw9"
 

@@ -5,7 +5,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from evergrant.oauth2.upstream import Upstream, UpstreamAnswer, UpstreamRequest, open_upstream
+from evergrant.oauth2.upstream import Upstream, open_upstream
+from evergrant.oauth2.upstream_messages import UpstreamAnswer, UpstreamRequest
 from tests.oauth2.network import LOOPBACK, TLS
 
 Script = list[bytes | float | None]

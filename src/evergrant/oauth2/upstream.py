@@ -31,9 +31,8 @@ from evergrant.oauth2.egress import (
 from evergrant.oauth2.lookups import LookupsBusy, SystemLookups
 from evergrant.oauth2.name_cache import NameCache, NameNotFound, Resolve
 from evergrant.oauth2.upstream_connection import CONNECT_SECONDS, GuardedConnector, OneAnswer
-from evergrant.oauth2.upstream_exchange import BrokenOff, Exchange, UpstreamAnswer, UpstreamRequest
-
-__all__ = ["BrokenOff", "Upstream", "UpstreamAnswer", "UpstreamRequest", "open_upstream"]
+from evergrant.oauth2.upstream_exchange import Exchange
+from evergrant.oauth2.upstream_messages import UpstreamAnswer, UpstreamRequest
 
 MOST_POOLS = 500
 """So many (project, base, owner) keep connections; the one that was used longest ago gives its own up."""

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Iterator
 
 from evergrant.errors import AnswerUnusable
 from evergrant.oauth2.hygiene import RawHeaders
-from evergrant.oauth2.upstream import BrokenOff
+from evergrant.oauth2.upstream_messages import BrokenOff
 
 PIECE_BYTES = 64 * 1024
 """So much is unfolded in one go: a bomb comes out at its reader's pace, and fills no memory."""

@@ -1,8 +1,7 @@
 """One request on one connection: how it is written, how long it may take, and its answer."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Hashable, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable
 from typing import Self
 
 import aiohttp
@@ -11,56 +10,12 @@ from aiohttp.streams import StreamReader
 
 from evergrant.errors import AnswerLost, AnswerUnusable, InvalidValue, MalformedRequest
 from evergrant.oauth2.upstream_connection import OneAnswer, UnusableHead
+from evergrant.oauth2.upstream_messages import BrokenOff, UpstreamAnswer, UpstreamRequest
 
 _OTHER_LENGTH = "The request's body is not as long as Content-Length says."
 _METHODS = frozenset({"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"})
 _WITHOUT_BODY = frozenset({"GET", "HEAD", "OPTIONS", "DELETE"})
 _OURS = frozenset((b"host", b"content-length", b"transfer-encoding", b"connection", b"expect", b"upgrade"))
-
-
-class BrokenOff(Exception):
-    """An answer's body ended without its proper end; the message continues a sentence with the server's name."""
-
-
-@dataclass(slots=True, kw_only=True)  # not frozen: that makes each of these cost three times as much
-class UpstreamRequest:
-    """One request, as it is to be sent."""
-
-    pool: Hashable
-    """Whose connections: the project and the base URL."""
-    owner: Hashable
-    """For whom: two owners never share a connection either."""
-    method: str
-    url: str
-    """Whole and encoded: path and query are sent byte for byte."""
-    headers: Sequence[tuple[bytes, bytes]]
-    """Final, but for `Host` and all that says where the body ends, which are written here."""
-    body: bytes | AsyncIterator[bytes] | None = None
-    length: int | None = None
-    """How long a body that is an iterator is, if that is known."""
-    head_seconds: float = 60.0
-    """From the last byte of the request to the head of the answer."""
-    idle_seconds: float = 60.0
-    """Between two pieces, either way."""
-    total_seconds: float = 900.0
-
-    @property
-    def is_replayable(self) -> bool:
-        """Whether its body is here, so that it could be sent again."""
-        return self.body is None or isinstance(self.body, bytes)
-
-
-@dataclass(slots=True)
-class UpstreamAnswer:
-    """One answer. Its body raises `BrokenOff` where it has no proper end."""
-
-    status: int
-    headers: tuple[tuple[bytes, bytes], ...]
-    """As they came."""
-    body: AsyncIterator[bytes]
-    """As it came, still compressed."""
-    end: Callable[[], None] = lambda: None
-    """Ends it, to be called once: before the body's end, that closes the connection."""
 
 
 class Exchange:

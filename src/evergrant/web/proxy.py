@@ -28,7 +28,7 @@ from evergrant.crypto.opaque import SESSION_PREFIX
 from evergrant.errors import AppNotFound, AuthenticationFailed, EvergrantError, InvalidValue, RateLimited
 from evergrant.logs import new_request_id, request_id
 from evergrant.oauth2.placement import found_key
-from evergrant.oauth2.upstream import BrokenOff
+from evergrant.oauth2.upstream_messages import BrokenOff
 from evergrant.web.deps import recognised_in
 from evergrant.web.errors import error_body, error_headers, sayable
 from evergrant.web.headers import limit_headers, usual_headers

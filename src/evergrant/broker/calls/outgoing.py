@@ -14,7 +14,7 @@ from evergrant.db.grant_reader import GrantView
 from evergrant.errors import EvergrantError, RequestTooLarge
 from evergrant.oauth2.hygiene import RawHeaders, forwarded
 from evergrant.oauth2.placement import with_parameters
-from evergrant.oauth2.upstream import UpstreamRequest
+from evergrant.oauth2.upstream_messages import UpstreamRequest
 
 REPLAYED_BYTES = 64 * 1024
 """A body of at most so many bytes is read before it is sent, and can be sent again."""

@@ -24,7 +24,7 @@ from evergrant.errors import (
 from evergrant.oauth2.api_check import says_expired, stated_wait
 from evergrant.oauth2.incoming import HttpAnswer
 from evergrant.oauth2.lenient_json import read_json, read_text
-from evergrant.oauth2.upstream import UpstreamAnswer
+from evergrant.oauth2.upstream_messages import UpstreamAnswer
 
 READ_BYTES = 64 * 1024
 """How much of an answer is read to see whether it says that the token has ended."""

@@ -3,13 +3,13 @@
 from urllib.parse import urlsplit
 
 from evergrant.broker.calls.outgoing import PreparedCall
-from evergrant.oauth2.upstream import UpstreamAnswer, UpstreamRequest
+from evergrant.oauth2.upstream_messages import UpstreamAnswer, UpstreamRequest
 from evergrant.tracing import span, tracer_in_use
 
 
 async def send(prepared: PreparedCall, request: UpstreamRequest) -> UpstreamAnswer:
     """Send a request of a call, once. Raises as `Upstream.send`."""
-    upstream = prepared.broker.upstream
+    upstream = prepared.broker.way_out.upstream()
     if tracer_in_use() is None:
         return await upstream.send(request)
     entry, host = prepared.entry, urlsplit(request.url).hostname or ""

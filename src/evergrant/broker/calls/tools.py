@@ -35,7 +35,7 @@ from evergrant.errors import (
     SeveralConnections,
 )
 from evergrant.oauth2.hygiene import readings
-from evergrant.oauth2.upstream import BrokenOff
+from evergrant.oauth2.upstream_messages import BrokenOff
 
 Waited = Literal["open", "done", "failed"]
 """How far something has come that a person does in a browser."""

@@ -3,7 +3,7 @@
 import logging
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -47,7 +47,7 @@ from evergrant.metrics import Metrics
 from evergrant.oauth2.egress import OwnPlace
 from evergrant.oauth2.open_files import connections_at_once
 from evergrant.oauth2.transport import Http, default_tls, open_http
-from evergrant.oauth2.upstream import Upstream, open_upstream
+from evergrant.oauth2.way_out import WayOut
 from evergrant.pace import Pace
 from evergrant.settings import Settings
 
@@ -98,7 +98,7 @@ class Broker:
     """The same for webhooks, with connections of its own, so that receivers that hang take none from providers."""
     revocation_http: Http
     """The same for revocations, which nobody waits for."""
-    upstream: Upstream
+    way_out: WayOut
     """The way out to the APIs of providers, which streams."""
     grant_reader: GrantReader
     journal: Journal
@@ -205,7 +205,7 @@ async def open_broker(settings: Settings) -> AsyncIterator[Broker]:
             open_http((*settings.egress_allow, *own_places(settings)), tls=tls, most=connections_at_once()) as http,
             open_http(settings.egress_allow, tls=tls, most=ASIDE_AT_ONCE) as webhook_http,
             open_http((*settings.egress_allow, *own_places(settings)), tls=tls, most=ASIDE_AT_ONCE) as revocation_http,
-            open_upstream((*settings.egress_allow, *own_places(settings)), tls=tls) as upstream,
+            aclosing(WayOut((*settings.egress_allow, *own_places(settings)), tls)) as way_out,
         ):
             broker = Broker(
                 settings=settings,
@@ -214,7 +214,7 @@ async def open_broker(settings: Settings) -> AsyncIterator[Broker]:
                 http=http,
                 webhook_http=webhook_http,
                 revocation_http=revocation_http,
-                upstream=upstream,
+                way_out=way_out,
                 grant_reader=reader,
                 journal=Journal(settings.data_dir / JOURNAL_FOLDER),
                 catalogue=catalogue,

@@ -96,7 +96,8 @@ OptionalId = Annotated[Text, Field(max_length=LONGEST_ID)]
 class WireModel(BaseModel):
     """A request or an answer. Fields that are not known are ignored, as the vendor's own samples send some."""
 
-    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="ignore")
+    # Built when one is first used: together they are a tenth of a start, and most processes use few of them.
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="ignore", defer_build=True)
 
     @model_validator(mode="before")
     @classmethod
