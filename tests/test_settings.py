@@ -54,6 +54,15 @@ def test_every_wrong_variable_is_named_at_once(monkeypatch: pytest.MonkeyPatch) 
     assert "10.0.0.0/8, separated by commas" in error.value.message
 
 
+def test_a_switch_and_a_number_say_what_to_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EVERGRANT_HOT_SET", "maybe")
+    monkeypatch.setenv("EVERGRANT_IDLE_AFTER_DAYS", "30d")
+    with pytest.raises(ConfigurationError) as error:
+        load_settings()
+    assert "EVERGRANT_HOT_SET: write true or false" in str(error.value)
+    assert "EVERGRANT_IDLE_AFTER_DAYS: write a whole number, without a unit" in str(error.value)
+
+
 def test_lists_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EVERGRANT_EGRESS_ALLOW", "10.0.0.0/8, fd00::/8,")
     monkeypatch.setenv("EVERGRANT_BOOTSTRAP_REDIRECT_ORIGINS", "https://a.example, https://b.example")

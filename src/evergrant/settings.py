@@ -340,6 +340,10 @@ def unknown_variables() -> dict[str, str]:
     }
 
 
+_OF_TYPES = {"bool_parsing": "write true or false", "int_parsing": "write a whole number, without a unit"}
+"""What the validating library says in its own words."""
+
+
 def load_settings() -> Settings:
     """Read the environment.
 
@@ -361,6 +365,6 @@ def load_settings() -> Settings:
             # What is about several variables names them itself.
             f"{PREFIX}{str(e['loc'][0]).upper()}: {said}" if e["loc"] else said
             for e in error.errors(include_url=False, include_input=False)
-            if (said := e["msg"].removeprefix("Value error, "))
+            if (said := _OF_TYPES.get(e["type"]) or e["msg"].removeprefix("Value error, "))
         ]
         raise ConfigurationError("; ".join(problems)) from None
