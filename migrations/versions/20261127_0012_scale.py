@@ -1,4 +1,4 @@
-"""scale: the schema says which older versions may run on it.
+"""scale: the schema says which older versions may run on it, and processes what they must have in common.
 
 Revision: 0012, after 0011
 """
@@ -21,8 +21,10 @@ def upgrade() -> None:
         sa.Column("revision", sa.String(length=32), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_schema_floor")),
     )
+    op.add_column("holders", sa.Column("traits", sa.String(length=512), server_default="", nullable=False))
 
 
 def downgrade() -> None:
     """Take it back."""
+    op.drop_column("holders", "traits")
     op.drop_table("schema_floor")

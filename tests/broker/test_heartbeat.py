@@ -6,13 +6,17 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import select, text
 
 from evergrant import pace
-from evergrant.broker.runtime.broker import open_broker
+from evergrant.broker.operations.setup import upgrade
+from evergrant.broker.runtime.broker import load_keyring, open_broker
+from evergrant.broker.runtime.traits import traits_of
+from evergrant.db import Holder
 from evergrant.db.engine import Database
 from evergrant.errors import Unavailable
 from evergrant.pace import Pace
+from evergrant.settings import Settings
 from tests.infra.cable import Cable
 from tests.infra.postgres import PostgresServer
 from tests.infra.settings import settings_on
@@ -46,6 +50,21 @@ async def test_what_waits_for_a_database_that_has_fallen_silent_is_cut_off(
         await until(lambda: broker.database_health.is_up, "the database is back")
         async with broker.database.write_landing() as connection:
             await connection.execute(text("SELECT 1"))
+
+
+async def test_a_process_that_refreshes_shows_what_it_must_have_in_common_with_others(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pace, "PACE", Pace().faster(10))
+    await upgrade(settings)
+    shown: list[str] = []
+    async with open_broker(settings) as broker, asyncio.timeout(PATIENCE):
+        broker.holder.new_owner()
+        while not shown:
+            await asyncio.sleep(0.01)
+            async with broker.database.read() as session:
+                shown = list(await session.scalars(select(Holder.traits)))
+    assert shown == [traits_of(settings, load_keyring(settings))]
 
 
 async def test_a_database_that_only_takes_no_writes_is_not_cut_off(

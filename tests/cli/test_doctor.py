@@ -10,12 +10,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from sqlalchemy import text, update
+from sqlalchemy import column, insert, table, text, update
 
 from evergrant import clock
 from evergrant.broker.operations import doctor_machine, doctor_postgresql
-from evergrant.broker.runtime.broker import open_broker
+from evergrant.broker.runtime.broker import load_keyring, open_broker, open_database
 from evergrant.broker.runtime.journal import Census, Journal
+from evergrant.broker.runtime.traits import traits_of
 from evergrant.crypto.sealed import Sealed
 from evergrant.db import Grant, Holder, ManagementKey, OutboundApp, TrustedIssuer, Webhook
 from evergrant.db.grant import scope_key
@@ -142,6 +143,44 @@ def test_doctor_finds_that_postgresql_forgets_is_full_and_is_not_tidied(
     monkeypatch.setattr(doctor_postgresql, "FULL", 1.0)
     monkeypatch.setattr(doctor_postgresql, "PER_PROCESS", 10_000)
     assert states(evergrant(settings, "doctor", "--json").json)["connections"] == "todo"
+
+
+def test_doctor_says_which_setting_differs_between_which_processes(
+    evergrant: Evergrant, settings: Settings, data_dir: Path
+) -> None:
+    evergrant(settings, "init")
+    assert replicas(evergrant, settings) == ("ok", "0 processes that refresh agree")
+    in_a_thread(_show(settings, "one:1"))
+    in_a_thread(_show(settings, "old:7", is_old=True))
+    assert replicas(evergrant, settings) == ("ok", "1 processes that refresh agree")
+    in_a_thread(_show(settings.model_copy(update={"catalog_dir": data_dir}), "two:2", library="x = 1"))
+    word, said = replicas(evergrant, settings)
+    assert (word, "EVERGRANT_CATALOG_DIR: one:1 unlike two:2" in said) == ("todo", True)
+    in_a_thread(_show(settings.model_copy(update={"public_url": "https://other.example.com"}), "three:3"))
+    word, said = replicas(evergrant, settings)
+    assert (word, "EVERGRANT_PUBLIC_URL: one:1, two:2 unlike three:3" in said) == ("WRONG", True)
+    assert "other.example.com" not in said
+
+
+def replicas(evergrant: Evergrant, settings: Settings) -> tuple[str, str]:
+    found = evergrant(settings, "doctor", "--json").json
+    return states(found)["replicas"], next(one["text"] for one in found if one["check"] == "replicas")
+
+
+async def _show(settings: Settings, name: str, *, is_old: bool = False, library: str = "") -> None:
+    """Show a process as its heartbeat does; where it `is_old`, as the version before does, which knows no traits."""
+    if library and settings.catalog_dir:
+        (settings.catalog_dir / "own.toml").write_text(library)
+    row = {"id": name, "name": name, "started_at": clock.now(), "beat_at": clock.now()}
+    if not is_old:
+        row["traits"] = traits_of(settings, load_keyring(settings))
+    known = table("holders", *(column(one.name, one.type) for one in Holder.__table__.columns))  # without its defaults
+    database = open_database(settings)
+    try:
+        async with database.write() as session:
+            await session.execute(insert(known).values(row))
+    finally:
+        await database.dispose()
 
 
 async def _untidy(settings: Settings) -> None:

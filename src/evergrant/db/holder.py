@@ -24,3 +24,5 @@ class Holder(Base):
     started_at: Mapped[datetime] = mapped_column(UtcDateTime)
     beat_at: Mapped[datetime] = mapped_column(UtcDateTime)
     """When it last showed that it is there, by the database's clock."""
+    traits: Mapped[str] = mapped_column(String(512), default="", server_default="")
+    """Fingerprints of what it must have in common with the others, in JSON. Earlier versions leave it empty."""

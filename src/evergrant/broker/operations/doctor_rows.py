@@ -8,6 +8,7 @@ from sqlalchemy import func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from evergrant.broker.operations.doctor_finding import Finding, todo
+from evergrant.broker.operations.doctor_replicas import disagreement
 from evergrant.broker.projects.projects import closed_projects
 from evergrant.db import Grant, GrantStatus, Holder, ManagementKey, OutboundApp, Project, TrustedIssuer, Webhook
 from evergrant.db.engine import Database
@@ -30,6 +31,7 @@ async def examine_rows(database: Database, settings: Settings, *, now: datetime)
         findings = [
             await _refreshers(session, now=now),
             await _hosts(session, database, now=now),
+            await disagreement(session, alive_since=now - ALIVE),
             await _keys(session, now=now),
             await _webhooks(session),
             await _refused_apps(session),

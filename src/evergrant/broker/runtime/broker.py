@@ -28,6 +28,7 @@ from evergrant.broker.runtime.refusals import Refusals
 from evergrant.broker.runtime.shared_look import SharedLook
 from evergrant.broker.runtime.single_flight import SingleFlight
 from evergrant.broker.runtime.timelines import Timelines
+from evergrant.broker.runtime.traits import traits_of
 from evergrant.broker.runtime.unwritten_activity import UnwrittenActivity
 from evergrant.broker.runtime.unwritten_calls import UnwrittenCalls
 from evergrant.broker.runtime.unwritten_uses import UnwrittenUses
@@ -236,7 +237,7 @@ async def open_broker(settings: Settings) -> AsyncIterator[Broker]:
                 ),
             )
             broker.metrics.registry.register(EndpointGauges(broker.endpoints))
-            heartbeat = Heartbeat(holder, broker.database_health, broker.pace, database)
+            heartbeat = Heartbeat(holder, broker.database_health, broker.pace, database, traits_of(settings, keyring))
             await heartbeat.start()
             try:
                 yield broker

@@ -46,12 +46,15 @@ BELIEVE_WITHIN_SECONDS = 2.0
 class Heartbeat:
     """One process's heartbeat, from `start` to `stop`."""
 
-    def __init__(self, holder: LeaseHolder, health: DatabaseHealth, pace: Pace, database: Database) -> None:
-        """`database` is everybody's: the beats go to the same one, apart from all others."""
+    def __init__(
+        self, holder: LeaseHolder, health: DatabaseHealth, pace: Pace, database: Database, traits: str = ""
+    ) -> None:
+        """`database` is everybody's: the beats go to the same one, apart from all others, and show the `traits`."""
         self._holder = holder
         self._health = health
         self._pace = pace
         self._everybodys = database
+        self._traits = traits
         self._own: Database | None = None
         self._has_row = False
         self._warned = False
@@ -170,7 +173,8 @@ class Heartbeat:
             at: datetime | None = beaten.scalar_one_or_none()
             if at is None:
                 await connection.execute(delete(Holder).where(Holder.beat_at < database_now(-FORGET_SECONDS)))
-                made = insert(Holder).values(columns | {"id": self._holder.id, "started_at": database_now()})
+                first = {"id": self._holder.id, "started_at": database_now(), "traits": self._traits}
+                made = insert(Holder).values(columns | first)
                 at = (await connection.execute(made.returning(Holder.beat_at))).scalar_one()
         self._has_row = True
         return at
