@@ -36,6 +36,8 @@ from evergrant.db import Grant, OutboundApp
 from evergrant.db.grant import scope_key
 from evergrant.db.grant_reader import OwnerKey
 from evergrant.logs import redact
+from evergrant.oauth2.upstream_messages import UpstreamAnswer, UpstreamRequest
+from evergrant.oauth2.way_out import WayOut
 from evergrant.pace import Pace
 from evergrant.settings import Settings
 from evergrant.web.app import create_app
@@ -91,12 +93,15 @@ class Service:
         body: dict[str, Any] = {"appId": "practice", "userId": "alice", "scopes": SCOPES} | members
         return await self.http.post(f"{FETCH}/latest" if latest else FETCH, json=body)
 
-    def asgi(self, path: str, body: dict[str, Any]) -> Callable[[], Awaitable[int]]:
+    def asgi(
+        self, path: str, body: dict[str, Any] | None, *, method: str = "POST", **more: str
+    ) -> Callable[[], Awaitable[int]]:
         """Make a function that asks past HTTP, whose own calls are so few that ours can be counted."""
-        sent = json.dumps(body).encode()
+        sent = json.dumps(body).encode() if body is not None else b""
         headers = [
             (b"authorization", self.http.headers["authorization"].encode()),
             (b"content-length", b"%d" % len(sent)),
+            *((name.replace("_", "-").encode(), value.encode()) for name, value in more.items()),
         ]
         client = {"client": ("127.0.0.1", 1), "server": ("127.0.0.1", 1), "scheme": "http", "http_version": "1.1"}
 
@@ -104,14 +109,15 @@ class Service:
             return {"type": "http.request", "body": sent, "more_body": False}
 
         async def ask() -> int:
-            statuses = []
+            statuses: list[int] = []
 
             async def send(message: Any) -> None:
-                statuses.append(message.get("status"))
+                if "status" in message:
+                    statuses.append(message["status"])
 
-            place = {"method": "POST", "path": path, "raw_path": path.encode(), "query_string": b"", "root_path": ""}
+            place = {"method": method, "path": path, "raw_path": path.encode(), "query_string": b"", "root_path": ""}
             await self.app({"type": "http", "headers": headers, **client, **place}, receive, send)
-            return int(statuses[0])
+            return statuses[0]
 
         return ask
 
@@ -204,22 +210,55 @@ async def test_a_fetch_opens_one_column_and_enters_few_functions(
     async with service(settings) as here:
         await here.fetch()
         opened.clear()
-        entered: Counter[str] = Counter()
-
-        def count(frame: FrameType, what: str, _argument: object) -> None:
-            if what == "call" and not any(part in frame.f_code.co_filename for part in OF_THE_LOOP):
-                entered[frame.f_code.co_qualname] += 1
-
         ask = here.asgi(FETCH, {"appId": "practice", "userId": "alice", "scopes": SCOPES})
         assert await ask() == 200
         opened.clear()
-        sys.setprofile(count)
-        try:
-            status = await ask()
-        finally:
-            sys.setprofile(None)
+        status, entered = await entered_by(ask)
         assert (status, opened) == (200, ["access_token"])
         assert entered.total() <= MOST_PYTHON_CALLS, entered.most_common()
+
+
+async def entered_by(ask: Callable[[], Awaitable[int]]) -> tuple[int, Counter[str]]:
+    """Ask, and return the answer's status and the functions that were entered meanwhile."""
+    entered: Counter[str] = Counter()
+
+    def count(frame: FrameType, what: str, _argument: object) -> None:
+        if what == "call" and not any(part in frame.f_code.co_filename for part in OF_THE_LOOP):
+            entered[frame.f_code.co_qualname] += 1
+
+    sys.setprofile(count)
+    try:
+        return await ask(), entered
+    finally:
+        sys.setprofile(None)
+
+
+MOST_OF_A_CALL = 160
+"""The same of a call that reads from an API, with a connection that is ready: 148, but for those of the HTTP client."""
+
+
+class Answering:
+    """An API, in place of the HTTP client, which has no part in what is counted."""
+
+    async def send(self, _: UpstreamRequest) -> UpstreamAnswer:
+        async def body() -> AsyncIterator[bytes]:
+            yield b'{"ok": true}'
+
+        return UpstreamAnswer(200, ((b"content-type", b"application/json"), (b"content-length", b"12")), body())
+
+
+async def test_a_call_of_an_api_enters_few_functions(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(WayOut, "upstream", lambda _: Answering())
+    async with service(settings) as here:
+        async with here.broker.database.write() as session:
+            await session.execute(update(OutboundApp).values(api_base_url="https://api.example.com/v1"))
+        ask = here.asgi("/v1/proxy/practice/files", None, method="GET", evergrant_user="alice")
+        assert await ask() == 200
+        # Of several, because the process's own chores may fall into one.
+        seen = [await entered_by(ask) for _ in range(3)]
+        assert [status for status, _ in seen] == [200] * 3
+        entered = min((entered for _, entered in seen), key=Counter.total)
+        assert entered.total() <= MOST_OF_A_CALL, entered.most_common()
 
 
 async def test_a_hot_row_is_not_read_again_and_everything_else_is_as_ever(
