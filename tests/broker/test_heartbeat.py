@@ -10,8 +10,7 @@ from sqlalchemy import select, text
 
 from evergrant import pace
 from evergrant.broker.operations.setup import upgrade
-from evergrant.broker.runtime.broker import load_keyring, open_broker
-from evergrant.broker.runtime.traits import traits_of
+from evergrant.broker.runtime.broker import load_keyring, open_broker, own_traits
 from evergrant.db import Holder
 from evergrant.db.engine import Database
 from evergrant.errors import Unavailable
@@ -64,7 +63,7 @@ async def test_a_process_that_refreshes_shows_what_it_must_have_in_common_with_o
             await asyncio.sleep(0.01)
             async with broker.database.read() as session:
                 shown = list(await session.scalars(select(Holder.traits)))
-    assert shown == [traits_of(settings, load_keyring(settings))]
+    assert shown == [own_traits(settings, load_keyring(settings))]
 
 
 async def test_a_database_that_only_takes_no_writes_is_not_cut_off(

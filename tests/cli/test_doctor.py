@@ -14,9 +14,8 @@ from sqlalchemy import column, insert, table, text, update
 
 from evergrant import clock
 from evergrant.broker.operations import doctor_machine, doctor_postgresql
-from evergrant.broker.runtime.broker import load_keyring, open_broker, open_database
+from evergrant.broker.runtime.broker import load_keyring, open_broker, open_database, own_traits
 from evergrant.broker.runtime.journal import Census, Journal
-from evergrant.broker.runtime.traits import traits_of
 from evergrant.crypto.sealed import Sealed
 from evergrant.db import Grant, Holder, ManagementKey, OutboundApp, TrustedIssuer, Webhook
 from evergrant.db.grant import scope_key
@@ -173,7 +172,7 @@ async def _show(settings: Settings, name: str, *, is_old: bool = False, library:
         (settings.catalog_dir / "own.toml").write_text(library)
     row = {"id": name, "name": name, "started_at": clock.now(), "beat_at": clock.now()}
     if not is_old:
-        row["traits"] = traits_of(settings, load_keyring(settings))
+        row["traits"] = own_traits(settings, load_keyring(settings))
     known = table("holders", *(column(one.name, one.type) for one in Holder.__table__.columns))  # without its defaults
     database = open_database(settings)
     try:

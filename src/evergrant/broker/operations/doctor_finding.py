@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+MOST_NAMED = 5
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -17,3 +19,9 @@ class Finding:
 def todo(what: str, text: str) -> Finding:
     """Return a finding that nothing is wrong, and what should be changed."""
     return Finding(what, True, text, advice=True)
+
+
+def listed(names: list[str]) -> str:
+    """Return the first few of them, and how many more there are."""
+    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    return ", ".join(names[:MOST_NAMED]) + more

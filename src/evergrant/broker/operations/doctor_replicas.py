@@ -7,10 +7,9 @@ from datetime import datetime
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from evergrant.broker.operations.doctor_finding import Finding, todo
+from evergrant.broker.operations.doctor_finding import Finding, listed, todo
 from evergrant.db import Holder
 
-MOST_NAMED = 3
 VERSION, LIBRARY = "version", "EVERGRANT_CATALOG_DIR"
 
 
@@ -34,10 +33,5 @@ async def disagreement(session: AsyncSession, *, alive_since: datetime) -> Findi
 
 def _sides(setting: str, groups: dict[str, list[str]]) -> str:
     return " unlike ".join(
-        (f"{value} on " if setting == VERSION else "") + _named(names) for value, names in groups.items()
+        (f"{value} on " if setting == VERSION else "") + listed(names) for value, names in groups.items()
     )
-
-
-def _named(names: list[str]) -> str:
-    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
-    return ", ".join(names[:MOST_NAMED]) + more

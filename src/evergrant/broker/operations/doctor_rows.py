@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from evergrant.broker.operations.doctor_finding import Finding, todo
+from evergrant.broker.operations.doctor_finding import Finding, listed, todo
 from evergrant.broker.operations.doctor_replicas import disagreement
 from evergrant.broker.projects.projects import closed_projects
 from evergrant.db import Grant, GrantStatus, Holder, ManagementKey, OutboundApp, Project, TrustedIssuer, Webhook
@@ -20,7 +20,6 @@ from evergrant.settings import Settings
 LATE = timedelta(minutes=10)
 ALIVE = timedelta(minutes=1)
 SOON, OLD = timedelta(days=14), timedelta(days=365)
-MOST_NAMED = 5
 MOST_ISSUERS = 50
 ISSUER_SECONDS = 10.0
 
@@ -46,11 +45,6 @@ async def examine_rows(database: Database, settings: Settings, *, now: datetime)
             yield finding
 
 
-def _named(names: list[str]) -> str:
-    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
-    return ", ".join(names[:MOST_NAMED]) + more
-
-
 async def _refreshers(session: AsyncSession, *, now: datetime) -> Finding:
     first = (  # by the index of due grants, app by app
         select(func.min(Grant.next_refresh_at))
@@ -69,7 +63,7 @@ async def _refreshers(session: AsyncSession, *, now: datetime) -> Finding:
     if not late:
         return Finding("refreshers", True, f"nothing is late; {n} processes that have refreshed something are there")
     since = min(row.since for row in late)
-    text = f"connections of {_named([row.id for row in late])} are due since {since:%Y-%m-%d %H:%M}"
+    text = f"connections of {listed([row.id for row in late])} are due since {since:%Y-%m-%d %H:%M}"
     if not n:
         return Finding("refreshers", False, f"{text}, and nobody refreshes: start 'evergrant refresher'")
     return todo("refreshers", f"{text}: see 'evergrant refresh status', or start another 'evergrant refresher'")
@@ -79,7 +73,7 @@ async def _hosts(session: AsyncSession, database: Database, *, now: datetime) ->
     names = await session.scalars(select(Holder.name).where(Holder.beat_at > now - ALIVE))
     hosts = sorted({name.rpartition(":")[0] for name in names})
     if database.is_sqlite and len(hosts) > 1:
-        text = f"{_named(hosts)} use one SQLite file, whose locks hold on one machine only: move to PostgreSQL"
+        text = f"{listed(hosts)} use one SQLite file, whose locks hold on one machine only: move to PostgreSQL"
         return Finding("hosts", False, text)
     return Finding("hosts", True, _named(hosts) if hosts else "nobody has refreshed anything yet")
 
@@ -90,11 +84,11 @@ async def _keys(session: AsyncSession, *, now: datetime) -> Finding:
     soon = [key.id for key in keys if key.expires_at is not None and now < key.expires_at <= now + SOON]
     old = [key.id for key in keys if key.expires_at is None and key.created_at < now - OLD]
     if over:
-        return todo("management keys", f"over, so their callers get 401: {_named(over)}. Make new ones, or delete them")
+        return todo("management keys", f"over, so their callers get 401: {listed(over)}. Make new ones, or delete them")
     if soon:
-        return todo("management keys", f"over within {SOON.days} days: {_named(soon)}. Replace them before")
+        return todo("management keys", f"over within {SOON.days} days: {listed(soon)}. Replace them before")
     if old:
-        return todo("management keys", f"older than {OLD.days} days: {_named(old)}. Replace them, see docs/keys.md")
+        return todo("management keys", f"older than {OLD.days} days: {listed(old)}. Replace them, see docs/keys.md")
     return Finding("management keys", True, str(len(keys)))
 
 
@@ -103,7 +97,7 @@ async def _webhooks(session: AsyncSession) -> Finding:
     hooks = list(await session.scalars(select(Webhook).where(trouble).order_by(Webhook.id)))
     if hooks:
         off = [hook.id for hook in hooks if not hook.enabled]
-        text = f"fail: {_named([hook.id for hook in hooks])}" + (f"; evergrant disabled {_named(off)}" if off else "")
+        text = f"fail: {listed([hook.id for hook in hooks])}" + (f"; evergrant disabled {listed(off)}" if off else "")
         return todo("webhooks", f"{text}. Mend the receiver, enable it again and replay what it missed")
     return Finding("webhooks", True, "none fails")
 
@@ -111,7 +105,7 @@ async def _webhooks(session: AsyncSession) -> Finding:
 async def _refused_apps(session: AsyncSession) -> Finding:
     ids = list(await session.scalars(select(OutboundApp.id).where(OutboundApp.unhealthy_since.is_not(None))))
     if ids:
-        text = f"the provider refuses the client id or secret of {_named(ids)}"
+        text = f"the provider refuses the client id or secret of {listed(ids)}"
         return todo("apps' registrations", f"{text}: correct them, and nobody has to connect again")
     return Finding("apps' registrations", True, "none is refused")
 
@@ -120,7 +114,7 @@ async def _redirect_origins(session: AsyncSession) -> Finding:
     projects = await session.scalars(select(Project).where(Project.closed_at.is_(None)))
     without = [project.id for project in projects if not project.redirect_origins]
     if without:
-        text = f"none for {_named(without)}, so no link can lead back to an application"
+        text = f"none for {listed(without)}, so no link can lead back to an application"
         return todo("redirect origins", f"{text}: 'evergrant projects allow-redirect PROJECT ORIGIN'")
     return Finding("redirect origins", True, "every project has some")
 
@@ -130,7 +124,7 @@ async def _callbacks(session: AsyncSession, settings: Settings) -> Finding:
     rows = await session.execute(registered.where(OutboundApp.registered_redirect_uri != ""))
     elsewhere = [row.id for row in rows if not row.registered_redirect_uri.startswith(f"{settings.public_url}/")]
     if elsewhere:
-        text = f"{_named(elsewhere)} registered with another address than {settings.public_url}"
+        text = f"{listed(elsewhere)} registered with another address than {settings.public_url}"
         return todo(
             "callbacks", f"{text}: set EVERGRANT_PUBLIC_URL alike everywhere, or the next connect registers anew"
         )

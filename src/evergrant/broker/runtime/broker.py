@@ -237,7 +237,7 @@ async def open_broker(settings: Settings) -> AsyncIterator[Broker]:
                 ),
             )
             broker.metrics.registry.register(EndpointGauges(broker.endpoints))
-            heartbeat = Heartbeat(holder, broker.database_health, broker.pace, database, traits_of(settings, keyring))
+            heartbeat = Heartbeat(holder, broker.database_health, broker.pace, database, own_traits(settings, keyring))
             await heartbeat.start()
             try:
                 yield broker
@@ -250,6 +250,16 @@ async def open_broker(settings: Settings) -> AsyncIterator[Broker]:
                 await reader.aclose()
     finally:
         await database.dispose()
+
+
+def own_traits(settings: Settings, keyring: Keyring) -> str:
+    """Return what this process must have in common with the others, as `traits_of` has it."""
+    return traits_of(
+        public_url=settings.public_url,
+        egress_allow=settings.egress_allow,
+        master_keys=[key.id for key in keyring.keys],
+        catalog_dir=settings.catalog_dir,
+    )
 
 
 def own_places(settings: Settings) -> tuple[OwnPlace, ...]:
