@@ -75,7 +75,7 @@ async def _hosts(session: AsyncSession, database: Database, *, now: datetime) ->
     if database.is_sqlite and len(hosts) > 1:
         text = f"{listed(hosts)} use one SQLite file, whose locks hold on one machine only: move to PostgreSQL"
         return Finding("hosts", False, text)
-    return Finding("hosts", True, _named(hosts) if hosts else "nobody has refreshed anything yet")
+    return Finding("hosts", True, listed(hosts) if hosts else "nobody has refreshed anything yet")
 
 
 async def _keys(session: AsyncSession, *, now: datetime) -> Finding:
