@@ -1,5 +1,6 @@
 """What all wire models share: camelCase, null as absent, storable text, and pastes without the blanks around them."""
 
+import warnings
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, TypeVar
 
@@ -16,6 +17,7 @@ from pydantic import (
     model_validator,
 )
 from pydantic.alias_generators import to_camel
+from pydantic.warnings import UnsupportedFieldAttributeWarning
 
 from evergrant.oauth2.token_response import MAX_TOKEN_LENGTH
 from evergrant.pasted import trimmed
@@ -93,10 +95,14 @@ OwnerId = Annotated[Text, Field(min_length=1, max_length=LONGEST_ID)]
 OptionalId = Annotated[Text, Field(max_length=LONGEST_ID)]
 
 
+warnings.filterwarnings("ignore", category=UnsupportedFieldAttributeWarning)
+
+
 class WireModel(BaseModel):
     """A request or an answer. Fields that are not known are ignored, as the vendor's own samples send some."""
 
-    # Built when one is first used: together they are a tenth of a start, and most processes use few of them.
+    # Built when one is first used: together they are a tenth of a start, and most processes use few of them. FastAPI
+    # silences what pydantic says of its bodies' names while it makes a route, which is before they are built.
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="ignore", defer_build=True)
 
     @model_validator(mode="before")
