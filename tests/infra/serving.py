@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -45,12 +46,18 @@ def _as_text(value: object) -> str:
             return str(value)
 
 
+_chance = secrets.SystemRandom()  # property-based tests seed the common one alike in each worker
+_PORTS = range(15_000, 32_000)
+"""Below those that systems give to outgoing connections, one of which could take a port before its server does."""
+
+
 def free_port() -> int:
     """Return a port that nobody listens on right now."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
+    while True:
+        port = _chance.choice(_PORTS)
+        with socket.socket() as listener, contextlib.suppress(OSError):
+            listener.bind(("127.0.0.1", port))
+            return port
 
 
 class ServerProcess:

@@ -42,7 +42,7 @@ class Corked:
         self._transport.close()
 
     def _send_held(self) -> None:
-        if self._held:
+        if self._held and not self._transport.is_closing():  # by now, the caller may be gone
             self._transport.write(self._held)
             self._held = None
 
