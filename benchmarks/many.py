@@ -43,6 +43,8 @@ class Many:
         if not self._has_apps:
             await self._create_apps()
             self._has_apps = True
+        if size == self._stored:
+            return
         await (self._grow_sqlite(size) if self._settings.uses_sqlite else self._grow_postgresql(size))
         self._stored = size
 
