@@ -10,10 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evergrant.errors import AnswerLost, EgressRefused, UpstreamRejected, UpstreamUnavailable
-from evergrant.oauth2.upstream import open_upstream
 from evergrant.oauth2.upstream_messages import BrokenOff, UpstreamRequest
 from tests.infra.certificates import certificate_for
-from tests.infra.raw_api import RawApi, Script, answer_of, body_of, get, ok, raw_api
+from tests.infra.raw_api import RawApi, Script, answer_of, body_of, get, ok, open_upstream, raw_api
 from tests.infra.scripted import ScriptedProvider, serving
 from tests.infra.scripted import answer as scripted_answer
 from tests.oauth2.network import LOOPBACK, TLS, Names

@@ -1,11 +1,15 @@
 """An API that answers with whatever bytes it is told to, when it is told to."""
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 
-from evergrant.oauth2.upstream import Upstream, open_upstream
+from evergrant.oauth2.egress import Opened
+from evergrant.oauth2.lookups import SystemLookups
+from evergrant.oauth2.name_cache import Resolve
+from evergrant.oauth2.upstream import Upstream
 from evergrant.oauth2.upstream_messages import UpstreamAnswer, UpstreamRequest
 from tests.oauth2.network import LOOPBACK, TLS
 
@@ -51,6 +55,13 @@ class RawApi:
             self.ended.set()
         finally:
             writer.transport.abort()
+
+
+def open_upstream(
+    egress_allow: tuple[Opened, ...], *, tls: ssl.SSLContext, resolve: Resolve | None = None
+) -> aclosing[Upstream]:
+    """Open a way out for an `async with`; it looks names up as the system does, where `resolve` is not given."""
+    return aclosing(Upstream(egress_allow, resolve=resolve or SystemLookups(), tls=tls))
 
 
 @asynccontextmanager

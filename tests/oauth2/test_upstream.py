@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 
 from evergrant.errors import AnswerLost, InvalidValue, MalformedRequest, UpstreamUnavailable
 from evergrant.oauth2 import upstream_connection
-from evergrant.oauth2.upstream import open_upstream
 from evergrant.oauth2.upstream_messages import BrokenOff, UpstreamAnswer
-from tests.infra.raw_api import Script, answer_of, body_of, get, ok, raw_api
+from tests.infra.raw_api import Script, answer_of, body_of, get, ok, open_upstream, raw_api
 from tests.oauth2.network import LOOPBACK, TLS, Names
 
 VALUES = st.binary(max_size=12).map(bytes.strip).filter(lambda value: not any(c < 32 or c == 127 for c in value))

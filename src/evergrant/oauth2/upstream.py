@@ -7,8 +7,7 @@ repeated or remembered here.
 import asyncio
 import re
 import ssl
-from collections.abc import AsyncIterator, Hashable
-from contextlib import asynccontextmanager
+from collections.abc import Hashable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import cast
@@ -28,7 +27,7 @@ from evergrant.oauth2.egress import (
     opened_networks,
     parse_target,
 )
-from evergrant.oauth2.lookups import LookupsBusy, SystemLookups
+from evergrant.oauth2.lookups import LookupsBusy
 from evergrant.oauth2.name_cache import NameCache, NameNotFound, Resolve
 from evergrant.oauth2.upstream_connection import CONNECT_SECONDS, GuardedConnector, OneAnswer
 from evergrant.oauth2.upstream_exchange import Exchange
@@ -54,12 +53,13 @@ class _Pool:
 
 
 class Upstream:
-    """Makes calls of APIs. From `open_upstream`; has connections and names of its own.
+    """Makes calls of APIs. From `way_out`; has connections and names of its own.
 
     aiohttp connects, parses and holds back; the request is written here, so that it goes out byte for byte.
     """
 
     def __init__(self, egress_allow: tuple[Opened, ...], *, resolve: Resolve, tls: ssl.SSLContext) -> None:
+        """`egress_allow` is what may be called although it is not public."""
         self.egress_allow = egress_allow
         self._own_places = tuple(one for one in egress_allow if isinstance(one, OwnPlace))
         self._networks = opened_networks(egress_allow)
@@ -182,15 +182,3 @@ def _why(error: BaseException) -> str:
     if isinstance(error, aiohttp.ClientSSLError | ssl.SSLError):
         return "its TLS certificate is not accepted"
     return "it does not answer in time" if isinstance(error, TimeoutError) else "it takes no connection"
-
-
-@asynccontextmanager
-async def open_upstream(
-    egress_allow: tuple[Opened, ...], *, tls: ssl.SSLContext, resolve: Resolve | None = None
-) -> AsyncIterator[Upstream]:
-    """Open the way out to APIs. `egress_allow` is what may be called although it is not public."""
-    upstream = Upstream(egress_allow, resolve=resolve or SystemLookups(), tls=tls)
-    try:
-        yield upstream
-    finally:
-        await upstream.aclose()
