@@ -197,7 +197,7 @@ class PostgresGrantReader:
             self._readings.add(reading)
             reading.add_done_callback(self._readings.discard)
 
-    async def _answer(self, some: "Sequence[_Asked]") -> None:
+    async def _answer(self, some: Sequence[_Asked]) -> None:
         """Read what was asked for together. Whoever hung up meanwhile is told nothing, and is in nobody's way."""
         found: dict[int, GrantView] = {}
         try:

@@ -41,8 +41,6 @@ WRITTEN = text(
     " ELSE pg_current_wal_flush_lsn() END - CAST('0/0' AS pg_lsn) AS bigint)"
 )
 REPLAYED = text("SELECT CAST(pg_last_wal_replay_lsn() - CAST('0/0' AS pg_lsn) AS bigint)")
-
-
 IDENTITY = text("SELECT CAST(system_identifier AS text) || ' ' || current_database() FROM pg_control_system()")
 
 

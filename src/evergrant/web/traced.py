@@ -5,12 +5,11 @@ from typing import TYPE_CHECKING
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from evergrant.broker.runtime.path_globs import METHODS
 from evergrant.tracing import tracer_in_use
 
 if TYPE_CHECKING:
     from evergrant.tracing.sdk import Tracer
-
-_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
 class TracedRequests:
@@ -28,7 +27,7 @@ class TracedRequests:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        method = scope["method"] if scope["method"] in _METHODS else "_OTHER"
+        method = scope["method"] if scope["method"] in METHODS else "_OTHER"
         attributes = {"http.request.method": method, "url.scheme": scope["scheme"]}
         with self._tracer.answering(method, attributes, scope["headers"]) as span:
 

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, TypeGuard
 
-from fastapi import APIRouter
 from pydantic import Field
 from pydantic_core import from_json, to_json
 from starlette.types import Receive, Scope
@@ -34,8 +33,9 @@ from evergrant.web.api.wire import (
 from evergrant.web.deps import limited_in
 from evergrant.web.middleware import body_of
 from evergrant.web.plain import PlainRoute
+from evergrant.web.routing import ApiRouter
 
-router = APIRouter(prefix="/v1/mgmt/outbound/app", tags=["tokens"], route_class=PlainRoute)
+router = ApiRouter(prefix="/v1/mgmt/outbound/app", tags=["tokens"], route_class=PlainRoute)
 
 MOST_SCOPES = 500
 MOST_REMEMBERED, LONGEST_REMEMBERED = 2_048, 512
@@ -165,7 +165,7 @@ class FetchCall:
             return None
         if not (user_id if self._is_of_user else tenant_id):
             return None
-        if scopes is not None or self._has_scopes:
+        if self._has_scopes:
             if type(scopes) is not list or len(scopes) > MOST_SCOPES or not all(map(_is_word, scopes)):
                 return None
             scopes = tuple(scopes)
@@ -197,7 +197,6 @@ _TENANT = {"appId": "google-contacts", "tenantId": "acme"}
 
 @router.post(
     "/user/token",
-    operation_id="fetchUserToken",
     summary="Fetch a user's token by scopes",
     response_model=TokenAnswer,
     responses=errors(400, 404, 413, 502),
@@ -210,7 +209,6 @@ def fetch_user_token(body: FetchUserToken) -> ResourceOwner:
 
 @router.post(
     "/user/token/latest",
-    operation_id="fetchLatestUserToken",
     summary="Fetch a user's most recent token",
     response_model=TokenAnswer,
     responses=errors(400, 404, 413, 502),
@@ -223,7 +221,6 @@ def fetch_latest_user_token(body: FetchUserTokenLatest) -> ResourceOwner:
 
 @router.post(
     "/tenant/token",
-    operation_id="fetchTenantToken",
     summary="Fetch a tenant's token by scopes",
     response_model=TokenAnswer,
     responses=errors(400, 404, 413, 502),
@@ -239,7 +236,6 @@ def fetch_tenant_token(body: FetchTenantToken) -> ResourceOwner:
 
 @router.post(
     "/tenant/token/latest",
-    operation_id="fetchLatestTenantToken",
     summary="Fetch a tenant's most recent token",
     response_model=TokenAnswer,
     responses=errors(400, 404, 413, 502),

@@ -95,14 +95,14 @@ OwnerId = Annotated[Text, Field(min_length=1, max_length=LONGEST_ID)]
 OptionalId = Annotated[Text, Field(max_length=LONGEST_ID)]
 
 
+# FastAPI silences what pydantic says of its bodies' names while it makes a route. Our models are built after that.
 warnings.filterwarnings("ignore", category=UnsupportedFieldAttributeWarning)
 
 
 class WireModel(BaseModel):
     """A request or an answer. Fields that are not known are ignored, as the vendor's own samples send some."""
 
-    # Built when one is first used: together they are a tenth of a start, and most processes use few of them. FastAPI
-    # silences what pydantic says of its bodies' names while it makes a route, which is before they are built.
+    # Built when one is first used: together they are a tenth of a start, and most processes use few of them.
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="ignore", defer_build=True)
 
     @model_validator(mode="before")
