@@ -62,6 +62,8 @@ def test_a_callers_trace_goes_on_through_fetch_refresh_and_call_and_ends_at_the_
     assert out["POST 127.0.0.1"].parent == refresh.id
     assert out["call 127.0.0.1"].parent == call.id
     assert out["call 127.0.0.1"].attributes["evergrant.app"] == "practice"
+    for name in ("url.scheme", "server.port"):
+        assert out["call 127.0.0.1"].attributes[name] == out["POST 127.0.0.1"].attributes[name]
     assert collector.named("sweep")[0].trace != TRACE
     said = [line for line in lines if line.get("traceId") == TRACE]
     assert {line["message"] for line in said} >= {"POST /v1/mgmt/outbound/app/user/token 200"}

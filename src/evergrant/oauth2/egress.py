@@ -58,6 +58,11 @@ Opened = Network | OwnPlace
 """What may be called although it is not public."""
 
 
+def origin_of_url(url: str) -> str:
+    """Return the scheme and authority of a URL that has them, letter for letter."""
+    return "/".join(url.split("/", 3)[:3])
+
+
 def parse_target(url: str) -> Target:
     """Take a URL apart, with the parser that the request is made from, so that check and use cannot disagree.
 

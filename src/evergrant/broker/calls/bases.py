@@ -17,6 +17,7 @@ from evergrant.catalog.template import Template
 from evergrant.db import OutboundApp
 from evergrant.errors import InvalidValue, NoApiAddress, UpstreamRejected
 from evergrant.oauth2.api_check import Expected
+from evergrant.oauth2.egress import origin_of_url
 
 _SLASHES = re.compile(r"/+")
 
@@ -35,7 +36,7 @@ class Base:
     """Its scheme and authority."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "origin", "/".join(self.url.split("/", 3)[:3]))
+        object.__setattr__(self, "origin", origin_of_url(self.url))
 
     def is_own_endpoint(self, readings: Iterable[str]) -> bool:
         """Tell whether a path, in one of its readings, is an endpoint of the template's own."""

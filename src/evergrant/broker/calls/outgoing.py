@@ -12,6 +12,7 @@ from evergrant.broker.runtime.principal import Principal
 from evergrant.broker.runtime.unwritten_calls import Call
 from evergrant.db.grant_reader import GrantView
 from evergrant.errors import EvergrantError, RequestTooLarge
+from evergrant.oauth2.egress import origin_of_url
 from evergrant.oauth2.hygiene import RawHeaders, forwarded
 from evergrant.oauth2.placement import with_parameters
 from evergrant.oauth2.upstream_messages import UpstreamRequest
@@ -131,7 +132,7 @@ class PreparedCall:
         """Return the request for a file to which the API has redirected: no credential goes with it."""
         headers = forwarded(self.asked.headers, credential_headers=self._credential_headers())
         where, _, query = url.partition("?")
-        return self._request(where, "/".join(where.split("/", 3)[:3]), "", query, headers, is_body_sent=False)
+        return self._request(where, origin_of_url(where), "", query, headers, is_body_sent=False)
 
     @property
     def needs_plain_answer(self) -> bool:
