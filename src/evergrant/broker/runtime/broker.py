@@ -195,18 +195,18 @@ async def open_broker(settings: Settings) -> AsyncIterator[Broker]:
     """
     keyring = load_keyring(settings)
     catalogue = load_catalogue(settings.catalog_dir)
-    url = database_url(_reveal(settings), settings.data_dir)
     database = open_database(settings)
     try:
         await database.require_current_schema()
-        reader = open_grant_reader(url, database.servers)
+        reader = open_grant_reader(database.engine.url, database.servers)
         holder = LeaseHolder(settings.data_dir / HOLDERS_FOLDER, pace.PACE)
         tls = default_tls()
+        reachable = (*settings.egress_allow, *own_places(settings))
         async with (
-            open_http((*settings.egress_allow, *own_places(settings)), tls=tls, most=connections_at_once()) as http,
+            open_http(reachable, tls=tls, most=connections_at_once()) as http,
             open_http(settings.egress_allow, tls=tls, most=ASIDE_AT_ONCE) as webhook_http,
-            open_http((*settings.egress_allow, *own_places(settings)), tls=tls, most=ASIDE_AT_ONCE) as revocation_http,
-            aclosing(WayOut((*settings.egress_allow, *own_places(settings)), tls)) as way_out,
+            open_http(reachable, tls=tls, most=ASIDE_AT_ONCE) as revocation_http,
+            aclosing(WayOut(reachable, tls)) as way_out,
         ):
             broker = Broker(
                 settings=settings,
