@@ -71,7 +71,7 @@ def dcr_presets() -> Mapping[str, DcrPreset]:
         ConfigurationError: as `load_catalogue`.
     """
     return {
-        _id_of(f): _entry(f.name, {**_toml(f), "id": _id_of(f)}, DcrPreset) for f in _files(_package("dcr_presets"))
+        _id_of(f): _entry(f.name, {**_toml(f), "id": _id_of(f)}, DcrPreset) for f in toml_files(_package("dcr_presets"))
     }
 
 
@@ -96,7 +96,8 @@ def _package(folder: str) -> Traversable:
     return importlib.resources.files("evergrant.catalog") / folder
 
 
-def _files(folder: Traversable) -> list[Traversable]:
+def toml_files(folder: Traversable) -> list[Traversable]:
+    """Return a folder's files of templates, in the order of their ids. Hidden ones, an editor's perhaps, are none."""
     found = (file for file in folder.iterdir() if file.name.endswith(".toml") and not file.name.startswith("."))
     return sorted(found, key=_id_of)
 
@@ -115,7 +116,7 @@ def _toml(file: Traversable) -> Members:
 def _read(folder: Traversable, bases: Mapping[str, Members]) -> dict[str, tuple[str, Members]]:
     """Return every entry of a folder by id: where it stands, and its members with what it inherits."""
     found: dict[str, tuple[str, Members]] = {}
-    for file in _files(folder):
+    for file in toml_files(folder):
         for where, members in _entries(file):
             key = members["id"]
             if key in found:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from evergrant import __version__
+from evergrant.catalog.loader import toml_files
 from evergrant.networks import Network
 
 LETTERS = 12
@@ -18,7 +19,7 @@ def traits_of(
 
     Of master keys, their ids count, and which is the first; of an operator's templates, the files' names and texts.
     """
-    files = sorted(catalog_dir.glob("*.toml")) if catalog_dir is not None else []
+    files = toml_files(catalog_dir) if catalog_dir is not None else []
     found = {
         "EVERGRANT_PUBLIC_URL": _fingerprint(public_url),
         "EVERGRANT_EGRESS_ALLOW": _fingerprint(*sorted(map(str, egress_allow))),
