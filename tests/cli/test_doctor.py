@@ -67,6 +67,7 @@ def test_doctor_finds_what_is_unwise_in_settings_and_rows(
         "EVERGRANT_PUBLIC_URL": "https://localhost",
         "EVERGRANT_PUBLC_URL": "https://localhost",
         "EVERGRANT_EGRESS_ALLOW": "0.0.0.0/0",
+        "EVERGRANT_TRUSTED_PROXIES": "10.0.0.0/255.0.0.0",
         "EVERGRANT_RATE_LIMIT_PER_KEY": "0",
         "EVERGRANT_CALL_RETENTION_DAYS": "0",
         "EVERGRANT_LOG_LEVEL": "debug",

@@ -14,7 +14,7 @@ from sqlalchemy import LargeBinary, func, select, type_coerce
 
 from evergrant import clock
 from evergrant.broker.apps.warnings import warnings_about
-from evergrant.broker.operations.doctor_finding import Finding
+from evergrant.broker.operations.doctor_finding import Finding, todo
 from evergrant.broker.operations.doctor_machine import examine_machine
 from evergrant.broker.operations.doctor_postgresql import examine_postgresql
 from evergrant.broker.operations.doctor_rows import examine_rows
@@ -169,7 +169,7 @@ async def _owners(database: Database) -> Finding:
     if not unbound:
         return Finding("owners", True, "what is sealed opens for its owner only")
     text = f"{unbound} values were sealed by an earlier version, without their owner: run 'evergrant keyring rotate'"
-    return Finding("owners", True, text, advice=True)
+    return todo("owners", text)
 
 
 async def _read_replica(database: Database, replica: ReadReplica) -> Finding:
@@ -180,11 +180,9 @@ async def _read_replica(database: Database, replica: ReadReplica) -> Finding:
     except NotItsStandby as error:
         return Finding("read replica", False, error.message)
     except Unavailable:
-        return Finding(
-            "read replica", True, f"EVERGRANT_DATABASE_READ_URL: it does not answer; {meanwhile}", advice=True
-        )
+        return todo("read replica", f"EVERGRANT_DATABASE_READ_URL: it does not answer; {meanwhile}")
     if behind:
-        return Finding("read replica", True, f"{behind} bytes of the log behind the primary; {meanwhile}", advice=True)
+        return todo("read replica", f"{behind} bytes of the log behind the primary; {meanwhile}")
     return Finding("read replica", True, "has everything that is committed")
 
 

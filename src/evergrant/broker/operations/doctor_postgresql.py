@@ -10,8 +10,8 @@ from evergrant.broker.operations.doctor_finding import Finding, todo
 from evergrant.db.engine import Database
 from evergrant.networks import is_loopback_host
 
-PER_PROCESS = 40
-"""Connections that one process may have open: 20 for statements, 10 for landings, fetches and the heartbeat."""
+PER_PROCESS = 39
+"""What one process opens at most: 20 for transactions, 10 for landings, 8 for fetches, 1 for its heartbeat."""
 FULL = 0.8
 MUST_BE_ON = ("fsync", "full_page_writes", "synchronous_commit")
 MANY_DEAD, DEAD_SHARE = 10_000, 0.3

@@ -4,11 +4,12 @@ import re
 from collections.abc import Iterator
 
 from evergrant.broker.operations.doctor_finding import Finding, todo
+from evergrant.networks import parse_networks
 from evergrant.settings import Settings, unknown_variables
 from evergrant.tracing import tracing_problem, wants_traces
 
 WIDE_PREFIX = {4: 16, 6: 48}
-"""A network of proxies, or one that is opened, has so many bits or more where somebody thought about it."""
+"""A network of proxies has so many bits or more where somebody thought about it."""
 GUESSED = re.compile(r"change|example|secret|password|default|test|key-of|(.)\1{7}|12345", re.IGNORECASE)
 FEWEST_LETTERS = 12
 
@@ -46,10 +47,9 @@ def _bootstrap_key(settings: Settings) -> Finding:
 
 def _proxies(settings: Settings) -> Finding:
     from_text = settings.trusted_proxies
-    networks = [part for part in (one.strip() for one in from_text.split(",")) if "/" in part]
-    wide = [one for one in networks if int(one.partition("/")[2]) < WIDE_PREFIX[6 if ":" in one else 4]]
+    wide = [one for one in parse_networks(from_text) if one.prefixlen < WIDE_PREFIX[one.version]]
     if wide:
-        text = f"{', '.join(wide)} is wide: everybody in it can choose its address. Name the proxies alone"
+        text = f"{', '.join(map(str, wide))} is wide: everybody in it can choose its address. Name the proxies alone"
         return todo("trusted proxies", f"{text} in EVERGRANT_TRUSTED_PROXIES")
     if not settings.is_loopback_trial and from_text == "127.0.0.1":
         text = "127.0.0.1 only: where the proxy is on another machine, set EVERGRANT_TRUSTED_PROXIES to its address, or"
@@ -64,8 +64,8 @@ def _egress(settings: Settings) -> Finding:
         return Finding("egress", False, f"everything is open, metadata services of clouds too: {remedy}")
     risky = [one for one in settings.egress_allow if one.is_loopback or one.is_link_local]
     if risky and not settings.is_loopback_trial:
-        text = f"{', '.join(map(str, risky))} is open: whoever makes an app reaches this machine by it. {remedy}"
-        return todo("egress", text[:1].upper() + text[1:])
+        text = f"{', '.join(map(str, risky))} is open, so whoever makes an app reaches this machine by it"
+        return todo("egress", f"{text}: {remedy}")
     return Finding("egress", True, f"providers may also be in {opened}" if opened else "public addresses only")
 
 
