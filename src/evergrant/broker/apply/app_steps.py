@@ -4,8 +4,7 @@ from dataclasses import fields, replace
 from datetime import date, datetime
 from typing import Any
 
-from pydantic import SecretStr
-
+from evergrant.broker.apply.same_secret import is_the_same
 from evergrant.broker.apply.step import PlanStep, all_new, change
 from evergrant.broker.apply.wanted import WantedThing
 from evergrant.broker.apps.apps import create_app, preview_app, update_app
@@ -14,9 +13,7 @@ from evergrant.broker.apps.provider_client import secret_slot
 from evergrant.broker.apps.templates import definition_of, find_template
 from evergrant.broker.connections.deletion import count_connections, delete_app
 from evergrant.broker.runtime.broker import Broker
-from evergrant.crypto.sealed import Sealed, Slot
 from evergrant.db import OutboundApp, Project
-from evergrant.errors import CannotOpenSealed
 
 _FOUND_BY_DISCOVERY = (
     *("authorization_url", "token_url", "revocation_url", "issuer", "userinfo_url", "jwks_url", "resource", "dcr_url"),
@@ -86,17 +83,6 @@ async def app_deletion(broker: Broker, stored: OutboundApp) -> PlanStep:
 
     note = f"{count if is_all else f'more than {count}'} connections end and are revoked" if count else ""
     return PlanStep(act="delete", kind="app", name=stored.id, note=note, do=delete)
-
-
-async def is_the_same(broker: Broker, place: Slot, stored: Sealed | None, wanted: SecretStr | None) -> bool:
-    """Tell whether a stored secret is the wanted one. One that cannot be opened is not: it is of no use to anybody."""
-    text = wanted.get_secret_value() if wanted is not None else ""
-    if stored is None or not text:
-        return stored is None and not text
-    try:
-        return (await broker.vault.open(place, stored)).get_secret_value() == text
-    except CannotOpenSealed:
-        return False
 
 
 def app_id_of(entry: WantedThing) -> str:

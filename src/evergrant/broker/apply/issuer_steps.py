@@ -4,9 +4,15 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
+from evergrant.broker.apply.same_secret import is_the_same
 from evergrant.broker.apply.step import PlanStep, all_new, change
 from evergrant.broker.apply.wanted import WantedThing
-from evergrant.broker.projects.trusted_issuers import create_issuer, delete_issuer, open_login_secret
+from evergrant.broker.projects.trusted_issuers import (
+    create_issuer,
+    delete_issuer,
+    login_secret_slot,
+    open_login_secret,
+)
 from evergrant.broker.runtime.broker import Broker
 from evergrant.db import TrustedIssuer
 from evergrant.errors import MissingArgument
@@ -15,6 +21,7 @@ _KEPT = (
     *("issuer", "audience", "jwks_url", "user_claim", "tenant_claim", "machines_without_user", "mcp"),
     "login_client_id",
 )
+_SECRET = "login_client_secret"
 
 
 def issuer_meant(entry: WantedThing, stored: Sequence[TrustedIssuer]) -> TrustedIssuer | None:
@@ -57,17 +64,15 @@ async def issuer_step(
     changes = [
         change(name, given[name], getattr(stored, name)) for name in looked_at if given[name] != getattr(stored, name)
     ]
-    secret = await open_login_secret(broker, stored)
-    if "login_client_secret" in given:
-        text = given["login_client_secret"].get_secret_value()
-        if text != (secret.get_secret_value() if secret is not None else ""):
-            changes.append(change("login_client_secret", None))
+    place, sealed = login_secret_slot(stored), stored.login_client_secret
+    if _SECRET in given and not await is_the_same(broker, place, sealed, given[_SECRET]):
+        changes.append(change(_SECRET, None))
     if not changes:
         return None
-    keeps_secret = given.get("login_client_id", stored.login_client_id) == stored.login_client_id
     whole: dict[str, Any] = {name: getattr(stored, name) for name in _KEPT}
-    whole |= {"login_client_secret": secret if keeps_secret else None}
-    whole |= {name: given[name] for name in (*looked_at, "login_client_secret") if name in given}
+    whole |= {name: given[name] for name in (*looked_at, _SECRET) if name in given}
+    if _SECRET not in given and whole["login_client_id"] == stored.login_client_id:
+        whole[_SECRET] = await open_login_secret(broker, stored)
 
     async def replace(now: datetime) -> str:
         await create_issuer(broker, project_id, **whole, replaced_id=stored.id, now=now)

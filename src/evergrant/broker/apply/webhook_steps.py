@@ -3,7 +3,7 @@
 from datetime import datetime
 from urllib.parse import urlsplit
 
-from evergrant.broker.apply.app_steps import is_the_same
+from evergrant.broker.apply.same_secret import is_the_same
 from evergrant.broker.apply.step import PlanStep, all_new, change
 from evergrant.broker.apply.wanted import WantedThing
 from evergrant.broker.runtime.broker import Broker

@@ -89,7 +89,7 @@ async def create_issuer(
         created_at=now,
     )
     if secret is not None:
-        row.login_client_secret = await broker.vault.seal(_secret_slot(row), secret)
+        row.login_client_secret = await broker.vault.seal(login_secret_slot(row), secret)
     try:
         async with broker.database.write() as session:
             if replaced_id:
@@ -189,10 +189,10 @@ async def open_login_secret(broker: Broker, issuer: TrustedIssuer) -> SecretStr 
     """Return the secret of our client at a trusted issuer; None where that is a public one."""
     if issuer.login_client_secret is None:
         return None
-    return await broker.vault.open(_secret_slot(issuer), issuer.login_client_secret)
+    return await broker.vault.open(login_secret_slot(issuer), issuer.login_client_secret)
 
 
-def _secret_slot(issuer: TrustedIssuer) -> Slot:
+def login_secret_slot(issuer: TrustedIssuer) -> Slot:
     """Return the place that a login's secret is sealed for: it opens for this issuer and this client only."""
     return slot_in("trusted_issuers", issuer, "login_client_secret")
 
