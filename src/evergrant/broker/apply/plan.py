@@ -20,7 +20,7 @@ from evergrant.broker.apply.policy_steps import (
 from evergrant.broker.apply.project_step import as_it_will_be, project_step
 from evergrant.broker.apply.step import LeftOver, PlanStep
 from evergrant.broker.apply.wanted import WantedProject, WantedThing
-from evergrant.broker.apply.webhook_steps import host_of, webhook_deletion, webhook_step
+from evergrant.broker.apply.webhook_steps import webhook_deletion, webhook_step
 from evergrant.broker.apps.apps import list_apps
 from evergrant.broker.projects.projects import load_project
 from evergrant.broker.projects.trusted_issuers import list_issuers
@@ -103,6 +103,11 @@ class _Draft:
         if step is not None:
             self.steps.append(step)
 
+    def add_deletion(self, step: PlanStep) -> None:
+        """Add what deletes something that nobody named."""
+        self.deletions.append(step)
+        self.left.append(LeftOver(step.kind, step.name))
+
     @contextmanager
     def telling_of(self, entry: WantedThing) -> Iterator[None]:
         """Keep what is wrong with an entry for the end, so that all is told at once."""
@@ -134,8 +139,7 @@ async def _plan_apps(draft: _Draft, apps: Mapping[str, OutboundApp], entries: Se
             draft.add(await app_step(draft.broker, draft.project, entry, stored, today=draft.today))
     unnamed = set(apps) - {app_id_of(entry) for entry in entries}
     for app_id in sorted(unnamed):
-        draft.deletions.append(await app_deletion(draft.broker, apps[app_id]))
-        draft.left.append(LeftOver("app", app_id))
+        draft.add_deletion(await app_deletion(draft.broker, apps[app_id]))
     return unnamed
 
 
@@ -143,16 +147,14 @@ async def _plan_issuers(draft: _Draft, entries: Sequence[WantedThing] | None) ->
     if entries is None:
         return
     draft.tell_of_doubles(entries, "issuer")
-    rows, named = await list_issuers(draft.broker, draft.project.id), set()
-    for entry in entries:
-        row = issuer_meant(entry, rows)
+    rows = await list_issuers(draft.broker, draft.project.id)
+    meant = [issuer_meant(entry, rows) for entry in entries]
+    for entry, row in zip(entries, meant, strict=True):
         with draft.telling_of(entry):
             draft.add(await issuer_step(draft.broker, draft.project.id, entry, row))
-        named |= {row.id} if row is not None else set()
     for row in rows:
-        if row.id not in named:
-            draft.deletions.append(issuer_deletion(draft.broker, row))
-            draft.left.append(LeftOver("trustedIssuer", row.issuer))
+        if row not in meant:
+            draft.add_deletion(issuer_deletion(draft.broker, row))
 
 
 async def _plan_policies(
@@ -180,13 +182,11 @@ async def _plan_webhooks(draft: _Draft, entries: Sequence[WantedThing] | None) -
     if entries is None:
         return
     draft.tell_of_doubles(entries, "url")
-    rows, named = await list_webhooks(draft.broker, draft.project.id), set()
-    for entry in entries:
-        row = next((row for row in rows if row.url == entry.given["url"]), None)
+    rows = await list_webhooks(draft.broker, draft.project.id)
+    meant = [next((row for row in rows if row.url == entry.given["url"]), None) for entry in entries]
+    for entry, row in zip(entries, meant, strict=True):
         with draft.telling_of(entry):
             draft.add(await webhook_step(draft.broker, draft.project.id, entry, row))
-        named |= {row.id} if row is not None else set()
     for row in rows:
-        if row.id not in named:
-            draft.deletions.append(webhook_deletion(draft.broker, row))
-            draft.left.append(LeftOver("webhook", host_of(row.url, row.description)))
+        if row not in meant:
+            draft.add_deletion(webhook_deletion(draft.broker, row))
