@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel
 
 from evergrant.broker.access.policies import list_policies
 from evergrant.broker.apps.apps import list_apps
@@ -21,7 +20,8 @@ from evergrant.db import OutboundApp
 from evergrant.errors import InvalidRequest
 from evergrant.web.api.app_wire import AppFields, app_body
 from evergrant.web.api.policies import CreatePolicy
-from evergrant.web.api.trusted_issuers import CreateIssuer, IssuerLogin
+from evergrant.web.api.trusted_issuers import CreateIssuer
+from evergrant.web.api.wire import StrictWireModel
 
 _HEAD = """\
 # What the project {project} has, for 'evergrant apply'.
@@ -47,24 +47,10 @@ async def write_file(broker: Broker, project_id: str, path: Path) -> None:
         },
         "apps": [_app(broker, app) for app in await list_apps(broker, project_id)],
         "trustedIssuers": [
-            _named(
-                CreateIssuer(
-                    issuer=row.issuer,
-                    jwks_url=row.jwks_url,
-                    audience=row.audience,
-                    user_claim=row.user_claim,
-                    tenant_claim=row.tenant_claim,
-                    machines_without_user=row.machines_without_user,
-                    mcp=row.mcp,
-                    login=IssuerLogin(client_id=row.login_client_id) if row.login_client_id else None,
-                )
-            )
+            _named(CreateIssuer, row, login={"client_id": row.login_client_id} if row.login_client_id else None)
             for row in await list_issuers(broker, project_id)
         ],
-        "policies": [
-            _named(CreatePolicy.model_validate({name: getattr(row, name) for name in CreatePolicy.model_fields}))
-            for row in await list_policies(broker, project_id)
-        ],
+        "policies": [_named(CreatePolicy, row) for row in await list_policies(broker, project_id)],
         "webhooks": [
             {"url": row.url, "description": row.description, "eventTypes": row.event_types, "enabled": row.enabled}
             for row in await list_webhooks(broker, project_id)
@@ -80,9 +66,10 @@ async def write_file(broker: Broker, project_id: str, path: Path) -> None:
         raise InvalidRequest(f"{path} cannot be written: {error.strerror}") from None
 
 
-def _named(model: BaseModel) -> dict[str, Any]:
-    """Return what differs from the default of its field."""
-    return model.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+def _named(model: type[StrictWireModel], row: object, **others: object) -> dict[str, Any]:
+    """Return a row's fields that differ from their defaults; `others` are those that a row has otherwise."""
+    same = {name: getattr(row, name) for name in model.model_fields if name not in others}
+    return model.model_validate(same | others).model_dump(mode="json", by_alias=True, exclude_defaults=True)
 
 
 def _app(broker: Broker, app: OutboundApp) -> dict[str, Any]:
