@@ -233,6 +233,19 @@ def test_an_odd_file_is_refused_before_it_costs_anything_and_what_may_be_a_secre
     assert "hunter2" not in refused.value.message
 
 
+def test_issuers_can_share_a_login_by_an_alias(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOGIN_CLIENT_SECRET", "planted login secret")
+    login = "&login {clientId: evergrant, clientSecret: env:LOGIN_CLIENT_SECRET}"
+    file = tmp_path / "evergrant.yaml"
+    file.write_text(
+        f"trustedIssuers:\n- {{issuer: https://one, audience: us, login: {login}}}\n"
+        "- {issuer: https://two, audience: us, login: *login}\n"
+    )
+    wanted, _ = read_file(file)
+    secrets = [one.given["login_client_secret"].get_secret_value() for one in wanted.issuers or ()]
+    assert secrets == ["planted login secret"] * 2
+
+
 def test_a_plan_moves_no_cursor_whatever_others_have_named_their_things(
     evergrant: Evergrant, settings: Settings, tmp_path: Path
 ) -> None:

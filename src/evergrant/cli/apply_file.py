@@ -134,7 +134,11 @@ def _no_such(name: Any, known: list[str]) -> str:
 def _refer(data: Mapping[str, Any], folder: Path) -> Problems:
     """Put what references lead to in their place, in `data`."""
     problems: Problems = []
+    done = set[int]()
     for path, kind, entry, _ in _entries(data):
+        if id(entry) in done:  # an alias repeats the same mapping
+            continue
+        done.add(id(entry))
         for name in (*_MUST_REFER.get(kind, ()), *_MAY_REFER.get(kind, ())):
             text = entry.get(name)
             if not text:  # an empty secret is none
