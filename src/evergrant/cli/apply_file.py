@@ -14,7 +14,7 @@ from pydantic.alias_generators import to_camel
 
 from evergrant.broker.apply.wanted import WantedProject, WantedThing
 from evergrant.cli.yaml_lines import Lines, read_yaml
-from evergrant.web.api.app_wire import AppFields, definition
+from evergrant.web.api.app_wire import AppFields, named_fields
 from evergrant.web.api.policies import CreatePolicy
 from evergrant.web.api.projects import UpdateProject
 from evergrant.web.api.trusted_issuers import CreateIssuer, IssuerLogin
@@ -176,7 +176,7 @@ def _read(scheme: str, where: str, folder: Path) -> str:
 def _wanted(file: ApplyFile) -> WantedProject:
     return WantedProject(
         project=WantedThing("project", _named(file.project)) if file.project is not None else None,
-        apps=_numbered("apps", file.apps, _app),
+        apps=_numbered("apps", file.apps, lambda entry: named_fields(entry, entry.id)),
         issuers=_numbered("trustedIssuers", file.trusted_issuers, _issuer),
         policies=_numbered("policies", file.policies, _named),
         webhooks=_numbered("webhooks", file.webhooks, _named),
@@ -194,13 +194,6 @@ def _numbered(
 def _named(model: StrictWireModel) -> dict[str, Any]:
     """Return the fields that an entry names, in the order in which the API lists them."""
     return {name: getattr(model, name) for name in type(model).model_fields if name in model.model_fields_set}
-
-
-def _app(entry: AppEntry) -> dict[str, Any]:
-    whole = definition(entry, entry.id)
-    # The wire's names and the definition's are the same, but for this one.
-    names = [{"scopes": "scope_descriptions"}.get(name, name) for name in _named(entry)]
-    return {name: getattr(whole, name) for name in names}
 
 
 def _issuer(entry: IssuerEntry) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from evergrant.broker.runtime.broker import Broker
 from evergrant.broker.webhooks.registry import list_webhooks
 from evergrant.db import OutboundApp
 from evergrant.errors import InvalidRequest
-from evergrant.web.api.app_wire import AppFields, app_body
+from evergrant.web.api.app_wire import AppFields, app_body, stored_as
 from evergrant.web.api.policies import CreatePolicy
 from evergrant.web.api.trusted_issuers import CreateIssuer
 from evergrant.web.api.wire import StrictWireModel
@@ -77,14 +77,13 @@ def _app(broker: Broker, app: OutboundApp) -> dict[str, Any]:
     template = template_of(broker, app)
     start = definition_of(template) if template is not None else AppDefinition(name="")
     new = merge(CompleteDefinition(id=app.id, name=""), start)
-    fields = {"scopes": "scope_descriptions"}
     skipped = {"client_secret", "signing_key"}
     if app.registered_redirect_uri:  # evergrant has registered this client by itself, for this installation
         skipped.add("client_id")
     differing = {
         name
         for name in AppFields.model_fields
-        if name not in skipped and getattr(app, fields.get(name, name)) != getattr(new, fields.get(name, name))
+        if name not in skipped and getattr(app, stored_as(name)) != getattr(new, stored_as(name))
     }
     shown = app_body(broker, app).model_dump(mode="json", by_alias=True, include=differing)
     return {"id": app.id, **({"templateId": app.template_id} if template is not None else {}), **shown}

@@ -339,3 +339,15 @@ def definition(body: AppFields, app_id: str) -> AppDefinition:
     }
     same = {field.name: getattr(body, field.name) for field in fields(AppDefinition) if field.name not in differing}
     return AppDefinition(**differing, **same)
+
+
+def named_fields(body: AppFields, app_id: str) -> dict[str, Any]:
+    """Return what a request says about an app in the fields that it names, by the names that a definition has."""
+    whole = definition(body, app_id)
+    names = [stored_as(name) for name in type(body).model_fields if name in body.model_fields_set]
+    return {name: getattr(whole, name) for name in names}
+
+
+def stored_as(name: str) -> str:
+    """Return the name that an app and its definition have for a field: the same, but for one."""
+    return "scope_descriptions" if name == "scopes" else name

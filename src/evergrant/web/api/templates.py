@@ -22,7 +22,7 @@ from evergrant.web.api.app_wire import (
     AppFields,
     CreateApp,
     app_body,
-    definition,
+    named_fields,
 )
 from evergrant.web.api.template_wire import DISCORD, TemplateBody, template_body
 from evergrant.web.api.wire import (
@@ -191,10 +191,7 @@ def _with_overrides(template: AppDefinition, body: CreateFromTemplate) -> AppDef
         tenant_id=body.tenant_id or None,
         variables=body.variables,
     )
-    own = definition(wanted, given.id)
-    # The wire's names and the definition's are the same, but for this one.
-    names = {{"scopes": "scope_descriptions"}.get(name, name) for name in wanted.model_fields_set - {"id"}}
-    return replace(given, **{name: getattr(own, name) for name in names})
+    return replace(given, **named_fields(wanted, given.id))
 
 
 _NO_SUCH_FIELD = "there is no such field; check its spelling"
