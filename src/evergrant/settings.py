@@ -1,4 +1,4 @@
-"""Settings: the only reader of the environment.
+"""Settings: the only reader of evergrant's own variables.
 
 Every setting is an environment variable `EVERGRANT_<NAME>`; secrets may also be given as `EVERGRANT_<NAME>_FILE`,
 the path of a file that holds the value, as container platforms mount them.
