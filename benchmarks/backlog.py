@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy import ColumnElement, Table, func, select, update
@@ -11,8 +10,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from benchmarks.seed import APP_ID, settle
 from evergrant import clock
+from evergrant.broker.runtime.broker import own_database_url
 from evergrant.db import Grant
-from evergrant.db.engine import database_url, make_engine
+from evergrant.db.engine import make_engine
 from evergrant.settings import Settings
 
 T = TypeVar("T")
@@ -26,8 +26,7 @@ class Backlog:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        configured = settings.database_url.get_secret_value() if settings.database_url else None
-        self._engine = make_engine(database_url(configured, Path(settings.data_dir)))
+        self._engine = make_engine(own_database_url(settings))
         self._loop = asyncio.new_event_loop()
 
     def empty(self) -> None:

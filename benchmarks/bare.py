@@ -17,7 +17,6 @@ from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
@@ -27,8 +26,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from benchmarks.seed import CLIENT_ID, CLIENT_SECRET, SCOPES
 from evergrant import clock
+from evergrant.broker.runtime.broker import own_database_url
 from evergrant.db import Grant
-from evergrant.db.engine import database_url, make_engine
+from evergrant.db.engine import make_engine
 from evergrant.db.grant import scope_key
 from evergrant.oauth2.transport import Http, open_http
 from evergrant.settings import load_settings
@@ -53,8 +53,7 @@ async def work(orders: Orders) -> int:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     settings = load_settings()
-    configured = settings.database_url.get_secret_value() if settings.database_url else None
-    engine = make_engine(database_url(configured, Path(settings.data_dir)))
+    engine = make_engine(own_database_url(settings))
     async with open_http(settings.egress_allow) as http:
         try:
             async with engine.connect() as connection:

@@ -28,8 +28,9 @@ from evergrant.broker.grants.counts import recount
 from evergrant.broker.operations.setup import InitResult, initialise, upgrade
 from evergrant.broker.operators.roles import ADMIN
 from evergrant.broker.operators.sessions import begin_session
+from evergrant.broker.runtime.broker import own_database_url
 from evergrant.broker.runtime.list_places import Place
-from evergrant.db.engine import connect_postgresql, database_url
+from evergrant.db.engine import connect_postgresql
 from evergrant.settings import Settings
 from evergrant.web.app import create_app
 from evergrant.web.console.desk import cookie_name
@@ -137,8 +138,7 @@ SPREAD = (
 
 
 async def _spread(settings: Settings) -> None:
-    configured = settings.database_url.get_secret_value() if settings.database_url else None
-    url = database_url(configured, Path(settings.data_dir))
+    url = own_database_url(settings)
     number = "CAST(substr(user_id, 6) AS integer)"
     moment = (
         "datetime('now', '-' || {n} || ' seconds') || '.000000'"

@@ -2,15 +2,14 @@
 
 import sqlite3
 from collections.abc import Sequence
-from pathlib import Path
 
 import asyncpg
 
 from benchmarks.seed import settle
 from evergrant import clock
-from evergrant.broker.runtime.broker import open_broker
+from evergrant.broker.runtime.broker import open_broker, own_database_url
 from evergrant.db import OutboundApp
-from evergrant.db.engine import connect_postgresql, database_url
+from evergrant.db.engine import connect_postgresql
 from evergrant.settings import Settings
 
 APPS = 20
@@ -33,8 +32,7 @@ class Many:
         self._settings = settings
         self._project_id = project_id
         self._apps = apps
-        configured = settings.database_url.get_secret_value() if settings.database_url else None
-        self._url = database_url(configured, Path(settings.data_dir))
+        self._url = own_database_url(settings)
         self._stored = 0
         self._has_apps = False
 

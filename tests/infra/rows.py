@@ -5,14 +5,14 @@ import sqlite3
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import closing, contextmanager
 from functools import partial
-from pathlib import Path
 from typing import Any, TypeVar
 
 import asyncpg
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from evergrant.broker.runtime.broker import own_database_url
 from evergrant.db import Base
-from evergrant.db.engine import database_url, make_engine
+from evergrant.db.engine import make_engine
 from evergrant.settings import Settings
 from tests.infra.statements import OF_A_TEST
 from tests.infra.waiting import in_a_thread
@@ -40,8 +40,7 @@ def in_database(settings: Settings, work: Callable[[AsyncConnection], Awaitable[
     """Do something in the database of an installation, past the application, and commit it."""
 
     async def run() -> T:
-        url = settings.database_url.get_secret_value() if settings.database_url else None
-        engine = make_engine(database_url(url, Path(settings.data_dir))).execution_options(**{OF_A_TEST: True})
+        engine = make_engine(own_database_url(settings)).execution_options(**{OF_A_TEST: True})
         try:
             async with engine.begin() as connection:
                 return await work(connection)

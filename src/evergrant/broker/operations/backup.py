@@ -19,7 +19,7 @@ from evergrant import clock
 from evergrant.broker.audit.record import record
 from evergrant.broker.projects.shredding import destroy_data_keys, shut_out
 from evergrant.broker.refresh.restored import mark_restored
-from evergrant.broker.runtime.broker import Broker
+from evergrant.broker.runtime.broker import Broker, own_database_url
 from evergrant.broker.runtime.holder import longest_silence
 from evergrant.broker.runtime.holder_files import HOLDERS_FOLDER, is_in_use
 from evergrant.catalog.loader import load_catalogue
@@ -234,5 +234,4 @@ def _beside(database: Path, end: str) -> Path:
 def _sqlite_file(settings: Settings, instead: str) -> Path:
     if not settings.uses_sqlite:
         raise InvalidRequest(f"this is for SQLite: of PostgreSQL, use {instead}, as docs/backup.md has it")
-    configured = settings.database_url.get_secret_value() if settings.database_url else None
-    return Path(database_url(configured, settings.data_dir).database or "")
+    return Path(own_database_url(settings).database or "")

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from sqlalchemy.engine import URL
+
 from evergrant import pace
 from evergrant.broker.runtime.admission import KnownPolicy
 from evergrant.broker.runtime.database_health import DatabaseHealth
@@ -270,13 +272,18 @@ def own_places(settings: Settings) -> tuple[OwnPlace, ...]:
     return (OwnPlace(here.hostname or "", here.port or 80, f"{PRACTICE_PATH}/"),)
 
 
+def own_database_url(settings: Settings) -> URL:
+    """Return where the database is, as its driver wants it."""
+    configured = settings.database_url.get_secret_value() if settings.database_url else None
+    return database_url(configured, settings.data_dir)
+
+
 def open_database(settings: Settings) -> Database:
     """Make the database alone, for migrations and checks. The caller disposes of it."""
     read_url = None
     if settings.database_read_url is not None:
         read_url = database_url(settings.database_read_url.get_secret_value(), settings.data_dir, READ_SETTING)
-    url = database_url(_reveal(settings), settings.data_dir)
-    return Database.at(url, settings.database_pooler, read_url=read_url)
+    return Database.at(own_database_url(settings), settings.database_pooler, read_url=read_url)
 
 
 def load_keyring(settings: Settings) -> Keyring:
@@ -322,7 +329,3 @@ def create_master_key_file(settings: Settings) -> Path | None:
     finally:
         draft.unlink()
     return path
-
-
-def _reveal(settings: Settings) -> str | None:
-    return settings.database_url.get_secret_value() if settings.database_url else None
