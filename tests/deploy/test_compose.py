@@ -50,6 +50,8 @@ def test_every_setting_in_env_reaches_evergrant(name: str) -> None:
     environment = SERVICES[name]["environment"]
     assert {variable for variable in environment if variable.startswith(PREFIX)} == handed_on
     assert "OTEL_EXPORTER_OTLP_ENDPOINT" in environment
+    of_traces = set(re.findall(r"`(OTEL_\w+)`", (ROOT / "docs/tracing.md").read_text()))
+    assert {variable for variable in environment if variable.startswith("OTEL_")} == of_traces
 
 
 def test_only_the_proxy_is_reached_from_outside_of_the_machine() -> None:
