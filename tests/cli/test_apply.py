@@ -233,6 +233,16 @@ def test_an_odd_file_is_refused_before_it_costs_anything_and_what_may_be_a_secre
     assert "hunter2" not in refused.value.message
 
 
+def test_a_stored_secret_that_cannot_be_opened_is_replaced_by_the_one_of_the_file(made: Project) -> None:
+    execute(made.settings, "UPDATE trusted_issuers SET login_client_secret = (SELECT secret FROM webhooks)")
+    planned = made.apply("--plan", "--json")
+    assert [(step["kind"], [one["field"] for one in step["changes"]]) for step in planned.json["steps"]] == [
+        ("trustedIssuer", ["login.clientSecret"])
+    ]
+    assert made.apply("--yes").code == 0
+    assert made.apply("--plan").code == 0
+
+
 def test_issuers_can_share_a_login_by_an_alias(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOGIN_CLIENT_SECRET", "planted login secret")
     login = "&login {clientId: evergrant, clientSecret: env:LOGIN_CLIENT_SECRET}"
