@@ -153,7 +153,13 @@ class _Server(uvicorn.Server):
 async def _serving(app: Any, listener: socket.socket) -> AsyncIterator["asyncio.Task[None]"]:
     """Serve `app` while the block runs. The task ends early only when the server fails."""
     config = uvicorn.Config(
-        app, log_level="warning", access_log=False, lifespan="on", timeout_graceful_shutdown=3, **HTTP_OPTIONS
+        app,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        lifespan="on",
+        timeout_graceful_shutdown=3,
+        **HTTP_OPTIONS,
     )
     server = _Server(config)
     task = asyncio.create_task(server.serve(sockets=[listener]))
