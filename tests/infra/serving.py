@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import os
 import secrets
 import signal
@@ -46,15 +47,21 @@ def _as_text(value: object) -> str:
             return str(value)
 
 
-_chance = secrets.SystemRandom()  # property-based tests seed the common one alike in each worker
-_PORTS = range(15_000, 32_000)
-"""Below those that systems give to outgoing connections, one of which could take a port before its server does."""
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_PORTS = range(15_000 + _WORKER % 16 * 1_000, 16_000 + _WORKER % 16 * 1_000)
+"""This worker's own. Below those that systems give to outgoing connections, one of which could take a port before its
+server does."""
+_turn = itertools.count(secrets.randbelow(len(_PORTS)))  # by chance, for the sake of runs beside each other
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on right now."""
+    """Return a port that nobody listens on right now, and that no other test of this run is told of.
+
+    Between the moment a test is told of a port and the moment its server takes it, others ask for ports too. So each
+    worker has ports of its own, and gives one again only after all others.
+    """
     while True:
-        port = _chance.choice(_PORTS)
+        port = _PORTS[next(_turn) % len(_PORTS)]
         with socket.socket() as listener, contextlib.suppress(OSError):
             listener.bind(("127.0.0.1", port))
             return port
@@ -163,7 +170,11 @@ class LiveApp:
         # leaves Nagle's algorithm on and every answer takes 40 ms.
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._socket.bind(("127.0.0.1", port))
+        try:
+            self._socket.bind(("127.0.0.1", port))
+        except OSError:
+            self._socket.close()
+            raise
         self.port: int = self._socket.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         self._server = _PromptServer(uvicorn.Config(app, log_level="error", access_log=False, **HTTP_OPTIONS))
