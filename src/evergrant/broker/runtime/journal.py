@@ -13,12 +13,13 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from evergrant.broker.runtime.batches import Batches
 from evergrant.broker.runtime.journal_entry import Entry, read_entry
 
 log = logging.getLogger(__name__)
@@ -27,7 +28,7 @@ T = TypeVar("T")
 
 DRAFT_SECONDS = 60.0
 """A draft that is older was left behind by a process that was killed while it wrote."""
-THREADS = 8
+THREADS = 4
 """Of the journal's own: others may be held up for long, by slow name servers for example."""
 _SUFFIX = ".json"
 _DRAFT = ".draft"
@@ -52,6 +53,8 @@ class Journal:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="journal")
+        self._writes = Batches(self._write_all, self._threads)
+        self._removals = Batches(self._forget_all, self._threads)
         self._waiting: dict[tuple[str, str], dict[Path, Entry]] = {}
         """By (project, grant): what an earlier life or another process left there, and nobody is landing here."""
         self._in_hand: set[Path] = set()
@@ -69,7 +72,7 @@ class Journal:
         Returns:
             Its file, or None where it cannot be written: that must not stop the landing itself.
         """
-        file = await self._in_thread(lambda: self.write(entry))
+        file = await self._writes.do(entry.encoded())
         if file is not None:
             self._in_hand.add(file)
         return file
@@ -84,7 +87,7 @@ class Journal:
         if file is None:
             return True
         self._wait_no_more(entry.key, file)
-        removed = await self._in_thread(lambda: self.forget(file))
+        removed = await self._removals.do(file)
         self._in_hand.discard(file)
         return removed
 
@@ -126,28 +129,49 @@ class Journal:
 
     def write(self, entry: Entry) -> Path | None:
         """Write an entry; None where that cannot be done. Blocks."""
-        path = self._folder / f"{secrets.token_hex(8)}{_SUFFIX}"
-        draft = path.with_suffix(_DRAFT)
-        text = entry.encoded()
+        return self._write_all([entry.encoded()])[0]
+
+    def _write_all(self, texts: Sequence[str]) -> list[Path | None]:
+        """Write entries and return their files; None for one that cannot be written. Blocks."""
+        written: list[Path | None] = []
+        for text in texts:
+            path = self._folder / f"{secrets.token_hex(8)}{_SUFFIX}"
+            try:
+                self._write_draft(text.encode("ascii"), path.with_suffix(_DRAFT))
+                path.with_suffix(_DRAFT).rename(path)
+                written.append(path)
+            except OSError as error:
+                self._warn(error)
+                _remove(path.with_suffix(_DRAFT))
+                written.append(None)
         try:
-            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            draft.rename(path)
-            self._sync_folder()
+            _sync_folder(self._folder)
         except OSError as error:
-            if self._is_writable:  # once, and not for each refresh
-                extra = {"folder": str(self._folder), "why": error.strerror}
-                log.warning("cannot write the journal: an outage now costs the refreshes under way", extra=extra)
-            self._is_writable = False
-            _remove(draft)
-            return path if os.path.exists(path) else None  # noqa: PTH110 - it never raises
-        if not self._is_writable:
-            log.warning("the journal can be written again", extra={"folder": str(self._folder)})
-            self._is_writable = True
-        return path
+            self._warn(error)
+        else:
+            if None not in written and not self._is_writable:
+                log.warning("the journal can be written again", extra={"folder": str(self._folder)})
+                self._is_writable = True
+        return written
+
+    def _write_draft(self, content: bytes, draft: Path) -> None:
+        try:
+            descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileNotFoundError:
+            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            while content:  # a disk that is nearly full takes a part
+                content = content[os.write(descriptor, content) :]
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def _warn(self, error: OSError) -> None:
+        if self._is_writable:  # once, and not for each refresh
+            extra = {"folder": str(self._folder), "why": error.strerror}
+            log.warning("cannot write the journal: an outage now costs the refreshes under way", extra=extra)
+        self._is_writable = False
 
     def forget(self, path: Path | None) -> bool:
         """Remove an entry's file; False where it cannot be. Blocks."""
@@ -157,6 +181,9 @@ class Journal:
             log.warning("a journal file that is done with cannot be removed", extra={"file": str(path)})
             self._landed.add(path)
         return False
+
+    def _forget_all(self, paths: Sequence[Path]) -> list[bool]:
+        return [self.forget(path) for path in paths]
 
     def entries(self, but: Collection[Path] = ()) -> Iterator[tuple[Path, Entry, float]]:
         """Yield what has not landed and when it was written, in epoch seconds, oldest first; `but` these. Blocks.
@@ -233,16 +260,17 @@ class Journal:
         if not files:
             self._waiting.pop(key, None)
 
-    def _sync_folder(self) -> None:
-        """Make the new name itself safe, which a file's own fsync does not."""
-        descriptor = os.open(self._folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the new names themselves safe, which a file's own fsync does not."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _remove(path: Path) -> bool:
