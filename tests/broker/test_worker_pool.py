@@ -111,6 +111,26 @@ async def test_waiting_for_a_slot_ends_with_the_stop_and_with_the_time(stop: asy
     await pool.drain()
 
 
+async def test_slots_gather_until_half_of_those_of_a_key_are_free(stop: asyncio.Event) -> None:
+    benches = [Bench() for _ in range(4)]
+    pool: WorkerPool[str] = WorkerPool(most=8, most_per_key=4)
+    for bench in benches:
+        pool.start("a", bench.work("a"))
+    waiting = asyncio.create_task(pool.wait_for_half(stop, seconds=60))
+    for bench in benches[:2]:
+        await asyncio.sleep(0.01)
+        assert not waiting.done()
+        bench.go.set()
+    async with asyncio.timeout(5):
+        await waiting
+        await pool.wait_for_half(stop, seconds=0.01)  # none has ended since
+        stop.set()
+        await pool.wait_for_half(stop, seconds=60)
+    for bench in benches:
+        bench.go.set()
+    await pool.drain()
+
+
 async def test_a_drain_waits_for_every_task() -> None:
     bench = Bench()
     pool: WorkerPool[str] = WorkerPool(most=10, most_per_key=10)

@@ -65,7 +65,7 @@ class Sweep:
                 await self._look()  # for others: those that are left wait for their endpoints
             elif self._last is not None or self._queues:
                 await self._scheduler.pool.wait_for_slot(self._stop, seconds=self._left)
-                await asyncio.sleep(min(GATHER_SECONDS, self._left))
+                await self._scheduler.pool.wait_for_half(self._stop, seconds=min(GATHER_SECONDS, self._left))
             else:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._stop.wait(), self._left)

@@ -20,6 +20,7 @@ class WorkerPool(Generic[K]):
         self._tasks: set[asyncio.Task[None]] = set()
         self._by_key: Counter[K] = Counter()
         self._some_ended = asyncio.Event()
+        self._half_free = asyncio.Event()
 
     def __len__(self) -> int:
         """Return how many tasks are running."""
@@ -55,13 +56,16 @@ class WorkerPool(Generic[K]):
 
     async def wait_for_slot(self, stop: asyncio.Event, *, seconds: float | None = None) -> None:
         """Wait until a task has ended since the last call, `stop` is set, or so many seconds are over."""
-        waits = [asyncio.create_task(event.wait()) for event in (self._some_ended, stop)]
-        try:
-            await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for wait in waits:
-                wait.cancel()
+        await _first_of(self._some_ended, stop, seconds=seconds)
         self._some_ended.clear()
+
+    async def wait_for_half(self, stop: asyncio.Event, *, seconds: float) -> None:
+        """Wait until some key has half of its slots free, `stop` is set, or so many seconds are over.
+
+        A key's slots are free where the pool has as many left for it.
+        """
+        await _first_of(self._half_free, stop, seconds=seconds)
+        self._half_free.clear()
 
     async def drain(self, *, grace_seconds: float | None = None) -> None:
         """Let every task finish. After `grace_seconds`, those still running are cancelled; None never cancels."""
@@ -78,5 +82,16 @@ class WorkerPool(Generic[K]):
         if not self._by_key[key]:
             del self._by_key[key]
         self._some_ended.set()
+        if self.room_for(key) >= self._most_per_key // 2:
+            self._half_free.set()
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("a task in the background broke", exc_info=error)
+
+
+async def _first_of(*events: asyncio.Event, seconds: float | None) -> None:
+    waits = [asyncio.create_task(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()
