@@ -21,7 +21,7 @@ from evergrant.broker.refresh.lease import LeasedGrant
 from evergrant.broker.refresh.refresh import ClaimedGrant, refresh_grant
 from evergrant.broker.runtime import breaker, endpoints
 from evergrant.broker.runtime.broker import Broker, open_broker
-from evergrant.db import Grant
+from evergrant.db import Grant, GrantEvent
 from evergrant.db.types import database_now
 from evergrant.errors import ReauthorizationRequired, UpstreamError, UpstreamUnavailable
 from evergrant.oauth2 import sending
@@ -446,6 +446,29 @@ async def test_an_answer_is_landed_even_if_the_database_was_away_when_it_came(he
     assert works(here, here.backend.token())
     assert refreshes(here) == 1
     assert nothing_was_lost(here)
+
+
+async def test_an_answer_and_what_the_timeline_says_of_it_land_in_one_trip_to_the_database(here: Installation) -> None:
+    sent: list[str] = []
+
+    def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        if refreshes(here) and "grant" in statement:  # others are signs of life
+            sent.append(statement.split("(")[0].strip())
+
+    async with open_broker(here.settings) as broker:
+        grant = await _grant(broker)
+        event.listen(Engine, "before_cursor_execute", note)
+        try:
+            await refresh_grant(broker, grant.project_id, grant.id, seen_version=grant.token_version)
+        finally:
+            event.remove(Engine, "before_cursor_execute", note)
+        if broker.database.is_sqlite:  # it lies in this process's own file
+            assert [one.split()[:2] for one in sent] == [["UPDATE", "grants"], ["INSERT", "INTO"]]
+        else:
+            assert sent == ["WITH landed AS"]
+        async with broker.database.read() as session:
+            kinds = (await session.scalars(select(GrantEvent.kind))).all()
+        assert sorted(kinds) == ["connected", "refreshed"]
 
 
 async def test_a_claimed_lease_is_handed_to_the_caller_who_waits_for_it(here: Installation) -> None:

@@ -67,7 +67,8 @@ class GrantEventKind(StrEnum):
 
 
 EVENTS = cast(Table, GrantEvent.__table__)
-_INSERT = insert(EVENTS)
+RECORD_EVENT = insert(EVENTS)
+"""Writes the row of an event that stands by itself; where it belongs, see `record_event`."""
 
 
 async def record_event(
@@ -84,8 +85,8 @@ async def record_event(
 
     It belongs before the audit record.
     """
-    row = _event_row(project_id, grant_id, kind, at=at, actor=actor, data=data or {})
-    await session.execute(_INSERT, row)
+    row = event_row(project_id, grant_id, kind, at=at, actor=actor, data=data or {})
+    await session.execute(RECORD_EVENT, row)
 
 
 async def sum_event(
@@ -98,7 +99,7 @@ async def sum_event(
     data: Mapping[str, Any] | None = None,
 ) -> None:
     """Do the same for what comes again and again: within an hour it is one event that counts, with the last `data`."""
-    row = _event_row(project_id, grant_id, kind, at=at, actor="", data=data or {})
+    row = event_row(project_id, grant_id, kind, at=at, actor="", data=data or {})
     row["id"] = _id_in_hour(at.replace(minute=0, second=0, microsecond=0), kind)
     await _add_up(session, [row])
 
@@ -133,7 +134,7 @@ async def _write_counts(broker: Broker, counts: Sequence[tuple[FetchesOf, int]])
 def _counted(key: FetchesOf, n: int) -> dict[str, Any]:
     kind = GrantEventKind.FETCH_REFUSED if key.refused else GrantEventKind.FETCHED
     data = {"reason": key.refused} if key.refused else {}
-    row = _event_row(key.project_id, key.grant_id, kind, at=key.hour, actor=key.who, data=data)
+    row = event_row(key.project_id, key.grant_id, kind, at=key.hour, actor=key.who, data=data)
     return row | {"id": _id_in_hour(key.hour, kind, key.who, key.refused), "n": n}
 
 
@@ -212,9 +213,10 @@ async def events_of(broker: Broker, project_id: str, grant_id: str) -> list[Gran
     return sorted(found, key=lambda event: (event.at, event.id), reverse=True)
 
 
-def _event_row(
+def event_row(
     project_id: str, grant_id: str, kind: GrantEventKind, *, at: datetime, actor: str, data: Mapping[str, Any]
 ) -> dict[str, Any]:
+    """Return an event as the row that it is stored as."""
     return {
         "project_id": project_id,
         "grant_id": grant_id,

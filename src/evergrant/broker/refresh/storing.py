@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any, cast
 
-from sqlalchemy import Update, bindparam, case, exists, null, select, update
+from sqlalchemy import Insert, Update, bindparam, case, exists, insert, null, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from evergrant import clock
@@ -14,7 +14,7 @@ from evergrant.broker.apps.apps import load_app
 from evergrant.broker.apps.destinations import digest_of
 from evergrant.broker.audit.record import Actor, record
 from evergrant.broker.grants.directory import enter
-from evergrant.broker.grants.events import TIDY_EVERY, GrantEventKind, record_event
+from evergrant.broker.grants.events import EVENTS, RECORD_EVENT, TIDY_EVERY, GrantEventKind, event_row, record_event
 from evergrant.broker.grants.grants import lock_app
 from evergrant.broker.grants.replacing import is_of_same_owner, replace_earlier, until_as_read
 from evergrant.broker.refresh.answer_columns import ESSENTIAL
@@ -63,23 +63,32 @@ async def _store_on_row(broker: Broker, entry: Entry) -> bool:
     Whether the lease is still ours does not decide that: it may have been taken over by somebody who has got nothing
     yet, or a database that failed over may have forgotten it. Nobody else has this answer.
     """
-    values = {f"new_{name}": value for name, value in entry.values.items()}
-    which = {"project": entry.project_id, "grant": entry.grant_id, "seen": entry.seen_version}
-    statement = _landing(tuple(sorted(entry.values)))
-    async with broker.database.write_landing() as connection:
-        stored = await connection.execute(statement, {**values, **which, "holder": entry.lease_owner})
-        landed = stored.one_or_none() is not None or await _store_on_restored(connection, entry)
-        if landed and entry.event is not None:
-            await _record_refreshed(connection, entry, entry.event)
+    values: dict[str, object] = {f"new_{name}": value for name, value in entry.values.items()}
+    values |= {"project": entry.project_id, "grant": entry.grant_id, "seen": entry.seen_version}
+    values["holder"] = entry.lease_owner
+    names, event = tuple(sorted(entry.values)), _event_of(entry)
+    landed = False
+    if event is not None and not broker.database.is_sqlite:
+        async with broker.database.write_landing_at_once() as connection:
+            stored = await connection.execute(_landing_with_event(names), values | _as_parameters(event))
+            landed = stored.one_or_none() is not None
+    if not landed:
+        async with broker.database.write_landing() as connection:
+            stored = await connection.execute(_landing(names), values)
+            landed = stored.one_or_none() is not None or await _store_on_restored(connection, entry)
+            if landed and event is not None:
+                await connection.execute(RECORD_EVENT, event)
     if landed and entry.seen_version % TIDY_EVERY == 0:
         broker.timelines.note_long([entry.key])
     return landed
 
 
-async def _record_refreshed(connection: AsyncConnection, entry: Entry, event: Mapping[str, Any]) -> None:
+def _event_of(entry: Entry) -> dict[str, Any] | None:
+    """Return what the grant's timeline says of a refresh, as a row; None where an entry says nothing."""
+    if (event := entry.event) is None:
+        return None
     at, data = entry.values.get("last_refresh_time"), event.get("data")
-    await record_event(
-        connection,
+    return event_row(
         entry.project_id,
         entry.grant_id,
         GrantEventKind.REFRESHED,
@@ -139,6 +148,22 @@ def _landing(names: tuple[str, ...]) -> Update:
             }
         )
         .returning(columns.id)
+    )
+
+
+def _as_parameters(event: Mapping[str, object]) -> dict[str, object]:
+    return {f"event_{name}": value for name, value in event.items()}
+
+
+@lru_cache(maxsize=64)
+def _landing_with_event(names: tuple[str, ...]) -> Insert:
+    """Return the same with what the timeline says of it: one statement, so one trip to the database (PostgreSQL)."""
+    landed = _landing(names).cte("landed")
+    values = [bindparam(f"event_{column.name}", type_=column.type) for column in EVENTS.c]
+    return (
+        insert(EVENTS)
+        .from_select([column.name for column in EVENTS.c], select(*values).select_from(landed))
+        .returning(EVENTS.c.id)
     )
 
 
