@@ -17,9 +17,9 @@ class Measured:
     """Processor time of a fetch in the server, in microseconds: benchmarks/fetch.py."""
     fetch_database_us: int = 23
     """The same in the database, over a local socket, all rows in memory."""
-    refresh_us: int = 3352
+    refresh_us: int = 3068
     """Processor time of a refresh in the refresher: benchmarks/sweep.py."""
-    refreshes_of_a_process: int = 223
+    refreshes_of_a_process: int = 280
     """Per second, at a provider that answers at once, two cores for refresher, database and provider together."""
     update_database_us: int = 46
     """Processor time of one UPDATE as a refresh does, in the database."""
