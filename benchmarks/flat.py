@@ -174,6 +174,7 @@ async def fill(settings: Settings, size: Size, users: int, token_url: str) -> Se
         async with open_broker(settings) as broker:
             await add_grants(broker, seeded.project_id, range(begin, end))
         await many.grow((size.grants - users) * part // PARTS)
+    await many.enter()
     async with open_broker(settings) as broker:
         if not broker.database.is_sqlite:
             await settle(broker.database.engine.url)

@@ -21,6 +21,10 @@ SAME = """'{project}', {id}, 'app-' || (n % {apps}), 'user-' || n, '', '', '0123
 COLUMNS = """project_id, id, app_id, user_id, tenant_id, external_identifier, scope_key, scopes, resources, status,
     token_sub, granted_by, consented_at, access_token, access_token_type, refresh_token, expires_at, fresh_until,
     next_refresh_at, last_refresh_error, refresh_failures, token_version"""
+ENTER = """INSERT INTO grant_directory (project_id, grant_id, app_id, user_id, tenant_id, token_sub, consented_at)
+    SELECT project_id, id, app_id, user_id, tenant_id, token_sub, consented_at FROM grants
+    WHERE NOT EXISTS (SELECT 1 FROM grant_directory AS entered
+        WHERE entered.project_id = grants.project_id AND entered.grant_id = grants.id)"""
 # Due between one and two days from now, in no order.
 SPREAD = "(86400 + n % 86400 * 7919 % 86400)"
 
@@ -114,6 +118,19 @@ class Many:
             database.execute("PRAGMA journal_mode = WAL")
         finally:
             database.close()
+
+    async def enter(self) -> None:
+        """Enter all of them in the directory, as a connect does: or the first refresher would, in its spare time."""
+        if self._settings.uses_sqlite:
+            database = sqlite3.connect(self._url.database or "", isolation_level=None)
+            database.execute("PRAGMA cache_size = -500000")
+            database.execute(ENTER)
+            database.close()
+            return
+        connection = await connect_postgresql(self._url)
+        await connection.execute("SET session_replication_role = replica")
+        await connection.execute(ENTER, timeout=BULK_SECONDS)
+        await connection.close()
 
     async def make_due(self, count: int) -> None:
         """Make `count` of them due, of all apps and from all over the table."""
