@@ -86,7 +86,7 @@ def test_a_clock_that_is_read_when_it_is_needed_is_not(source: str) -> None:
 APPLICATION = """
 import sys
 import evergrant.web.app
-from evergrant.web.api.app_wire import AppBody
+from evergrant.web.api.app_answer_wire import AppBody
 
 print("aiohttp" in sys.modules, AppBody.__pydantic_complete__)
 """

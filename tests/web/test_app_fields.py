@@ -3,7 +3,8 @@
 from dataclasses import fields
 
 from evergrant.broker.apps.definition import AppDefinition
-from evergrant.web.api.app_wire import AppBody, AppFields
+from evergrant.web.api.app_answer_wire import AppBody
+from evergrant.web.api.app_wire import AppFields
 
 DEFINED = {field.name for field in fields(AppDefinition)}
 

@@ -18,7 +18,8 @@ from evergrant.broker.runtime.broker import Broker
 from evergrant.broker.webhooks.registry import list_webhooks
 from evergrant.db import OutboundApp
 from evergrant.errors import InvalidRequest
-from evergrant.web.api.app_wire import AppFields, app_body, stored_as
+from evergrant.web.api.app_answer_wire import app_body
+from evergrant.web.api.app_wire import AppFields, stored_as
 from evergrant.web.api.policies import CreatePolicy
 from evergrant.web.api.trusted_issuers import CreateIssuer
 from evergrant.web.api.wire import StrictWireModel

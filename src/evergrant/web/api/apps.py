@@ -10,15 +10,8 @@ from evergrant.broker.apps import apps
 from evergrant.broker.connections.deletion import count_connections
 from evergrant.broker.connections.deletion import delete_app as delete_app_with_connections
 from evergrant.errors import InvalidRequest
-from evergrant.web.api.app_wire import (
-    AppAnswer,
-    AppsAnswer,
-    CreateApp,
-    DeleteApp,
-    UpdateApp,
-    app_body,
-    definition,
-)
+from evergrant.web.api.app_answer_wire import AppAnswer, AppsAnswer, app_body
+from evergrant.web.api.app_wire import CreateApp, DeleteApp, UpdateApp, definition
 from evergrant.web.api.wire import Nothing, PastedText, WireModel, errors, example
 from evergrant.web.deps import AppsReader, AppsWriter, BrokerDep
 from evergrant.web.routing import ApiRouter

@@ -17,13 +17,8 @@ from evergrant.broker.runtime.principal import Permission
 from evergrant.catalog.loader import dcr_presets
 from evergrant.catalog.template import Template
 from evergrant.errors import InvalidValue, NotFound
-from evergrant.web.api.app_wire import (
-    AppAnswer,
-    AppFields,
-    CreateApp,
-    app_body,
-    named_fields,
-)
+from evergrant.web.api.app_answer_wire import AppAnswer, app_body
+from evergrant.web.api.app_wire import AppFields, CreateApp, named_fields
 from evergrant.web.api.template_wire import DISCORD, TemplateBody, template_body
 from evergrant.web.api.wire import (
     OptionalId,
