@@ -9,6 +9,7 @@ from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 
+from evergrant.disk import sync
 from evergrant.errors import InvalidRequest
 
 _MARK = "evergrant_backup"
@@ -40,8 +41,8 @@ def copy_database(database: Path, target: Path, *, taken_at: datetime) -> None:
             copy.execute("PRAGMA synchronous = FULL")
             copy.execute(f"CREATE TABLE {_MARK} (taken_at TEXT NOT NULL)")
             copy.execute(f"INSERT INTO {_MARK} VALUES (?)", (taken_at.isoformat(),))  # noqa: S608 - our own name
-        _sync(target)
-        _sync(target.parent)
+        sync(target)
+        sync(target.parent)
     except BaseException as error:
         target.unlink(missing_ok=True)
         if isinstance(error, sqlite3.Error):
@@ -119,19 +120,11 @@ def put_in_place(draft: Path, database: Path, *, kept_as: Path) -> None:
     """Put a database where another one is, which is kept under another name. Blocks."""
     with closing(sqlite3.connect(draft, isolation_level=None)) as connection:
         connection.execute("PRAGMA journal_mode = DELETE")  # all of it is in the one file then
-    _sync(draft)
+    sync(draft)
     for end in _BESIDE:  # of a database that could not be read; a log must not come to lie beside another's file
         with contextlib.suppress(FileNotFoundError):
             Path(f"{database}{end}").rename(f"{kept_as}{end}")
     with contextlib.suppress(FileNotFoundError):
         os.link(database, kept_as)
     draft.replace(database)
-    _sync(database.parent)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync(database.parent)

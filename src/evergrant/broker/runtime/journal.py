@@ -21,6 +21,7 @@ from typing import TypeVar
 
 from evergrant.broker.runtime.batches import Batches
 from evergrant.broker.runtime.journal_entry import Entry, read_entry
+from evergrant.disk import sync
 
 log = logging.getLogger(__name__)
 
@@ -145,7 +146,7 @@ class Journal:
                 _remove(path.with_suffix(_DRAFT))
                 written.append(None)
         try:
-            _sync_folder(self._folder)
+            sync(self._folder)  # the new names themselves
         except OSError as error:
             self._warn(error)
         else:
@@ -262,15 +263,6 @@ class Journal:
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the new names themselves safe, which a file's own fsync does not."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _remove(path: Path) -> bool:
