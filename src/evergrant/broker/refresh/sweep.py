@@ -22,7 +22,7 @@ POLL_SECONDS = (1.0, 5.0)
 LOOKING_SHARE = 0.05
 """A sweep is so long that looking takes no more of it than this: nobody shall pay for a great number of apps."""
 GATHER_SECONDS = 0.02
-"""Slots that come free within so long are filled together."""
+"""Slots that come free within so long are filled together, unless half of an endpoint's are free before."""
 
 
 class Sweep:

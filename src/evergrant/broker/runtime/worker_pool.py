@@ -52,6 +52,7 @@ class WorkerPool(Generic[K]):
         task = asyncio.create_task(work)
         self._tasks.add(task)
         self._by_key[key] += 1
+        self._half_free.clear()
         task.add_done_callback(lambda done: self._ended(key, done))
 
     async def wait_for_slot(self, stop: asyncio.Event, *, seconds: float | None = None) -> None:
@@ -60,9 +61,9 @@ class WorkerPool(Generic[K]):
         self._some_ended.clear()
 
     async def wait_for_half(self, stop: asyncio.Event, *, seconds: float) -> None:
-        """Wait until some key has half of its slots free, `stop` is set, or so many seconds are over.
+        """Wait until a key that lost a task since the last start has room for half of what it may have.
 
-        A key's slots are free where the pool has as many left for it.
+        Or until `stop` is set, or so many seconds are over.
         """
         await _first_of(self._half_free, stop, seconds=seconds)
         self._half_free.clear()
