@@ -252,13 +252,13 @@ class Database:
 
     @asynccontextmanager
     async def write_landing_at_once(self) -> AsyncIterator[AsyncConnection]:
-        """Do the same where one statement is all, which commits by itself: one trip to the database, and not three.
+        """Do the same on PostgreSQL where one statement is all, which commits by itself: one trip to it, and not three.
 
         Raises:
             Unavailable: as `write`.
         """
         with translated():
-            async with self._turn(), self._patient_at_once.connect() as connection:
+            async with self._patient_at_once.connect() as connection:
                 yield connection
 
     @asynccontextmanager

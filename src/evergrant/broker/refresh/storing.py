@@ -72,7 +72,7 @@ async def _store_on_row(broker: Broker, entry: Entry) -> bool:
         async with broker.database.write_landing_at_once() as connection:
             stored = await connection.execute(_landing_with_event(names), values | _as_parameters(event))
             landed = stored.one_or_none() is not None
-    if not landed:
+    if not landed:  # on PostgreSQL it is out of date by now, or of before a restore
         async with broker.database.write_landing() as connection:
             stored = await connection.execute(_landing(names), values)
             landed = stored.one_or_none() is not None or await _store_on_restored(connection, entry)
