@@ -1,5 +1,6 @@
 """A table of very many grants, filled by the database itself. Their tokens are not sealed: nobody opens them."""
 
+import contextlib
 import sqlite3
 from collections.abc import Sequence
 
@@ -120,17 +121,17 @@ class Many:
             database.close()
 
     async def enter(self) -> None:
-        """Enter all of them in the directory, as a connect does: or the first refresher would, in its spare time."""
+        """Enter all grants in the directory, as a connect does; or the first refresher would, in its spare time."""
         if self._settings.uses_sqlite:
-            database = sqlite3.connect(self._url.database or "", isolation_level=None)
-            database.execute("PRAGMA cache_size = -500000")
-            database.execute(ENTER)
-            database.close()
+            with contextlib.closing(sqlite3.connect(self._url.database or "", isolation_level=None)) as database:
+                database.execute("PRAGMA cache_size = -500000")
+                database.execute(ENTER)
             return
         connection = await connect_postgresql(self._url)
-        await connection.execute("SET session_replication_role = replica")
-        await connection.execute(ENTER, timeout=BULK_SECONDS)
-        await connection.close()
+        try:
+            await connection.execute(ENTER, timeout=BULK_SECONDS)
+        finally:
+            await connection.close()
 
     async def make_due(self, count: int) -> None:
         """Make `count` of them due, of all apps and from all over the table."""
