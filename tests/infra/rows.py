@@ -68,7 +68,9 @@ def rows(settings: Settings, table: str) -> list[dict[str, Any]]:
 async def _read(connection: AsyncConnection, table: str) -> list[dict[str, Any]]:
     found = (await connection.exec_driver_sql(f'SELECT * FROM "{table}"')).mappings()
     told = [row for row in found if row.get("action") not in NOTED_ANY_TIME]
-    return sorted(({k: v for k, v in row.items() if (table, k) not in NOTED_LATER} for row in told), key=repr)
+    kept = ({k: v for k, v in row.items() if (table, k) not in NOTED_LATER} for row in told)
+    # As text, record 10 would come before record 9.
+    return sorted(kept, key=lambda row: (str(row.get("project_id", "")), row.get("sequence", 0), repr(row)))
 
 
 def execute(settings: Settings, sql: str) -> None:
