@@ -9,8 +9,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 UV_COMPILE := $(BIN)/uv --no-config pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --no-strip-extras --custom-compile-command "make lock" $(UPGRADE)
 
-.PHONY: help demo test everywhere clients coverage check format docs bench soak catalog-audit catalog-table pictures locales lock audit dist sbom pin-images \
-	upgrade-drill version date-changelog image-steps 	clean
+.PHONY: help demo test everywhere clients coverage check format docs bench soak catalog-audit catalog-table pictures locales lock audit dist sbom \
+	pin-images upgrade-drill version date-changelog image-steps clean
 
 help: ## Show what there is
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
