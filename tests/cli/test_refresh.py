@@ -4,7 +4,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -185,7 +184,8 @@ def test_ctrl_c_claims_no_more_and_finishes_what_is_in_flight(here: Installation
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     wait_until(lambda: refreshes(here) == 1 or process.poll() is not None, "the first refresh is in flight")
     process.send_signal(signal.SIGINT)
-    time.sleep(0.3)  # it hears that before the provider's answer, or it would rightly begin another
+    assert process.stderr is not None
+    assert process.stderr.readline() == "Stopping when what is in flight has landed.\n"
     here.provider.state.held = False
     out, err = process.communicate(timeout=PATIENCE)
     told = json.loads(out)

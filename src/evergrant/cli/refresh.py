@@ -207,9 +207,16 @@ async def _refresh_now(
     now = clock.now()
     plans = [await plan(broker, app, everything=everything, now=now) for app in apps]
     stop = asyncio.Event()
+
+    def stop_soon() -> None:
+        if not stop.is_set():
+            below_the_bar = "\n" if sys.stderr.isatty() else ""
+            click.echo(f"{below_the_bar}Stopping when what is in flight has landed.", err=True)
+        stop.set()
+
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, stop_soon)
     try:
         with click.progressbar(
             length=sum(one.calls + one.put_off for one in plans),
