@@ -18,17 +18,19 @@ help: ## Show what there is
 demo: $(VENV)/.installed ## Try evergrant with a practice provider: nothing to configure
 	$(BIN)/evergrant demo
 
-# Three at once, on two cores too: many tests wait for a clock, a lease or a process most of their time.
-#
+# Three at once, on two cores too: many tests wait for a clock, a lease or a process most of their time. One of the three
+# runs all tests of a file, which share what takes long to start; tests/conftest.py says in which order.
+PYTEST := $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
+
 # The tests start evergrant a hundred times as a process of its own: where the environment forbids Python to keep what
 # it compiles, each of them would compile everything again.
 test: export PYTHONDONTWRITEBYTECODE :=
 test: $(VENV)/.installed-dev ## Run every test
-	$(BIN)/python -m pytest --numprocesses 3 --dist loadgroup
+	$(PYTEST)
 
 everywhere: export PYTHONDONTWRITEBYTECODE :=
 everywhere: $(VENV)/.installed-dev ## Run every test, those of pages and calls on both databases too
-	$(BIN)/python -m pytest --numprocesses 3 --dist loadgroup --everywhere
+	$(PYTEST) --everywhere
 
 clients: $(VENV)/.installed-dev ## Try frameworks' MCP adapters, each in an environment of its own
 	$(BIN)/python -m pytest -m frameworks tests/mcp --everywhere
@@ -36,7 +38,7 @@ clients: $(VENV)/.installed-dev ## Try frameworks' MCP adapters, each in an envi
 # Apart, because before Python 3.14 measuring branches costs more than half as much again as the tests themselves.
 coverage: export PYTHONDONTWRITEBYTECODE :=
 coverage: $(VENV)/.installed-dev ## Run every test, and measure how much of the code they reach
-	$(BIN)/python -m pytest --numprocesses 3 --dist loadgroup --cov --cov-report=
+	$(PYTEST) --cov --cov-report=
 
 check: $(VENV)/.installed-dev ## Format, lint, types, import contracts, the Helm chart, known vulnerabilities
 	$(BIN)/ruff format --check .

@@ -51,8 +51,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Spread the tests of faces over the databases, and begin with what takes longest.
 
     What a test of a face asks goes through calls that many others make too, so each runs on one database, always the
-    same: half of them on either. Everything else runs on both. xdist hands out the large groups first, and then the
-    rest in this order: no worker is left alone with what takes long at the end.
+    same: half of them on either. Everything else runs on both. xdist hands out whole files, in the order of their first
+    tests: no worker is left alone with what takes long at the end.
     """
     if not config.getoption("everywhere"):
         left_out = _second_of_each_pair(items)

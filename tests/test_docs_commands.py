@@ -24,8 +24,6 @@ from tests.infra.receiver import Receiver
 from tests.infra.scripted import serving
 from tests.infra.waiting import PATIENCE
 
-pytestmark = pytest.mark.xdist_group("docs commands")  # one worker fetches the npm packages, not each
-
 RUN = ("sh", "python", "js")
 SHOWN = ("html", "json", "toml", "yaml", "text")
 NPM_PACKAGES = ("@descope/node-sdk", "standardwebhooks", "express")

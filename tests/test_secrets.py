@@ -28,8 +28,6 @@ from tests.infra.serving import ServerProcess, environment_of, free_port
 from tests.infra.settings import settings_on
 from tests.infra.waiting import PATIENCE, wait_until
 
-pytestmark = pytest.mark.xdist_group("secrets")  # one worker makes the module's installation, not each
-
 CLIENT_SECRET = "planted-client-secret-7f3a"
 DATABASE_PASSWORD = "planted-database-password-7f3a"
 METRICS_TOKEN = "planted-metrics-token-7f3a"

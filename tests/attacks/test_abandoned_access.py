@@ -36,8 +36,6 @@ from tests.infra.rows import execute, expire, rows
 from tests.infra.scripted import Request, serving
 from tests.infra.waiting import PATIENCE
 
-pytestmark = pytest.mark.xdist_group("attacks abandoned access")
-
 
 class Accounts(Issuer):
     """A provider at which the code says whose account it is: `ann-1` is the first consent of ann's account."""

@@ -25,8 +25,6 @@ from tests.infra.rows import dump
 from tests.infra.scripted import serving
 from tests.web.conftest import MakeBackend
 
-pytestmark = pytest.mark.xdist_group("attacks on authority")  # one worker makes the module's installation, not each
-
 NEAR = {"allowed_cidrs": ["127.0.0.0/8"]}
 OF_AN_APP = {"app_ids": [APP_ID]}
 ISSUERS = "/v1/mgmt/trustedissuer"

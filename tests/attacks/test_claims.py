@@ -17,8 +17,6 @@ from tests.infra.people import call, connect, fetch, refused, trust
 from tests.infra.rows import dump
 from tests.infra.scripted import serving
 
-pytestmark = pytest.mark.xdist_group("attacks on claims")  # one worker makes the module's installation, not each
-
 EXCHANGE = {
     "grant_type": "urn:ietf:params:oauth:grant-type:token-exchange",
     "subject_token_type": "urn:ietf:params:oauth:token-type:access_token",

@@ -8,8 +8,6 @@ import pytest
 from tests.infra.installation import APP_ID, Browser, Installation, came_back
 from tests.infra.rows import rows
 
-pytestmark = pytest.mark.xdist_group("attacks connect links")  # one worker makes the module's installation, not each
-
 
 def with_params(url: str, **params: str) -> str:
     """Return the URL with these parameters in place of its own of the same name."""

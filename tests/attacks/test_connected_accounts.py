@@ -1,11 +1,7 @@
 """Attacks on a person's page of connected accounts: links that are used again, frames, cookies of another place."""
 
-import pytest
-
 from tests.infra.installation import Installation
 from tests.infra.visits import Visitor, accounts_in, embed_in, session_url
-
-pytestmark = pytest.mark.xdist_group("attacks accounts")  # one worker makes the module's installation, not each
 
 OURS, EVIL = "https://app.example.com", "https://evil.example.com"
 

@@ -21,8 +21,6 @@ from tests.infra.scripted import serving
 from tests.infra.serving import LiveApp
 from tests.infra.visits import Visitor
 
-pytestmark = pytest.mark.xdist_group("attacks console rights")  # one worker makes the module's installation, not each
-
 BOSS = "boss@example.com"
 ODD_FORM = {**SAME_ORIGIN, "Content-Type": "multipart/form-data; boundary=B; charset=unicode_escape"}
 

@@ -6,7 +6,6 @@ import json
 import time
 from typing import Any
 
-import pytest
 from joserfc import jwt
 from joserfc.jwk import ECKey
 
@@ -14,8 +13,6 @@ from tests.infra.installation import APP_ID, SCOPES, Installation
 from tests.infra.issuer import AUDIENCE, Issuer
 from tests.infra.people import call, connect, fetch, refused
 from tests.infra.rows import dump
-
-pytestmark = pytest.mark.xdist_group("attacks jwt")  # one worker makes the module's installation, not each
 
 DEEP = 3_000
 

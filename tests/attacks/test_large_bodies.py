@@ -4,12 +4,9 @@ import json
 from collections.abc import Iterator
 
 import httpx2
-import pytest
 
 from tests.infra.installation import APP_ID, SCOPES, Installation
 from tests.infra.rows import dump
-
-pytestmark = pytest.mark.xdist_group("attacks bodies")  # one worker makes the module's installation, not each
 
 MIB = 1024 * 1024
 CALLS = ("outbound/app/create", "outbound/app/user/token", "outbound/app/connect", "audit/search", "trustedissuer")

@@ -2,12 +2,8 @@
 
 from urllib.parse import urlsplit
 
-import pytest
-
 from tests.infra.installation import APP_ID, BACK, Installation
 from tests.trips.test_wishes import EVIL
-
-pytestmark = pytest.mark.xdist_group("attacks redirects")  # one worker makes the module's installation, not each
 
 MORE = {
     "a soft hyphen": "https://app.exam\u00adple.com.evil.example/",

@@ -1,14 +1,11 @@
 """Attacks on a person's browser: markup in what others say, frames, pages of other sites that make calls."""
 
 import httpx2
-import pytest
 
 from evergrant.practice.faults import edited
 from tests.infra.installation import APP_ID, BACK, Installation
 from tests.infra.issuer import Issuer
 from tests.trips.test_pages import ATTACK, checked
-
-pytestmark = pytest.mark.xdist_group("attacks pages")  # one worker makes the module's installation, not each
 
 OURS = "https://app.example.com"
 CONNECT = "/v1/outbound/oauth/connect"

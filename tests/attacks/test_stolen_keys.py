@@ -13,8 +13,6 @@ from tests.infra.serving import ServerProcess, environment_of
 from tests.infra.settings import settings_on
 from tests.web.conftest import MakeBackend
 
-pytestmark = pytest.mark.xdist_group("attacks stolen keys")  # one worker makes the module's installation, not each
-
 SECONDS_UNTIL_IT_ENDS = 5
 
 

@@ -1,11 +1,7 @@
 """Whoever holds a key of one project, or names one owner, reaches nothing of another."""
 
-import pytest
-
 from tests.infra.installation import APP_ID, SCOPES, Backend, Installation
 from tests.infra.rows import dump
-
-pytestmark = pytest.mark.xdist_group("attacks walls")  # one worker makes the module's installation, not each
 
 
 def test_another_projects_key_reaches_nothing_whatever_it_names(here: Installation, other: Backend) -> None:

@@ -3,7 +3,6 @@
 import json
 import time
 
-import pytest
 from pydantic import SecretStr
 from standardwebhooks import Webhook as Verifier
 from standardwebhooks import WebhookVerificationError
@@ -13,8 +12,6 @@ from tests.infra.installation import Installation
 from tests.infra.receiver import Received, Receiver
 from tests.infra.scripted import serving
 from tests.infra.waiting import wait_until
-
-pytestmark = pytest.mark.xdist_group("attacks webhooks")  # one worker makes the module's installation, not each
 
 
 def verifies(secret: str, body: bytes, headers: dict[str, str]) -> bool:

@@ -25,8 +25,6 @@ from tests.infra.installation import Backend, installation
 from tests.infra.key_services import Bao, Kms, aws_kms, openbao
 from tests.infra.serving import LiveApp
 
-pytestmark = pytest.mark.xdist_group("key services")  # one worker starts them, not each
-
 Sources = dict[str, str]
 """What `EVERGRANT_MASTER_KEYS` has for one key of each kind."""
 

@@ -92,13 +92,15 @@ def test_many_callers_at_once_cost_one_call(here: Installation, clock: Clock) ->
 
 def test_a_caller_that_hangs_up_does_not_cancel_the_refresh(here: Installation, clock: Clock) -> None:
     clock.advance(EXPIRED)
-    here.provider.state.token_latency = 0.8
-    with pytest.raises(httpx2.ReadTimeout):
-        here.backend.http.post(
-            "/v1/mgmt/outbound/app/user/token",
-            json={"appId": APP_ID, "userId": "alice", "scopes": SCOPES},
-            timeout=0.2,
-        )
+    here.provider.state.held = True
+    while not here.provider.state.on_the_wire.total():  # a caller can be gone before it has been heard
+        with pytest.raises(httpx2.ReadTimeout):
+            here.backend.http.post(
+                "/v1/mgmt/outbound/app/user/token",
+                json={"appId": APP_ID, "userId": "alice", "scopes": SCOPES},
+                timeout=httpx2.Timeout(PATIENCE, read=0.2),
+            )
+    here.provider.state.held = False
     assert works(here, here.backend.token())
     assert refreshes(here) == 1
     assert nothing_was_lost(here)

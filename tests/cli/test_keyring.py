@@ -13,8 +13,6 @@ from tests.infra.installation import installation, new_project
 from tests.infra.key_services import ROOT_TOKEN, aws_kms, openbao
 from tests.infra.rows import execute
 
-pytestmark = pytest.mark.xdist_group("key services")  # one worker starts them, not each
-
 
 def test_the_doctor_tries_each_master_key_and_says_which_is_the_first(
     evergrant: Evergrant, settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path

@@ -18,8 +18,6 @@ from tests.infra.installation import Installation, installation
 from tests.infra.scripted import ScriptedProvider
 from tests.infra.settings import settings_on
 
-pytestmark = pytest.mark.xdist_group("provider SDKs")  # one worker makes the module's installation, not each
-
 MISSING = "Nobody has connected this app"
 
 

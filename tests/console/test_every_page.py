@@ -32,8 +32,6 @@ from tests.infra.serving import LiveApp
 from tests.infra.waiting import in_a_thread
 from tests.infra.world import APPROVAL_ID, PEOPLE, SESSION_ID, STORY_ID, TEST_ID, build_world
 
-pytestmark = pytest.mark.xdist_group("console every page")  # one worker makes the world, not each
-
 PREFIX = "/console/{project}"
 NOT_PAGES = {
     "start/steps": "a part of a page",

@@ -38,7 +38,6 @@ from tests.infra.serving import LiveApp, ServerProcess
 from tests.infra.visits import session_url
 from tests.infra.waiting import wait_until
 
-pytestmark = pytest.mark.xdist_group("console journeys")  # one worker makes the servers, not each
 PLAIN = {"java_script_enabled": False, "viewport": {"width": NARROWEST, "height": 900}}
 
 

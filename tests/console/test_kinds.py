@@ -15,8 +15,6 @@ from tests.infra.page_forms import Fields, form_of
 from tests.infra.people import someone
 from tests.infra.scripted import ScriptedProvider, serving
 
-pytestmark = pytest.mark.xdist_group("console kinds")  # one worker makes the module's installation, not each
-
 MOST = 500
 FACTS = """
 name = "{id}"

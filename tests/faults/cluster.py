@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import os
 import secrets
+import signal
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +16,6 @@ from typing import Any, TypeVar
 
 import asyncpg
 import httpx2
-import pytest
 from joserfc.jwk import ECKey
 
 from evergrant import clock
@@ -33,11 +34,10 @@ from tests.infra.installation import (
     new_project,
     practice_provider,
 )
+from tests.infra.rows import is_being_written
 from tests.infra.serving import ServerProcess, environment_of
 from tests.infra.waiting import PATIENCE
 
-together_in_a_worker = pytest.mark.xdist_group("replicas")
-"""Marks the tests that share the replicas: a second worker would have to start its own."""
 PATCHED_SERVER = Path(__file__).with_name("patched_server.py")
 CONSENT, CLIENTS, ROBOTS = APP_ID, "practice-clients", "practice-robots"
 """The apps: of refresh tokens that rotate, of connections with a client of their own (RFC 6749 section 4.4), and of
@@ -312,6 +312,17 @@ def cluster_in_this_process(settings: Settings) -> Iterator[Cluster]:
     with installation(with_robots(settings).model_copy(update={"refresher": False})) as here:
         create_apps(here.backend, here.provider, only_machines=True)
         yield Cluster(here.settings, here.provider, [here.backend])
+
+
+def pause(server: ServerProcess, settings: Settings) -> None:
+    """Stop a process, but not between a write and its commit, from where it would keep everybody else from writing."""
+    while True:
+        server.send(signal.SIGSTOP)
+        os.waitid(os.P_PID, server.pid, os.WSTOPPED | os.WNOWAIT)
+        if not is_being_written(settings):
+            return
+        server.send(signal.SIGCONT)
+        time.sleep(0.01)
 
 
 @contextmanager

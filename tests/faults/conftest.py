@@ -58,7 +58,7 @@ def shared_replicas(
 def replicas(shared_replicas: Cluster) -> Iterator[Cluster]:
     """Three replicas on PostgreSQL, all of them running, and their provider on a good day.
 
-    They take long to start, so tests share them: mark these with `together_in_a_worker`.
+    They take long to start, so all tests of a worker share them.
     """
     for server in shared_replicas.servers:
         server.start()

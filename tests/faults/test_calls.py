@@ -16,7 +16,7 @@ from evergrant.broker.calls.call_log import LEFT, seal_left_calls
 from evergrant.broker.calls.under_way import STILL_GOOD_SECONDS
 from evergrant.broker.runtime.broker import SESSION_SECONDS, Broker, open_broker
 from evergrant.db import CallRecord
-from tests.faults.cluster import Cluster, together_in_a_worker
+from tests.faults.cluster import Cluster
 from tests.infra.people import someone
 from tests.infra.scripted import ScriptedProvider, serving
 from tests.infra.waiting import in_a_thread, wait_until
@@ -43,7 +43,6 @@ def connected(replicas: Cluster, upstream: ScriptedProvider) -> Iterator[tuple[s
     assert backend.post("app/delete", {"id": app_id}).status_code == 200
 
 
-@together_in_a_worker
 def test_each_write_in_flight_of_a_process_that_is_killed_has_its_row_and_is_sealed_later(
     replicas: Cluster, upstream: ScriptedProvider, connected: tuple[str, str]
 ) -> None:
@@ -87,7 +86,6 @@ def test_each_write_in_flight_of_a_process_that_is_killed_has_its_row_and_is_sea
     in_a_thread(later())
 
 
-@together_in_a_worker
 def test_a_revoked_session_ends_on_3_replicas_and_so_do_its_open_streams(
     replicas: Cluster, upstream: ScriptedProvider, connected: tuple[str, str]
 ) -> None:

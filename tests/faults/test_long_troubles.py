@@ -29,7 +29,7 @@ TAKEOVER_SECONDS = 30
 """Longer than anything here but a process that never comes back."""
 HOLDER, OTHER = 0, 1
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("long troubles")]
+pytestmark = pytest.mark.slow
 
 
 @dataclass

@@ -112,7 +112,7 @@ def outage(request: pytest.FixtureRequest, data_dir: Path, tmp_path: Path) -> It
 def test_answers_survive_the_database_being_away_for_10_seconds_before_the_write(outage: Outage, book: Book) -> None:
     outage.begin()
     time.sleep(10)
-    assert len(outage.in_journal) == AT_ONCE
+    wait_until(lambda: len(outage.in_journal) == AT_ONCE, "every answer is in the journal")
     outage.end()
     wait_until(lambda: not outage.in_journal, "every answer has landed")
     assert outage.consents.landed == set(outage.consents.users)

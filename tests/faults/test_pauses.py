@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from evergrant.pace import Pace
-from tests.faults.cluster import SCALE, Cluster, cluster_of_processes, locked, together, together_in_a_worker
+from tests.faults.cluster import SCALE, Cluster, cluster_of_processes, locked, pause, together
 from tests.faults.conftest import Book
 from tests.faults.ledger import Ledger
 from tests.infra.rows import holders_were_last_seen_long_ago
@@ -18,7 +18,7 @@ from tests.infra.settings import settings_on
 from tests.infra.waiting import wait_until
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=together_in_a_worker)])
+@pytest.fixture(params=["sqlite", "postgresql"])
 def two_or_more(request: pytest.FixtureRequest, data_dir: Path, tmp_path: Path) -> Iterator[Cluster]:
     """Several servers on one database."""
     if request.param == "postgresql":
@@ -39,7 +39,7 @@ def test_a_paused_holder_that_goes_on_after_its_lease_does_not_overwrite_newer_t
     with ThreadPoolExecutor(4) as pool:
         asked = [pool.submit(consents.fetch, user) for user in consents.users]
         wait_until(lambda: len(consents.on_the_wire) == 4, "the holder's calls are on the wire")
-        holder.send(signal.SIGSTOP)
+        pause(holder, two_or_more.settings)
         state.held = False
         wait_until(lambda: not consents.on_the_wire, "the holder's answers are on their way")
         holders_were_last_seen_long_ago(two_or_more.settings)
@@ -52,7 +52,6 @@ def test_a_paused_holder_that_goes_on_after_its_lease_does_not_overwrite_newer_t
 
 
 @pytest.mark.parametrize("times_as_long", [0.5, 1.1], ids=["within its lease", "past its lease"])
-@together_in_a_worker
 def test_answers_that_come_while_their_holder_is_paused_in_mid_call_land(
     replicas: Cluster, book: Book, times_as_long: float
 ) -> None:
@@ -63,7 +62,7 @@ def test_answers_that_come_while_their_holder_is_paused_in_mid_call_land(
     with ThreadPoolExecutor(4) as pool:
         asked = [pool.submit(consents.fetch, user) for user in consents.users]
         wait_until(lambda: len(consents.on_the_wire) == 4, "the holder's calls are on the wire")
-        holder.send(signal.SIGSTOP)
+        pause(holder, replicas.settings)
         state.held = False
         wait_until(lambda: not consents.on_the_wire, "the answers lie in the holder's sockets")
         time.sleep(Pace().lease / SCALE * times_as_long)
@@ -74,7 +73,6 @@ def test_answers_that_come_while_their_holder_is_paused_in_mid_call_land(
     assert book(consents.ledger()) == Ledger.clean(4)
 
 
-@together_in_a_worker
 def test_a_holder_that_is_paused_before_its_call_does_not_make_it_when_its_lease_is_over(
     replicas: Cluster, book: Book
 ) -> None:
@@ -85,7 +83,7 @@ def test_a_holder_that_is_paused_before_its_call_does_not_make_it_when_its_lease
         with locked(replicas.settings, "outbound_apps"):
             late = [pool.submit(consents.fetch, user) for user in consents.users]
             wait_until(lambda: None not in {row.lease_owner for row in consents.rows.values()}, "the holder has leases")
-            holder.send(signal.SIGSTOP)
+            pause(holder, replicas.settings)
             time.sleep(Pace().lease / SCALE + 0.5)
             holders_were_last_seen_long_ago(replicas.settings)
         assert all(consents.works(user, at=1) for user in consents.users)

@@ -11,13 +11,12 @@ import pytest
 
 from evergrant import clock as wall_clock
 from tests.faults.clocks import Clocks
-from tests.faults.cluster import KINDS, SCALE, Cluster, Consents, together, together_in_a_worker
+from tests.faults.cluster import KINDS, SCALE, Cluster, Consents, together
 from tests.faults.conftest import Book
 from tests.faults.ledger import Ledger
 from tests.infra.waiting import PATIENCE, wait_until
 
 
-@together_in_a_worker
 @pytest.mark.parametrize("kind", KINDS)
 def test_200_concurrent_fetches_of_an_expired_grant_over_3_processes_cost_one_call(
     replicas: Cluster, book: Book, kind: str
@@ -31,7 +30,6 @@ def test_200_concurrent_fetches_of_an_expired_grant_over_3_processes_cost_one_ca
     assert book(consents.ledger()) == Ledger.clean(1)
 
 
-@together_in_a_worker
 @pytest.mark.parametrize("repeats", ["refused", "forgiven"])
 def test_a_sigkill_of_one_of_3_replicas_under_load_leaves_in_doubt_only_what_was_on_the_wire(
     replicas: Cluster, book: Book, repeats: str
@@ -88,7 +86,6 @@ def test_a_sigkill_of_one_of_3_replicas_under_load_leaves_in_doubt_only_what_was
     assert consents.times_presented(whole) == {1}
 
 
-@together_in_a_worker
 def test_the_same_refresh_token_is_never_sent_twice_while_a_provider_takes_12_seconds(
     replicas: Cluster, book: Book
 ) -> None:
@@ -105,7 +102,6 @@ def test_the_same_refresh_token_is_never_sent_twice_while_a_provider_takes_12_se
     assert consents.times_presented() == {1}
 
 
-@together_in_a_worker
 def test_clocks_that_are_2_minutes_wrong_in_both_directions_cost_nothing(
     replicas: Cluster, clocks: Clocks, book: Book, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -93,18 +93,44 @@ def holders_were_last_seen_long_ago(settings: Settings) -> None:
     execute(settings, f"UPDATE grants SET lease_until = {past} WHERE lease_owner IS NOT NULL")
 
 
+def is_being_written(settings: Settings) -> bool:
+    """Tell whether somebody has written and not committed yet: to grants or holders; on SQLite, to anything."""
+    if not settings.uses_sqlite:
+        return in_database(settings, _has_writers)
+    with closing(sqlite3.connect(_file_of(settings), isolation_level=None, timeout=0)) as connection:
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError:
+            return True
+        return False
+
+
+async def _has_writers(connection: AsyncConnection) -> bool:
+    tables = "relation IN ('grants'::regclass, 'holders'::regclass)"
+    locks = await connection.exec_driver_sql(f"SELECT 1 FROM pg_locks WHERE {tables} AND mode = 'RowExclusiveLock'")
+    return locks.first() is not None
+
+
+def _url_of(settings: Settings) -> str:
+    return settings.database_url.get_secret_value() if settings.database_url else ""
+
+
+def _file_of(settings: Settings) -> str:
+    return _url_of(settings).removeprefix("sqlite:///")
+
+
 @contextmanager
 def writers_wait(settings: Settings, table: str) -> Iterator[None]:
     """Let nobody write to a table while the block runs, and everybody read; on SQLite that goes for every table.
 
     Who decides by what it has read, and writes by that alone, is found out: all of them have read before one writes.
     """
-    url = settings.database_url.get_secret_value() if settings.database_url else ""
     if settings.uses_sqlite:
-        with closing(sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)) as connection:
+        with closing(sqlite3.connect(_file_of(settings), isolation_level=None)) as connection:
             connection.execute("BEGIN IMMEDIATE")
             yield
         return
+    url = _url_of(settings)
     loop = asyncio.new_event_loop()
     other = loop.run_until_complete(asyncpg.connect(url))
     try:

@@ -10,8 +10,6 @@ from evergrant.practice.faults import instead
 from tests.infra.installation import APP_ID, CLIENT_SECRET, SCOPES, Backend
 from tests.sdk.conftest import RETRY_DELAYS, MakeClient, Served, Waiting, connect, refused
 
-pytestmark = pytest.mark.xdist_group("sdk")  # one worker makes the installation, not each
-
 OwnApp = Callable[..., str]
 
 

@@ -6,8 +6,6 @@ from descope import AuthException
 from tests.infra.installation import APP_ID, SCOPES, Backend
 from tests.sdk.conftest import MakeClient, Served, Waiting, connect, refused
 
-pytestmark = pytest.mark.xdist_group("sdk")  # one worker makes the installation, not each
-
 
 @pytest.fixture
 def by_token(make_client: MakeClient) -> Waiting:

@@ -10,10 +10,7 @@ from descope.management.common import MgmtKeyProjectRole, MgmtKeyReBac, MgmtKeyS
 from tests.infra.installation import APP_ID, Backend
 from tests.sdk.conftest import MakeClient, Waiting, connect, refused
 
-pytestmark = [
-    pytest.mark.xdist_group("sdk"),  # one worker makes the installation, not each
-    pytest.mark.filterwarnings("ignore:datetime.datetime.utcfromtimestamp:DeprecationWarning"),  # the SDK's own
-]
+pytestmark = pytest.mark.filterwarnings("ignore:datetime.datetime.utcfromtimestamp:DeprecationWarning")  # the SDK's own
 
 
 @pytest.fixture

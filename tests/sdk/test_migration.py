@@ -13,8 +13,6 @@ from tests.infra.installation import APP_ID, SCOPES, Backend, new_project
 from tests.infra.serving import ServerProcess, environment_of
 from tests.sdk.conftest import Served, connect
 
-pytestmark = pytest.mark.xdist_group("sdk")  # one worker makes the installation, not each
-
 PAGE = Path(__file__).parents[2] / "docs/migrate-from-descope.md"
 
 

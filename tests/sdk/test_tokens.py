@@ -9,8 +9,6 @@ import pytest
 from tests.infra.installation import APP_ID, SCOPES, Backend
 from tests.sdk.conftest import Served, Waiting, connect, refused
 
-pytestmark = pytest.mark.xdist_group("sdk")  # one worker makes the installation, not each
-
 OwnApp = Callable[..., str]
 
 

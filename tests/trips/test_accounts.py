@@ -19,10 +19,7 @@ from tests.infra.scripted import serving
 from tests.infra.visits import RETURN, Visitor, accounts_in, said, session_url
 from tests.trips.conftest import CreateApp
 
-pytestmark = [
-    pytest.mark.parametrize("here", ["sqlite"], indirect=True),  # the attacks on it run on both
-    pytest.mark.xdist_group("trips accounts"),  # one worker makes the module's installation, not each
-]
+pytestmark = pytest.mark.parametrize("here", ["sqlite"], indirect=True)  # the attacks on it run on both
 
 Visit = Callable[..., Visitor]
 KEYS = "/v1/mgmt/managementkey"

@@ -20,10 +20,7 @@ from tests.infra.serving import LiveApp
 from tests.infra.visits import embed_in, session_url
 from tests.trips.conftest import CreateApp, allow_origins
 
-pytestmark = [
-    pytest.mark.parametrize("here", ["sqlite"], indirect=True),
-    pytest.mark.xdist_group("trips accounts browser"),  # one worker makes the module's installation, not each
-]
+pytestmark = pytest.mark.parametrize("here", ["sqlite"], indirect=True)
 
 PAGE = """<!doctype html><html lang="en"><head><title>Settings</title><link rel="icon" href="data:,">
 <script type="module" src="{evergrant}/embed/1.js"></script></head><body><h1>Settings</h1>

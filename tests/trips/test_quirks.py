@@ -19,8 +19,6 @@ from tests.infra.installation import BACK, Browser, Installation, came_back, ins
 from tests.infra.rows import dump, execute, expire
 from tests.infra.scripted import ScriptedProvider, form_post_page, serving
 
-pytestmark = pytest.mark.xdist_group("trips quirks")
-
 END = 2_000_000_000  # epoch seconds
 FACTS = """
 name = "{id}"

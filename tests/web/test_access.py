@@ -15,8 +15,6 @@ from tests.infra.installation import APP_ID, BACK, SCOPES, Backend, Installation
 from tests.infra.rows import dump
 from tests.web.conftest import MakeBackend
 
-pytestmark = pytest.mark.xdist_group("web access")  # one worker makes the module's installation, not each
-
 UNKNOWN_KEY = "evg_nobody_" + "x" * 43
 
 CALLS: dict[str, tuple[str, str, dict[str, Any] | None, Permission | None]] = {

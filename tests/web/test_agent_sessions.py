@@ -14,8 +14,6 @@ from tests.infra.people import call, fetch, refused, trust
 from tests.infra.rows import execute
 from tests.infra.scripted import serving
 
-pytestmark = pytest.mark.xdist_group("web agent sessions")  # one worker makes the module's installation, not each
-
 SESSION = "urn:evergrant:token-type:agent-session"
 ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"
 AGENT = {"id": "mail-helper", "name": "Mail helper"}

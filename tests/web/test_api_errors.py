@@ -12,8 +12,6 @@ import pytest
 from tests.infra.installation import APP_ID, BACK, Installation
 from tests.infra.rows import dump
 
-pytestmark = pytest.mark.xdist_group("web api_errors")  # one worker makes the module's installation, not each
-
 MALFORMED, MISSING, INVALID = "E011001", "E011002", "E011003"
 MARK = "m4rk3r"
 NUMBER = 987654321987

@@ -9,8 +9,6 @@ from tests.infra.installation import APP_ID, BACK, Installation
 from tests.infra.people import someone
 from tests.infra.rows import dump
 
-pytestmark = pytest.mark.xdist_group("web api_keys")  # one worker makes the module's installation, not each
-
 KEY = "app/user/apikey/upload"
 
 

@@ -10,8 +10,6 @@ from tests.infra.installation import Installation
 from tests.infra.rows import dump
 from tests.infra.serving import free_port
 
-pytestmark = pytest.mark.xdist_group("web apps")  # one worker makes the module's installation, not each
-
 SECRET = "s3cret-of-the-provider"
 
 

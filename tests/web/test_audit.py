@@ -18,8 +18,6 @@ from evergrant.db import AuditEvent
 from tests.infra.installation import APP_ID, BACK, Backend, Installation, new_project
 from tests.web.conftest import MakeBackend
 
-pytestmark = pytest.mark.xdist_group("audit")  # one worker makes the module's installation, not each
-
 SOURCE = Path(__file__).parents[2] / "src/evergrant"
 
 

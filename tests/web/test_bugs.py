@@ -11,8 +11,6 @@ from evergrant.logs import JsonFormatter
 from tests.infra.installation import Installation
 from tests.infra.rows import execute
 
-pytestmark = pytest.mark.xdist_group("web bugs")  # one worker makes the module's installation, not each
-
 INSIDE = "a detail of the inside"
 
 

@@ -14,8 +14,6 @@ from tests.infra.people import someone
 from tests.infra.rows import dump, execute
 from tests.web.conftest import MakeBackend
 
-pytestmark = pytest.mark.xdist_group("web connections")  # one worker makes the module's installation, not each
-
 
 def upload(here: Installation, user: str, **fields: Any) -> None:
     answer = here.backend.post(

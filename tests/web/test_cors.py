@@ -12,8 +12,6 @@ from tests.infra.installation import APP_ID, BACK, Installation, new_project
 from tests.infra.issuer import Issuer
 from tests.infra.waiting import wait_until
 
-pytestmark = pytest.mark.xdist_group("web cors")  # one worker makes the module's installation, not each
-
 ORIGIN = "https://app.example.com"
 ELSEWHERE = "https://evil.example.com"
 CONNECTS = ["/v1/mgmt/outbound/app/connect", "/v1/outbound/oauth/connect"]

@@ -17,8 +17,6 @@ from tests.infra.people import someone, trust
 from tests.infra.rows import dump
 from tests.infra.scripted import ScriptedProvider, serving
 
-pytestmark = pytest.mark.xdist_group("web credentials")  # one worker makes the module's installation, not each
-
 GRANT_TYPE = "urn:ietf:params:oauth:grant-type:token-exchange"
 ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"
 USER = "app/user/credentials/upload"

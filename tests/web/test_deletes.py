@@ -30,8 +30,6 @@ from tests.infra.scripted import ScriptedProvider, serving
 from tests.infra.waiting import PATIENCE, until
 from tests.web.conftest import MakeBackend
 
-pytestmark = pytest.mark.xdist_group("web deletes")  # one worker makes the module's installation, not each
-
 
 def delete(here: Installation, path: str) -> httpx2.Response:
     return here.backend.http.delete(f"/v1/mgmt/outbound/{path}")

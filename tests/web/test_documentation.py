@@ -14,8 +14,6 @@ from evergrant.web.app import create_app
 from evergrant.web.cors import CALLED_FROM_BROWSERS
 from tests.infra.installation import APP_ID, Installation
 
-pytestmark = pytest.mark.xdist_group("web documentation")  # one worker makes the module's installation, not each
-
 DOCUMENT: dict[str, Any] = create_app(Settings(data_dir=Path("unused"))).openapi()
 OPERATIONS = {
     operation["operationId"]: (method.upper(), path, operation)

@@ -16,8 +16,6 @@ from tests.infra.people import kill, someone
 from tests.infra.scripted import ScriptedProvider, serving
 from tests.infra.waiting import PATIENCE
 
-pytestmark = pytest.mark.xdist_group("web fetch_contract")  # one worker makes the module's installation, not each
-
 DOCUMENTED_SCOPE = "https://www.googleapis.com/auth/contacts.readonly"
 
 # As published; only the host, the project and the key are replaced.

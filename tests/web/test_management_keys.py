@@ -15,8 +15,6 @@ from evergrant.broker.runtime.broker import open_broker
 from tests.infra.installation import Backend, Installation
 from tests.web.conftest import MakeBackend
 
-pytestmark = pytest.mark.xdist_group("management-keys")  # one worker makes the module's installation, not each
-
 PATH = "/v1/mgmt/managementkey"
 
 

@@ -36,8 +36,6 @@ from tests.infra.rows import execute
 from tests.infra.settings import settings_on
 from tests.infra.waiting import PATIENCE
 
-pytestmark = pytest.mark.xdist_group("web metrics")  # one worker makes the module's installation, not each
-
 TOKEN = "what-prometheus-sends-here"
 Labels = Mapping[str, str]
 

@@ -11,8 +11,6 @@ from tests.infra.people import someone
 from tests.infra.rows import dump
 from tests.infra.scripted import TOKENS, ScriptedProvider, serving
 
-pytestmark = pytest.mark.xdist_group("web pastes")  # one worker makes the module's installation, not each
-
 AROUND = ["{} ", " {}", "{}\n", "\t{}\r\n", "\u00a0{}\u00a0", "\ufeff{}", "{}\u200b", "\u2028{}\u3000", "{}\u200e"]
 
 

@@ -13,8 +13,6 @@ from evergrant.web.middleware import body_of
 from tests.infra.installation import Installation
 from tests.infra.rows import execute
 
-pytestmark = pytest.mark.xdist_group("web plain_calls")  # one worker makes the module's installation, not each
-
 
 def ask(here: Installation, path: str, method: str = "POST", body: bytes = b"{}", **headers: str) -> httpx2.Response:
     key = f"Bearer {here.backend.project_id}:{here.backend.management_key}"

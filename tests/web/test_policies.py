@@ -12,8 +12,6 @@ from tests.infra.people import connect, fetch, refused
 from tests.infra.rows import dump
 from tests.web.conftest import MakeBackend
 
-pytestmark = pytest.mark.xdist_group("web policies")  # one worker makes the module's installation, not each
-
 
 @pytest.fixture(scope="module")
 def idp(here: Installation, idp: Issuer) -> Issuer:

@@ -14,7 +14,6 @@ from tests.infra.rows import rows
 from tests.infra.scripted import serving
 from tests.infra.waiting import in_a_thread
 
-pytestmark = pytest.mark.xdist_group("web user jwt")
 WELL_KNOWN = "/.well-known/oauth-protected-resource"
 
 

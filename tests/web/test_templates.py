@@ -10,8 +10,6 @@ from tests.infra.installation import Installation
 from tests.infra.rows import dump, execute
 from tests.web.conftest import MakeBackend
 
-pytestmark = pytest.mark.xdist_group("web templates")  # one worker makes the module's installation, not each
-
 CREATE = "app/create/bytemplate"
 
 

@@ -13,8 +13,6 @@ from tests.infra.people import trust
 from tests.infra.rows import execute
 from tests.infra.scripted import serving
 
-pytestmark = pytest.mark.xdist_group("web token exchange")  # one worker makes the module's installation, not each
-
 GRANT_TYPE = "urn:ietf:params:oauth:grant-type:token-exchange"
 ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"
 JWT = "urn:ietf:params:oauth:token-type:jwt"

@@ -8,8 +8,6 @@ import pytest
 from tests.infra.installation import APP_ID, Installation
 from tests.infra.people import someone
 
-pytestmark = pytest.mark.xdist_group("web unset_parameters")  # one worker makes the module's installation, not each
-
 
 def refused(here: Installation, method: str, path: str) -> list[str]:
     """Make a call that is refused, and return the parameters that the answer names."""

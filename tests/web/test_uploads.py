@@ -16,8 +16,6 @@ from tests.infra.people import someone
 from tests.infra.rows import dump
 from tests.web.conftest import MakeBackend
 
-pytestmark = pytest.mark.xdist_group("web uploads")  # one worker makes the module's installation, not each
-
 ADA = PERSONS["practice-ada"]
 USER = "app/user/oauthtoken/upload"
 TENANT = "app/tenant/oauthtoken/upload"

@@ -18,8 +18,6 @@ from tests.infra.people import call, connect, fetch, refused, trust
 from tests.infra.rows import dump
 from tests.infra.scripted import serving
 
-pytestmark = pytest.mark.xdist_group("web user jwt")  # one worker makes the module's installation, not each
-
 
 @pytest.fixture(scope="module")
 def idp(here: Installation, idp: Issuer) -> Issuer:
@@ -64,7 +62,7 @@ def test_a_project_is_not_needed_where_one_only_trusts_the_issuer(here: Installa
     assert call(here, "app/user/token", idp.access("alice"), body, project="").status_code == 200
 
 
-def test_a_project_is_needed_where_several_trust_the_issuer(here: Installation, other: Backend) -> None:
+def test_a_project_is_needed_where_several_trust_the_issuer(here: Installation, idp: Issuer, other: Backend) -> None:
     with serving(Issuer()) as shared:
         trust(here.backend, shared)
         trust(other, shared)
@@ -72,7 +70,8 @@ def test_a_project_is_needed_where_several_trust_the_issuer(here: Installation, 
         answer = call(here, "app/user/token", shared.access("alice"), body, project="")
         assert refused(answer, 401, "E011005")
         assert "several projects" in answer.json()["message"]
-        assert fetch(here, shared.access("alice")).status_code == 200
+        answer = fetch(here, shared.access("alice"))
+        assert answer.status_code == 200, answer.text
 
 
 def test_a_session_connects_the_user_it_names(here: Installation, idp: Issuer) -> None:

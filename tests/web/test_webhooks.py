@@ -25,8 +25,6 @@ from tests.infra.scripted import serving
 from tests.infra.waiting import PATIENCE
 from tests.web.conftest import MakeBackend
 
-pytestmark = pytest.mark.xdist_group("web webhooks")  # one worker makes the module's installation, not each
-
 REFUSED = {"error": "invalid_client", "error_description": "unknown client"}
 
 
