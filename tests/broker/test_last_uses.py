@@ -7,6 +7,8 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import event, insert, select, update
 
+from evergrant.broker.activity.writing import write_activity
+from evergrant.broker.grants.events import write_fetches
 from evergrant.broker.grants.last_used import write_last_uses
 from evergrant.broker.runtime import unwritten_uses
 from evergrant.broker.runtime.broker import Broker, open_broker
@@ -63,6 +65,33 @@ async def test_who_is_awake_is_left_alone_by_its_use(here: Installation, clock: 
         await write_last_uses(broker)
     assert sent
     assert not [statement for statement in sent if "UPDATE grants" in statement]
+
+
+async def test_what_is_noted_is_written_by_the_same_statements_however_much_it_is(
+    here: Installation, clock: Clock
+) -> None:
+    """One for many rows has to be made anew each time, and meanwhile the process answers nobody."""
+    sent: list[set[str]] = []
+    async with open_broker(here.settings) as broker:
+        keys = await crowd(broker, 200)
+        event.listen(
+            broker.database.engine.sync_engine,
+            "before_cursor_execute",
+            lambda _connection, _cursor, statement, *_: sent[-1].add(statement),
+        )
+        for some in (keys[:2], keys):
+            clock.advance(2 * 86_400)
+            sent.append(set())
+            for number, (project_id, grant_id) in enumerate(some):
+                broker.uses.note_grant((project_id, grant_id), at=clock.now)
+                broker.timelines.note_fetch(project_id, grant_id, "somebody", at=clock.now)
+                broker.activity.note(project_id, f"app-{number}", "fetch:answered:key")
+            await write_last_uses(broker)
+            await write_fetches(broker)
+            await write_activity(broker)
+    few, many = ({statement for statement in one if not statement.startswith("SELECT")} for one in sent)
+    assert len(few) == len(many) == 4 + ("BEGIN IMMEDIATE" in few) + ("BEGIN" in few)
+    assert few == many
 
 
 async def test_what_is_written_already_is_not_written_again_by_who_does_not_know_it(

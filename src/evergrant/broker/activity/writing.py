@@ -3,8 +3,9 @@
 import logging
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from typing import cast
 
-from sqlalchemy import BigInteger, Integer, String, case, column, delete, or_, select, tuple_, update, values
+from sqlalchemy import Table, bindparam, case, delete, or_, select, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from evergrant import clock
@@ -12,7 +13,6 @@ from evergrant.broker.projects.projects import closed_projects
 from evergrant.broker.runtime.broker import Broker
 from evergrant.broker.runtime.unwritten_activity import HOUR, CountKey, Tally
 from evergrant.db import Activity, Project, TrustedIssuer
-from evergrant.db.types import UtcDateTime
 from evergrant.errors import Unavailable
 
 log = logging.getLogger(__name__)
@@ -46,27 +46,14 @@ async def write_activity(broker: Broker) -> None:
 
 
 async def _add(broker: Broker, counts: Mapping[CountKey, Tally]) -> None:
-    columns = (
-        column("project_id", String),
-        column("hour", UtcDateTime),
-        column("app_id", String),
-        column("counter", String),
-        column("n", BigInteger),
-        column("ms_sum", BigInteger),
-        column("ms_max", Integer),
-    )
+    names = [one.key for one in _NOTED]
     rows = [
         (project_id, datetime.fromtimestamp(hour * HOUR, UTC), app_id, counter, t.n, round(t.ms_sum), round(t.ms_max))
-        for (project_id, hour, app_id, counter), t in counts.items()
+        for (project_id, hour, app_id, counter), t in sorted(counts.items())
     ]
-    noted = values(*columns, name="rows").data(rows).cte("noted")
-    # Of projects that are there: one that is deleted meanwhile must not take the others' counts with it.
-    known = select(noted).join(Project, Project.id == noted.c.project_id).where(Project.closed_at.is_(None))
-    known = known.order_by(noted.c.project_id, noted.c.hour, noted.c.app_id, noted.c.counter)
-    insert = sqlite.insert if broker.database.is_sqlite else postgresql.insert
-    add = insert(Activity).from_select([one.name for one in columns], known)
     async with broker.database.write() as session:
-        await session.execute(adding_up(add))
+        add = _ADD_SQLITE if broker.database.is_sqlite else _ADD_POSTGRESQL
+        await session.execute(add, [dict(zip(names, row, strict=True)) for row in rows])
 
 
 def adding_up(add: sqlite.Insert | postgresql.Insert) -> sqlite.Insert | postgresql.Insert:
@@ -78,6 +65,14 @@ def adding_up(add: sqlite.Insert | postgresql.Insert) -> sqlite.Insert | postgre
         "ms_max": case((Activity.ms_max > new.ms_max, Activity.ms_max), else_=new.ms_max),
     }
     return add.on_conflict_do_update(index_elements=list(Activity.__table__.primary_key), set_=sums)
+
+
+_TABLE = cast(Table, Activity.__table__)
+_NOTED = [bindparam(f"noted_{one.name}", type_=one.type) for one in _TABLE.columns]
+# Of projects that are there: one that is deleted meanwhile must not take the others' counts with it.
+_KNOWN = select(*_NOTED).where(Project.id == bindparam("noted_project_id"), Project.closed_at.is_(None))
+_ADD_SQLITE = adding_up(sqlite.insert(_TABLE).from_select(list(_TABLE.columns), _KNOWN))
+_ADD_POSTGRESQL = adding_up(postgresql.insert(_TABLE).from_select(list(_TABLE.columns), _KNOWN))
 
 
 async def _write_issuers(broker: Broker) -> None:

@@ -138,17 +138,19 @@ def _counted(key: FetchesOf, n: int) -> dict[str, Any]:
     return row | {"id": _id_in_hour(key.hour, kind, key.who, key.refused), "n": n}
 
 
+def _adding_up(add: sqlite.Insert | postgresql.Insert) -> sqlite.Insert | postgresql.Insert:
+    sums = {"n": EVENTS.c.n + add.excluded.n, "at": add.excluded.at, "data": add.excluded.data}
+    return add.on_conflict_do_update(index_elements=["project_id", "grant_id", "id"], set_=sums)
+
+
+_ADD_UP = {"sqlite": _adding_up(sqlite.insert(EVENTS)), "postgresql": _adding_up(postgresql.insert(EVENTS))}
+"""For one row each: a statement for many has to be made anew each time, in which nothing else happens."""
+
+
 async def _add_up(session: AsyncSession | AsyncConnection, rows: Sequence[dict[str, Any]]) -> None:
     """Insert rows that count, in the order of their keys; what is there already counts on."""
     dialect = session.get_bind().dialect if isinstance(session, AsyncSession) else session.dialect
-    upsert = (sqlite.insert if dialect.name == "sqlite" else postgresql.insert)(EVENTS).values(list(rows))
-    new = upsert.excluded
-    await session.execute(
-        upsert.on_conflict_do_update(
-            index_elements=["project_id", "grant_id", "id"],
-            set_={"n": EVENTS.c.n + new.n, "at": new.at, "data": new.data},
-        )
-    )
+    await session.execute(_ADD_UP[dialect.name], list(rows))
 
 
 async def tidy_timelines(broker: Broker) -> None:

@@ -5,8 +5,9 @@ They stand beside the grants, in a table of their own. A grant's own row changes
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import cast
 
-from sqlalchemy import ColumnElement, String, and_, column, func, or_, select, tuple_, update, values
+from sqlalchemy import ColumnElement, Table, and_, bindparam, func, or_, select, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from evergrant.broker.runtime.broker import Broker
@@ -16,6 +17,32 @@ from evergrant.db.grant import GRANTS
 from evergrant.db.types import UtcDateTime
 
 BATCH = 500
+
+_USES = cast(Table, GrantUse.__table__)
+_IS_USE = and_(_USES.c.project_id == bindparam("project"), _USES.c.grant_id == bindparam("grant"))
+_AT = bindparam("at", type_=UtcDateTime)
+_MOVE = (
+    update(_USES)
+    .where(
+        tuple_(_USES.c.project_id, _USES.c.grant_id).in_(
+            select(_USES.c.project_id, _USES.c.grant_id)
+            .where(_IS_USE, _USES.c.fetched_at <= bindparam("until", type_=UtcDateTime))
+            .with_for_update(skip_locked=True)
+        )
+    )
+    .values(fetched_at=_AT)
+)
+"""Moves one use. It is executed for many: a statement that has many has to be made anew each time, which takes long."""
+_FIRST = (
+    select(GRANTS.c.project_id, GRANTS.c.id, _AT)
+    .where(GRANTS.c.project_id == bindparam("project"), GRANTS.c.id == bindparam("grant"))
+    .where(~select(_USES.c.grant_id).where(_IS_USE).exists())
+    # Against a deletion only. Landings go on: they change no key.
+    .with_for_update(of=GRANTS, read=True, key_share=True, skip_locked=True)
+)
+_COLUMNS = ["project_id", "grant_id", "fetched_at"]
+_ADD_SQLITE = sqlite.insert(_USES).from_select(_COLUMNS, _FIRST).on_conflict_do_nothing()
+_ADD_POSTGRESQL = postgresql.insert(_USES).from_select(_COLUMNS, _FIRST).on_conflict_do_nothing()
 
 
 def last_use() -> ColumnElement[datetime]:
@@ -43,37 +70,10 @@ async def write_last_uses(broker: Broker) -> None:
 
 async def _write_down(broker: Broker, uses: Sequence[tuple[GrantKey, datetime]]) -> None:
     """Write uses in the order of their keys, waiting for nobody: replicas write the same ones at the same time."""
-    columns = (column("project_id", String), column("grant_id", String))
-    moments = (column("fetched_at", UtcDateTime), column("written_until", UtcDateTime))
-    rows = sorted((*key, at, at - PRECISION) for key, at in uses)
-    used = values(*columns, *moments, name="rows").data(rows).cte("used")
-    is_use = and_(GrantUse.project_id == used.c.project_id, GrantUse.grant_id == used.c.grant_id)
-    old = (
-        select(GrantUse.project_id, GrantUse.grant_id)
-        .join(used, is_use)
-        .where(GrantUse.fetched_at <= used.c.written_until)
-        .order_by(GrantUse.project_id, GrantUse.grant_id)
-        .with_for_update(of=GrantUse, skip_locked=True)
-    )
-    move = (
-        update(GrantUse)
-        .where(is_use, tuple_(GrantUse.project_id, GrantUse.grant_id).in_(old))
-        .values(fetched_at=used.c.fetched_at)
-        .execution_options(synchronize_session=False)
-    )
-    first = (
-        select(used.c.project_id, used.c.grant_id, used.c.fetched_at)
-        .join(GRANTS, and_(Grant.project_id == used.c.project_id, Grant.id == used.c.grant_id))
-        .where(~select(GrantUse.grant_id).where(is_use).exists())
-        .order_by(used.c.project_id, used.c.grant_id)
-        # Against a deletion only. Landings go on: they change no key.
-        .with_for_update(of=GRANTS, read=True, key_share=True, skip_locked=True)
-    )
-    insert = sqlite.insert if broker.database.is_sqlite else postgresql.insert
-    add = insert(GrantUse).from_select(["project_id", "grant_id", "fetched_at"], first).on_conflict_do_nothing()
+    rows = [{"project": key[0], "grant": key[1], "at": at, "until": at - PRECISION} for key, at in sorted(uses)]
     async with broker.database.write() as session:
-        await session.execute(move)
-        await session.execute(add)
+        await session.execute(_MOVE, rows)
+        await session.execute(_ADD_SQLITE if broker.database.is_sqlite else _ADD_POSTGRESQL, rows)
 
 
 async def _wake_up(broker: Broker, keys: Sequence[GrantKey]) -> set[GrantKey]:
