@@ -31,13 +31,15 @@ from benchmarks.running import Provider, Workers
 from benchmarks.seed import Seeded, add_grants, seed, settle
 from evergrant.broker.runtime.broker import open_broker
 from evergrant.settings import Settings
-from tests.infra.postgres import PostgresServer
+from tests.infra.postgres import ROOM, PostgresServer
 from tests.infra.serving import ServerProcess, environment_of
 from tests.infra.settings import settings_on
 
 FEW_APPS = 20
 PARTS = 3
 """The users' grants come in so many parts, with a part of the others between them: they are not side by side."""
+BYTES_OF_A_GRANT = 4_000
+"""With its entry in the directory and all indexes, and with room to build these."""
 WARM_UP_SECONDS = 1.5
 BESIDE_SECONDS = 2.0
 SERVER = ("--no-refresher", "--workers")
@@ -147,7 +149,7 @@ def filled(database: str, options: argparse.Namespace) -> Iterator[list[Filled]]
     with contextlib.ExitStack() as stack:
         server = None
         if database == "postgresql":
-            server = PostgresServer()
+            server = PostgresServer(room=ROOM + sum(size.grants for size in wanted) * BYTES_OF_A_GRANT)
             stack.callback(server.remove)
             server.start()
             configure(server, PRODUCTION | {"max_connections": "400"})

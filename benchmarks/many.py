@@ -70,14 +70,18 @@ class Many:
             sealed="decode(repeat(md5(n::text), 2), 'hex')",
         )
         numbers = f"generate_series({self._stored + 1}, {size}) AS n"
+        await self._insert("grants", f"INSERT INTO grants ({COLUMNS}) SELECT {values} FROM {numbers}")
+        await settle(self._url)
+
+    async def _insert(self, table: str, insert: str) -> None:
+        """Insert very many rows into a table of PostgreSQL."""
         connection = await connect_postgresql(self._url)
         try:
             # Indexes are built faster afterwards, and nobody need look up the same 20 apps ten million times.
-            await connection.execute("SET session_replication_role = replica")
+            await connection.execute("SET session_replication_role = replica; SET maintenance_work_mem = '512MB'")
             indexes = await connection.fetch(
-                "SELECT indexname, indexdef FROM pg_indexes WHERE tablename = 'grants' AND indexname LIKE 'ix%'"
+                "SELECT indexname, indexdef FROM pg_indexes WHERE tablename = $1 AND indexname LIKE 'ix%'", table
             )
-            insert = f"INSERT INTO grants ({COLUMNS}) SELECT {values} FROM {numbers}"
             for statement in (
                 *(f"DROP INDEX {index['indexname']}" for index in indexes),
                 insert,
@@ -86,7 +90,6 @@ class Many:
                 await connection.execute(statement, timeout=BULK_SECONDS)
         finally:
             await connection.close()
-        await settle(self._url)
 
     async def _grow_sqlite(self, size: int) -> None:
         values = SAME.format(
@@ -101,37 +104,31 @@ class Many:
             f"WITH RECURSIVE s(n) AS (SELECT {self._stored + 1} UNION ALL SELECT n + 1 FROM s WHERE n < {size}) "
             f"INSERT INTO grants ({COLUMNS}) SELECT {values} FROM s"
         )
-        database = sqlite3.connect(self._url.database or "", isolation_level=None)
-        try:
-            found = "SELECT name, sql FROM sqlite_master WHERE tbl_name = 'grants' AND type = 'index' AND sql <> ''"
-            indexes = database.execute(found).fetchall()
-            database.execute("PRAGMA journal_mode = OFF")
-            database.execute("PRAGMA synchronous = OFF")
-            database.execute("PRAGMA cache_size = -500000")
+        self._insert_sqlite("grants", numbers)
+
+    def _insert_sqlite(self, table: str, insert: str) -> None:
+        """Insert very many rows into a table of SQLite."""
+        with contextlib.closing(sqlite3.connect(self._url.database or "", isolation_level=None)) as database:
+            found = "SELECT name, sql FROM sqlite_master WHERE tbl_name = ? AND type = 'index' AND sql <> ''"
+            indexes = database.execute(found, [table]).fetchall()
+            for pragma in ("journal_mode = OFF", "synchronous = OFF", "cache_size = -500000"):
+                database.execute(f"PRAGMA {pragma}")
             for statement in (
                 "BEGIN",
                 *(f"DROP INDEX {name}" for name, _ in indexes),
-                numbers,
+                insert,
                 *(sql for _, sql in indexes),
                 "COMMIT",
             ):
                 database.execute(statement)
             database.execute("PRAGMA journal_mode = WAL")
-        finally:
-            database.close()
 
     async def enter(self) -> None:
         """Enter all grants in the directory, as a connect does; or the first refresher would, in its spare time."""
         if self._settings.uses_sqlite:
-            with contextlib.closing(sqlite3.connect(self._url.database or "", isolation_level=None)) as database:
-                database.execute("PRAGMA cache_size = -500000")
-                database.execute(ENTER)
+            self._insert_sqlite("grant_directory", ENTER)
             return
-        connection = await connect_postgresql(self._url)
-        try:
-            await connection.execute(ENTER, timeout=BULK_SECONDS)
-        finally:
-            await connection.close()
+        await self._insert("grant_directory", ENTER)
 
     async def make_due(self, count: int) -> None:
         """Make `count` of them due, of all apps and from all over the table."""

@@ -38,12 +38,12 @@ class PostgresServer:
 
     A test that takes the database away starts a server of its own, and uses `stop` and `start` on it. `more` are
     further lines of its configuration. A `standby_of` another that `REPLICATES` is a copy of it, and follows it once it
-    is started.
+    is started. It lives in memory where `room` bytes are free there, and on the disk otherwise.
     """
 
-    def __init__(self, *, more: str = "", standby_of: "PostgresServer | None" = None) -> None:
+    def __init__(self, *, more: str = "", standby_of: "PostgresServer | None" = None, room: int = ROOM) -> None:
         # Short, because the path of a Unix socket may have about 100 characters; so not pytest's tmp_path.
-        self.folder = Path(tempfile.mkdtemp(prefix="evg-pg-", dir=_fastest_folder()))
+        self.folder = Path(tempfile.mkdtemp(prefix="evg-pg-", dir=_fastest_folder(room)))
         self._data = self.folder / "data"
         self._user = "nobody" if os.geteuid() == 0 else None
         self._process: subprocess.Popen[bytes] | None = None
@@ -141,10 +141,10 @@ class PostgresServer:
         return done.stdout.strip()
 
 
-def _fastest_folder() -> str:
+def _fastest_folder(room: int) -> str:
     # A fresh database is a copy of 8 MB, which memory makes in a quarter of the time. Many containers have but 64 MB.
     memory = Path("/dev/shm")
-    return str(memory) if memory.is_dir() and shutil.disk_usage(memory).free > ROOM else "/tmp"
+    return str(memory) if memory.is_dir() and shutil.disk_usage(memory).free > room else "/tmp"
 
 
 def _installed_binaries() -> Path:
