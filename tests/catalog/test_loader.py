@@ -140,6 +140,24 @@ def test_a_folder_adds_entries_and_replaces_built_in_ones(tmp_path: Path) -> Non
     assert load_catalogue()["github"].token_endpoint == "https://github.com/login/oauth/access_token"
 
 
+def test_how_scopes_are_spelled_as_addresses_is_known_of_all_entries_each_spelling_once(tmp_path: Path) -> None:
+    spelled = '[scope_aliases]\nread = ["https://api.example.com/read", "short"]\n'
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.toml").write_text(GOOD + spelled)
+    library, built_in = load_catalogue(tmp_path), load_catalogue()
+    assert library.scope_addresses["read"] == ("https://api.example.com/read",)
+    assert {**built_in.scope_addresses, "read": library.scope_addresses["read"]} == library.scope_addresses
+    found = {
+        (scope, spelling)
+        for entry in built_in.values()
+        for scope, spellings in entry.scope_aliases.items()
+        for spelling in spellings
+        if "://" in spelling
+    }
+    assert sorted(found) == sorted((scope, one) for scope, all_ in built_in.scope_addresses.items() for one in all_)
+    assert found
+
+
 def test_an_entry_of_a_folder_may_begin_with_a_built_in_one(tmp_path: Path) -> None:
     text = (
         'extends = "slack"\ndefault_scopes = ["users:read", "team:read"]\nscopes = { "team:read" = "See the team" }\n'

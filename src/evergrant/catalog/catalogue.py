@@ -3,7 +3,7 @@
 A process uses a handful of some hundred entries: making all of them would be most of what its start costs.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import cached_property
 
 from evergrant.catalog.template import Template
@@ -12,7 +12,9 @@ from evergrant.catalog.template import Template
 class Catalogue(Mapping[str, Template]):
     """The templates by id, in the order of the ids."""
 
-    def __init__(self, makers: Mapping[str, Callable[[], Template]]) -> None:
+    def __init__(self, makers: Mapping[str, Callable[[], Template]], *, with_aliases: Collection[str]) -> None:
+        """`with_aliases` are the ids of those that may spell a scope in several ways."""
+        self.with_aliases = sorted(set(with_aliases))
         self._makers = dict(sorted(makers.items()))
         self._made: dict[str, Template] = {}
 
@@ -33,8 +35,9 @@ class Catalogue(Mapping[str, Template]):
     @cached_property
     def scope_addresses(self) -> Mapping[str, tuple[str, ...]]:
         """Every scope, and those of its other spellings that are addresses: nobody else means something by them."""
-        aliases: dict[str, tuple[str, ...]] = {}
-        for template in self.values():
+        aliases: dict[str, dict[str, None]] = {}  # each spelling once, in their order: families share theirs
+        for template in map(self.__getitem__, self.with_aliases):
             for scope, spellings in template.scope_aliases.items():
-                aliases[scope] = (*aliases.get(scope, ()), *(spelling for spelling in spellings if "://" in spelling))
-        return aliases
+                addresses = (spelling for spelling in spellings if "://" in spelling)
+                aliases.setdefault(scope, {}).update(dict.fromkeys(addresses))
+        return {scope: tuple(spellings) for scope, spellings in aliases.items()}

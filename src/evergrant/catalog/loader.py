@@ -8,6 +8,7 @@ import dataclasses
 import difflib
 import functools
 import importlib.resources
+import pickle
 from collections.abc import Iterator, Mapping
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -49,7 +50,10 @@ def load_catalogue(folder: Path | None = None) -> Catalogue:
     own = {key: _template(where, members) for key, (where, members) in found.items()}
     built_in = _built_in()
     makers = {key: functools.partial(built_in.__getitem__, key) for key in built_in}
-    return Catalogue({**makers, **{key: functools.partial(own.__getitem__, key) for key in own}})
+    return Catalogue(
+        {**makers, **{key: functools.partial(own.__getitem__, key) for key in own}},
+        with_aliases=[*built_in.with_aliases, *own],
+    )
 
 
 def check_file(path: Path) -> list[Template]:
@@ -78,18 +82,20 @@ def dcr_presets() -> Mapping[str, DcrPreset]:
 @functools.cache
 def _built_in() -> Catalogue:
     # Whether their fields fit together is checked by tests and `templates lint`, not by each start.
-    files = _built_in_files()
-    return Catalogue({key: functools.partial(_entry, *found, Template) for key, found in files.items()})
+    found = _read(_package("providers"), {})
+    return Catalogue(
+        {key: functools.partial(_unpacked, where, pickle.dumps(members)) for key, (where, members) in found.items()},
+        with_aliases=[key for key, (_, members) in found.items() if "scope_aliases" in members],
+    )
 
 
-@functools.cache
+def _unpacked(where: str, packed: bytes) -> Template:
+    """Return an entry. Most are never asked for, and take a third of the memory until they are."""
+    return _entry(where, pickle.loads(packed), Template)  # noqa: S301 - this process has packed it
+
+
 def _built_in_members() -> Mapping[str, Members]:
-    return {key: members for key, (_, members) in _built_in_files().items()}
-
-
-@functools.cache
-def _built_in_files() -> dict[str, tuple[str, Members]]:
-    return _read(_package("providers"), {})
+    return {key: members for key, (_, members) in _read(_package("providers"), {}).items()}
 
 
 def _package(folder: str) -> Traversable:
