@@ -48,7 +48,10 @@ class Many:
             self._has_apps = True
         if size == self._stored:
             return
-        await (self._grow_sqlite(size) if self._settings.uses_sqlite else self._grow_postgresql(size))
+        if self._settings.uses_sqlite:
+            self._grow_sqlite(size)
+        else:
+            await self._grow_postgresql(size)
         self._stored = size
 
     async def _create_apps(self) -> None:
@@ -91,7 +94,7 @@ class Many:
         finally:
             await connection.close()
 
-    async def _grow_sqlite(self, size: int) -> None:
+    def _grow_sqlite(self, size: int) -> None:
         values = SAME.format(
             project=self._project_id,
             apps=self._apps,

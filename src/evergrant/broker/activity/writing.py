@@ -49,10 +49,10 @@ async def _add(broker: Broker, counts: Mapping[CountKey, Tally]) -> None:
     names = [one.key for one in _NOTED]
     rows = [
         (project_id, datetime.fromtimestamp(hour * HOUR, UTC), app_id, counter, t.n, round(t.ms_sum), round(t.ms_max))
-        for (project_id, hour, app_id, counter), t in sorted(counts.items())
+        for (project_id, hour, app_id, counter), t in counts.items()
     ]
     async with broker.database.write() as session:
-        add = _ADD_SQLITE if broker.database.is_sqlite else _ADD_POSTGRESQL
+        add = _ADD[broker.database.engine.dialect.name]
         await session.execute(add, [dict(zip(names, row, strict=True)) for row in rows])
 
 
@@ -71,8 +71,11 @@ _TABLE = cast(Table, Activity.__table__)
 _NOTED = [bindparam(f"noted_{one.name}", type_=one.type) for one in _TABLE.columns]
 # Of projects that are there: one that is deleted meanwhile must not take the others' counts with it.
 _KNOWN = select(*_NOTED).where(Project.id == bindparam("noted_project_id"), Project.closed_at.is_(None))
-_ADD_SQLITE = adding_up(sqlite.insert(_TABLE).from_select(list(_TABLE.columns), _KNOWN))
-_ADD_POSTGRESQL = adding_up(postgresql.insert(_TABLE).from_select(list(_TABLE.columns), _KNOWN))
+_ADD = {
+    "sqlite": adding_up(sqlite.insert(_TABLE).from_select(list(_TABLE.columns), _KNOWN)),
+    "postgresql": adding_up(postgresql.insert(_TABLE).from_select(list(_TABLE.columns), _KNOWN)),
+}
+"""For one count. It is executed for many: a statement that has many has to be made anew each time, which takes long."""
 
 
 async def _write_issuers(broker: Broker) -> None:

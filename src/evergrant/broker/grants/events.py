@@ -144,7 +144,7 @@ def _adding_up(add: sqlite.Insert | postgresql.Insert) -> sqlite.Insert | postgr
 
 
 _ADD_UP = {"sqlite": _adding_up(sqlite.insert(EVENTS)), "postgresql": _adding_up(postgresql.insert(EVENTS))}
-"""For one row each: a statement for many has to be made anew each time, in which nothing else happens."""
+"""For one row. It is executed for many: a statement that has many has to be made anew each time, which takes long."""
 
 
 async def _add_up(session: AsyncSession | AsyncConnection, rows: Sequence[dict[str, Any]]) -> None:

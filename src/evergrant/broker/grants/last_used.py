@@ -41,8 +41,10 @@ _FIRST = (
     .with_for_update(of=GRANTS, read=True, key_share=True, skip_locked=True)
 )
 _COLUMNS = ["project_id", "grant_id", "fetched_at"]
-_ADD_SQLITE = sqlite.insert(_USES).from_select(_COLUMNS, _FIRST).on_conflict_do_nothing()
-_ADD_POSTGRESQL = postgresql.insert(_USES).from_select(_COLUMNS, _FIRST).on_conflict_do_nothing()
+_ADD = {
+    "sqlite": sqlite.insert(_USES).from_select(_COLUMNS, _FIRST).on_conflict_do_nothing(),
+    "postgresql": postgresql.insert(_USES).from_select(_COLUMNS, _FIRST).on_conflict_do_nothing(),
+}
 
 
 def last_use() -> ColumnElement[datetime]:
@@ -73,7 +75,7 @@ async def _write_down(broker: Broker, uses: Sequence[tuple[GrantKey, datetime]])
     rows = [{"project": key[0], "grant": key[1], "at": at, "until": at - PRECISION} for key, at in sorted(uses)]
     async with broker.database.write() as session:
         await session.execute(_MOVE, rows)
-        await session.execute(_ADD_SQLITE if broker.database.is_sqlite else _ADD_POSTGRESQL, rows)
+        await session.execute(_ADD[broker.database.engine.dialect.name], rows)
 
 
 async def _wake_up(broker: Broker, keys: Sequence[GrantKey]) -> set[GrantKey]:
