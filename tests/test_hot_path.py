@@ -190,6 +190,16 @@ async def test_the_first_fetch_with_a_key_writes_nothing_either(settings: Settin
         assert sorted(writes) == sorted([*beats, *begun])
 
 
+async def test_many_at_once_look_up_their_key_and_the_policies_once(settings: Settings, statements: list[str]) -> None:
+    async with service(settings) as here:
+        statements.clear()
+        answers = await asyncio.gather(*(here.ask() for _ in range(30)))
+        assert {answer.status_code for answer in answers} == {200}
+        for table in ("management_keys", "access_policies"):
+            looks = [sql for sql in statements if re.search(rf"\sFROM {table}\s", sql)]
+            assert len(looks) == (2 if settings.uses_sqlite else 1), looks  # SQLite's trace shows each once more
+
+
 MOST_PYTHON_CALLS = 165
 """Python functions that a fetch enters while the row is read: 140 to 155. Through the framework it was over 250."""
 OF_THE_LOOP = ("/asyncio/", "/selectors.py", "/asyncpg/", "/tests/")

@@ -4,7 +4,6 @@ A session that is good is remembered for a second. So one that is revoked, or wh
 within two seconds everywhere, and at once in the process that ended it.
 """
 
-import time
 from datetime import datetime
 from ipaddress import ip_network
 from typing import NamedTuple, cast
@@ -82,13 +81,10 @@ async def count_call(broker: Broker, principal: Principal) -> None:
 
 async def _good(broker: Broker, project_id: str, session_id: str, *, presented: bytes | None = None) -> _Good:
     """Return a session that is good, from memory or from its row; with the digest of a key, only to its holder."""
-    good = broker.agent_sessions.get((project_id, session_id))
-    if good is None:
-        asked_at = time.monotonic()
-        good = await _read_session(broker, project_id, session_id, presented)
-        broker.agent_sessions.put((project_id, session_id), good, as_of=asked_at)
-    if presented is not None and not equal(good.digest, presented):
-        raise AuthenticationFailed(WRONG)
+    # With what is presented: whoever presents a wrong key must not share its refusal with those who have the right one.
+    good: _Good = await broker.agent_sessions.get_or_read(
+        (project_id, session_id, presented or b""), lambda: _read_session(broker, project_id, session_id, presented)
+    )
     return good
 
 

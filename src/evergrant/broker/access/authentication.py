@@ -73,40 +73,27 @@ async def _session_or_count(broker: Broker, project_id: str, key: str, client_ad
 async def _key_or_user(
     broker: Broker, project_id: str, key: str, client_address: str, *, resource: str, now: datetime
 ) -> Principal:
+    """Find a key or user. A wrong one counts against the address; a good one is never refused for those of others."""
     key_digest = digest(key)
     known = (project_id, digest(f"{key} at {resource}") if resource else key_digest)
     principal = broker.principals.get(known)
-    if principal is None:
-        principal = await _look_up_or_count(
-            broker, project_id, key, key_digest, client_address, resource=resource, now=now
-        )
-        broker.principals.put(known, principal)
-    return principal
-
-
-async def _look_up_or_count(
-    broker: Broker,
-    project_id: str,
-    key: str,
-    key_digest: bytes,
-    client_address: str,
-    *,
-    resource: str,
-    now: datetime,
-) -> Principal:
-    """Look a credential up. A wrong one counts against the address; a good one is never refused for those of others."""
+    if principal is not None:
+        return principal
     network, limit = limited_as(client_address), broker.limits.credentials
     try:
         try:
             if len(key) >= MIN_KEY_LENGTH:  # there are no shorter ones
                 async with limit.turn(network):
-                    return await _look_up(broker, project_id, key_digest)
+                    return await broker.principals.get_or_read(known, lambda: _look_up(broker, project_id, key_digest))
             raise AuthenticationFailed  # noqa: TRY301 - the handlers below are for this too
         except AuthenticationFailed:
             # An operator's own key may look like a JWT, but no JWT is the text of a key.
             if not looks_like_jwt(key):
                 raise
-            return await authenticate_user(broker, project_id, key, network=network, resource=resource, now=now)
+            return await broker.principals.get_or_read(
+                known,
+                lambda: authenticate_user(broker, project_id, key, network=network, resource=resource, now=now),
+            )
     except AuthenticationFailed:
         limit.take(network)
         raise
@@ -122,7 +109,6 @@ async def _look_up(broker: Broker, project_id: str, key_digest: bytes) -> Princi
     async with broker.database.read() as session:
         row = (await session.execute(query)).scalar_one_or_none()
     if row is None or row.disabled or not equal(row.digest, key_digest):
-        broker.principals.forget((project_id, key_digest))
         raise AuthenticationFailed
     return Principal(
         project_id=row.project_id,

@@ -11,7 +11,6 @@ for one thing: a user connects a tenant's own only where a policy says `tenant`.
 Policies about calls can also deny, or ask for approval. What they say to one call is for `calls.call_rules`.
 """
 
-import time
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -181,10 +180,7 @@ async def may_have_tokens(broker: Broker, principal: Principal, app_id: str) -> 
     """Tell whether nothing keeps an app's tokens from somebody. Whom a policy might keep them from does not count."""
     if Permission.TOKENS_FETCH not in principal.permissions:
         return False
-    by_use = broker.policies.get(principal.project_id)
-    if by_use is None:
-        by_use = await _load(broker, principal.project_id)
-    return (app_id, FETCH) not in by_use
+    return (app_id, FETCH) not in await _by_use(broker, principal)
 
 
 async def check_policies(
@@ -205,10 +201,7 @@ async def check_policies(
     Raises:
         PermissionDenied: no policy allows it.
     """
-    by_use = broker.policies.get(principal.project_id)
-    if by_use is None:
-        by_use = await _load(broker, principal.project_id)
-    policies = by_use.get((app_id, action))
+    policies = (await _by_use(broker, principal)).get((app_id, action))
     must_be_named = bool(action == CONNECT and principal.user_id and not owner.user_id)
     if policies is None and not must_be_named:
         return
@@ -244,10 +237,7 @@ async def check_policies(
 
 async def call_policies(broker: Broker, principal: Principal, app_id: str) -> Sequence[KnownPolicy]:
     """Return all policies about calls of an app, whomever they are about. Costs no query for a few seconds."""
-    by_use = broker.policies.get(principal.project_id)
-    if by_use is None:
-        by_use = await _load(broker, principal.project_id)
-    return by_use.get((app_id, CALL), ())
+    return (await _by_use(broker, principal)).get((app_id, CALL), ())
 
 
 async def _allowed_in_other_words(
@@ -264,14 +254,16 @@ async def _allowed_in_other_words(
     )
 
 
-async def _load(broker: Broker, project_id: str) -> Mapping[tuple[str, str], Sequence[KnownPolicy]]:
-    """Read a project's policies by app and action, and remember them."""
-    asked_at = time.monotonic()
-    by_use: dict[tuple[str, str], list[KnownPolicy]] = {}
-    for policy in await list_policies(broker, project_id):
-        by_use.setdefault((policy.app_id, policy.action), []).append(KnownPolicy.of(policy))
-    broker.policies.put(project_id, by_use, as_of=asked_at)
-    return by_use
+async def _by_use(broker: Broker, principal: Principal) -> Mapping[tuple[str, str], Sequence[KnownPolicy]]:
+    """Return a project's policies by app and action, from memory for a few seconds."""
+
+    async def read() -> Mapping[tuple[str, str], Sequence[KnownPolicy]]:
+        by_use: dict[tuple[str, str], list[KnownPolicy]] = {}
+        for policy in await list_policies(broker, principal.project_id):
+            by_use.setdefault((policy.app_id, policy.action), []).append(KnownPolicy.of(policy))
+        return by_use
+
+    return await broker.policies.get_or_read(principal.project_id, read)
 
 
 def _audit_data(policy: AccessPolicy) -> dict[str, Any]:

@@ -158,8 +158,10 @@ async def take_a_glance(broker: Broker, principal: Principal, *, now: datetime) 
 async def count_to_do(broker: Broker, principal: Principal) -> Mapping[str, int]:
     """Return how much waits for somebody to act, by part of the console; some seconds old, for it costs a query."""
     key = (principal.project_id, principal.app_ids)
-    if (known := broker.to_do.get(key)) is not None:
-        return known
+    return await broker.to_do.get_or_read(key, lambda: _count_to_do(broker, principal))
+
+
+async def _count_to_do(broker: Broker, principal: Principal) -> Mapping[str, int]:
     dead = select(Grant.id).where(
         Grant.project_id == principal.project_id, Grant.status == GrantStatus.REAUTHORIZATION_REQUIRED, ATTENTION
     )
@@ -169,9 +171,7 @@ async def count_to_do(broker: Broker, principal: Principal) -> Mapping[str, int]
     failing = select(func.count()).select_from(Webhook).where(*_failing(principal)).scalar_subquery()
     async with broker.database.browse() as session:
         connections, webhooks = (await session.execute(select(reconnect, failing).limit(1))).one()
-    found = {"connections": connections, "webhooks": webhooks}
-    broker.to_do.put(key, found)
-    return found
+    return {"connections": connections, "webhooks": webhooks}
 
 
 def _failing(principal: Principal) -> list[ColumnElement[bool]]:

@@ -1,7 +1,6 @@
 """Where an app's API is: what its catalogue entry says, with the app's own fields in front, and values filled in."""
 
 import re
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import quote, urlsplit
@@ -121,12 +120,12 @@ async def api_of(broker: Broker, project_id: str, app_id: str) -> AppApi:
     Raises:
         AppNotFound: there is no such app.
     """
-    found: AppApi | None = broker.apis.get((project_id, app_id))
-    if found is None:
-        asked_at = time.monotonic()
-        found = _put_together_api(broker, await load_app(broker, project_id, app_id))
-        broker.apis.put((project_id, app_id), found, as_of=asked_at)
-    return found
+
+    async def read() -> AppApi:
+        return _put_together_api(broker, await load_app(broker, project_id, app_id))
+
+    api: AppApi = await broker.apis.get_or_read((project_id, app_id), read)
+    return api
 
 
 def _put_together_api(broker: Broker, app: OutboundApp) -> AppApi:

@@ -117,9 +117,11 @@ async def _server(broker: Broker) -> ServerMetadata:
     issuer = broker.settings.console_oidc_issuer
     if not issuer:
         raise NotFound
-    known: ServerMetadata | None = broker.operator_provider.get(issuer)
-    if known is not None:
-        return known
+    server: ServerMetadata = await broker.operator_provider.get_or_read(issuer, lambda: _discover(broker, issuer))
+    return server
+
+
+async def _discover(broker: Broker, issuer: str) -> ServerMetadata:
     try:
         found = await discover(broker.http, issuer)
     except InvalidValue as error:
@@ -128,7 +130,6 @@ async def _server(broker: Broker) -> ServerMetadata:
     if not found.jwks_uri:
         log.warning("the operators' provider cannot be used", extra={"issuer": issuer, "why": "it has no jwks_uri"})
         raise UpstreamUnavailable("Your identity provider does not say where its keys are.")
-    broker.operator_provider.put(issuer, found)
     return found
 
 

@@ -86,12 +86,11 @@ async def sign_in_with_key(
 async def find_session(broker: Broker, cookie: str, *, client_address: str, now: datetime) -> SignedIn | None:
     """Return whose session a cookie is, or None. Costs a query every few seconds."""
     cookie_digest = digest(cookie)
-    found = broker.console_sessions.get(cookie_digest)
+    found: SignedIn | None = await broker.console_sessions.get_or_read(
+        cookie_digest, lambda: _look_up_session(broker, cookie_digest)
+    )
     if found is None:
-        found = await _look_up_session(broker, cookie_digest)
-        if found is None:
-            return None
-        broker.console_sessions.put(cookie_digest, found)
+        return None
     seen_at = max(found.seen_at, broker.uses.console.get(found.session_id) or found.signed_in_at)
     if found.expires_at <= now or now - seen_at > IDLE:
         return None

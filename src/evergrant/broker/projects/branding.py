@@ -71,16 +71,17 @@ _COLUMNS = [getattr(Branding, name) for name in (*_NAMES, "logo_type", "version"
 
 async def brand_of(broker: Broker, project_id: str) -> Brand:
     """Return a project's looks, from memory for a few seconds: every page of a user asks."""
-    found = broker.brands.get(project_id)
-    if found is None:
+
+    async def read() -> Brand:
         async with broker.database.read() as session:
             row = (await session.execute(select(*_COLUMNS).where(Branding.project_id == project_id))).one_or_none()
-        found = NO_BRAND
-        if row is not None:
-            looks = Looks(**{name: getattr(row, name) for name in _NAMES})
-            found = Brand(looks=looks, has_logo=bool(row.logo_type), version=row.version, updated_at=row.updated_at)
-        broker.brands.put(project_id, found)
-    return found
+        if row is None:
+            return NO_BRAND
+        looks = Looks(**{name: getattr(row, name) for name in _NAMES})
+        return Brand(looks=looks, has_logo=bool(row.logo_type), version=row.version, updated_at=row.updated_at)
+
+    brand: Brand = await broker.brands.get_or_read(project_id, read)
+    return brand
 
 
 def looks_problems(looks: Looks) -> list[tuple[str, str]]:

@@ -13,14 +13,14 @@ from evergrant.networks import is_loopback_host
 
 async def origins_by_project(broker: Broker) -> Mapping[str, frozenset[str]]:
     """Return every project's redirect origins, from memory for a few seconds: browsers ask before each call."""
-    origins = broker.redirect_origins.get(None)
-    if origins is None:
+
+    async def read() -> Mapping[str, frozenset[str]]:
         async with broker.database.read() as session:
             open_ones = select(Project.id, Project.redirect_origins).where(Project.closed_at.is_(None))
             rows = (await session.execute(open_ones)).all()
-        origins = {project_id: frozenset(listed) for project_id, listed in rows}
-        broker.redirect_origins.put(None, origins)
-    return origins
+        return {project_id: frozenset(listed) for project_id, listed in rows}
+
+    return await broker.redirect_origins.get_or_read(None, read)
 
 
 def origin_of(url: str, *, field: str) -> str:

@@ -174,14 +174,15 @@ async def find_sign_in(broker: Broker, issuer: TrustedIssuer) -> ServerMetadata:
     Raises:
         UpstreamUnavailable: it cannot be read.
     """
-    known: ServerMetadata | None = broker.user_providers.get(issuer.issuer)
-    if known is None:
+
+    async def read() -> ServerMetadata:
         try:
-            known = await discover(broker.http, issuer.issuer)
+            return await discover(broker.http, issuer.issuer)
         except InvalidValue as error:
             log.warning("nobody can sign in at a trusted issuer", extra={"issuer": issuer.issuer, "why": error.message})
             raise UpstreamUnavailable("The issuer does not answer, or not as it should.") from None
-        broker.user_providers.put(issuer.issuer, known)
+
+    known: ServerMetadata = await broker.user_providers.get_or_read(issuer.issuer, read)
     return replace(known, issuer=issuer.issuer, jwks_uri=issuer.jwks_url)
 
 
