@@ -184,10 +184,9 @@ async def test_the_first_fetch_with_a_key_writes_nothing_either(settings: Settin
         statements.clear()
         await here.fetch()
         assert statements
-        writes = [sql for sql in statements if re.match(r"\s*(INSERT|UPDATE|DELETE)|BEGIN IMMEDIATE", sql)]
-        beats = [sql for sql in writes if sql.startswith("UPDATE holders")]  # signs of life come when they come
-        begun = ["BEGIN IMMEDIATE"] * len(beats) if settings.uses_sqlite else []
-        assert sorted(writes) == sorted([*beats, *begun])
+        writes = [sql for sql in statements if re.match(r"\s*(INSERT|UPDATE|DELETE)", sql)]
+        # Signs of life come when they come; also those of other installations that are there in this process.
+        assert [sql for sql in writes if not sql.startswith("UPDATE holders")] == []
 
 
 async def test_many_at_once_look_up_their_key_and_the_policies_once(settings: Settings, statements: list[str]) -> None:
@@ -278,12 +277,11 @@ async def test_a_hot_row_is_not_read_again_and_everything_else_is_as_ever(
         await here.fetch()
         await here.fetch(latest=True)
         statements.clear()
-        before = here.broker.timelines.take_fetches()
-        assert sum(before.values()) == 2
+        assert sum(fetches.n for fetches in here.broker.timelines.take_fetches()) == 2
         for latest in (False, True):
             assert (await here.fetch(latest=latest))["accessToken"] == "alice's token"
         assert statements == []
-        assert sum(here.broker.timelines.take_fetches().values()) == 2
+        assert sum(fetches.n for fetches in here.broker.timelines.take_fetches()) == 2
 
         await create_policy(
             here.broker, "Pshop", app_id="practice", action="fetch", key_ids=[OTHER_KEY], now=datetime.now(UTC)

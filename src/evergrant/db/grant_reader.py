@@ -19,6 +19,7 @@ from sqlalchemy.engine import URL, Dialect
 
 from evergrant.crypto.sealed import Sealed
 from evergrant.db.away import meaning_of, translated
+from evergrant.db.engine import SQLITE_CACHE
 from evergrant.db.grant import Grant, GrantStatus
 from evergrant.db.servers import Servers
 from evergrant.db.types import SealedBytes, UtcDateTime
@@ -294,6 +295,7 @@ class SqliteGrantReader:
         self._decoder = _Decoder(_SQLITE_DECODERS)
         self._connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=5)
         self._connection.execute("PRAGMA query_only = ON")
+        self._connection.execute(SQLITE_CACHE)
 
     async def by_scopes(self, owner: OwnerKey, scope_key: str) -> GrantView | None:
         """Return the owner's active grant with exactly these scopes."""

@@ -9,6 +9,8 @@ import secrets
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
+from itertools import chain, islice
+from operator import itemgetter
 from typing import Any, cast
 
 from sqlalchemy import Table, delete, func, insert, select, text, tuple_
@@ -16,7 +18,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from evergrant.broker.runtime.broker import Broker
-from evergrant.broker.runtime.timelines import FetchesOf
+from evergrant.broker.runtime.timelines import Fetches
 from evergrant.db import GrantEvent, Project
 from evergrant.db.grant_event import IS_ENDING
 from evergrant.errors import Unavailable
@@ -110,32 +112,32 @@ async def write_fetches(broker: Broker) -> None:
     Raises:
         Unavailable: the database is away; what is left is written the next time.
     """
-    waiting = sorted(broker.timelines.take_fetches().items())
-    for start in range(0, len(waiting), BATCH):
-        part = waiting[start : start + BATCH]
+    waiting = broker.timelines.take_fetches()
+    while part := list(islice(waiting, BATCH)):
         try:
             await _write_counts(broker, part)
         except Unavailable:
-            broker.timelines.put_back(dict(waiting[start:]))
+            broker.timelines.put_back(chain(part, waiting))
             raise
-        broker.timelines.note_long((key.project_id, key.grant_id) for key, _ in part)
+        broker.timelines.note_long((one.by.project_id, one.grant_id) for one in part)
 
 
-async def _write_counts(broker: Broker, counts: Sequence[tuple[FetchesOf, int]]) -> None:
+async def _write_counts(broker: Broker, fetches: Sequence[Fetches]) -> None:
     async with broker.database.write() as session:
         query = select(Project.id).where(
-            Project.closed_at.is_(None), Project.id.in_({key.project_id for key, _ in counts})
+            Project.closed_at.is_(None), Project.id.in_({one.by.project_id for one in fetches})
         )
         there = set(await session.scalars(query))
-        if rows := [_counted(key, n) for key, n in counts if key.project_id in there]:
+        if rows := [_counted(one) for one in fetches if one.by.project_id in there]:
             await _add_up(session, rows)
 
 
-def _counted(key: FetchesOf, n: int) -> dict[str, Any]:
-    kind = GrantEventKind.FETCH_REFUSED if key.refused else GrantEventKind.FETCHED
-    data = {"reason": key.refused} if key.refused else {}
-    row = event_row(key.project_id, key.grant_id, kind, at=key.hour, actor=key.who, data=data)
-    return row | {"id": _id_in_hour(key.hour, kind, key.who, key.refused), "n": n}
+def _counted(fetches: Fetches) -> dict[str, Any]:
+    by = fetches.by
+    kind = GrantEventKind.FETCH_REFUSED if by.refused else GrantEventKind.FETCHED
+    data = {"reason": by.refused} if by.refused else {}
+    row = event_row(by.project_id, fetches.grant_id, kind, at=by.hour, actor=by.who, data=data)
+    return row | {"id": _id_in_hour(by.hour, kind, by.who, by.refused), "n": fetches.n}
 
 
 def _adding_up(add: sqlite.Insert | postgresql.Insert) -> sqlite.Insert | postgresql.Insert:
@@ -150,7 +152,7 @@ _ADD_UP = {"sqlite": _adding_up(sqlite.insert(EVENTS)), "postgresql": _adding_up
 async def _add_up(session: AsyncSession | AsyncConnection, rows: Sequence[dict[str, Any]]) -> None:
     """Insert rows that count, in the order of their keys; what is there already counts on."""
     dialect = session.get_bind().dialect if isinstance(session, AsyncSession) else session.dialect
-    await session.execute(_ADD_UP[dialect.name], list(rows))
+    await session.execute(_ADD_UP[dialect.name], sorted(rows, key=itemgetter("project_id", "grant_id", "id")))
 
 
 async def tidy_timelines(broker: Broker) -> None:

@@ -117,11 +117,11 @@ async def _server(broker: Broker) -> ServerMetadata:
     issuer = broker.settings.console_oidc_issuer
     if not issuer:
         raise NotFound
-    server: ServerMetadata = await broker.operator_provider.get_or_read(issuer, lambda: _discover(broker, issuer))
+    server: ServerMetadata = await broker.operator_provider.get_or_read(issuer, lambda: _find_provider(broker, issuer))
     return server
 
 
-async def _discover(broker: Broker, issuer: str) -> ServerMetadata:
+async def _find_provider(broker: Broker, issuer: str) -> ServerMetadata:
     try:
         found = await discover(broker.http, issuer)
     except InvalidValue as error:
