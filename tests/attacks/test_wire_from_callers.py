@@ -198,6 +198,27 @@ def test_an_attacker_who_sends_nothing_or_half_a_head_is_let_wait_for_ten_second
         assert control.answer().startswith(b"HTTP/1.1 200 ")
 
 
+def test_a_caller_may_rest_between_two_requests_for_longer_than_balancers_keep_a_connection(door: Door) -> None:
+    with door.caller() as control:
+        control.send(HEAD + b"\r\n")
+        assert control.answer().startswith(b"HTTP/1.1 200 ")
+        door.waits_for(Due.HEAD)
+        (one,) = door.connections
+        assert one.timeout_keep_alive_task is not None
+        assert one.timeout_keep_alive_task.when() - one.loop.time() > 60
+        door.look(70 // 2)
+        control.send(HEAD)
+        wait_until(lambda: one.timeout_keep_alive_task is None, "the next request has begun")
+        door.look(protocol.HEAD_LOOKS)
+        control.send(b"\r\n")
+        assert control.answer().startswith(b"HTTP/1.1 200 ")
+        door.waits_for(Due.HEAD)
+        control.send(HEAD)  # and half of a third one is given no longer than half of a first
+        wait_until(lambda: one.timeout_keep_alive_task is None, "a third request has begun")
+        door.look(protocol.HEAD_LOOKS + 1)
+        assert control.rest()[:13] in (b"", b"HTTP/1.1 408 ")
+
+
 def test_an_attacker_who_drips_a_body_is_given_up(door: Door) -> None:
     with door.caller() as silent:
         silent.send(door.post(FETCH, "Content-Length: 100") + b"\r\n{")

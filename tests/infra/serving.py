@@ -20,6 +20,7 @@ from typing import Any, Self
 import uvicorn
 from pydantic import SecretStr
 
+from evergrant.cli.serve import LOOP_FACTORY
 from evergrant.settings import PREFIX, Settings
 from evergrant.web.protocol import HTTP_OPTIONS
 from tests.infra.waiting import PATIENCE, wait_until
@@ -201,7 +202,8 @@ class LiveApp:
             raise RuntimeError("the app did not stop")
 
     def _run(self) -> None:
-        asyncio.run(self._server.serve(sockets=[self._socket]))
+        with asyncio.Runner(loop_factory=LOOP_FACTORY) as runner:
+            runner.run(self._server.serve(sockets=[self._socket]))
 
     def __enter__(self) -> Self:
         self.start()

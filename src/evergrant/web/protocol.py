@@ -49,6 +49,9 @@ SILENT_LOOKS = 15
 """Of a body, something has to come every 30 seconds,"""
 BODY_LOOKS = 300
 """and all of it in 10 minutes."""
+IDLE_SECONDS = 75
+"""How long a caller may take between two requests. Balancers keep connections for 60: one that we closed just when it
+was used again would cost somebody an answer."""
 REST_LOOKS = 5
 UNREAD_LOOKS = 30
 """A caller reads something of its answer every minute,"""
@@ -86,6 +89,8 @@ class BoundedProtocol(HttpToolsProtocol):
         """Bytes of the body that is in memory, where it is not small, as far as they are counted: all but 64 KiB."""
         self.body_bytes = 0
         """Bytes of the body that have arrived."""
+        self._is_kept = False
+        """Whether it has had an answer, and was kept."""
         self._silent_looks = 0
         self._unread = 0
         self._unread_looks = 0
@@ -164,6 +169,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         self._silent_looks = 0
         due = self.due
+        if due is Due.HEAD and not self._head_arrived:
+            self.looks = 0  # a request begins, and has its own ten seconds
         self._framing += len(data)
         self._head_arrived += len(data)
         try:
@@ -233,6 +240,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """Go on with the next request, or with what is left of this one."""
         self.large_body = 0
+        self._is_kept = True
         self._unanswered.popleft()
         if not self._unanswered:
             self._wait_for(Due.REST if self.due is Due.BODY else Due.HEAD)
@@ -266,6 +274,8 @@ class BoundedProtocol(HttpToolsProtocol):
                 return  # it is the application that does not read
             self._silent_looks += 1
         self.looks += 1
+        if self.due is Due.HEAD and self._is_kept and not self._head_arrived:
+            return  # uvicorn's timer closes it
         if self.looks <= _MOST_LOOKS[self.due] and self._silent_looks <= SILENT_LOOKS:
             return
         if self.due is Due.BODY or self._head_arrived:
@@ -299,5 +309,5 @@ def _size(header: tuple[bytes, bytes]) -> int:
     return len(header[0]) + len(header[1])
 
 
-HTTP_OPTIONS: dict[str, Any] = {"http": BoundedProtocol, "ws": "none"}
+HTTP_OPTIONS: dict[str, Any] = {"http": BoundedProtocol, "ws": "none", "timeout_keep_alive": IDLE_SECONDS}
 """How every server of evergrant speaks: options of uvicorn."""
