@@ -110,7 +110,8 @@ class PostgresServer:
 
     def create_database(self, name: str, *, template: str = "template1") -> str:
         """Create a database as a copy of `template`, which nobody may be connected to; return its URL."""
-        self.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+        # Half of what the log of changes costs, which nobody needs here.
+        self.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}" STRATEGY FILE_COPY')
         return self.url(name)
 
     def drop_database(self, name: str) -> None:
