@@ -1,6 +1,7 @@
 """What every test may ask for: a real, migrated database, settings for it, and the clock."""
 
 import functools
+import gc
 import os
 import re
 import zlib
@@ -45,6 +46,15 @@ FACES = ("web", "trips", "sdk", "console", "cli", "attacks", "calls", "mcp")
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Let `make everywhere` ask for all."""
     parser.addoption("--everywhere", action="store_true", help="run each test of a face on both databases")
+
+
+gc.disable()  # until all tests are collected: they stay, and to look them through again and again takes seconds
+
+
+def pytest_collection_finish() -> None:
+    """Let the collector run from here on, but never look at the tests themselves."""
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -29,6 +29,7 @@ from evergrant.broker.runtime.agent_limits import SessionApp
 from evergrant.broker.runtime.broker import Broker, open_broker
 from evergrant.broker.runtime.principal import ALL_PERMISSIONS, Principal
 from evergrant.broker.tokens.fetch import FetchRequest, fetch_token
+from evergrant.crypto.opaque import new_session_key
 from evergrant.errors import AuthenticationFailed, CallsUsedUp, PermissionDenied
 from evergrant.settings import Settings
 from tests.infra.installation import new_project
@@ -80,6 +81,21 @@ def test_a_revoked_session_is_over_here_at_once_and_elsewhere_within_a_second(se
                 await require_still_good(elsewhere, principal, now=clock.now())
             with pytest.raises(AuthenticationFailed):
                 await recognised(elsewhere, made.key)
+
+    asyncio.run(run())
+
+
+def test_whoever_presents_a_wrong_key_at_the_same_time_spoils_it_for_nobody(settings: Settings) -> None:
+    project = new_project(settings).project_id
+
+    async def run() -> None:
+        async with open_broker(settings) as broker:
+            await make_app(broker, project)
+            made = await minted(broker, project)
+            wrong = new_session_key(project, made.row.id)
+            keys = [wrong, made.key] * 10
+            found = await asyncio.gather(*(recognised(broker, key) for key in keys), return_exceptions=True)
+            assert [type(one) for one in found] == [AuthenticationFailed, Principal] * 10
 
     asyncio.run(run())
 
