@@ -21,7 +21,7 @@ QUIET_CPU = 0.03
 """A process that used no more processor time than this in so many seconds has nothing to do."""
 QUIET_TIMES = 3
 """So often in a row: on a busy machine, who is starting may have to wait as well."""
-NEVER_QUIET_SECONDS = 60.0
+NEVER_QUIET_SECONDS = 300.0
 STARTED_CPU = 0.1
 """Who used less has not even read its code."""
 
