@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from evergrant.settings import PREFIX, Settings
+from evergrant.web.protocol import IDLE_SECONDS
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docker-compose.yml").read_text()
@@ -76,6 +77,9 @@ def test_the_proxy_leads_to_evergrant_and_not_to_its_metrics() -> None:
     assert re.search(r"^\trespond /metrics 404$", caddyfile, flags=re.MULTILINE)
     assert re.search(r"^\treverse_proxy evergrant:8420 ", caddyfile, flags=re.MULTILINE)
     assert set(re.findall(r"\{\$(\w+)\}", caddyfile)) == set(SERVICES["caddy"]["environment"])
+    kept = re.search(r"^\t{3}keepalive (\d+)s$", caddyfile, flags=re.MULTILINE)
+    assert kept is not None
+    assert int(kept[1]) < IDLE_SECONDS, "Caddy sends requests on connections that evergrant closes"
 
 
 def test_prometheus_asks_every_process_with_the_token_that_evergrant_has() -> None:

@@ -6,7 +6,7 @@ within two seconds everywhere, and at once in the process that ended it.
 
 from datetime import datetime
 from ipaddress import ip_network
-from typing import NamedTuple, cast
+from typing import cast
 
 from sqlalchemy import and_, select, update
 
@@ -21,13 +21,6 @@ from evergrant.networks import Network, common_networks
 WRONG = "This key of an agent session is not valid here: copy the whole of it, or mint another."
 
 
-class _Good(NamedTuple):
-    """A session that is neither revoked nor orphaned."""
-
-    digest: bytes
-    principal: Principal
-
-
 async def bearer_of(broker: Broker, project_id: str, key: str) -> Principal:
     """Return whom a session's key identifies. `project_id` is what was named beside it; empty for nothing.
 
@@ -40,7 +33,7 @@ async def bearer_of(broker: Broker, project_id: str, key: str) -> Principal:
     parts = session_key_parts(key)
     if parts is None or project_id not in ("", parts[0]):
         raise AuthenticationFailed(WRONG)
-    return (await _good(broker, *parts, presented=digest(key))).principal
+    return await _good(broker, *parts, presented=digest(key))
 
 
 async def require_still_good(broker: Broker, principal: Principal, *, now: datetime) -> None:
@@ -79,16 +72,16 @@ async def count_call(broker: Broker, principal: Principal) -> None:
         raise CallsUsedUp
 
 
-async def _good(broker: Broker, project_id: str, session_id: str, *, presented: bytes | None = None) -> _Good:
-    """Return a session that is good, from memory or from its row; with the digest of a key, only to its holder."""
+async def _good(broker: Broker, project_id: str, session_id: str, *, presented: bytes | None = None) -> Principal:
+    """Return the bearer of a session that is good, from memory or from its row; with a key's digest, to its holder."""
     # With what is presented: whoever presents a wrong key must not share its refusal with those who have the right one.
-    good: _Good = await broker.agent_sessions.get_or_read(
+    bearer: Principal = await broker.agent_sessions.get_or_read(
         (project_id, session_id, presented or b""), lambda: _read_session(broker, project_id, session_id, presented)
     )
-    return good
+    return bearer
 
 
-async def _read_session(broker: Broker, project_id: str, session_id: str, presented: bytes | None) -> _Good:
+async def _read_session(broker: Broker, project_id: str, session_id: str, presented: bytes | None) -> Principal:
     is_its_key = and_(ManagementKey.project_id == AgentSession.project_id, ManagementKey.id == AgentSession.key_id)
     query = (
         select(AgentSession, ManagementKey)
@@ -108,7 +101,7 @@ async def _read_session(broker: Broker, project_id: str, session_id: str, presen
         raise AuthenticationFailed("This session was revoked: mint another.")
     if not is_trusted or (row.key_id and (key is None or key.disabled)):
         raise AuthenticationFailed("What minted this session is not valid any more, so the session is over.")
-    return _Good(row.digest, _principal_of(row, key))
+    return _principal_of(row, key)
 
 
 def _principal_of(row: AgentSession, key: ManagementKey | None) -> Principal:

@@ -140,10 +140,10 @@ class Broker:
     """Authenticated keys and users, by (project, digest of the credential)."""
     operator_provider: Expiring[str, Any] = field(default_factory=lambda: Expiring(seconds=PROVIDER_SECONDS, most=1))
     """The metadata of the operators' identity provider, by its issuer."""
-    agent_sessions: Expiring[tuple[str, str, bytes], Any] = field(
+    agent_sessions: Expiring[tuple[str, str, bytes], Principal] = field(
         default_factory=lambda: Expiring(seconds=SESSION_SECONDS, most=MAX_REMEMBERED)
     )
-    """Agent sessions that are good, by (project, session, digest of the key that was presented)."""
+    """Who bears agent sessions that are good, by (project, session, digest of the key that was presented)."""
     user_providers: Expiring[str, Any] = field(
         default_factory=lambda: Expiring(seconds=PROVIDER_SECONDS, most=MAX_REMEMBERED)
     )
